@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The controller: holds tasks in Postgres, dispatches them to executors, and serves people.
+//!
+//! Events come in through `grpc` and `session`, are applied by `dispatch` to the pure machines of `sculpt_core`, and are
+//! persisted by `store`; effects follow the commit.
+
+pub mod app;
+pub mod background;
+pub mod blobs;
+pub mod config;
+pub mod dispatch;
+pub mod git;
+pub mod grpc;
+pub mod postgres;
+pub mod session;
+pub mod store;
+pub mod web;

@@ -1,0 +1,178 @@
+//! Which executor a task goes to, and why one waits.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::liveness::Liveness;
+
+/// Which agent a task needs of its executor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentNeed {
+    /// A plain command.
+    None,
+    /// Whatever the executor's default is.
+    Default,
+    /// The one of this name.
+    Named(String),
+}
+
+/// What a task needs: all tasks of one class can be placed on the same executors.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class {
+    /// The pool.
+    pub pool: String,
+    /// Labels that the executor must have.
+    pub requirements: BTreeMap<String, String>,
+    /// The agent.
+    pub agent: AgentNeed,
+}
+
+/// What placement knows of an executor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its agents.
+    pub agents: Vec<String>,
+    /// Which of them is the default.
+    pub default_agent: Option<String>,
+    /// How many attempts it runs at a time.
+    pub slots: u32,
+    /// How many it has.
+    pub used: u32,
+    /// Whether it takes new work; why not, otherwise.
+    pub closed: Option<String>,
+    /// Whether it is heard of.
+    pub liveness: Liveness,
+}
+
+/// Why tasks of a class are not placed now; ordered from far to near.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Misfit {
+    /// No executor has ever been enrolled.
+    NoExecutor,
+    /// None is in the pool.
+    Pool,
+    /// None of the pool has this label with this value; the first that is missing on the closest executor.
+    Label {
+        /// The label's key.
+        key: String,
+        /// The label's wished value.
+        value: String,
+    },
+    /// None that fits otherwise has the agent.
+    Agent,
+    /// Those that fit are silent.
+    Unreachable {
+        /// The name of one of them.
+        executor: String,
+    },
+    /// Those that fit take no new work.
+    Closed {
+        /// The name of one of them.
+        executor: String,
+        /// In its own words.
+        reason: String,
+    },
+    /// Those that fit are full.
+    NoFreeSlot {
+        /// How many slots they have in all.
+        slots: u32,
+    },
+}
+
+impl Candidate {
+    /// How many more attempts it can take now.
+    pub fn free(&self) -> u32 {
+        self.slots.saturating_sub(self.used)
+    }
+
+    /// Whether it can ever run tasks of `class`, full or not.
+    pub fn fits(&self, class: &Class) -> Result<(), Misfit> {
+        if self.pool != class.pool {
+            return Err(Misfit::Pool);
+        }
+        if let Some((key, value)) = class.requirements.iter().find(|(key, value)| self.labels.get(*key) != Some(value))
+        {
+            return Err(Misfit::Label { key: key.clone(), value: value.clone() });
+        }
+        let agent = match &class.agent {
+            AgentNeed::None => true,
+            AgentNeed::Default => self.default_agent.is_some(),
+            AgentNeed::Named(name) => self.agents.contains(name),
+        };
+        if agent { Ok(()) } else { Err(Misfit::Agent) }
+    }
+
+    /// Whether it can take a task of `class` now.
+    pub fn takes(&self, class: &Class) -> Result<(), Misfit> {
+        self.fits(class)?;
+        if self.liveness != Liveness::Connected {
+            return Err(Misfit::Unreachable { executor: self.name.clone() });
+        }
+        if let Some(reason) = &self.closed {
+            return Err(Misfit::Closed { executor: self.name.clone(), reason: reason.clone() });
+        }
+        if self.free() == 0 {
+            return Err(Misfit::NoFreeSlot { slots: self.slots });
+        }
+        Ok(())
+    }
+}
+
+/// The executor that takes a task of `class` now: the one with the most free slots, the first by name among equals.
+pub fn choose<'a>(class: &Class, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
+    let open = candidates.iter().filter(|candidate| candidate.takes(class).is_ok());
+    open.min_by(|a, b| b.free().cmp(&a.free()).then_with(|| a.name.cmp(&b.name)))
+}
+
+/// Why no executor takes a task of `class` now; `None` when one does. The nearest miss counts.
+pub fn why(class: &Class, candidates: &[Candidate]) -> Option<Misfit> {
+    let mut nearest = Misfit::NoExecutor;
+    let mut slots = 0;
+    for candidate in candidates {
+        match candidate.takes(class) {
+            Ok(()) => return None,
+            Err(Misfit::NoFreeSlot { slots: more }) => {
+                slots += more;
+                nearest = Misfit::NoFreeSlot { slots };
+            }
+            Err(misfit) => {
+                if misfit > nearest {
+                    nearest = misfit;
+                }
+            }
+        }
+    }
+    Some(nearest)
+}
+
+/// A queued task, as the claim reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Its id.
+    pub task: Uuid,
+    /// What it needs.
+    pub class: Class,
+}
+
+/// Places `queue`, which is in the order of priority and age, and takes the slots that it uses from `candidates`.
+/// A task that finds no place is passed over.
+pub fn place(queue: &[Queued], candidates: &mut [Candidate]) -> Vec<(Uuid, Uuid)> {
+    let mut placed = Vec::new();
+    for queued in queue {
+        let Some(id) = choose(&queued.class, candidates).map(|candidate| candidate.id) else { continue };
+        if let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.id == id) {
+            candidate.used += 1;
+        }
+        placed.push((queued.task, id));
+    }
+    placed
+}

@@ -1,0 +1,467 @@
+//! The task: five machines and the one function that moves them.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    attempt::{Attempt, AttemptState, Fence, Offer, Step},
+    liveness::{Liveness, REPLACEMENT_MARGIN},
+    outcome::{Cause, Failure, Outcome},
+    review::{Commit, NotReviewable, Review, Verdict},
+    shown::{Shown, shown},
+    turn::{Turn, TurnStep},
+};
+
+/// What people want of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intent {
+    /// Go on.
+    #[default]
+    Run,
+    /// Stand still.
+    Hold,
+    /// Stop for good.
+    Cancel,
+}
+
+impl Intent {
+    /// Its name in the database and on screens.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Hold => "hold",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+/// What happens when the executor stays away longer than `lost_after`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLost {
+    /// Nothing; the task goes on when its executor is back.
+    #[default]
+    Wait,
+    /// Another attempt starts.
+    Retry,
+    /// The task fails.
+    Fail,
+}
+
+impl OnLost {
+    /// Its name in the database.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Retry => "retry",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// The settings of a task that its machines read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// What follows when the executor stays away.
+    pub on_lost: OnLost,
+    /// How long it may stay away.
+    pub lost_after: TimeDelta,
+}
+
+/// Which attempt a task has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Run {
+    /// It waits to be placed.
+    Queued {
+        /// Number of the attempt to come.
+        next: u32,
+    },
+    /// Its newest attempt, ended or not.
+    Attempt(Attempt),
+}
+
+/// A task as its machines see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// What people want.
+    pub intent: Intent,
+    /// What people think of the result.
+    pub review: Review,
+    /// Where its work stands.
+    pub run: Run,
+    /// Its settings.
+    pub policy: Policy,
+}
+
+/// Everything that can move a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// A person stops it.
+    Stop,
+    /// A person pauses it.
+    Hold,
+    /// A person lets it go on.
+    Resume,
+    /// A person wants another attempt.
+    Retry,
+    /// A person or a merge judges the result.
+    Reviewed(Verdict),
+    /// It was placed.
+    Claimed {
+        /// The token of the new attempt.
+        fence: Fence,
+        /// Who is to run it.
+        executor: Uuid,
+    },
+    /// The spec was handed to the executor.
+    SpecRead {
+        /// Whose.
+        fence: Fence,
+    },
+    /// The executor is gone and never read the spec: the task goes back to the queue.
+    Withdrawn {
+        /// Whose.
+        fence: Fence,
+    },
+    /// The executor reports.
+    Stepped {
+        /// Of which attempt.
+        fence: Fence,
+        /// What.
+        step: Step,
+    },
+    /// The adapter reports on the session.
+    Turned {
+        /// Of which attempt.
+        fence: Fence,
+        /// What.
+        step: TurnStep,
+    },
+    /// Commits of the attempt stand in the project's repository.
+    Published {
+        /// Of which attempt.
+        fence: Fence,
+        /// The newest of them.
+        head: Commit,
+    },
+    /// The executor was heard of, or not.
+    Liveness {
+        /// Of which attempt.
+        fence: Fence,
+        /// What is known now.
+        liveness: Liveness,
+    },
+    /// The executor stayed away beyond the limit and the margin: the attempt's shim has ended it by its own clock.
+    Expired {
+        /// Of which attempt.
+        fence: Fence,
+    },
+}
+
+impl Event {
+    /// Its name in the journal: resource, dot, what happened.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stop => "task.stop",
+            Self::Hold => "task.hold",
+            Self::Resume => "task.resume",
+            Self::Retry => "task.retry",
+            Self::Reviewed(Verdict::Accept { .. }) => "task.accepted",
+            Self::Reviewed(Verdict::Reject { .. }) => "task.rejected",
+            Self::Reviewed(Verdict::Merge { .. }) => "task.merged",
+            Self::Claimed { .. } => "attempt.offered",
+            Self::SpecRead { .. } => "attempt.spec_read",
+            Self::Withdrawn { .. } => "attempt.withdrawn",
+            Self::Stepped { step, .. } => match step {
+                Step::Accepted => "attempt.accepted",
+                Step::Preparing => "attempt.preparing",
+                Step::Running => "attempt.running",
+                Step::Finalizing { .. } => "attempt.finalizing",
+                Step::Ended { .. } => "attempt.ended",
+            },
+            Self::Turned { step, .. } => match step {
+                TurnStep::Began => "turn.began",
+                TurnStep::Over => "turn.over",
+                TurnStep::Asked { .. } => "turn.asked",
+                TurnStep::Limited { .. } => "turn.limited",
+                TurnStep::Parked => "turn.parked",
+            },
+            Self::Published { .. } => "attempt.published",
+            Self::Liveness { liveness, .. } => match liveness {
+                Liveness::Connected => "attempt.reachable",
+                Liveness::Unreachable { .. } => "attempt.unreachable",
+                Liveness::Lost { .. } => "attempt.lost",
+            },
+            Self::Expired { .. } => "attempt.expired",
+        }
+    }
+
+    /// The attempt that it is about, for what comes from or concerns one.
+    fn fence(&self) -> Option<Fence> {
+        match self {
+            Self::Stop | Self::Hold | Self::Resume | Self::Retry | Self::Reviewed(_) | Self::Claimed { .. } => None,
+            Self::SpecRead { fence }
+            | Self::Withdrawn { fence }
+            | Self::Stepped { fence, .. }
+            | Self::Turned { fence, .. }
+            | Self::Published { fence, .. }
+            | Self::Liveness { fence, .. }
+            | Self::Expired { fence } => Some(*fence),
+        }
+    }
+}
+
+/// What is to be done once the new state is committed. Idempotent: a lost effect is repaired by a reconciler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// The queue has changed: try to place tasks.
+    Place,
+    /// What this executor should have has changed: tell it.
+    Tell(Uuid),
+}
+
+/// Why an event cannot move the task.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalTransition {
+    /// The attempt is not the task's newest one, or it has ended for good.
+    #[error("attempt {} is fenced: the task has gone on without it", fence.number)]
+    Fenced {
+        /// The token that was shown.
+        fence: Fence,
+    },
+    /// The event does not fit the state.
+    #[error("{event} does not fit a task that is {state}")]
+    Unfit {
+        /// What was to happen, as [`Event::kind`] names it.
+        event: &'static str,
+        /// The shown state.
+        state: Shown,
+    },
+    /// Another attempt must not start yet.
+    #[error("its executor is lost, and its attempt may still run: it ends by itself at {until} at the latest")]
+    TooEarly {
+        /// When it may.
+        until: DateTime<Utc>,
+    },
+    /// The verdict does not fit the result.
+    #[error(transparent)]
+    Review(#[from] NotReviewable),
+}
+
+impl Task {
+    /// A task that has just been created.
+    pub fn new(policy: Policy) -> Self {
+        Self { intent: Intent::Run, review: Review::None, run: Run::Queued { next: 1 }, policy }
+    }
+
+    /// The newest attempt.
+    pub fn attempt(&self) -> Option<&Attempt> {
+        match &self.run {
+            Run::Attempt(attempt) => Some(attempt),
+            Run::Queued { .. } => None,
+        }
+    }
+
+    /// Moves the task by `event`, which happened at `now` by the database's clock. On an error nothing has changed.
+    pub fn apply(&mut self, event: &Event, now: DateTime<Utc>) -> Result<Vec<Effect>, IllegalTransition> {
+        if let Some(fence) = event.fence()
+            && self.attempt().is_none_or(|attempt| attempt.fence != fence)
+        {
+            return Err(IllegalTransition::Fenced { fence });
+        }
+        let unfit = IllegalTransition::Unfit { event: event.kind(), state: shown(self) };
+        match event {
+            Event::Stop => self.set_intent(Intent::Cancel, unfit),
+            Event::Hold => self.set_intent(Intent::Hold, unfit),
+            Event::Resume => self.set_intent(Intent::Run, unfit),
+            Event::Retry => self.retry(now, unfit),
+            Event::Reviewed(verdict) => self.review(verdict, unfit),
+            Event::Claimed { fence, executor } => self.claim(*fence, *executor, unfit),
+            Event::SpecRead { .. } => self.read_spec(unfit),
+            Event::Withdrawn { fence } => self.withdraw(*fence, unfit),
+            Event::Stepped { step, .. } => self.step(step, now, unfit),
+            Event::Turned { step, .. } => self.turn(step, unfit),
+            Event::Published { head, .. } => self.publish(head, unfit),
+            Event::Liveness { liveness, .. } => self.liveness(*liveness, unfit),
+            Event::Expired { .. } => self.expire(now, unfit),
+        }
+    }
+
+    /// The newest attempt while it has not ended.
+    fn live(&mut self) -> Option<&mut Attempt> {
+        match &mut self.run {
+            Run::Attempt(attempt) if !attempt.ended() => Some(attempt),
+            Run::Attempt(_) | Run::Queued { .. } => None,
+        }
+    }
+
+    fn set_intent(&mut self, intent: Intent, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let over = self.attempt().is_some_and(Attempt::ended);
+        if over || self.intent == intent || self.intent == Intent::Cancel {
+            return Err(unfit);
+        }
+        self.intent = intent;
+        Ok(match &self.run {
+            Run::Queued { .. } => vec![Effect::Place],
+            Run::Attempt(attempt) => vec![Effect::Tell(attempt.executor)],
+        })
+    }
+
+    fn retry(&mut self, now: DateTime<Utc>, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let next = match &self.run {
+            // Cancelled before it was placed.
+            Run::Queued { next } if self.intent == Intent::Cancel => *next,
+            Run::Queued { .. } => return Err(unfit),
+            Run::Attempt(attempt) => match &attempt.state {
+                AttemptState::Ended { outcome, .. } => match outcome {
+                    Outcome::Failed(_) | Outcome::Cancelled | Outcome::Fenced => attempt.fence.number + 1,
+                    Outcome::Completed if matches!(self.review, Review::Rejected { .. }) => attempt.fence.number + 1,
+                    Outcome::Completed => return Err(unfit),
+                },
+                AttemptState::Offered { .. }
+                | AttemptState::Accepted
+                | AttemptState::Preparing
+                | AttemptState::Running { .. }
+                | AttemptState::Finalizing { .. } => match attempt.liveness {
+                    Liveness::Lost { since } => {
+                        let until = since + self.policy.lost_after + REPLACEMENT_MARGIN;
+                        if now < until {
+                            return Err(IllegalTransition::TooEarly { until });
+                        }
+                        attempt.fence.number + 1
+                    }
+                    Liveness::Connected | Liveness::Unreachable { .. } => return Err(unfit),
+                },
+            },
+        };
+        let fenced = self.attempt().filter(|attempt| !attempt.ended()).map(|attempt| Effect::Tell(attempt.executor));
+        self.intent = Intent::Run;
+        self.review = Review::None;
+        self.run = Run::Queued { next };
+        Ok(fenced.into_iter().chain([Effect::Place]).collect())
+    }
+
+    fn review(&mut self, verdict: &Verdict, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let Run::Attempt(attempt) = &self.run else { return Err(unfit) };
+        match &attempt.state {
+            AttemptState::Ended { .. } | AttemptState::Running { turn: Turn::Idle | Turn::Parked, .. } => {}
+            AttemptState::Offered { .. }
+            | AttemptState::Accepted
+            | AttemptState::Preparing
+            | AttemptState::Running { turn: Turn::Working | Turn::Asking { .. } | Turn::Limited { .. }, .. }
+            | AttemptState::Finalizing { .. } => return Err(unfit),
+        }
+        self.review = self.review.after(verdict, attempt.head.as_ref())?;
+        Ok(Vec::new())
+    }
+
+    fn claim(
+        &mut self,
+        fence: Fence,
+        executor: Uuid,
+        unfit: IllegalTransition,
+    ) -> Result<Vec<Effect>, IllegalTransition> {
+        match &self.run {
+            Run::Queued { next } if *next == fence.number && self.intent == Intent::Run => {
+                self.run = Run::Attempt(Attempt::offered(fence, executor));
+                Ok(vec![Effect::Tell(executor)])
+            }
+            Run::Queued { .. } | Run::Attempt(_) => Err(unfit),
+        }
+    }
+
+    fn read_spec(&mut self, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let attempt = self.live().ok_or(unfit)?;
+        if let AttemptState::Offered { offer } = &mut attempt.state {
+            *offer = Offer::Read;
+        }
+        Ok(Vec::new())
+    }
+
+    fn withdraw(&mut self, fence: Fence, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let attempt = self.live().ok_or_else(|| unfit.clone())?;
+        if attempt.state != (AttemptState::Offered { offer: Offer::Unread }) {
+            return Err(unfit);
+        }
+        let executor = attempt.executor;
+        self.run = Run::Queued { next: fence.number + 1 };
+        Ok(vec![Effect::Tell(executor), Effect::Place])
+    }
+
+    fn step(
+        &mut self,
+        step: &Step,
+        now: DateTime<Utc>,
+        unfit: IllegalTransition,
+    ) -> Result<Vec<Effect>, IllegalTransition> {
+        let Run::Attempt(attempt) = &mut self.run else { return Err(unfit) };
+        attempt.state = attempt.after(step, now).ok_or(unfit)?;
+        if let AttemptState::Ended { outcome, .. } = &attempt.state {
+            if let (Outcome::Completed, Some(head), Review::None) = (outcome, &attempt.head, &self.review) {
+                self.review = Review::Needed { head: head.clone() };
+            }
+            return Ok(vec![Effect::Place, Effect::Tell(attempt.executor)]);
+        }
+        Ok(Vec::new())
+    }
+
+    fn turn(&mut self, step: &TurnStep, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let Run::Attempt(Attempt { state: AttemptState::Running { turn, .. }, head, .. }) = &mut self.run else {
+            return Err(unfit);
+        };
+        let held = turn.takes_slot();
+        *turn = turn.after(step).ok_or(unfit)?;
+        match (step, head) {
+            (TurnStep::Began, _) => self.review = Review::None,
+            (TurnStep::Over, Some(head)) if self.review == Review::None => {
+                self.review = Review::Needed { head: head.clone() };
+            }
+            (TurnStep::Over | TurnStep::Asked { .. } | TurnStep::Limited { .. } | TurnStep::Parked, _) => {}
+        }
+        Ok(if held && !turn.takes_slot() { vec![Effect::Place] } else { Vec::new() })
+    }
+
+    fn publish(&mut self, head: &Commit, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let attempt = self.live().ok_or_else(|| unfit.clone())?;
+        match attempt.state {
+            AttemptState::Preparing | AttemptState::Running { .. } | AttemptState::Finalizing { .. } => {
+                attempt.head = Some(head.clone());
+                Ok(Vec::new())
+            }
+            AttemptState::Offered { .. } | AttemptState::Accepted | AttemptState::Ended { .. } => Err(unfit),
+        }
+    }
+
+    fn liveness(&mut self, liveness: Liveness, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        self.live().ok_or(unfit)?.liveness = liveness;
+        Ok(Vec::new())
+    }
+
+    fn expire(&mut self, now: DateTime<Utc>, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let Policy { on_lost, lost_after } = self.policy;
+        let cancelled = self.intent == Intent::Cancel;
+        let attempt = self.live().ok_or_else(|| unfit.clone())?;
+        let Liveness::Lost { since } = attempt.liveness else { return Err(unfit) };
+        let until = since + lost_after + REPLACEMENT_MARGIN;
+        if now < until {
+            return Err(IllegalTransition::TooEarly { until });
+        }
+        let executor = attempt.executor;
+        let number = attempt.fence.number;
+        match on_lost {
+            OnLost::Wait => return Err(unfit),
+            OnLost::Retry if cancelled => attempt.state = AttemptState::Ended { outcome: Outcome::Cancelled, at: now },
+            OnLost::Retry => self.run = Run::Queued { next: number + 1 },
+            OnLost::Fail => {
+                let message = "its executor stayed away longer than the task allows".to_owned();
+                let outcome = Outcome::Failed(Failure { cause: Cause::ExecutorLost, message });
+                attempt.state = AttemptState::Ended { outcome, at: now };
+            }
+        }
+        Ok(vec![Effect::Tell(executor), Effect::Place])
+    }
+}
