@@ -1,0 +1,289 @@
+//! Settings: flags, then `SCULPT_EXECUTOR_*`, then the TOML file, then defaults.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there or cannot be read.
+    #[error("could not read the settings in {path}: {source}; name another file with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("the settings in {path} are not valid: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting without a default is absent.
+    #[error("the setting {0} is missing; give it as a flag, in the environment, or in the settings file")]
+    Missing(&'static str),
+    /// A setting has a value that makes no sense.
+    #[error("the setting {name} is wrong: {problem}")]
+    Wrong {
+        /// The setting.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Flags of `sculpt-executor run`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RunArgs {
+    /// Where attempts, workspaces and spools stand
+    #[arg(long, env = "SCULPT_EXECUTOR_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The controller's address for executors, such as http://127.0.0.1:7434
+    #[arg(long, env = "SCULPT_EXECUTOR_CONTROLLER")]
+    pub controller: Option<String>,
+    /// File that holds the executor's token
+    #[arg(long, env = "SCULPT_EXECUTOR_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Name shown to people; this machine's by default
+    #[arg(long, env = "SCULPT_EXECUTOR_NAME")]
+    pub name: Option<String>,
+    /// How many attempts run at once
+    #[arg(long, env = "SCULPT_EXECUTOR_SLOTS")]
+    pub slots: Option<u32>,
+    /// Pool of tasks to serve
+    #[arg(long, env = "SCULPT_EXECUTOR_POOL")]
+    pub pool: Option<String>,
+    /// Label that tasks can require, key=value; may be repeated
+    #[arg(long = "label", value_name = "K=V", env = "SCULPT_EXECUTOR_LABELS", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Run each attempt under an account of its own (needs root)
+    #[arg(long, env = "SCULPT_EXECUTOR_SEPARATE")]
+    pub separate: bool,
+    /// Settings file
+    #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// End when standard input is closed
+    #[arg(long)]
+    pub lifeline: bool,
+}
+
+/// How an agent of the settings file is given its prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptBy {
+    /// `{prompt}` within an argument.
+    #[default]
+    Argument,
+    /// On standard input.
+    Stdin,
+    /// In a file; `{prompt_file}` within an argument is its path.
+    File,
+}
+
+/// An agent of the settings file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentTemplate {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How the prompt is handed over.
+    #[serde(default)]
+    pub prompt: PromptBy,
+    /// Added to the agent's environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// The settings file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    data_dir: Option<PathBuf>,
+    controller: Option<String>,
+    token_file: Option<PathBuf>,
+    name: Option<String>,
+    slots: Option<u32>,
+    pool: Option<String>,
+    labels: BTreeMap<String, String>,
+    separate: bool,
+    default_agent: Option<String>,
+    pass_env: Option<Vec<String>>,
+    agents: BTreeMap<String, AgentTemplate>,
+}
+
+/// Everything that can be set, complete and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where attempts, workspaces and spools stand.
+    pub data_dir: PathBuf,
+    /// URL of the controller's listener for executors.
+    pub controller: String,
+    /// File that holds the token.
+    pub token_file: PathBuf,
+    /// Shown to people.
+    pub name: String,
+    /// How many attempts run at once.
+    pub slots: u32,
+    /// Pool of tasks to serve.
+    pub pool: String,
+    /// What tasks can require.
+    pub labels: BTreeMap<String, String>,
+    /// Each attempt under an account of its own.
+    pub separate: bool,
+    /// Agent of a prompt that names none.
+    pub default_agent: Option<String>,
+    /// Variables that agents get; none: the whole environment of this process.
+    pub pass_env: Option<Vec<String>>,
+    /// Agents by name.
+    pub agents: BTreeMap<String, AgentTemplate>,
+    /// End when standard input is closed.
+    pub lifeline: bool,
+}
+
+impl Settings {
+    /// Reads the settings file and lays the flags over it.
+    pub fn load(args: RunArgs) -> Result<Self, ConfigError> {
+        let file = match args.config.clone().or_else(default_file) {
+            Some(path) => read(&path)?,
+            None => File::default(),
+        };
+        Self::combine(args, file)
+    }
+
+    fn combine(args: RunArgs, file: File) -> Result<Self, ConfigError> {
+        let mut labels = file.labels;
+        for label in &args.labels {
+            let (key, value) = label.split_once('=').ok_or_else(|| wrong("label", format!("{label:?} is not K=V")))?;
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        let labels = sculpt_proto::labels(labels, "labels").map_err(|error| wrong("labels", error.problem))?;
+        let settings = Self {
+            data_dir: args.data_dir.or(file.data_dir).ok_or(ConfigError::Missing("data_dir"))?,
+            controller: args.controller.or(file.controller).ok_or(ConfigError::Missing("controller"))?,
+            token_file: args.token_file.or(file.token_file).ok_or(ConfigError::Missing("token_file"))?,
+            name: args.name.or(file.name).unwrap_or_else(crate::host::hostname),
+            slots: args.slots.or(file.slots).unwrap_or_else(default_slots),
+            pool: args.pool.or(file.pool).unwrap_or_else(|| "default".to_owned()),
+            labels,
+            separate: args.separate || file.separate,
+            default_agent: file.default_agent,
+            pass_env: file.pass_env,
+            agents: file.agents,
+            lifeline: args.lifeline,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.slots == 0 || self.slots > 10_000 {
+            return Err(wrong("slots", format!("{} is not between 1 and 10000", self.slots)));
+        }
+        if let Some(name) = self.default_agent.as_ref().filter(|name| !self.agents.contains_key(*name)) {
+            let known: Vec<&str> = self.agents.keys().map(String::as_str).collect();
+            return Err(wrong("default_agent", format!("{name:?} is not among the agents ({})", known.join(", "))));
+        }
+        for (name, agent) in &self.agents {
+            let field = |problem: &str| wrong(format!("agents.{name}"), problem);
+            let holds = |mark: &str| agent.command.iter().any(|argument| argument.contains(mark));
+            if agent.command.first().is_none_or(String::is_empty) {
+                return Err(field("command names no program"));
+            }
+            match agent.prompt {
+                PromptBy::Argument if !holds("{prompt}") => {
+                    return Err(field("no argument holds {prompt}; with prompt = \"stdin\" or \"file\" it goes another way"));
+                }
+                PromptBy::File if !holds("{prompt_file}") => return Err(field("no argument holds {prompt_file}")),
+                PromptBy::Argument | PromptBy::Stdin | PromptBy::File => {}
+            }
+        }
+        if self.separate && !crate::host::is_root() {
+            return Err(wrong(
+                "separate",
+                "accounts for attempts can be made by root only; start the executor as root, or leave --separate away \
+                 and attempts run as you",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn wrong(name: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Wrong { name: name.into(), problem: problem.into() }
+}
+
+fn default_slots() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+}
+
+fn default_file() -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let user = config.or_else(home).map(|path| path.join("sculpt/executor.toml"));
+    [user, Some(PathBuf::from("/etc/sculpt/executor.toml"))].into_iter().flatten().find(|path| path.exists())
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> RunArgs {
+        RunArgs {
+            data_dir: Some("/d".into()),
+            controller: Some("http://127.0.0.1:1".into()),
+            token_file: Some("/t".into()),
+            ..RunArgs::default()
+        }
+    }
+
+    fn settings(toml: &str, args: RunArgs) -> Result<Settings, ConfigError> {
+        Settings::combine(args, toml::from_str(toml).unwrap())
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let toml = "slots = 4\npool = 'a'\nlabels = { arch = 'amd64', os = 'x' }";
+        let args = RunArgs { slots: Some(2), labels: vec!["os=y".into()], ..args() };
+        let settings = settings(toml, args).unwrap();
+        assert_eq!((settings.slots, settings.pool.as_str()), (2, "a"));
+        assert_eq!(settings.labels["arch"], "amd64");
+        assert_eq!(settings.labels["os"], "y");
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        for (toml, name) in [
+            ("slots = 0", "slots"),
+            ("default_agent = 'x'", "default_agent"),
+            ("[agents.a]\ncommand = []", "agents.a"),
+            ("[agents.a]\ncommand = ['a']", "agents.a"),
+            ("[agents.a]\ncommand = ['a', '{prompt}']\nprompt = 'file'", "agents.a"),
+            ("labels = { 'a b' = 'c' }", "labels"),
+        ] {
+            let error = settings(toml, args()).unwrap_err();
+            assert!(error.to_string().contains(name), "{toml}: {error}");
+        }
+        let error = settings("", RunArgs { token_file: None, ..args() }).unwrap_err();
+        assert!(error.to_string().contains("token_file"), "{error}");
+    }
+
+    #[test]
+    fn separate_needs_root() {
+        let result = settings("separate = true", args());
+        assert_eq!(result.is_ok(), crate::host::is_root());
+    }
+}

@@ -1,0 +1,70 @@
+//! What the executor knows of the machine it runs on.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The kernel's id of this boot; changes with a reboot.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Time since boot, suspended time included; untouched by changes of the wall clock.
+pub fn boottime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// The machine's name.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A line of the password database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passwd {
+    /// Login name.
+    pub name: String,
+    /// Numeric id of the account.
+    pub uid: u32,
+    /// Numeric id of its group.
+    pub gid: u32,
+    /// Home directory.
+    pub home: PathBuf,
+}
+
+/// The local password database; lines that cannot be read are left out.
+pub fn passwd() -> io::Result<Vec<Passwd>> {
+    Ok(String::from_utf8_lossy(&std::fs::read("/etc/passwd")?).lines().filter_map(passwd_line).collect())
+}
+
+fn passwd_line(line: &str) -> Option<Passwd> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, _] = fields.as_slice() else { return None };
+    Some(Passwd { name: (*name).to_owned(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
+}
+
+/// Name of the account that this process runs as; its number when it has no name.
+pub fn owner() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let named = passwd().ok().and_then(|all| all.into_iter().find(|line| line.uid == uid));
+    named.map_or_else(|| uid.to_string(), |line| line.name)
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_password_database_is_read_or_left_out() {
+        let root = passwd_line("root:x:0:0:root:/root:/bin/bash").unwrap();
+        assert_eq!(root, Passwd { name: "root".into(), uid: 0, gid: 0, home: "/root".into() });
+        assert_eq!(passwd_line("+::::::"), None);
+        assert_eq!(passwd_line(""), None);
+    }
+}

@@ -1,0 +1,297 @@
+//! The report journal of one attempt: append-only, on disk before anything is sent.
+//!
+//! One line per report: the CRC-32C of the JSON in eight hexadecimal digits, a space, the JSON. A torn last line (the
+//! process died while writing) was never sent, so it is cut off; a damaged line before the last one is an error.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    host,
+    report::{Ended, Step},
+};
+
+/// The journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Reading or writing failed.
+    #[error("could not {attempt} the journal {path}: {source}")]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line that had been written whole is damaged.
+    #[error("line {line} of the journal {path} is damaged; the attempt is left as it is")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// 1 for the first.
+        line: usize,
+    },
+}
+
+/// When something happened, on a clock that nobody sets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    boot: String,
+    boottime_ms: u64,
+    wall_ms: u64,
+}
+
+impl Stamp {
+    /// This moment.
+    pub fn now(boot: &str) -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { boot: boot.to_owned(), boottime_ms: millis(host::boottime()), wall_ms: millis(wall) }
+    }
+
+    /// How long ago it was; after a reboot by the wall clock, and never negative.
+    pub fn age(&self, now: &Self) -> Duration {
+        let ms = if self.boot == now.boot {
+            now.boottime_ms.saturating_sub(self.boottime_ms)
+        } else {
+            now.wall_ms.saturating_sub(self.wall_ms)
+        };
+        Duration::from_millis(ms)
+    }
+
+    /// Whether it was in this boot.
+    pub fn same_boot(&self, boot: &str) -> bool {
+        self.boot == boot
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A report in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// 1, 2, 3, …
+    pub sequence: u64,
+    /// When it was written.
+    pub at: Stamp,
+    /// What it says.
+    #[serde(flatten)]
+    pub step: Step,
+}
+
+/// The journal of one attempt; the file has one writer.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    boot: String,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    entries: Vec<Entry>,
+    /// Length of the lines that are known to be whole.
+    length: u64,
+}
+
+impl Journal {
+    /// Opens or makes the journal at `path`; `boot` is the kernel's boot id. A torn tail is cut off.
+    pub fn open(path: &Path, boot: &str) -> Result<Self, JournalError> {
+        let fail = |attempt: &'static str| {
+            move |source| JournalError::Io { attempt, path: path.to_owned(), source }
+        };
+        let content = match std::fs::read(path) {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(fail("read")(error)),
+        };
+        let (entries, length) = parse(&content, path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(fail("open"))?;
+        if (length as usize) < content.len() {
+            file.set_len(length).map_err(fail("cut the torn end off"))?;
+        }
+        file.sync_all().map_err(fail("flush"))?;
+        if let Some(parent) = path.parent() {
+            File::open(parent).and_then(|directory| directory.sync_all()).map_err(fail("flush the directory of"))?;
+        }
+        let inner = Mutex::new(Inner { file, entries, length });
+        Ok(Self { path: path.to_owned(), boot: boot.to_owned(), inner })
+    }
+
+    /// Appends a report and flushes it to disk; returns its sequence. Blocks.
+    pub fn append(&self, step: Step) -> Result<u64, JournalError> {
+        let fail = |source| JournalError::Io { attempt: "append to", path: self.path.clone(), source };
+        let mut inner = self.lock();
+        let sequence = inner.entries.last().map_or(0, |entry| entry.sequence) + 1;
+        let entry = Entry { sequence, at: Stamp::now(&self.boot), step };
+        let line = encode(&entry).map_err(|error| fail(io::Error::other(error)))?;
+        // A failed write may have left a part behind, which must not join with the next line.
+        let result = inner.file.write_all(&line).and_then(|()| inner.file.sync_data());
+        if let Err(error) = result {
+            let length = inner.length;
+            let _cut = inner.file.set_len(length);
+            return Err(fail(error));
+        }
+        inner.length += line.len() as u64;
+        inner.entries.push(entry);
+        Ok(sequence)
+    }
+
+    /// The last sequence; 0 when the journal is empty.
+    pub fn last(&self) -> u64 {
+        self.lock().entries.last().map_or(0, |entry| entry.sequence)
+    }
+
+    /// Entries with sequences from `from` to `through`, both included.
+    pub fn range(&self, from: u64, through: u64) -> Vec<Entry> {
+        let inner = self.lock();
+        inner.entries.iter().filter(|entry| (from..=through).contains(&entry.sequence)).cloned().collect()
+    }
+
+    /// The last entry that moves the attempt; notes move nothing.
+    pub fn last_step(&self) -> Option<Entry> {
+        self.lock().entries.iter().rev().find(|entry| !matches!(entry.step, Step::Note { .. })).cloned()
+    }
+
+    /// The last report, once there is one.
+    pub fn ended(&self) -> Option<Ended> {
+        match self.last_step()?.step {
+            Step::Ended(ended) => Some(ended),
+            Step::Accepted | Step::Preparing | Step::Running { .. } | Step::Finalizing { .. } | Step::Note { .. } => None,
+        }
+    }
+
+    /// Whether this remark has been made.
+    pub fn has_note(&self, note: &str) -> bool {
+        self.lock().entries.iter().any(|entry| matches!(&entry.step, Step::Note { text } if text == note))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn encode(entry: &Entry) -> Result<Vec<u8>, serde_json::Error> {
+    let json = serde_json::to_string(entry)?;
+    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes())
+}
+
+fn decode(line: &[u8], sequence: u64) -> Option<Entry> {
+    let (crc, json) = line.split_at_checked(9)?;
+    let crc = u32::from_str_radix(std::str::from_utf8(crc.strip_suffix(b" ")?).ok()?, 16).ok()?;
+    let entry: Entry = (crc == crc32c::crc32c(json)).then(|| serde_json::from_slice(json).ok())??;
+    (entry.sequence == sequence).then_some(entry)
+}
+
+/// The entries, and the length of the lines that hold them.
+fn parse(content: &[u8], path: &Path) -> Result<(Vec<Entry>, u64), JournalError> {
+    let mut entries = Vec::new();
+    let mut length = 0;
+    let mut lines = content.split_inclusive(|byte| *byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let whole = line.strip_suffix(b"\n");
+        match whole.and_then(|line| decode(line, entries.len() as u64 + 1)) {
+            Some(entry) => {
+                entries.push(entry);
+                length += line.len() as u64;
+            }
+            None if lines.peek().is_none() => break,
+            None => return Err(JournalError::Damaged { path: path.to_owned(), line: entries.len() + 1 }),
+        }
+    }
+    Ok((entries, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Cause, Exit, Failure, Outcome};
+
+    fn steps() -> Vec<Step> {
+        vec![
+            Step::Accepted,
+            Step::Preparing,
+            Step::Note { text: "two\nlines and a ü".into() },
+            Step::Running { pid: 7, tmux_socket: "/run/x".into() },
+            Step::Finalizing { exit: Exit { code: Some(3), signal: None } },
+            Step::Ended(Ended {
+                outcome: Outcome::Failed(Failure::new(Cause::AgentExit, "exit 3")),
+                exit: Exit { code: Some(3), signal: None },
+                log_length: 12,
+                head: Some("a".repeat(40)),
+            }),
+        ]
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let journal = Journal::open(&path, "boot").unwrap();
+        for (index, step) in steps().into_iter().enumerate() {
+            assert_eq!(journal.append(step).unwrap(), index as u64 + 1);
+        }
+        let again = Journal::open(&path, "boot").unwrap();
+        assert_eq!(again.range(1, 99).into_iter().map(|entry| entry.step).collect::<Vec<_>>(), steps());
+        assert_eq!(again.ended().unwrap().log_length, 12);
+        assert!(again.has_note("two\nlines and a ü"));
+        assert_eq!(again.last(), 6);
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_is_cut_off_and_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let journal = Journal::open(&path, "boot").unwrap();
+        journal.append(Step::Accepted).unwrap();
+        let first = std::fs::read(&path).unwrap().len();
+        journal.append(Step::Preparing).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in first..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let journal = Journal::open(&path, "boot").unwrap();
+            assert_eq!(journal.last(), 1, "cut at {cut}");
+            assert_eq!(journal.append(Step::Preparing).unwrap(), 2);
+            assert_eq!(Journal::open(&path, "boot").unwrap().last(), 2);
+        }
+    }
+
+    #[test]
+    fn damage_before_the_last_line_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("journal");
+        let journal = Journal::open(&path, "boot").unwrap();
+        journal.append(Step::Accepted).unwrap();
+        journal.append(Step::Preparing).unwrap();
+        let mut content = std::fs::read(&path).unwrap();
+        content[12] ^= 1;
+        std::fs::write(&path, &content).unwrap();
+        assert!(matches!(Journal::open(&path, "boot"), Err(JournalError::Damaged { line: 1, .. })));
+    }
+
+    #[test]
+    fn an_age_is_never_negative_and_survives_a_reboot() {
+        let old = Stamp { boot: "a".into(), boottime_ms: 5_000, wall_ms: 1_000_000 };
+        let same = Stamp { boot: "a".into(), boottime_ms: 7_500, wall_ms: 0 };
+        let other = Stamp { boot: "b".into(), boottime_ms: 10, wall_ms: 1_060_000 };
+        assert_eq!(old.age(&same), Duration::from_millis(2_500));
+        assert_eq!(old.age(&other), Duration::from_secs(60));
+        assert_eq!(same.age(&old), Duration::ZERO);
+    }
+}

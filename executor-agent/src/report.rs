@@ -1,0 +1,119 @@
+//! The steps of an attempt's life as this crate holds them.
+
+use serde::{Deserialize, Serialize};
+
+/// How a main process ended; both absent when nobody saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code.
+    pub code: Option<i32>,
+    /// Number of the signal that ended it.
+    pub signal: Option<i32>,
+}
+
+/// Which part of an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The agent cannot be started.
+    Setup,
+    /// The workspace cannot be made.
+    Workspace,
+    /// The agent ended with an error.
+    AgentExit,
+    /// The agent ran longer than the task allows.
+    Timeout,
+    /// What was made cannot be handed over.
+    Publish,
+    /// The host was rebooted.
+    Interrupted,
+    /// A fault of the executor itself.
+    Internal,
+}
+
+impl Cause {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Workspace => "workspace",
+            Self::AgentExit => "agent_exit",
+            Self::Timeout => "timeout",
+            Self::Publish => "publish",
+            Self::Interrupted => "interrupted",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which part.
+    pub cause: Cause,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with one sentence for people.
+    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into() }
+    }
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The main process ended with code 0.
+    Completed,
+    /// It did not, or something around it failed.
+    Failed(Failure),
+    /// A person stopped it.
+    Cancelled,
+    /// A newer attempt holds the task: nothing was published.
+    Fenced,
+}
+
+/// The last report of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How the main process ended.
+    pub exit: Exit,
+    /// Final length of the log in bytes.
+    pub log_length: u64,
+    /// The published commit; none when there is nothing beyond the base.
+    pub head: Option<String>,
+}
+
+/// One report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The spec is on disk.
+    Accepted,
+    /// The workspace is being made.
+    Preparing,
+    /// The agent has been started.
+    Running {
+        /// The main process.
+        pid: u32,
+        /// Socket of the attempt's terminal server; empty without a terminal.
+        tmux_socket: String,
+    },
+    /// The main process and all that it left behind are gone.
+    Finalizing {
+        /// How the main process ended.
+        exit: Exit,
+    },
+    /// Nothing follows.
+    Ended(Ended),
+    /// A remark for people that moves nothing.
+    Note {
+        /// One sentence.
+        text: String,
+    },
+}
