@@ -6,6 +6,7 @@
 pub mod app;
 pub mod background;
 pub mod blobs;
+pub mod bus;
 pub mod config;
 pub mod dispatch;
 pub mod git;

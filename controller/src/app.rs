@@ -1,0 +1,1 @@
+//! The wiring: build, spawn, drain.

@@ -1,0 +1,1 @@
+//! Immutable blobs: packs and sealed logs.

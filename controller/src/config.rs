@@ -1,0 +1,1 @@
+//! Settings: command line over environment over file.

@@ -1,0 +1,1 @@
+//! Event → apply → persist → effects: the only way a task's state changes.

@@ -1,0 +1,1 @@
+//! Caches of the projects' repositories, rebuilt from rows and blobs; verification of packs; diffs.

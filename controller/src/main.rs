@@ -1,0 +1,3 @@
+//! `sculpt-controller`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The built-in Postgres: a private cluster made from the system's binaries.

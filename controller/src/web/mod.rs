@@ -1,0 +1,1 @@
+//! The listeners: credentials, Host and Origin, git over HTTP, gRPC.
