@@ -10,3 +10,10 @@ pub mod report;
 pub mod spec;
 
 // What outlives it: the shim, its spool and its view.
+pub mod cgroup;
+pub mod shim;
+pub mod spool;
+pub mod stage;
+pub mod text;
+pub mod tmux;
+pub mod tree;
