@@ -1,1 +1,136 @@
 //! All SQL.
+//!
+//! Lock order in every transaction: the task's row, then its attempt's row, then refs and logs, then the journal.
+
+pub mod task_state;
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    Acquire as _, Postgres,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// A connection that a transaction runs on.
+pub type Connection = sqlx::PgConnection;
+
+/// The time by the database's clock.
+pub type Time = chrono::DateTime<chrono::Utc>;
+
+/// The database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: sqlx::PgPool,
+}
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached now; the same call may succeed later.
+    #[error("the database is out of reach")]
+    Unavailable(#[source] sqlx::Error),
+    /// A constraint forbids it.
+    #[error("the constraint {constraint} forbids it")]
+    Conflict {
+        /// The constraint's or the unique index's name.
+        constraint: String,
+        /// What the database said.
+        source: sqlx::Error,
+    },
+    /// A row holds what no build of this program writes.
+    #[error("{what} holds {value:?}, which this version does not know")]
+    Unreadable {
+        /// Table and column.
+        what: &'static str,
+        /// What stands there.
+        value: String,
+    },
+    /// Everything else: a fault of this program.
+    #[error("the database refused a statement")]
+    Sqlx(#[source] sqlx::Error),
+    /// The transaction's task was ended from outside.
+    #[error("the transaction was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+            sqlx::Error::Database(said) => {
+                let code = said.code().unwrap_or_default();
+                // 08: connection; 57P01..57P03: shut down, crashed, starting; 53300: too many; 40001, 40P01, 55P03, 57014: try again.
+                let away = code.starts_with("08")
+                    || ["57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03", "57014", "25P03"]
+                        .contains(&code.as_ref());
+                if away {
+                    return Self::Unavailable(error);
+                }
+                match said.constraint().map(str::to_owned) {
+                    Some(constraint) => Self::Conflict { constraint, source: error },
+                    None => Self::Sqlx(error),
+                }
+            }
+            _ => Self::Sqlx(error),
+        }
+    }
+}
+
+impl Store {
+    /// A store over `options`; connects when it is first used.
+    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
+        let options = options.options([
+            ("idle_in_transaction_session_timeout", "30s"),
+            ("statement_timeout", "60s"),
+            ("lock_timeout", "10s"),
+            ("timezone", "UTC"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(std::time::Duration::from_secs(5))
+            // A dropped begin() may hand back a connection with an open transaction; outside one this is a warning.
+            .after_release(|conn, _| {
+                Box::pin(async move {
+                    sqlx::raw_sql("ROLLBACK").execute(conn).await?;
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Self { pool }
+    }
+
+    /// Runs `work` in a transaction of its own task and commits, so that a caller that goes away cannot leave it half-way.
+    /// On an error nothing has happened.
+    pub async fn write<T, E>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let pool = self.pool.clone();
+        let transaction = async move {
+            let mut conn = pool.acquire().await.map_err(StoreError::from)?;
+            let mut transaction = conn.begin().await.map_err(StoreError::from)?;
+            let done = work(&mut transaction).await?;
+            transaction.commit().await.map_err(StoreError::from)?;
+            Ok(done)
+        };
+        tokio::spawn(transaction).await.map_err(StoreError::Interrupted)?
+    }
+
+    /// A connection for reading, each statement by itself.
+    pub async fn read(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Closes all connections; calls that wait for one fail.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
