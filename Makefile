@@ -24,7 +24,7 @@ lint: setup ## check formatting and lints
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 freeze: ## write proto/golden anew: what peers may rely on from now on
-	SCULPT_FREEZE=1 $(CARGO) test --quiet -p sculpt-proto --test main --locked nothing_frozen_is_gone
+	SCULPT_FREEZE=1 $(CARGO) test --quiet -p sculpt-proto --test wire --locked nothing_frozen_is_gone
 
 demo: build ## run the main job for real, in a directory of its own, and clean up
 	@scripts/demo target/debug

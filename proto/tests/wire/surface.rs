@@ -85,7 +85,8 @@ fn read_service(service: &ServiceDescriptorProto, scope: &str, facts: &mut Surfa
 }
 
 fn describe_method(method: &MethodDescriptorProto, scope: &str) -> String {
-    let side = |stream: bool, of: &str| format!("{}{}", if stream { "stream " } else { "" }, of.trim_start_matches('.'));
+    let side =
+        |stream: bool, of: &str| format!("{}{}", if stream { "stream " } else { "" }, of.trim_start_matches('.'));
     format!(
         "rpc {scope}.{} ({}) returns ({})",
         method.name(),

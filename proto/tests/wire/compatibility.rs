@@ -32,7 +32,8 @@ fn current() -> FileDescriptorSet {
 }
 
 fn freeze(package: &str, surface: &Surface) {
-    let mut text = format!("# What peers of {package} rely on. Written by `make freeze`; see README.md beside this file.\n");
+    let mut text =
+        format!("# What peers of {package} rely on. Written by `make freeze`; see README.md beside this file.\n");
     for fact in surface {
         text.push_str(fact);
         text.push('\n');

@@ -1,0 +1,149 @@
+//! The gRPC API as another program uses it, and waiting on its streams.
+
+use anyhow::{Context as _, Result, bail};
+use sculpt_proto::v1::{
+    ReadLogRequest, Task, WatchTaskRequest, events_client::EventsClient, executors_client::ExecutorsClient,
+    git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient, read_log_response::Part,
+    system_client::SystemClient, tasks_client::TasksClient,
+};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use super::{DEADLINE, Stack, within};
+
+/// Puts the token on every call.
+#[derive(Clone, Debug)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+type Authorized = InterceptedService<Channel, Bearer>;
+
+/// One client per service, over one connection.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Tasks.
+    pub tasks: TasksClient<Authorized>,
+    /// Logs.
+    pub logs: LogsClient<Authorized>,
+    /// The journal.
+    pub events: EventsClient<Authorized>,
+    /// Projects.
+    pub projects: ProjectsClient<Authorized>,
+    /// Executors.
+    pub executors: ExecutorsClient<Authorized>,
+    /// Packs and diffs.
+    pub git: GitClient<Authorized>,
+    /// The controller about itself.
+    pub system: SystemClient<Authorized>,
+}
+
+impl Api {
+    /// Connects on first use, and again whenever the connection was lost.
+    pub fn dial(url: String, token: &str) -> Result<Self> {
+        let channel = Endpoint::from_shared(url)?.connect_lazy();
+        let bearer = Bearer(format!("Bearer {token}").parse().context("make a header of the token")?);
+        let service = || InterceptedService::new(channel.clone(), bearer.clone());
+        Ok(Self {
+            tasks: TasksClient::new(service()),
+            logs: LogsClient::new(service()),
+            events: EventsClient::new(service()),
+            projects: ProjectsClient::new(service()),
+            executors: ExecutorsClient::new(service()),
+            git: GitClient::new(service()),
+            system: SystemClient::new(service()),
+        })
+    }
+}
+
+impl Stack {
+    /// The API with the person's token.
+    pub async fn api(&self) -> Result<Api> {
+        Api::dial(self.url()?, &self.token("user")?)
+    }
+
+    /// Follows `task` until it is as wished; outages of the controller are waited out.
+    pub async fn until(&self, task: &str, what: &str, wished: impl Fn(&Task) -> bool) -> Result<Task> {
+        within(DEADLINE, &format!("task {task}: {what}"), async {
+            loop {
+                match self.watch(task, &wished).await {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => {}
+                    Err(error) => outage(error)?,
+                }
+                // Only after an outage, which nothing announces the end of.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await
+    }
+
+    async fn watch(&self, task: &str, wished: impl Fn(&Task) -> bool) -> Result<Option<Task>> {
+        let mut api = self.api().await?;
+        let mut stream = api.tasks.watch_task(WatchTaskRequest { task: task.to_owned() }).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            let found = message.task.context("a task in each message")?;
+            if wished(&found) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Follows the log of `task` until it is as wished or complete; outages of the controller are waited out.
+    pub async fn log_until(&self, task: &str, what: &str, wished: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
+        let mut log = Vec::new();
+        within(DEADLINE, &format!("the log of task {task}: {what}"), async {
+            loop {
+                match self.read_on(task, &mut log, &wished).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    Err(error) => outage(error)?,
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await?;
+        Ok(log)
+    }
+
+    /// Reads from the end of `log` on; true when it is as wished.
+    async fn read_on(&self, task: &str, log: &mut Vec<u8>, wished: impl Fn(&[u8]) -> bool) -> Result<bool> {
+        if wished(log) {
+            return Ok(true);
+        }
+        let mut api = self.api().await?;
+        let request = ReadLogRequest { task: task.to_owned(), attempt: 0, from_offset: log.len() as u64, follow: true };
+        let mut stream = api.logs.read_log(request).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            match message.part.context("a part in each message")? {
+                Part::Chunk(chunk) if chunk.offset == log.len() as u64 => log.extend_from_slice(&chunk.data),
+                Part::Chunk(chunk) => bail!("a chunk at {} where {} was next", chunk.offset, log.len()),
+                Part::End(end) if end.complete => bail!("the log is complete, but: {}", wished(log)),
+                Part::End(_) => return Ok(false),
+            }
+            if wished(log) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Passes what is only an outage.
+fn outage(error: anyhow::Error) -> Result<()> {
+    use tonic::Code;
+    match error.downcast_ref::<Status>().map(Status::code) {
+        Some(Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted) => Ok(()),
+        _ => Err(error),
+    }
+}

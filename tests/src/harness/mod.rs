@@ -1,0 +1,58 @@
+//! Whole stacks in one line.
+//!
+//! ```ignore
+//! let stack = Stack::up().await?;                    // `sculpt up`, as a person starts it
+//! let stack = Stack::parts().await?;                 // controller and executor as processes of their own, to be killed
+//! let task = stack.detached(&repo, ["--", "make"]).await?;
+//! stack.ended(&task).await?;
+//! stack.finish().await                               // fails when anything is left over
+//! ```
+//!
+//! Nothing here sleeps for an effect: conditions are awaited on the streams of the API, on `/proc` or on files, each
+//! with a deadline that only a fault reaches.
+
+mod api;
+mod checks;
+mod cli;
+mod counter;
+pub mod processes;
+mod proxy;
+mod repo;
+mod service;
+mod stack;
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Result, bail};
+
+pub use api::Api;
+pub use cli::{Cli, Follow, Output};
+pub use counter::Counter;
+pub use proxy::{Fault, Proxy};
+pub use repo::Repo;
+pub use service::Service;
+pub use stack::{Options, Stack};
+
+/// How long a condition may take before the test fails: far above what a loaded machine of two cores needs.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// `future`, or an error that names what was awaited.
+pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(result) => result,
+        Err(_) => bail!("waited {limit:?} in vain for: {what}"),
+    }
+}
+
+/// Looks again and again until `look` gives something; for conditions that nothing announces, such as `/proc`.
+pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    within(DEADLINE, what, async {
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}

@@ -1,0 +1,14 @@
+//! End-to-end scenarios on the real programs, and the rules of the source tree.
+
+mod agents;
+mod api;
+mod done_when;
+mod ends;
+mod layering;
+mod outlives;
+mod places;
+mod proxy;
+mod queue;
+mod refusals;
+mod repositories;
+mod up;
