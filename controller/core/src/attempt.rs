@@ -145,6 +145,18 @@ impl Attempt {
         matches!(self.state, AttemptState::Ended { .. })
     }
 
+    /// Whether its session lives and waits for a person's next word: the agent has answered.
+    pub fn at_rest(&self) -> bool {
+        match &self.state {
+            AttemptState::Running { turn, .. } => turn.at_rest(),
+            AttemptState::Offered { .. }
+            | AttemptState::Accepted
+            | AttemptState::Preparing
+            | AttemptState::Finalizing { .. }
+            | AttemptState::Ended { .. } => false,
+        }
+    }
+
     /// Whether it needs one of its executor's slots.
     pub fn takes_slot(&self) -> bool {
         match &self.state {

@@ -32,6 +32,13 @@ pub const DEFAULT_LOST_AFTER: TimeDelta = TimeDelta::minutes(15);
 /// shim needs time to end the tree.
 pub const REPLACEMENT_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
+/// From when another attempt may take the place of one whose executor was last heard of at `since`. Beyond the end of the
+/// calendar it is never.
+pub fn replaceable_at(since: DateTime<Utc>, lost_after: TimeDelta) -> DateTime<Utc> {
+    let wait = lost_after.max(UNREACHABLE_AFTER).checked_add(&REPLACEMENT_MARGIN);
+    wait.and_then(|wait| since.checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
 impl Liveness {
     /// What silence since `last_seen` means at `now` for a task with this limit.
     pub fn of(last_seen: DateTime<Utc>, lost_after: TimeDelta, now: DateTime<Utc>) -> Self {

@@ -28,10 +28,10 @@ pub fn branch(number: u64, title: &str) -> String {
     format!("sculpt/{number}-{}", slug(title))
 }
 
-/// A title for a prompt or command line: its first line that says something, cut at a character border.
+/// A title for a prompt or command line: its first line that says something, cut at a character border. Nothing in it moves
+/// a terminal's cursor or turns the direction of what follows. Empty when the whole text says nothing.
 pub fn title(text: &str) -> String {
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean = text.lines().map(legible).find(|line| !line.is_empty()).unwrap_or_default();
     if clean.chars().count() <= MAX_TITLE {
         return clean;
     }
@@ -39,4 +39,13 @@ pub fn title(text: &str) -> String {
     cut.truncate(cut.trim_end().len());
     cut.push('…');
     cut
+}
+
+fn legible(line: &str) -> String {
+    let plain = |c: char| match c {
+        c if c.is_control() || c.is_whitespace() => Some(' '),
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => None,
+        c => Some(c),
+    };
+    line.chars().filter_map(plain).collect::<String>().trim().to_owned()
 }

@@ -60,7 +60,8 @@ pub enum Misfit {
     NoExecutor,
     /// None is in the pool.
     Pool,
-    /// None of the pool has this label with this value; the first that is missing on the closest executor.
+    /// No executor of the pool has all labels. This is what the closest one lacks first, in the order of the keys; another
+    /// one may have it.
     Label {
         /// The label's key.
         key: String,
@@ -141,7 +142,7 @@ pub fn why(class: &Class, candidates: &[Candidate]) -> Option<Misfit> {
         match candidate.takes(class) {
             Ok(()) => return None,
             Err(Misfit::NoFreeSlot { slots: more }) => {
-                slots += more;
+                slots = more.saturating_add(slots);
                 nearest = Misfit::NoFreeSlot { slots };
             }
             Err(misfit) => {

@@ -94,7 +94,8 @@ pub fn shown(task: &Task) -> Shown {
         (Run::Queued { .. }, Intent::Cancel) => Shown::Cancelled,
         (Run::Attempt(attempt), intent) => match (&attempt.state, &attempt.liveness) {
             (AttemptState::Ended { outcome, .. }, _) => over(outcome, &task.review),
-            (_, Liveness::Lost { .. }) => Shown::Lost,
+            // A published result outlives its executor; that the session is gone is told by the flag.
+            (_, Liveness::Lost { .. }) => judged(&task.review).unwrap_or(Shown::Lost),
             (state, Liveness::Connected | Liveness::Unreachable { .. }) => match intent {
                 Intent::Hold => Shown::Paused,
                 Intent::Run | Intent::Cancel => alive(state, &task.review),
@@ -103,10 +104,11 @@ pub fn shown(task: &Task) -> Shown {
     }
 }
 
-/// The agent can take a message now.
+/// The agent can take a message now: it is neither frozen nor being stopped, and its executor is heard of.
 pub fn live(task: &Task) -> bool {
     let running = |attempt: &Attempt| matches!(attempt.state, AttemptState::Running { .. });
-    task.attempt().is_some_and(|attempt| running(attempt) && attempt.liveness == Liveness::Connected)
+    task.intent == Intent::Run
+        && task.attempt().is_some_and(|attempt| running(attempt) && attempt.liveness == Liveness::Connected)
 }
 
 /// Its executor has not been heard of for a while, so what is shown may be old.

@@ -1,17 +1,21 @@
 //! The task: five machines and the one function that moves them.
 
+mod event;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
     attempt::{Attempt, AttemptState, Fence, Offer, Step},
-    liveness::{Liveness, REPLACEMENT_MARGIN},
+    liveness::{Liveness, replaceable_at},
     outcome::{Cause, Failure, Outcome},
     review::{Commit, NotReviewable, Review, Verdict},
     shown::{Shown, shown},
-    turn::{Turn, TurnStep},
+    turn::TurnStep,
 };
+
+pub use event::Event;
 
 /// What people want of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -96,125 +100,6 @@ pub struct Task {
     pub policy: Policy,
 }
 
-/// Everything that can move a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "event")]
-pub enum Event {
-    /// A person stops it.
-    Stop,
-    /// A person pauses it.
-    Hold,
-    /// A person lets it go on.
-    Resume,
-    /// A person wants another attempt.
-    Retry,
-    /// A person or a merge judges the result.
-    Reviewed(Verdict),
-    /// It was placed.
-    Claimed {
-        /// The token of the new attempt.
-        fence: Fence,
-        /// Who is to run it.
-        executor: Uuid,
-    },
-    /// The spec was handed to the executor.
-    SpecRead {
-        /// Whose.
-        fence: Fence,
-    },
-    /// The executor is gone and never read the spec: the task goes back to the queue.
-    Withdrawn {
-        /// Whose.
-        fence: Fence,
-    },
-    /// The executor reports.
-    Stepped {
-        /// Of which attempt.
-        fence: Fence,
-        /// What.
-        step: Step,
-    },
-    /// The adapter reports on the session.
-    Turned {
-        /// Of which attempt.
-        fence: Fence,
-        /// What.
-        step: TurnStep,
-    },
-    /// Commits of the attempt stand in the project's repository.
-    Published {
-        /// Of which attempt.
-        fence: Fence,
-        /// The newest of them.
-        head: Commit,
-    },
-    /// The executor was heard of, or not.
-    Liveness {
-        /// Of which attempt.
-        fence: Fence,
-        /// What is known now.
-        liveness: Liveness,
-    },
-    /// The executor stayed away beyond the limit and the margin: the attempt's shim has ended it by its own clock.
-    Expired {
-        /// Of which attempt.
-        fence: Fence,
-    },
-}
-
-impl Event {
-    /// Its name in the journal: resource, dot, what happened.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Stop => "task.stop",
-            Self::Hold => "task.hold",
-            Self::Resume => "task.resume",
-            Self::Retry => "task.retry",
-            Self::Reviewed(Verdict::Accept { .. }) => "task.accepted",
-            Self::Reviewed(Verdict::Reject { .. }) => "task.rejected",
-            Self::Reviewed(Verdict::Merge { .. }) => "task.merged",
-            Self::Claimed { .. } => "attempt.offered",
-            Self::SpecRead { .. } => "attempt.spec_read",
-            Self::Withdrawn { .. } => "attempt.withdrawn",
-            Self::Stepped { step, .. } => match step {
-                Step::Accepted => "attempt.accepted",
-                Step::Preparing => "attempt.preparing",
-                Step::Running => "attempt.running",
-                Step::Finalizing { .. } => "attempt.finalizing",
-                Step::Ended { .. } => "attempt.ended",
-            },
-            Self::Turned { step, .. } => match step {
-                TurnStep::Began => "turn.began",
-                TurnStep::Over => "turn.over",
-                TurnStep::Asked { .. } => "turn.asked",
-                TurnStep::Limited { .. } => "turn.limited",
-                TurnStep::Parked => "turn.parked",
-            },
-            Self::Published { .. } => "attempt.published",
-            Self::Liveness { liveness, .. } => match liveness {
-                Liveness::Connected => "attempt.reachable",
-                Liveness::Unreachable { .. } => "attempt.unreachable",
-                Liveness::Lost { .. } => "attempt.lost",
-            },
-            Self::Expired { .. } => "attempt.expired",
-        }
-    }
-
-    /// The attempt that it is about, for what comes from or concerns one.
-    fn fence(&self) -> Option<Fence> {
-        match self {
-            Self::Stop | Self::Hold | Self::Resume | Self::Retry | Self::Reviewed(_) | Self::Claimed { .. } => None,
-            Self::SpecRead { fence }
-            | Self::Withdrawn { fence }
-            | Self::Stepped { fence, .. }
-            | Self::Turned { fence, .. }
-            | Self::Published { fence, .. }
-            | Self::Liveness { fence, .. }
-            | Self::Expired { fence } => Some(*fence),
-        }
-    }
-}
-
 /// What is to be done once the new state is committed. Idempotent: a lost effect is repaired by a reconciler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
@@ -242,7 +127,7 @@ pub enum IllegalTransition {
         state: Shown,
     },
     /// Another attempt must not start yet.
-    #[error("its executor is lost, and its attempt may still run: it ends by itself at {until} at the latest")]
+    #[error("its executor is lost, and its attempt may still run; another may start from {until}")]
     TooEarly {
         /// When it may.
         until: DateTime<Utc>,
@@ -300,8 +185,13 @@ impl Task {
     }
 
     fn set_intent(&mut self, intent: Intent, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
-        let over = self.attempt().is_some_and(Attempt::ended);
-        if over || self.intent == intent || self.intent == Intent::Cancel {
+        let over = match &self.run {
+            Run::Queued { .. } => self.intent == Intent::Cancel,
+            Run::Attempt(attempt) => attempt.ended(),
+        };
+        // Nothing that is shown tells that a stop is on its way, so a second one is no mistake.
+        let again = intent == Intent::Cancel && self.intent == Intent::Cancel;
+        if over || !again && (self.intent == intent || self.intent == Intent::Cancel) {
             return Err(unfit);
         }
         self.intent = intent;
@@ -312,6 +202,11 @@ impl Task {
     }
 
     fn retry(&mut self, now: DateTime<Utc>, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        match &self.review {
+            Review::None | Review::Needed { .. } | Review::Rejected { .. } => {}
+            // A good result is not thrown away by the way: reject it first.
+            Review::Accepted { .. } | Review::Merged { .. } => return Err(unfit),
+        }
         let next = match &self.run {
             // Cancelled before it was placed.
             Run::Queued { next } if self.intent == Intent::Cancel => *next,
@@ -328,7 +223,7 @@ impl Task {
                 | AttemptState::Running { .. }
                 | AttemptState::Finalizing { .. } => match attempt.liveness {
                     Liveness::Lost { since } => {
-                        let until = since + self.policy.lost_after + REPLACEMENT_MARGIN;
+                        let until = replaceable_at(since, self.policy.lost_after);
                         if now < until {
                             return Err(IllegalTransition::TooEarly { until });
                         }
@@ -347,13 +242,8 @@ impl Task {
 
     fn review(&mut self, verdict: &Verdict, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
         let Run::Attempt(attempt) = &self.run else { return Err(unfit) };
-        match &attempt.state {
-            AttemptState::Ended { .. } | AttemptState::Running { turn: Turn::Idle | Turn::Parked, .. } => {}
-            AttemptState::Offered { .. }
-            | AttemptState::Accepted
-            | AttemptState::Preparing
-            | AttemptState::Running { turn: Turn::Working | Turn::Asking { .. } | Turn::Limited { .. }, .. }
-            | AttemptState::Finalizing { .. } => return Err(unfit),
+        if !(attempt.ended() || attempt.at_rest()) {
+            return Err(unfit);
         }
         self.review = self.review.after(verdict, attempt.head.as_ref())?;
         Ok(Vec::new())
@@ -416,6 +306,8 @@ impl Task {
         let held = turn.takes_slot();
         *turn = turn.after(step).ok_or(unfit)?;
         match (step, head) {
+            // What was merged stays merged, also when someone goes on talking.
+            (TurnStep::Began, _) if matches!(self.review, Review::Merged { .. }) => {}
             (TurnStep::Began, _) => self.review = Review::None,
             (TurnStep::Over, Some(head)) if self.review == Review::None => {
                 self.review = Review::Needed { head: head.clone() };
@@ -426,14 +318,23 @@ impl Task {
     }
 
     fn publish(&mut self, head: &Commit, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
-        let attempt = self.live().ok_or_else(|| unfit.clone())?;
+        let Run::Attempt(attempt) = &mut self.run else { return Err(unfit) };
         match attempt.state {
-            AttemptState::Preparing | AttemptState::Running { .. } | AttemptState::Finalizing { .. } => {
-                attempt.head = Some(head.clone());
-                Ok(Vec::new())
-            }
-            AttemptState::Offered { .. } | AttemptState::Accepted | AttemptState::Ended { .. } => Err(unfit),
+            AttemptState::Preparing | AttemptState::Running { .. } | AttemptState::Finalizing { .. } => {}
+            AttemptState::Offered { .. } | AttemptState::Accepted | AttemptState::Ended { .. } => return Err(unfit),
         }
+        if attempt.head.as_ref() != Some(head) {
+            attempt.head = Some(head.clone());
+            // Nobody has judged what stands now. While the agent works there is nothing to judge yet.
+            match &self.review {
+                Review::Merged { .. } => {}
+                Review::None if !attempt.at_rest() => {}
+                Review::None | Review::Needed { .. } | Review::Accepted { .. } | Review::Rejected { .. } => {
+                    self.review = Review::Needed { head: head.clone() };
+                }
+            }
+        }
+        Ok(Vec::new())
     }
 
     fn liveness(&mut self, liveness: Liveness, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
@@ -444,19 +345,24 @@ impl Task {
     fn expire(&mut self, now: DateTime<Utc>, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
         let Policy { on_lost, lost_after } = self.policy;
         let cancelled = self.intent == Intent::Cancel;
+        let judged = self.review != Review::None;
         let attempt = self.live().ok_or_else(|| unfit.clone())?;
         let Liveness::Lost { since } = attempt.liveness else { return Err(unfit) };
-        let until = since + lost_after + REPLACEMENT_MARGIN;
+        let until = replaceable_at(since, lost_after);
         if now < until {
             return Err(IllegalTransition::TooEarly { until });
         }
         let executor = attempt.executor;
         let number = attempt.fence.number;
+        // An agent that has answered has done its work: to do it again would bury the answer and what people think of it.
+        let answered = judged || attempt.at_rest();
         match on_lost {
             OnLost::Wait => return Err(unfit),
-            OnLost::Retry if cancelled => attempt.state = AttemptState::Ended { outcome: Outcome::Cancelled, at: now },
-            OnLost::Retry => self.run = Run::Queued { next: number + 1 },
-            OnLost::Fail => {
+            OnLost::Retry | OnLost::Fail if cancelled => {
+                attempt.state = AttemptState::Ended { outcome: Outcome::Cancelled, at: now };
+            }
+            OnLost::Retry if !answered => self.run = Run::Queued { next: number + 1 },
+            OnLost::Retry | OnLost::Fail => {
                 let message = "its executor stayed away longer than the task allows".to_owned();
                 let outcome = Outcome::Failed(Failure { cause: Cause::ExecutorLost, message });
                 attempt.state = AttemptState::Ended { outcome, at: now };

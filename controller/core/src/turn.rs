@@ -80,10 +80,20 @@ impl Turn {
             (Self::Working | Self::Asking { .. } | Self::Limited { .. }, TurnStep::Limited { until }) => {
                 Some(Self::Limited { until: *until })
             }
-            (Self::Idle | Self::Limited { .. }, TurnStep::Parked) => Some(Self::Parked),
+            (Self::Idle, TurnStep::Parked) => Some(Self::Parked),
+            // It goes on by itself at the reset, with or without a process till then.
+            (Self::Limited { until }, TurnStep::Parked) => Some(Self::Limited { until: *until }),
             (Self::Idle | Self::Parked, TurnStep::Asked { .. } | TurnStep::Limited { .. })
             | (Self::Working | Self::Asking { .. }, TurnStep::Parked)
             | (Self::Parked, TurnStep::Over) => None,
+        }
+    }
+
+    /// Whether the agent has answered and waits for the next word.
+    pub fn at_rest(&self) -> bool {
+        match self {
+            Self::Idle | Self::Parked => true,
+            Self::Working | Self::Asking { .. } | Self::Limited { .. } => false,
         }
     }
 

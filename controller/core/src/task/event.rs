@@ -1,0 +1,130 @@
+//! What can happen to a task.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    attempt::{Fence, Step},
+    liveness::Liveness,
+    review::{Commit, Verdict},
+    turn::TurnStep,
+};
+
+/// Everything that can move a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// A person stops it.
+    Stop,
+    /// A person pauses it.
+    Hold,
+    /// A person lets it go on.
+    Resume,
+    /// A person wants another attempt.
+    Retry,
+    /// A person or a merge judges the result.
+    Reviewed(Verdict),
+    /// It was placed.
+    Claimed {
+        /// The token of the new attempt.
+        fence: Fence,
+        /// Who is to run it.
+        executor: Uuid,
+    },
+    /// The spec was handed to the executor.
+    SpecRead {
+        /// Whose.
+        fence: Fence,
+    },
+    /// The executor is gone and never read the spec: the task goes back to the queue.
+    Withdrawn {
+        /// Whose.
+        fence: Fence,
+    },
+    /// The executor reports.
+    Stepped {
+        /// Of which attempt.
+        fence: Fence,
+        /// What.
+        step: Step,
+    },
+    /// The adapter reports on the session.
+    Turned {
+        /// Of which attempt.
+        fence: Fence,
+        /// What.
+        step: TurnStep,
+    },
+    /// Commits of the attempt stand in the project's repository.
+    Published {
+        /// Of which attempt.
+        fence: Fence,
+        /// The newest of them.
+        head: Commit,
+    },
+    /// The executor was heard of, or not.
+    Liveness {
+        /// Of which attempt.
+        fence: Fence,
+        /// What is known now.
+        liveness: Liveness,
+    },
+    /// The executor stayed away beyond the limit and the margin: the attempt's shim has ended it by its own clock.
+    Expired {
+        /// Of which attempt.
+        fence: Fence,
+    },
+}
+
+impl Event {
+    /// Its name in the journal: resource, dot, what happened.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Stop => "task.stop",
+            Self::Hold => "task.hold",
+            Self::Resume => "task.resume",
+            Self::Retry => "task.retry",
+            Self::Reviewed(Verdict::Accept { .. }) => "task.accepted",
+            Self::Reviewed(Verdict::Reject { .. }) => "task.rejected",
+            Self::Reviewed(Verdict::Merge { .. }) => "task.merged",
+            Self::Claimed { .. } => "attempt.offered",
+            Self::SpecRead { .. } => "attempt.spec_read",
+            Self::Withdrawn { .. } => "attempt.withdrawn",
+            Self::Stepped { step, .. } => match step {
+                Step::Accepted => "attempt.accepted",
+                Step::Preparing => "attempt.preparing",
+                Step::Running => "attempt.running",
+                Step::Finalizing { .. } => "attempt.finalizing",
+                Step::Ended { .. } => "attempt.ended",
+            },
+            Self::Turned { step, .. } => match step {
+                TurnStep::Began => "turn.began",
+                TurnStep::Over => "turn.over",
+                TurnStep::Asked { .. } => "turn.asked",
+                TurnStep::Limited { .. } => "turn.limited",
+                TurnStep::Parked => "turn.parked",
+            },
+            Self::Published { .. } => "attempt.published",
+            Self::Liveness { liveness, .. } => match liveness {
+                Liveness::Connected => "attempt.reachable",
+                Liveness::Unreachable { .. } => "attempt.unreachable",
+                Liveness::Lost { .. } => "attempt.lost",
+            },
+            Self::Expired { .. } => "attempt.expired",
+        }
+    }
+
+    /// The attempt that it is about, for what comes from or concerns one.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        match self {
+            Self::Stop | Self::Hold | Self::Resume | Self::Retry | Self::Reviewed(_) | Self::Claimed { .. } => None,
+            Self::SpecRead { fence }
+            | Self::Withdrawn { fence }
+            | Self::Stepped { fence, .. }
+            | Self::Turned { fence, .. }
+            | Self::Published { fence, .. }
+            | Self::Liveness { fence, .. }
+            | Self::Expired { fence } => Some(*fence),
+        }
+    }
+}
