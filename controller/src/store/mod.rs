@@ -2,13 +2,16 @@
 //!
 //! Lock order in every transaction: the task's row, then its attempt's row, then refs and logs, then the journal.
 
+mod connect;
+mod schema;
 pub mod task_state;
 
 use futures_util::future::BoxFuture;
-use sqlx::{
-    Acquire as _, Postgres,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+use sqlx::{Acquire as _, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
+
+pub use self::{
+    connect::{Database, OLDEST_SERVER},
+    schema::{SchemaError, migrate},
 };
 
 /// A connection that a transaction runs on.
@@ -81,13 +84,15 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl Store {
-    /// A store over `options`; connects when it is first used.
-    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let options = options.options([
+    /// A store over `database` with at most so many connections; connects when it is first used.
+    pub fn new(database: &Database, connections: u32) -> Self {
+        let options = database.options().options([
             ("idle_in_transaction_session_timeout", "30s"),
             ("statement_timeout", "60s"),
             ("lock_timeout", "10s"),
             ("timezone", "UTC"),
+            // The ROLLBACK below warns when there is nothing to roll back, which is nearly always.
+            ("client_min_messages", "error"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)

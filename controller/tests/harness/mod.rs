@@ -1,0 +1,37 @@
+//! A private Postgres per test program and a fresh database per test.
+
+mod server;
+
+use sculpt_controller::store::{Database, Store};
+
+/// A database of one test; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    /// Where it is.
+    pub(crate) database: Database,
+    name: String,
+}
+
+/// An empty database with the schema of this build.
+pub(crate) async fn database() -> Fresh {
+    let name = server::shared().fresh(true).await;
+    Fresh { database: server::shared().database().named(&name), name }
+}
+
+/// An empty database without a schema.
+pub(crate) async fn bare_database() -> Fresh {
+    let name = server::shared().fresh(false).await;
+    Fresh { database: server::shared().database().named(&name), name }
+}
+
+/// A store on a fresh database. Keep the second part: its drop removes the database.
+pub(crate) async fn store() -> (Store, Fresh) {
+    let fresh = database().await;
+    (Store::new(&fresh.database, 8), fresh)
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        server::shared().remove(std::mem::take(&mut self.name));
+    }
+}
