@@ -4,12 +4,16 @@ use std::{
     fs,
     os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sculpt_proto::v1::{ListTasksRequest, TaskState};
 
-use super::{Stack, eventually, processes};
+use super::{Stack, processes::Traces, soon};
+
+/// How long what has been told to end may take to be gone.
+const GONE: Duration = Duration::from_secs(20);
 
 /// Fails when a task is still queued, running, or waiting for somebody.
 pub(super) async fn no_open_task(stack: &Stack) -> Result<()> {
@@ -36,17 +40,31 @@ fn is_over(state: TaskState) -> bool {
 }
 
 /// Fails when something lives on, or stands where it should have been tidied away.
-pub(super) async fn nothing_left(root: &Path, data: &Path) -> Result<()> {
+pub(super) async fn nothing_left(root: &Path, data: &Path, traces: &Traces) -> Result<()> {
     let mut left = Vec::new();
-    let gone = eventually("every process of the stack to be gone", || {
-        left = processes::of(root);
+    let gone = soon(GONE, "every process of the stack to be gone", || {
+        left = traces.processes();
         Ok(left.is_empty().then_some(()))
     })
     .await;
     ensure!(gone.is_ok(), "processes are left over: {left:#?}");
     let sockets = sockets_below(root)?;
     ensure!(sockets.is_empty(), "sockets are left over: {sockets:#?}");
+    let groups = cgroups_of(&traces.attempts())?;
+    ensure!(groups.is_empty(), "cgroups are left over: {groups:#?}");
     stray_workspaces(data)
+}
+
+/// Cgroups of these attempts, in every hierarchy.
+pub(super) fn cgroups_of(attempts: &[String]) -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/mounts").context("list the mounts")?;
+    let roots = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (place, kind) = (fields.next()?, fields.next()?);
+        kind.starts_with("cgroup").then(|| PathBuf::from(place).join("sculpt"))
+    });
+    let all = roots.flat_map(|root| attempts.iter().map(move |attempt| root.join(attempt)));
+    Ok(all.filter(|path| path.exists()).collect())
 }
 
 fn sockets_below(directory: &Path) -> Result<Vec<PathBuf>> {

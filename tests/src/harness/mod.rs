@@ -45,8 +45,13 @@ pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output =
 }
 
 /// Looks again and again until `look` gives something; for conditions that nothing announces, such as `/proc`.
-pub async fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    within(DEADLINE, what, async {
+pub async fn eventually<T>(what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    soon(DEADLINE, what, look).await
+}
+
+/// The same with a deadline of its own.
+async fn soon<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    within(limit, what, async {
         loop {
             if let Some(found) = look()? {
                 return Ok(found);

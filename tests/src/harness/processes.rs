@@ -1,6 +1,9 @@
-//! The processes of one stack, found in `/proc` by its directory.
+//! The processes of one stack, found in `/proc`.
 
-use std::{fmt, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    fmt, fs, iter,
+    path::{Path, PathBuf},
+};
 
 use procfs::process::Process;
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,26 +46,48 @@ pub fn alive(pid: i32) -> Option<u64> {
     (stat.state != 'Z' && stat.state != 'X').then_some(stat.starttime)
 }
 
-/// Every living process that works in `root` or names it in its arguments or environment.
-pub fn of(root: &Path) -> Vec<Found> {
-    let own = std::process::id();
-    let Ok(all) = procfs::process::all_processes() else { return Vec::new() };
-    all.filter_map(Result::ok)
-        .filter(|process| process.pid.cast_unsigned() != own)
-        .filter_map(|process| inspect(&process, root))
-        .collect()
+/// Where the processes of a stack betray themselves.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    root: PathBuf,
+    attempts: PathBuf,
 }
 
-fn inspect(process: &Process, root: &Path) -> Option<Found> {
-    let stat = process.stat().ok()?;
-    if matches!(stat.state, 'Z' | 'X') {
-        return None;
+impl Traces {
+    /// Traces of the stack in `root` whose data directory is `data`.
+    pub fn new(root: &Path, data: &Path) -> Self {
+        Self { root: root.to_owned(), attempts: data.join("executor/attempts") }
     }
-    let command = process.cmdline().unwrap_or_default().join(" ");
-    let needle = root.as_os_str().as_bytes();
-    let names = |text: &[u8]| text.windows(needle.len()).any(|window| window == needle);
-    let belongs = process.cwd().is_ok_and(|cwd| cwd.starts_with(root))
-        || names(command.as_bytes())
-        || process.environ().is_ok_and(|all| all.values().any(|value| names(value.as_bytes())));
-    belongs.then_some(Found { pid: stat.pid, started: stat.starttime, name: stat.comm, command, parent: stat.ppid })
+
+    /// Uuids of the attempts that the executor has on disk.
+    pub fn attempts(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.attempts) else { return Vec::new() };
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    }
+
+    /// Every living process that works in the stack's directory, names it or an attempt in its arguments or
+    /// environment, or is in an attempt's cgroup.
+    pub fn processes(&self) -> Vec<Found> {
+        let own = std::process::id();
+        let needles: Vec<_> = iter::once(self.root.to_string_lossy().into_owned()).chain(self.attempts()).collect();
+        let Ok(all) = procfs::process::all_processes() else { return Vec::new() };
+        all.filter_map(Result::ok)
+            .filter(|process| process.pid.cast_unsigned() != own)
+            .filter_map(|process| self.inspect(&process, &needles))
+            .collect()
+    }
+
+    fn inspect(&self, process: &Process, needles: &[String]) -> Option<Found> {
+        let stat = process.stat().ok()?;
+        if matches!(stat.state, 'Z' | 'X') {
+            return None;
+        }
+        let command = process.cmdline().unwrap_or_default().join(" ");
+        let names = |text: &str| needles.iter().any(|needle| text.contains(needle.as_str()));
+        let belongs = process.cwd().is_ok_and(|cwd| cwd.starts_with(&self.root))
+            || names(&command)
+            || process.environ().is_ok_and(|all| all.values().any(|value| names(&value.to_string_lossy())))
+            || process.cgroups().is_ok_and(|groups| groups.into_iter().any(|group| names(&group.pathname)));
+        belongs.then_some(Found { pid: stat.pid, started: stat.starttime, name: stat.comm, command, parent: stat.ppid })
+    }
 }

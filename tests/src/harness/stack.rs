@@ -33,11 +33,20 @@ pub struct Options {
     settings: String,
     data_dir: PathBuf,
     environment: Vec<(String, String)>,
+    ordinary: bool,
+    separate: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { slots: 4, settings: String::new(), data_dir: "data".into(), environment: Vec::new() }
+        Self {
+            slots: 4,
+            settings: String::new(),
+            data_dir: "data".into(),
+            environment: Vec::new(),
+            ordinary: false,
+            separate: false,
+        }
     }
 }
 
@@ -63,6 +72,18 @@ impl Options {
     /// With this variable in the person's shell, in which everything is started.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// As an ordinary user, also when the tests run as root.
+    pub fn ordinary(mut self) -> Self {
+        self.ordinary = true;
+        self
+    }
+
+    /// With an account of its own for each attempt.
+    pub fn separate(mut self) -> Self {
+        self.separate = true;
         self
     }
 
@@ -97,11 +118,17 @@ impl Options {
         fs::set_permissions(root.path().join("run"), fs::Permissions::from_mode(0o700))?;
         let settings = format!("slots = {}\n{}", self.slots, self.settings);
         fs::write(data.join("executor.toml"), settings).context("write the executor's settings")?;
-        let bin = programs()?;
+        let mut bin = programs()?;
+        let account = (self.ordinary && rustix::process::geteuid().is_root()).then_some(NOBODY);
+        if let Some(account) = account {
+            bin = programs_for(account, &bin, root.path())?;
+        }
         Ok(Stack {
             root,
             data,
             bin,
+            account,
+            separate: self.separate,
             environment: self.environment,
             up: None,
             controller: None,
@@ -115,11 +142,33 @@ impl Options {
     }
 }
 
+/// Account that owns nothing, on every Linux.
+const NOBODY: u32 = 65534;
+
+const PROGRAMS: [&str; 3] = ["sculpt", "sculpt-controller", "sculpt-executor"];
+
+/// Makes `root` the account's, with copies of the programs in it: the checkout may be out of its reach.
+fn programs_for(account: u32, bin: &Path, root: &Path) -> Result<PathBuf> {
+    let own = root.join("bin");
+    fs::create_dir(&own).context("make a directory for the programs")?;
+    for name in PROGRAMS {
+        let (from, to) = (bin.join(name), own.join(name));
+        fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(drop)).context("copy the programs")?;
+    }
+    for directory in fs::read_dir(root)?.chain(fs::read_dir(root.join("data"))?) {
+        let directory = directory?.path();
+        if directory != own {
+            std::os::unix::fs::chown(&directory, Some(account), Some(account))?;
+        }
+    }
+    Ok(own)
+}
+
 /// Directory of the three programs: the one above the test binary's.
 fn programs() -> Result<PathBuf> {
     let own = std::env::current_exe().context("find the test binary")?;
     let bin = own.ancestors().nth(2).context("the test binary is in target/PROFILE/deps")?.to_owned();
-    for name in ["sculpt", "sculpt-controller", "sculpt-executor"] {
+    for name in PROGRAMS {
         ensure!(bin.join(name).exists(), "{name} is not in {}: run `cargo build --workspace --bins`", bin.display());
     }
     Ok(bin)
@@ -138,6 +187,8 @@ pub struct Stack {
     root: TempDir,
     data: PathBuf,
     bin: PathBuf,
+    account: Option<u32>,
+    separate: bool,
     environment: Vec<(String, String)>,
     up: Option<Service>,
     controller: Option<Service>,
@@ -171,6 +222,9 @@ impl Stack {
     pub async fn start_up(&mut self) -> Result<()> {
         let mut command = self.command("sculpt");
         command.arg("up").arg("--data-dir").arg(&self.data).args(["--listen", "127.0.0.1:0"]);
+        if self.separate {
+            command.arg("--separate");
+        }
         let (up, _) = Service::start("sculpt up", command, self.log("up"), |line| line.starts_with("ready")).await?;
         self.up = Some(up);
         Ok(())
@@ -242,9 +296,14 @@ impl Stack {
         self.executor.take().context("the executor is not running")
     }
 
+    /// What the processes of this stack are known by.
+    pub fn traces(&self) -> processes::Traces {
+        processes::Traces::new(self.root.path(), &self.data)
+    }
+
     /// The living processes of this stack whose name or arguments hold `text`.
     pub fn processes(&self, text: &str) -> Vec<processes::Found> {
-        let all = processes::of(self.root.path());
+        let all = self.traces().processes();
         all.into_iter().filter(|found| found.name.contains(text) || found.command.contains(text)).collect()
     }
 
@@ -375,6 +434,9 @@ impl Stack {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("LANG", "C.UTF-8")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(account) = self.account {
+            command.uid(account).gid(account);
+        }
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -397,7 +459,7 @@ impl Stack {
             let status = service.end(Signal::TERM, SHUTDOWN).await?;
             ensure!(status.success(), "a part ended with {status}");
         }
-        checks::nothing_left(self.root.path(), &self.data).await?;
+        checks::nothing_left(self.root.path(), &self.data, &self.traces()).await?;
         self.finished = true;
         Ok(())
     }
@@ -423,12 +485,17 @@ impl Drop for Stack {
         // A process may start another one while it is being killed.
         let deadline = std::time::Instant::now() + DEADLINE;
         while std::time::Instant::now() < deadline {
-            let left = processes::of(self.root.path());
+            let left = self.traces().processes();
             if left.is_empty() {
                 break;
             }
             left.iter().for_each(|found| found.signal(Signal::KILL));
             std::thread::sleep(Duration::from_millis(20));
+        }
+        for group in checks::cgroups_of(&self.traces().attempts()).unwrap_or_default() {
+            for leaf in ["agent", "view", "shim", "."] {
+                let _ = fs::remove_dir(group.join(leaf).components().as_path());
+            }
         }
         if std::env::var_os("SCULPT_TEST_KEEP").is_some() {
             self.root.disable_cleanup(true);

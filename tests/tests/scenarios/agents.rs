@@ -83,6 +83,21 @@ async fn bytes_are_exact_whatever_they_are() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_flood_is_kept_whole() -> Result<()> {
+    let stack = Stack::up().await?;
+    const SIZE: usize = 32 << 20;
+    let endless = format!("head -c {SIZE} /dev/zero | tr '\\0' x");
+    for mode in [&["--no-repo"][..], &["--no-repo", "--no-tty"]] {
+        let task = stack.detached(stack.root(), mode.iter().chain(&["--", "sh", "-c", &endless])).await?;
+        let shown = stack.done(&task).await?;
+        ensure!(shown["log_bytes"] == SIZE, "{shown:#}");
+        let log = stack.logs(&task).await?;
+        ensure!(log.len() == SIZE && log.iter().all(|byte| *byte == b'x'), "{} bytes", log.len());
+    }
+    stack.finish().await
+}
+
+#[tokio::test]
 async fn the_terminal_and_the_environment_are_right() -> Result<()> {
     let stack = Stack::options().env("SCULPT_TOKEN_OF_SOMETHING", "secret").env("MY_TOOL", "mine").up().await?;
     let script = "stty size; echo $TERM; tty | cut -c1-9; echo task=$SCULPT_TASK attempt=$SCULPT_ATTEMPT; \

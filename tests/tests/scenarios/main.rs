@@ -4,6 +4,7 @@ mod agents;
 mod api;
 mod done_when;
 mod ends;
+mod harness;
 mod layering;
 mod outlives;
 mod places;

@@ -33,6 +33,60 @@ async fn a_data_directory_of_200_characters() -> Result<()> {
     stack.finish().await
 }
 
+/// Everything works without root, also when the tests themselves run as root.
+#[tokio::test]
+async fn an_ordinary_user_needs_nothing_more() -> Result<()> {
+    let stack = Stack::options().ordinary().up().await?;
+    let task =
+        stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", "id -u; echo > file && echo written"]).await?;
+    stack.done(&task).await?;
+    let log = String::from_utf8(stack.logs(&task).await?)?;
+    ensure!(!log.starts_with("0\r\n") && log.ends_with("written\r\n"), "{log}");
+    // An account for each attempt is beyond an ordinary user, who is told so.
+    let data = stack.home().join("other").to_string_lossy().into_owned();
+    let all = ["up", "--data-dir", &data, "--listen", "127.0.0.1:0", "--separate"];
+    let output = stack.sculpt(all).deadline(SOON).run().await?;
+    ensure!(output.code != 0, "{output:?}");
+    output.says("root")?;
+    stack.finish().await
+}
+
+/// As root, an agent under an account of its own reads neither the executor's files nor another attempt's.
+#[tokio::test]
+async fn separated_attempts_do_not_see_each_other() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let stack = Stack::options().separate().up().await?;
+    let repo = stack.repo()?;
+    let gate = stack.root().join("gate");
+    let path = gate.to_string_lossy();
+    let script = r#"id -u; pwd; echo secret > secret; while [ ! -e "$1" ]; do sleep 0.02; done"#;
+    let first = stack.detached(repo.path(), ["--", "sh", "-c", script, "x", &path]).await?;
+    let log =
+        stack.log_until(&first, "its place", |log| log.iter().filter(|byte| **byte == b'\n').count() >= 2).await?;
+    let log = String::from_utf8(log)?;
+    let mut lines = log.lines();
+    ensure!(lines.next().is_some_and(|uid| uid != "0"), "{log}");
+    let place = lines.next().context("its place")?;
+    let data = stack.data().to_string_lossy();
+    let spy =
+        r#"id -u; cat "$1/secret" "$2"/controller/tokens/user "$2"/executor/attempts/*/* && echo READ; echo over"#;
+    let all = ["--no-repo", "--", "sh", "-c", spy, "x", place, &data];
+    let second = stack.detached(stack.root(), all).await?;
+    stack.done(&second).await?;
+    let spied = String::from_utf8(stack.logs(&second).await?)?;
+    ensure!(!spied.contains("READ") && spied.contains("over"), "{spied}");
+    ensure!(spied.lines().next() != log.lines().next(), "both run as {:?}", spied.lines().next());
+    std::fs::write(&gate, "")?;
+    stack.done(&first).await?;
+    // It works and publishes like any other.
+    let script = "echo hi > new.txt && git add new.txt && git commit -qm new";
+    let task = stack.detached(repo.path(), ["--", "sh", "-c", script]).await?;
+    ensure!(stack.done(&task).await?["state"] == "needs_review");
+    stack.finish().await
+}
+
 #[tokio::test]
 async fn tokens_are_their_owners_alone_and_a_wrong_one_is_refused() -> Result<()> {
     let stack = Stack::up().await?;
