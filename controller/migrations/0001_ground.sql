@@ -4,7 +4,9 @@
 CREATE TABLE cluster (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     id         uuid NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    -- The last id that retention has dropped from the journal.
+    journal_floor bigint NOT NULL DEFAULT 0
 );
 INSERT INTO cluster (id) VALUES (gen_random_uuid());
 
@@ -173,6 +175,14 @@ CREATE TABLE attempts (
 CREATE UNIQUE INDEX attempts_live_key ON attempts (task_id) WHERE state <> 'ended' AND fenced_at IS NULL;
 CREATE INDEX attempts_by_executor ON attempts (executor_id) WHERE released_at IS NULL;
 ALTER TABLE tasks ADD CONSTRAINT tasks_attempt_fkey FOREIGN KEY (attempt_id) REFERENCES attempts DEFERRABLE INITIALLY DEFERRED;
+
+CREATE INDEX attempts_unsealed ON attempts (id) WHERE log_sealed < log_bytes;
+
+-- The encoded AttemptSpec as it was at the claim: what the digest is of. Apart, so that a report does not rewrite it.
+CREATE TABLE attempt_specs (
+    attempt_id uuid PRIMARY KEY REFERENCES attempts ON DELETE CASCADE,
+    body       bytea NOT NULL
+);
 
 -- The journal. A reader passes a gap in the ids only when no transaction that may fill it is left (store/events.rs).
 CREATE TABLE events (

@@ -4,6 +4,10 @@
 
 mod connect;
 mod schema;
+pub mod attempts;
+pub mod claims;
+pub mod logs;
+pub mod sessions;
 pub mod task_state;
 
 use futures_util::future::BoxFuture;

@@ -1,0 +1,211 @@
+//! What is kept of an attempt beside the machines: reports, specs, remarks, the release.
+
+use sculpt_core::{attempt::Fence, outcome::Exit};
+use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use crate::store::{Connection, StoreError};
+
+/// Remarks that are kept of one attempt.
+const NOTES: i32 = 100;
+
+/// The task of an attempt of `executor`; `None`: it is not known.
+pub async fn task_of(
+    conn: &mut Connection,
+    attempt: AttemptId,
+    executor: ExecutorId,
+) -> Result<Option<TaskId>, StoreError> {
+    let task: Option<Uuid> = sqlx::query_scalar("SELECT task_id FROM attempts WHERE id = $1 AND executor_id = $2")
+        .bind(attempt.0)
+        .bind(executor.0)
+        .fetch_optional(conn)
+        .await?;
+    Ok(task.map(TaskId))
+}
+
+/// The rows that reports move, under their lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its token.
+    pub fence: Fence,
+    /// The task was taken from it.
+    pub fenced: bool,
+    /// It is over.
+    pub ended: bool,
+    /// Reports applied, 1 to this.
+    pub through: u64,
+    /// Length of the log that is held, in bytes.
+    pub log_bytes: u64,
+    /// What was published.
+    pub head: Option<String>,
+}
+
+/// Locks the attempt's row; the task's row must be locked already.
+pub async fn lock(conn: &mut Connection, attempt: AttemptId) -> Result<Option<Ledger>, StoreError> {
+    let row = sqlx::query(
+        "SELECT number, fenced_at IS NOT NULL AS fenced, state = 'ended' AS ended, report_sequence, log_bytes, head \
+         FROM attempts WHERE id = $1 FOR UPDATE",
+    )
+    .bind(attempt.0)
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(Ledger {
+            fence: Fence { number: row.try_get::<i32, _>("number")?.unsigned_abs(), id: attempt.0 },
+            fenced: row.try_get("fenced")?,
+            ended: row.try_get("ended")?,
+            through: row.try_get::<i64, _>("report_sequence")?.unsigned_abs(),
+            log_bytes: row.try_get::<i64, _>("log_bytes")?.unsigned_abs(),
+            head: row.try_get("head")?,
+        })
+    })
+    .transpose()
+}
+
+/// Reports up to `sequence` are applied.
+pub async fn advance(conn: &mut Connection, attempt: AttemptId, sequence: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET report_sequence = $2 WHERE id = $1")
+        .bind(attempt.0)
+        .bind(i64::try_from(sequence).unwrap_or(i64::MAX))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The agent runs as this process.
+pub async fn set_process(
+    conn: &mut Connection,
+    attempt: AttemptId,
+    pid: u32,
+    tmux_socket: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET pid = $2, tmux_socket = $3 WHERE id = $1")
+        .bind(attempt.0)
+        .bind(i64::from(pid))
+        .bind(tmux_socket)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The attempt is over: how its main process ended, and how long its log is, in bytes.
+pub async fn set_end(
+    conn: &mut Connection,
+    attempt: AttemptId,
+    exit: Option<Exit>,
+    log_length: u64,
+) -> Result<(), StoreError> {
+    let (code, signal) = match exit {
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    sqlx::query(
+        "UPDATE attempts SET log_final = $2, pid = 0, \
+         exit_code = CASE WHEN $3::integer IS NULL AND $4::integer IS NULL THEN exit_code ELSE $3 END, \
+         exit_signal = CASE WHEN $3::integer IS NULL AND $4::integer IS NULL THEN exit_signal ELSE $4 END WHERE id = $1",
+    )
+    .bind(attempt.0)
+    .bind(i64::try_from(log_length).unwrap_or(i64::MAX))
+    .bind(code)
+    .bind(signal)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A fenced attempt has stopped: nothing more is owed for it.
+pub async fn end_fenced(conn: &mut Connection, attempt: AttemptId) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE attempts SET turn = NULL, ask = NULL, question = NULL, limited_until = NULL, pid = 0, \
+         state = 'ended', outcome = COALESCE(outcome, 'fenced'), ended_at = COALESCE(ended_at, clock_timestamp()), \
+         released_at = COALESCE(released_at, clock_timestamp()) WHERE id = $1 AND fenced_at IS NOT NULL",
+    )
+    .bind(attempt.0)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The executor no longer has the attempt and the controller ended it: what it may still say counts no more.
+pub async fn disown(conn: &mut Connection, attempt: AttemptId) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE attempts SET fenced_at = COALESCE(fenced_at, clock_timestamp()), \
+         released_at = COALESCE(released_at, clock_timestamp()) WHERE id = $1 AND state = 'ended'",
+    )
+    .bind(attempt.0)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds a remark; the oldest hundred are kept.
+pub async fn add_note(conn: &mut Connection, attempt: AttemptId, text: &str) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET notes = notes || $2::text WHERE id = $1 AND cardinality(notes) < $3")
+        .bind(attempt.0)
+        .bind(text)
+        .bind(NOTES)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Releases those of `attempts` that are over and whose log is complete; returns which.
+pub async fn release_complete(conn: &mut Connection, attempts: &[AttemptId]) -> Result<Vec<AttemptId>, StoreError> {
+    let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
+    let released: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE attempts SET released_at = clock_timestamp() WHERE id = ANY ($1) AND state = 'ended' \
+         AND log_final = log_bytes AND released_at IS NULL RETURNING id",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await?;
+    Ok(released.into_iter().map(AttemptId).collect())
+}
+
+/// An attempt of `executor` that is over is no longer on it: nothing more is owed for it.
+pub async fn release_gone(
+    conn: &mut Connection,
+    executor: ExecutorId,
+    attempts: &[AttemptId],
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
+    sqlx::query(
+        "UPDATE attempts SET released_at = clock_timestamp() WHERE id = ANY ($1) AND executor_id = $2 \
+         AND state = 'ended' AND released_at IS NULL",
+    )
+    .bind(ids)
+    .bind(executor.0)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Keeps the encoded spec of a fresh attempt, and its SHA-256.
+pub async fn keep_spec(
+    conn: &mut Connection,
+    attempt: AttemptId,
+    spec: &[u8],
+    digest: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET spec_digest = $2 WHERE id = $1")
+        .bind(attempt.0)
+        .bind(digest)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("INSERT INTO attempt_specs (attempt_id, body) VALUES ($1, $2)")
+        .bind(attempt.0)
+        .bind(spec)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The encoded spec of an attempt.
+pub async fn spec(conn: &mut Connection, attempt: AttemptId) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT body FROM attempt_specs WHERE attempt_id = $1")
+        .bind(attempt.0)
+        .fetch_optional(conn)
+        .await?)
+}

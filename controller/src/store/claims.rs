@@ -1,0 +1,153 @@
+//! The queue: who can take tasks, and which tasks are next.
+
+use std::collections::BTreeMap;
+
+use sculpt_core::{
+    liveness::Liveness,
+    placement::{AgentNeed, Candidate, Class},
+};
+use sculpt_proto::id::TaskId;
+use sqlx::{Row as _, types::Json};
+use uuid::Uuid;
+
+use crate::store::{Connection, StoreError, sessions::Epoch};
+
+/// The executors of these sessions, with their slots as they are taken now. Their rows are locked, so that two placements
+/// cannot give one slot away twice.
+pub async fn candidates(conn: &mut Connection, sessions: &[Epoch]) -> Result<Vec<Candidate>, StoreError> {
+    let ids: Vec<Uuid> = sessions.iter().map(|session| session.executor.0).collect();
+    let epochs: Vec<i64> = sessions.iter().map(|session| i64::try_from(session.number).unwrap_or(i64::MAX)).collect();
+    let rows = sqlx::query(
+        "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default_agent, e.slots, \
+         CASE WHEN e.drained THEN 'drained' ELSE e.closed_reason END AS closed, e.liveness::text, e.last_seen \
+         FROM executors e JOIN unnest($1::uuid[], $2::bigint[]) AS held (id, epoch) \
+         ON held.id = e.id AND held.epoch = e.epoch \
+         WHERE e.removed_at IS NULL ORDER BY e.id FOR NO KEY UPDATE OF e",
+    )
+    .bind(&ids)
+    .bind(epochs)
+    .fetch_all(&mut *conn)
+    .await?;
+    let used: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT executor_id, count(*) FROM attempts WHERE executor_id = ANY ($1) AND released_at IS NULL \
+         AND state <> 'ended' AND fenced_at IS NULL AND (turn IS NULL OR turn IN ('working', 'asking')) \
+         GROUP BY executor_id",
+    )
+    .bind(ids)
+    .fetch_all(conn)
+    .await?;
+    let used: BTreeMap<Uuid, i64> = used.into_iter().collect();
+    rows.iter()
+        .map(|row| {
+            let id: Uuid = row.try_get("id")?;
+            let since = row.try_get("last_seen")?;
+            Ok(Candidate {
+                id,
+                name: row.try_get("name")?,
+                pool: row.try_get("pool")?,
+                labels: row.try_get::<Json<BTreeMap<String, String>>, _>("labels")?.0,
+                agents: row.try_get("agents")?,
+                default_agent: row.try_get("default_agent")?,
+                slots: row.try_get::<i32, _>("slots")?.unsigned_abs(),
+                used: used.get(&id).map_or(0, |count| u32::try_from(*count).unwrap_or(u32::MAX)),
+                closed: row.try_get("closed")?,
+                liveness: match row.try_get("liveness")? {
+                    "connected" => Liveness::Connected,
+                    _ => Liveness::Unreachable { since },
+                },
+            })
+        })
+        .collect()
+}
+
+/// The classes that have queued tasks.
+pub async fn waiting_classes(conn: &mut Connection) -> Result<Vec<(i64, Class)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, pool, requirements, agent FROM classes c WHERE EXISTS (SELECT 1 FROM tasks t \
+         WHERE t.class_id = c.id AND t.next_attempt IS NOT NULL AND t.intent = 'run')",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let agent = match row.try_get::<Option<String>, _>("agent")? {
+                None => AgentNeed::None,
+                Some(name) if name.is_empty() => AgentNeed::Default,
+                Some(name) => AgentNeed::Named(name),
+            };
+            let requirements = row.try_get::<Json<BTreeMap<String, String>>, _>("requirements")?.0;
+            Ok((row.try_get("id")?, Class { pool: row.try_get("pool")?, requirements, agent }))
+        })
+        .collect()
+}
+
+/// The next queued tasks of these classes, by priority and age, with their class; their rows are locked, and those that
+/// another placement has locked are passed over.
+pub async fn next(conn: &mut Connection, classes: &[i64], limit: u32) -> Result<Vec<(TaskId, i64)>, StoreError> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT q.id, q.class_id FROM unnest($1::bigint[]) AS wanted (class_id) CROSS JOIN LATERAL ( \
+           SELECT t.id, t.class_id, t.priority, t.queued_at, t.number FROM tasks t \
+           WHERE t.class_id = wanted.class_id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
+           AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) \
+           ORDER BY t.priority DESC, t.queued_at, t.number LIMIT $2 FOR UPDATE SKIP LOCKED) q \
+         ORDER BY q.priority DESC, q.queued_at, q.number LIMIT $2",
+    )
+    .bind(classes)
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(task, class)| (TaskId(task), class)).collect())
+}
+
+/// What an attempt's spec is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The task's number.
+    pub number: u64,
+    /// Its title.
+    pub title: String,
+    /// Its branch, without `refs/heads/`.
+    pub branch: String,
+    /// What the person asked for, as it came over the wire.
+    pub spec: Vec<u8>,
+    /// The agent that was agreed on when the task was created; `None` for a plain command.
+    pub agent: Option<String>,
+    /// Its project.
+    pub project: Option<OrderProject>,
+}
+
+/// The project of an [`Order`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderProject {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Whether an agent's changes are committed for it.
+    pub commit_changes: bool,
+}
+
+/// What the spec of an attempt of `task` is made of.
+pub async fn order(conn: &mut Connection, task: TaskId) -> Result<Order, StoreError> {
+    let row = sqlx::query(
+        "SELECT t.number, t.title, t.branch, t.spec, c.agent, t.project_id, p.name, p.commit_changes \
+         FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id WHERE t.id = $1",
+    )
+    .bind(task.0)
+    .fetch_one(conn)
+    .await?;
+    let project = match row.try_get::<Option<Uuid>, _>("project_id")? {
+        None => None,
+        Some(id) => {
+            Some(OrderProject { id, name: row.try_get("name")?, commit_changes: row.try_get("commit_changes")? })
+        }
+    };
+    Ok(Order {
+        number: row.try_get::<i64, _>("number")?.unsigned_abs(),
+        title: row.try_get("title")?,
+        branch: row.try_get("branch")?,
+        spec: row.try_get("spec")?,
+        agent: row.try_get("agent")?,
+        project,
+    })
+}

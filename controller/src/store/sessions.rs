@@ -1,0 +1,338 @@
+//! Executors as their sessions see them: identity, epoch, what they should have, when they were last heard of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId, TaskId};
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use crate::store::{Connection, StoreError, Time};
+
+/// What an executor says of itself when it connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its stable id.
+    pub id: ExecutorId,
+    /// Its name, unique among executors.
+    pub name: String,
+    /// Fresh at each start of its process.
+    pub instance: Uuid,
+    /// Its build.
+    pub version: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// How many attempts it runs at a time.
+    pub slots: u32,
+    /// Its agents.
+    pub agents: Vec<String>,
+    /// Which of them runs a prompt that names none.
+    pub default_agent: Option<String>,
+    /// Whether attempts run under another account.
+    pub separates: bool,
+    /// Its machine.
+    pub hostname: String,
+    /// Its remarks on itself.
+    pub notes: Vec<String>,
+    /// Whose tasks it serves when it does not separate.
+    pub owner: String,
+}
+
+/// Why a session cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another executor has the name.
+    #[error(
+        "another executor is named {name:?} ({holder}); give this one another name, or remove the other with `sculpt executor rm`"
+    )]
+    NameTaken {
+        /// The wished name.
+        name: String,
+        /// Who has it.
+        holder: ExecutorId,
+    },
+    /// The executor was removed.
+    #[error("executor {0} was removed from this controller; enrol it again under a fresh data directory")]
+    Removed(ExecutorId),
+    /// The database did not take it.
+    #[error("open the session in the database")]
+    Store(#[from] StoreError),
+}
+
+/// Which session may write for an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    /// The executor.
+    pub executor: ExecutorId,
+    /// Raised at each connect; the newest wins.
+    pub number: u64,
+}
+
+/// The id of this database's history.
+pub async fn cluster_id(conn: &mut Connection) -> Result<ClusterId, StoreError> {
+    Ok(ClusterId(sqlx::query_scalar("SELECT id FROM cluster").fetch_one(conn).await?))
+}
+
+/// Writes what the executor says of itself and raises its epoch.
+pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, OpenError> {
+    let holder: Option<Uuid> =
+        sqlx::query_scalar("SELECT id FROM executors WHERE name = $1 AND removed_at IS NULL AND id <> $2")
+            .bind(&who.name)
+            .bind(who.id.0)
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(StoreError::from)?;
+    if let Some(holder) = holder {
+        return Err(OpenError::NameTaken { name: who.name.clone(), holder: ExecutorId(holder) });
+    }
+    let row: Option<(i64,)> = sqlx::query_as(
+        "INSERT INTO executors AS e (id, name, pool, labels, slots, agents, default_agent, separates, owner, hostname, \
+         version, notes, instance, epoch, connected_at, last_seen) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1, clock_timestamp(), clock_timestamp()) \
+         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, labels = EXCLUDED.labels, \
+         slots = EXCLUDED.slots, agents = EXCLUDED.agents, default_agent = EXCLUDED.default_agent, \
+         separates = EXCLUDED.separates, owner = EXCLUDED.owner, hostname = EXCLUDED.hostname, \
+         version = EXCLUDED.version, notes = EXCLUDED.notes, instance = EXCLUDED.instance, closed_reason = NULL, \
+         epoch = e.epoch + 1, liveness = 'connected', connected_at = clock_timestamp(), last_seen = clock_timestamp() \
+         WHERE e.removed_at IS NULL RETURNING epoch",
+    )
+    .bind(who.id.0)
+    .bind(&who.name)
+    .bind(&who.pool)
+    .bind(sqlx::types::Json(&who.labels))
+    .bind(i32::try_from(who.slots).unwrap_or(10_000))
+    .bind(&who.agents)
+    .bind(&who.default_agent)
+    .bind(who.separates)
+    .bind(&who.owner)
+    .bind(&who.hostname)
+    .bind(&who.version)
+    .bind(&who.notes)
+    .bind(who.instance)
+    .fetch_optional(&mut *conn)
+    .await
+    .map_err(StoreError::from)?;
+    let Some((epoch,)) = row else { return Err(OpenError::Removed(who.id)) };
+    journal(conn, "executor.connected", who.id, &who.name).await?;
+    Ok(Epoch { executor: who.id, number: epoch.unsigned_abs() })
+}
+
+/// Writes an entry about an executor into the journal.
+pub async fn journal(conn: &mut Connection, kind: &str, executor: ExecutorId, name: &str) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO events (kind, executor_id, data) VALUES ($1, $2, $3)")
+        .bind(kind)
+        .bind(executor.0)
+        .bind(serde_json::json!({ "name": name }))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Whether `epoch` is its executor's newest; holds off a newer one until the transaction ends.
+pub async fn holds(conn: &mut Connection, epoch: Epoch) -> Result<bool, StoreError> {
+    let newest: Option<i64> =
+        sqlx::query_scalar("SELECT epoch FROM executors WHERE id = $1 AND removed_at IS NULL FOR SHARE")
+            .bind(epoch.executor.0)
+            .fetch_optional(conn)
+            .await?;
+    Ok(newest.map(i64::unsigned_abs) == Some(epoch.number))
+}
+
+/// The executor was heard of now. False when a newer session has taken its place.
+pub async fn seen(conn: &mut Connection, epoch: Epoch, closed: Option<&str>) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE executors SET last_seen = clock_timestamp(), liveness = 'connected', closed_reason = $3 \
+         WHERE id = $1 AND epoch = $2 AND removed_at IS NULL",
+    )
+    .bind(epoch.executor.0)
+    .bind(i64::try_from(epoch.number).unwrap_or(i64::MAX))
+    .bind(closed)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Records which attempts the executor has that this database does not know.
+pub async fn record_unknown(conn: &mut Connection, epoch: Epoch, unknown: &[AttemptId]) -> Result<(), StoreError> {
+    let unknown: Vec<Uuid> = unknown.iter().map(|attempt| attempt.0).collect();
+    sqlx::query("UPDATE executors SET unknown = $3 WHERE id = $1 AND epoch = $2 AND unknown IS DISTINCT FROM $3")
+        .bind(epoch.executor.0)
+        .bind(i64::try_from(epoch.number).unwrap_or(i64::MAX))
+        .bind(unknown)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// What is wished of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It runs.
+    Run,
+    /// It stands still.
+    Hold,
+    /// It is ended.
+    Stop,
+    /// It is ended and publishes nothing.
+    Fence,
+}
+
+/// An attempt that an executor should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Of which task.
+    pub task: TaskId,
+    /// That task's number.
+    pub task_number: u64,
+    /// The attempt's number.
+    pub number: u32,
+    /// SHA-256 of its spec.
+    pub digest: Vec<u8>,
+    /// What it should do.
+    pub phase: Phase,
+    /// The executor may still begin it: it has never said that it has the spec.
+    pub may_begin: bool,
+}
+
+/// Everything that the executor should have.
+pub async fn wishes(conn: &mut Connection, executor: ExecutorId) -> Result<BTreeMap<AttemptId, Wish>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT a.id, a.task_id, t.number AS task_number, a.number, a.spec_digest, t.intent::text, \
+         a.fenced_at IS NOT NULL AS fenced, a.state = 'offered' AND a.fenced_at IS NULL AS may_begin \
+         FROM attempts a JOIN tasks t ON t.id = a.task_id WHERE a.executor_id = $1 AND a.released_at IS NULL",
+    )
+    .bind(executor.0)
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let phase = match (row.try_get("fenced")?, row.try_get("intent")?) {
+                (true, _) => Phase::Fence,
+                (false, "cancel") => Phase::Stop,
+                (false, "hold") => Phase::Hold,
+                (false, _) => Phase::Run,
+            };
+            let wish = Wish {
+                task: TaskId(row.try_get("task_id")?),
+                task_number: row.try_get::<i64, _>("task_number")?.unsigned_abs(),
+                number: row.try_get::<i32, _>("number")?.unsigned_abs(),
+                digest: row.try_get("spec_digest")?,
+                phase,
+                may_begin: row.try_get("may_begin")?,
+            };
+            Ok((AttemptId(row.try_get("id")?), wish))
+        })
+        .collect()
+}
+
+/// Where an attempt that an executor may have stands in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its task.
+    pub task: TaskId,
+    /// It is over.
+    pub ended: bool,
+    /// The task was taken from it.
+    pub fenced: bool,
+    /// The executor owes nothing for it any more.
+    pub released: bool,
+    /// The executor has said that it has the spec.
+    pub begun: bool,
+}
+
+/// Where the attempts of `executor` stand that are not released or are among `named`.
+pub async fn standings(
+    conn: &mut Connection,
+    executor: ExecutorId,
+    named: &BTreeSet<AttemptId>,
+) -> Result<BTreeMap<AttemptId, Standing>, StoreError> {
+    let named: Vec<Uuid> = named.iter().map(|attempt| attempt.0).collect();
+    let rows = sqlx::query(
+        "SELECT id, task_id, state = 'ended' AS ended, fenced_at IS NOT NULL AS fenced, \
+         released_at IS NOT NULL AS released, state <> 'offered' AS begun \
+         FROM attempts WHERE executor_id = $1 AND (released_at IS NULL OR id = ANY ($2))",
+    )
+    .bind(executor.0)
+    .bind(named)
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let standing = Standing {
+                task: TaskId(row.try_get("task_id")?),
+                ended: row.try_get("ended")?,
+                fenced: row.try_get("fenced")?,
+                released: row.try_get("released")?,
+                begun: row.try_get("begun")?,
+            };
+            Ok((AttemptId(row.try_get("id")?), standing))
+        })
+        .collect()
+}
+
+/// Marks executors that have been silent for 30 s; returns who they are.
+pub async fn mark_silent(conn: &mut Connection) -> Result<Vec<ExecutorId>, StoreError> {
+    let rows: Vec<(Uuid, String, String)> = sqlx::query_as(
+        "UPDATE executors e SET liveness = s.liveness FROM ( \
+           SELECT id, (CASE WHEN last_seen < clock_timestamp() - interval '15 minutes' THEN 'lost' \
+           WHEN last_seen < clock_timestamp() - interval '30 seconds' THEN 'unreachable' ELSE 'connected' END)::liveness \
+           AS liveness FROM executors WHERE removed_at IS NULL AND last_seen < clock_timestamp() - interval '30 seconds' \
+           FOR UPDATE SKIP LOCKED) s \
+         WHERE e.id = s.id AND e.liveness < s.liveness RETURNING e.id, e.name, e.liveness::text",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for (id, name, liveness) in &rows {
+        journal(conn, &format!("executor.{liveness}"), ExecutorId(*id), name).await?;
+    }
+    Ok(rows.into_iter().map(|(id, _, _)| ExecutorId(id)).collect())
+}
+
+/// A live attempt and when its executor was last heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// The task.
+    pub task: TaskId,
+    /// The attempt.
+    pub attempt: AttemptId,
+}
+
+/// Live attempts whose liveness may have to move: their executor is silent, or they are marked silent themselves.
+pub async fn pulses(conn: &mut Connection, limit: u32) -> Result<Vec<Pulse>, StoreError> {
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT a.task_id, a.id FROM attempts a JOIN tasks t ON t.id = a.task_id AND t.attempt_id = a.id \
+         JOIN executors e ON e.id = a.executor_id \
+         WHERE a.state <> 'ended' AND a.fenced_at IS NULL AND a.released_at IS NULL AND CASE a.liveness \
+           WHEN 'connected' THEN e.last_seen < clock_timestamp() - interval '30 seconds' \
+           WHEN 'unreachable' THEN e.last_seen >= clock_timestamp() - interval '30 seconds' \
+             OR e.last_seen < clock_timestamp() - t.lost_after OR (a.state = 'offered' AND NOT a.spec_read) \
+           WHEN 'lost' THEN e.last_seen >= clock_timestamp() - interval '30 seconds' OR (t.on_lost <> 'wait' \
+             AND a.silent_since + t.lost_after + interval '60 seconds' <= clock_timestamp()) \
+           END ORDER BY a.id LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(task, attempt)| Pulse { task: TaskId(task), attempt: AttemptId(attempt) }).collect())
+}
+
+/// Live attempts of `executor` that are shown as silent.
+pub async fn silent_attempts(conn: &mut Connection, executor: ExecutorId) -> Result<Vec<Pulse>, StoreError> {
+    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "SELECT a.task_id, a.id FROM attempts a JOIN tasks t ON t.id = a.task_id AND t.attempt_id = a.id \
+         WHERE a.executor_id = $1 AND a.state <> 'ended' AND a.fenced_at IS NULL AND a.liveness <> 'connected'",
+    )
+    .bind(executor.0)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(task, attempt)| Pulse { task: TaskId(task), attempt: AttemptId(attempt) }).collect())
+}
+
+/// When `executor` was last heard of; its row is held until the transaction ends.
+pub async fn last_seen(conn: &mut Connection, executor: ExecutorId) -> Result<Option<Time>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT last_seen FROM executors WHERE id = $1 FOR SHARE")
+        .bind(executor.0)
+        .fetch_optional(conn)
+        .await?)
+}
