@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -201,8 +202,10 @@ impl Follow {
         .await
     }
 
-    /// Number of its process.
-    pub fn pid(&self) -> Result<u32> {
-        self.child.id().with_context(|| format!("{} has ended", self.what))
+    /// Ctrl-C.
+    pub fn interrupt(&self) -> Result<()> {
+        let pid = self.child.id().with_context(|| format!("{} has ended", self.what))?;
+        let pid = Pid::from_raw(pid.cast_signed()).context("a pid is not 0")?;
+        kill_process(pid, Signal::INT).with_context(|| format!("interrupt {}", self.what))
     }
 }

@@ -15,10 +15,12 @@ mod api;
 mod checks;
 mod cli;
 mod counter;
+mod options;
 pub mod processes;
 mod proxy;
 mod repo;
 mod service;
+mod shell;
 mod stack;
 
 use std::{future::Future, time::Duration};
@@ -28,10 +30,11 @@ use anyhow::{Result, bail};
 pub use api::Api;
 pub use cli::{Cli, Follow, Output};
 pub use counter::Counter;
+pub use options::Options;
 pub use proxy::{Fault, Proxy};
 pub use repo::Repo;
 pub use service::Service;
-pub use stack::{Options, Stack};
+pub use stack::Stack;
 
 /// How long a condition may take before the test fails: far above what a loaded machine of two cores needs.
 pub const DEADLINE: Duration = Duration::from_secs(90);

@@ -102,3 +102,26 @@ async fn a_queued_task_is_stopped_without_having_run() -> Result<()> {
     stack.done(&first).await?;
     stack.finish().await
 }
+
+/// Ctrl-C leaves the task alone and says so; a second look finds it where it is.
+#[tokio::test]
+async fn ctrl_c_in_an_attached_run_detaches() -> Result<()> {
+    let stack = Stack::up().await?;
+    let counter = stack.counter()?;
+    let command = counter.command();
+    let all = ["run", "--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
+    let mut run = stack.sculpt(all).follow()?;
+    run.line(|line| line == "line 5").await?;
+    run.interrupt()?;
+    run.rest().await?;
+    counter.prints(20).await?;
+    let mut logs = stack.sculpt(["logs", "-f", "1"]).follow()?;
+    logs.line(|line| line == "line 6").await?;
+    logs.interrupt()?;
+    logs.rest().await?;
+    counter.prints(5).await?;
+    counter.stop()?;
+    stack.done("1").await?;
+    counter.check(&stack.logs("1").await?)?;
+    stack.finish().await
+}

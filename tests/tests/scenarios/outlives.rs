@@ -98,6 +98,37 @@ async fn kill_9_of_postgres() -> Result<()> {
 }
 
 #[tokio::test]
+async fn kill_9_of_executor_and_controller_at_once() -> Result<()> {
+    let mut stack = Stack::parts().await?;
+    an_agent_outlives(&mut stack, &[], async |stack, counter, _| {
+        tokio::try_join!(stack.executor()?.kill(), stack.controller()?.kill())?;
+        counter.prints(50).await?;
+        stack.start_controller().await?;
+        stack.start_executor().await
+    })
+    .await?;
+    stack.finish().await
+}
+
+/// Neither a frozen executor nor a frozen view holds up the agent.
+#[tokio::test]
+async fn stopped_parts_stall_nothing() -> Result<()> {
+    let mut stack = Stack::parts().await?;
+    for part in ["sculpt-executor run", "tmux: server"] {
+        an_agent_outlives(&mut stack, &[], async |stack, counter, _| {
+            let found = eventually(part, || Ok(stack.processes(part).into_iter().next())).await?;
+            found.signal(Signal::STOP);
+            counter.prints(300).await?;
+            found.signal(Signal::CONT);
+            Ok(())
+        })
+        .await
+        .with_context(|| format!("while {part} was stopped"))?;
+    }
+    stack.finish().await
+}
+
+#[tokio::test]
 async fn the_controller_is_away_for_a_while() -> Result<()> {
     let lines = std::env::var("SCULPT_TEST_AWAY_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
     let mut stack = Stack::parts().await?;
