@@ -2,6 +2,7 @@
 
 mod agents;
 mod api;
+mod disks;
 mod done_when;
 mod ends;
 mod harness;

@@ -1,0 +1,63 @@
+//! Full disks: the agent waits or goes on, nothing is lost, and all recovers by itself. Mounting needs root.
+
+use std::os::unix::fs::symlink;
+
+use anyhow::{Result, ensure};
+use sculpt_tests::harness::{Disk, Stack, eventually};
+
+fn mounts() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[tokio::test]
+async fn an_executor_without_space_holds_the_agent_and_loses_nothing() -> Result<()> {
+    if !mounts() {
+        return Ok(());
+    }
+    let disk = Disk::mount(24)?;
+    let mut stack = Stack::options().empty().await?;
+    symlink(disk.path(), stack.data().join("executor"))?;
+    stack.start_up().await?;
+    let gate = stack.root().join("gate");
+    let path = gate.to_string_lossy();
+    let script = r#"echo ready; while [ ! -e "$1" ]; do sleep 0.02; done; seq 1 600000"#;
+    let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", "sh", "-c", script, "x", &path]).await?;
+    stack.log_until(&task, "a sign of life", |log| log == b"ready\n").await?;
+    disk.fill(1 << 20)?;
+    std::fs::write(&gate, "")?;
+    eventually("the disk to be full", || Ok((disk.free()? < 16 << 10).then_some(()))).await?;
+    disk.relieve()?;
+    let shown = stack.done(&task).await?;
+    ensure!(shown["state"] == "completed", "{shown:#}");
+    let expected: String =
+        std::iter::once("ready\n".to_owned()).chain((1..=600_000).map(|n| format!("{n}\n"))).collect();
+    ensure!(stack.logs(&task).await? == expected.as_bytes(), "the log is not what was printed");
+    stack.finish().await
+}
+
+#[tokio::test]
+async fn a_controller_without_space_recovers_and_the_agent_goes_on() -> Result<()> {
+    if !mounts() {
+        return Ok(());
+    }
+    let disk = Disk::mount(200)?;
+    let mut stack = Stack::options().empty().await?;
+    symlink(disk.path(), stack.data().join("controller"))?;
+    stack.start_up().await?;
+    let counter = stack.counter()?;
+    let command = counter.command();
+    let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
+    let task = stack.detached(stack.root(), all).await?;
+    counter.prints(20).await?;
+    disk.fill(0)?;
+    counter.prints(200).await?;
+    disk.relieve()?;
+    let printed = counter.prints(20).await?;
+    let last = format!("line {printed}");
+    let arrived = |log: &[u8]| String::from_utf8_lossy(log).lines().any(|line| line == last);
+    stack.log_until(&task, "what was printed since", arrived).await?;
+    counter.stop()?;
+    stack.done(&task).await?;
+    counter.check(&stack.logs(&task).await?)?;
+    stack.finish().await
+}
