@@ -46,6 +46,8 @@ fn a_forbidden_name_is_found() -> Result<()> {
     write("controller/src/git/mod.rs", "use git2::Repository;\n")?;
     write("controller/src/gitless.rs", "use git2::Oid;\n")?;
     write("controller/src/store/rows.rs", "use sculpt_proto::v1::Task;\n")?;
+    write("controller/src/store/logs.rs", "use sculpt_proto::{\n    id::TaskId,\n    v1::LogChunk,\n};\n")?;
+    write("controller/src/store/ids.rs", "use sculpt_proto::{FieldError, id::TaskId};\nfn v1() {}\n")?;
     write("controller/src/grpc/tasks.rs", "use sculpt_proto::v1::Task;\n")?;
     write("controller/core/src/task.rs", "let now = chrono::Utc::now();\n")?;
     write("executor-agent/src/harvest.rs", "use git2::Oid;\n")?;
@@ -56,12 +58,13 @@ fn a_forbidden_name_is_found() -> Result<()> {
         "controller/src/dispatch.rs:2:",
         "controller/src/gitless.rs:1:",
         "controller/src/store/rows.rs:1:",
+        "controller/src/store/logs.rs:1:",
         "controller/core/src/task.rs:1:",
         "executor-agent/src/harvest.rs:1:",
         "cli/src/commands/run.rs:1:",
     ] {
         assert!(wrong.iter().any(|found| found.starts_with(place)), "{place} is not among {wrong:#?}");
     }
-    assert_eq!(wrong.len(), 6, "{wrong:#?}");
+    assert_eq!(wrong.len(), 7, "{wrong:#?}");
     Ok(())
 }
