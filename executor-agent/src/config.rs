@@ -199,7 +199,9 @@ impl Settings {
             }
             match agent.prompt {
                 PromptBy::Argument if !holds("{prompt}") => {
-                    return Err(field("no argument holds {prompt}; with prompt = \"stdin\" or \"file\" it goes another way"));
+                    return Err(field(
+                        "no argument holds {prompt}; with prompt = \"stdin\" or \"file\" it goes another way",
+                    ));
                 }
                 PromptBy::File if !holds("{prompt_file}") => return Err(field("no argument holds {prompt_file}")),
                 PromptBy::Argument | PromptBy::Stdin | PromptBy::File => {}
@@ -232,8 +234,7 @@ fn default_file() -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
 }
 

@@ -108,21 +108,14 @@ struct Inner {
 impl Journal {
     /// Opens or makes the journal at `path`; `boot` is the kernel's boot id. A torn tail is cut off.
     pub fn open(path: &Path, boot: &str) -> Result<Self, JournalError> {
-        let fail = |attempt: &'static str| {
-            move |source| JournalError::Io { attempt, path: path.to_owned(), source }
-        };
+        let fail = |attempt: &'static str| move |source| JournalError::Io { attempt, path: path.to_owned(), source };
         let content = match std::fs::read(path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(fail("read")(error)),
         };
         let (entries, length) = parse(&content, path)?;
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail("open"))?;
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(fail("open"))?;
         if (length as usize) < content.len() {
             file.set_len(length).map_err(fail("cut the torn end off"))?;
         }
@@ -173,7 +166,9 @@ impl Journal {
     pub fn ended(&self) -> Option<Ended> {
         match self.last_step()?.step {
             Step::Ended(ended) => Some(ended),
-            Step::Accepted | Step::Preparing | Step::Running { .. } | Step::Finalizing { .. } | Step::Note { .. } => None,
+            Step::Accepted | Step::Preparing | Step::Running { .. } | Step::Finalizing { .. } | Step::Note { .. } => {
+                None
+            }
         }
     }
 

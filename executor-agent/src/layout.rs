@@ -27,7 +27,9 @@ pub enum LayoutError {
         source: io::Error,
     },
     /// The directory for sockets belongs to somebody else, who could read along.
-    #[error("the directory for sockets {path} is not ours alone (owner {uid}, mode {mode:o}); remove it, or set XDG_RUNTIME_DIR")]
+    #[error(
+        "the directory for sockets {path} is not ours alone (owner {uid}, mode {mode:o}); remove it, or set XDG_RUNTIME_DIR"
+    )]
     Foreign {
         /// The directory.
         path: PathBuf,
@@ -37,7 +39,9 @@ pub enum LayoutError {
         mode: u32,
     },
     /// No directory is short enough.
-    #[error("no directory for sockets is short enough (at most {MAX_SOCKET_PATH} bytes for a socket); set XDG_RUNTIME_DIR to a short path")]
+    #[error(
+        "no directory for sockets is short enough (at most {MAX_SOCKET_PATH} bytes for a socket); set XDG_RUNTIME_DIR to a short path"
+    )]
     TooLong,
     /// Git separates paths by newlines where it lends objects.
     #[error("the data directory {0:?} holds a newline, which git cannot work with; choose another one with --data-dir")]

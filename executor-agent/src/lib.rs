@@ -2,12 +2,23 @@
 //! reports every step from a journal, and publishes what was made.
 
 // The executor: replaceable at any time.
+pub mod accounts;
+pub mod adapters;
+pub mod app;
+pub mod attempts;
+pub mod commands;
 pub mod config;
+pub mod connect;
+pub mod gc;
+pub mod harvest;
 pub mod host;
 pub mod journal;
 pub mod layout;
+pub mod logs;
 pub mod report;
+pub mod session;
 pub mod spec;
+pub mod workspace;
 
 // What outlives it: the shim, its spool and its view.
 pub mod cgroup;

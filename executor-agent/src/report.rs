@@ -21,6 +21,8 @@ pub enum Cause {
     Workspace,
     /// The agent ended with an error.
     AgentExit,
+    /// The kernel ended the agent for lack of memory.
+    Oom,
     /// The agent ran longer than the task allows.
     Timeout,
     /// What was made cannot be handed over.
@@ -38,6 +40,7 @@ impl Cause {
             Self::Setup => "setup",
             Self::Workspace => "workspace",
             Self::AgentExit => "agent_exit",
+            Self::Oom => "oom",
             Self::Timeout => "timeout",
             Self::Publish => "publish",
             Self::Interrupted => "interrupted",

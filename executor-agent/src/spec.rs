@@ -162,7 +162,8 @@ fn requester(wire: v1::Requester) -> Requester {
 
 /// What git takes as a branch, and nothing that could be read as an option or a revision expression.
 fn branch(name: String) -> Result<String, FieldError> {
-    let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.');
+    let bad_part =
+        |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock") || part.ends_with('.');
     let bad = name.len() > 200
         || name.starts_with('-')
         || name == "HEAD"

@@ -1,0 +1,157 @@
+//! Accounts for separated attempts: real ones, made once, one leased to each attempt.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, lchown},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use sculpt_proto::id::AttemptId;
+use serde::{Deserialize, Serialize};
+
+use crate::host::{self, Passwd};
+
+const PREFIX: &str = "sculpt-a";
+
+/// How many accounts are looked through for a free one.
+const MOST: u32 = 10_000;
+
+/// No account could be had for an attempt.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    /// A file or directory could not be read or made.
+    #[error("could not {attempt} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// useradd failed.
+    #[error(
+        "could not make the account {name}: {words}; make it with useradd, or start the executor without --separate"
+    )]
+    Make {
+        /// Its name.
+        name: String,
+        /// What useradd said.
+        words: String,
+    },
+}
+
+/// The account that an attempt runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Home directory, empty at the start of an attempt.
+    pub home: PathBuf,
+}
+
+impl From<Passwd> for Account {
+    fn from(line: Passwd) -> Self {
+        Self { name: line.name, uid: line.uid, gid: line.gid, home: line.home }
+    }
+}
+
+/// Leases accounts. Accounts whose home is not below ours belong to another executor and are left alone.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    homes: PathBuf,
+    leases: Arc<Mutex<BTreeMap<AttemptId, Account>>>,
+}
+
+impl Accounts {
+    /// A pool whose homes stand below `homes`.
+    pub fn new(homes: PathBuf) -> Self {
+        Self { homes, leases: Arc::default() }
+    }
+
+    /// Takes note of a lease from before a restart.
+    pub fn adopt(&self, attempt: AttemptId, account: Account) {
+        self.lock().insert(attempt, account);
+    }
+
+    /// An account that no other attempt has, with an empty home; made when there is none. Blocks.
+    pub fn lease(&self, attempt: AttemptId) -> Result<Account, AccountError> {
+        let mut leases = self.lock();
+        if let Some(account) = leases.get(&attempt) {
+            return Ok(account.clone());
+        }
+        let taken: BTreeSet<u32> = leases.values().map(|account| account.uid).collect();
+        let account = self.find(&taken)?;
+        make_home(&account)?;
+        leases.insert(attempt, account.clone());
+        Ok(account)
+    }
+
+    /// Gives the account of an ended attempt back.
+    pub fn release(&self, attempt: AttemptId) {
+        self.lock().remove(&attempt);
+    }
+
+    fn find(&self, taken: &BTreeSet<u32>) -> Result<Account, AccountError> {
+        let known = host::passwd().map_err(|source| AccountError::Io {
+            attempt: "read",
+            path: "/etc/passwd".into(),
+            source,
+        })?;
+        let known: BTreeMap<String, Passwd> = known.into_iter().map(|line| (line.name.clone(), line)).collect();
+        for number in 0..MOST {
+            let name = format!("{PREFIX}{number}");
+            match known.get(&name) {
+                Some(line) if line.home.starts_with(&self.homes) && !taken.contains(&line.uid) && line.uid != 0 => {
+                    return Ok(line.clone().into());
+                }
+                Some(_) => {}
+                None => return self.make(&name),
+            }
+        }
+        Err(AccountError::Make { name: format!("{PREFIX}{MOST}"), words: "all are taken".to_owned() })
+    }
+
+    fn make(&self, name: &str) -> Result<Account, AccountError> {
+        let home = self.homes.join(name);
+        let fail = |words: String| AccountError::Make { name: name.to_owned(), words };
+        let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
+        let output = std::process::Command::new("useradd")
+            .args(["--system", "--no-create-home", "--user-group", "--shell", shell, "--comment", "sculpt attempt"])
+            .arg("--home-dir")
+            .arg(&home)
+            .arg(name)
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .output()
+            .map_err(|error| fail(error.to_string()))?;
+        if !output.status.success() {
+            return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        let found = host::passwd().ok().and_then(|all| all.into_iter().find(|line| line.name == name));
+        found.map(Account::from).ok_or_else(|| fail("useradd succeeded, and the account is not there".to_owned()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Account>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the attempt before has left in its home is no business of the next.
+fn make_home(account: &Account) -> Result<(), AccountError> {
+    let fail = |attempt: &'static str| {
+        let path = account.home.clone();
+        move |source| AccountError::Io { attempt, path, source }
+    };
+    match fs::remove_dir_all(&account.home) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("empty the home")(error)),
+        _ => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(&account.home).map_err(fail("make the home"))?;
+    lchown(&account.home, Some(account.uid), Some(account.gid)).map_err(fail("give away the home"))
+}

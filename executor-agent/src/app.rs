@@ -1,0 +1,244 @@
+//! The wiring: settings in, connections and attempts out, and an end that touches no agent.
+
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use sculpt_proto::id::{ClusterId, ExecutorId};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    accounts::Accounts,
+    attempts::{Attempts, Context},
+    config::Settings,
+    connect::{ConnectError, Dialer},
+    gc, host,
+    layout::{Layout, LayoutError, write_durably},
+    logs::Logs,
+    session::{Control, Fatal},
+    workspace::Stores,
+};
+
+/// How long the executor's own tasks may take to end.
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// The executor cannot run, or has to end.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The data directory.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The controller's address or the token.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The session ended for good.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// Another executor works on the data directory.
+    #[error("another executor (pid {pid}) works on {path}; end it first, or use another --data-dir")]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Its pid, as it wrote it.
+        pid: String,
+    },
+    /// Something of the system.
+    #[error("could not {attempt}: {source}")]
+    Io {
+        /// What was attempted.
+        attempt: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl AppError {
+    fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let attempt = attempt.into();
+        move |source| Self::Io { attempt, source }
+    }
+}
+
+/// Who this executor is; in `executor.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Made once per data directory.
+    pub executor_id: ExecutorId,
+    /// The first cluster that it met.
+    pub cluster_id: Option<ClusterId>,
+}
+
+impl Identity {
+    fn load(layout: &Layout) -> io::Result<Self> {
+        match fs::read(layout.identity()) {
+            Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let identity = Self { executor_id: ExecutorId::fresh(), cluster_id: None };
+                identity.write(layout)?;
+                Ok(identity)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes it durably.
+    pub fn write(&self, layout: &Layout) -> io::Result<()> {
+        write_durably(&layout.identity(), &serde_json::to_vec(self).map_err(io::Error::other)?)
+    }
+}
+
+/// Runs until a signal, until the lifeline is cut, or until the executor must not go on. `program` is this binary.
+pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
+    let layout = Layout::open(&settings.data_dir, settings.separate)?;
+    let _lock = lock(&layout)?;
+    let identity = Identity::load(&layout).map_err(AppError::io(format!("read {}", layout.identity().display())))?;
+    let dialer = Dialer::new(&settings.controller, &settings.token_file)?;
+    let program = reachable(program, &settings).map_err(AppError::io("put this program where accounts can run it"))?;
+    let cancel = CancellationToken::new();
+    let (link_sender, link) = watch::channel(None);
+    let (news, inbox) = mpsc::channel(1_024);
+    let context = Arc::new(Context {
+        executor: identity.executor_id,
+        boot: host::boot_id().map_err(AppError::io("read the boot id"))?,
+        program,
+        dialer,
+        stores: Stores::default(),
+        accounts: Accounts::new(layout.homes()),
+        layout,
+        settings,
+        link,
+        news,
+        log_growth: Notify::new(),
+        released: Notify::new(),
+        cancel: cancel.clone(),
+    });
+    // Registered before anything is told to be ready.
+    let ending = ending(context.settings.lifeline).map_err(AppError::io("listen for signals"))?;
+    let attempts = Attempts::new(Arc::clone(&context));
+    let notes = attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
+    let (control, ready) =
+        Control::new(Arc::clone(&context), attempts.clone(), inbox, link_sender, identity.cluster_id, notes);
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
+    tasks.spawn(gc::run(Arc::clone(&context), attempts.clone()));
+    let announced = Arc::clone(&context);
+    tasks.spawn(async move {
+        if ready.await.is_ok() {
+            announce(&announced);
+        }
+    });
+    let mut control = tokio::spawn(control.run());
+    let ended = tokio::select! {
+        ended = &mut control => Some(ended),
+        () = ending => None,
+    };
+    cancel.cancel();
+    drain(tasks, &attempts).await;
+    let ended = match ended {
+        Some(ended) => ended,
+        None => tokio::time::timeout(DRAIN, control).await.unwrap_or(Ok(Ok(()))),
+    };
+    match ended {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(AppError::io("keep the session")(io::Error::other(error))),
+    }
+}
+
+fn announce(context: &Context) {
+    use std::io::Write as _;
+    let line = serde_json::json!({
+        "ready": true,
+        "executor_id": context.executor.to_string(),
+        "name": context.settings.name,
+    });
+    // Whoever started us may not be listening any more.
+    let _unheard = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+}
+
+async fn drain(mut tasks: JoinSet<()>, attempts: &Attempts) {
+    let all = async {
+        while tasks.join_next().await.is_some() {}
+        attempts.drained().await;
+    };
+    if tokio::time::timeout(DRAIN, all).await.is_err() {
+        warn!("some of the executor's tasks did not end in time; agents are not touched");
+    }
+    info!("the executor ends; agents go on");
+}
+
+/// One executor per data directory; the lock goes with the process.
+fn lock(layout: &Layout) -> Result<fs::File, AppError> {
+    use std::io::{Read as _, Seek as _, Write as _};
+    let path = layout.lock();
+    let fail = |source| AppError::io(format!("lock {}", path.display()))(source);
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(fail)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).map_err(fail)?;
+        let data = path.parent().unwrap_or(&path).to_owned();
+        return Err(AppError::Locked { path: data, pid: pid.trim().to_owned() });
+    }
+    file.set_len(0).and_then(|()| file.rewind()).map_err(fail)?;
+    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+    Ok(file)
+}
+
+/// Accounts of attempts run this program too (views, stages), and cannot read below, say, root's home.
+fn reachable(program: &Path, settings: &Settings) -> io::Result<PathBuf> {
+    if !settings.separate {
+        return Ok(program.to_owned());
+    }
+    let data = settings.data_dir.canonicalize()?;
+    let directory = data.join("bin");
+    fs::create_dir_all(&directory)?;
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
+    let copy = tempfile::NamedTempFile::new_in(&directory)?;
+    fs::copy(program, copy.path())?;
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755))?;
+    let target = directory.join("sculpt-executor");
+    // Never opened for writing once it runs: a busy text file could not be replaced otherwise.
+    copy.into_temp_path().persist(&target).map_err(|error| error.error)?;
+    Ok(target)
+}
+
+/// Resolves at SIGTERM, SIGINT, or the end of standard input.
+fn ending(lifeline: bool) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let cut = CancellationToken::new();
+    if lifeline {
+        let cut = cut.clone();
+        // A blocking read on the runtime would hold up its end.
+        std::thread::Builder::new().name("lifeline".to_owned()).spawn(move || {
+            let _closed = io::copy(&mut io::stdin().lock(), &mut io::sink());
+            cut.cancel();
+        })?;
+    }
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = cut.cancelled() => {}
+        }
+    })
+}

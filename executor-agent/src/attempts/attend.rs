@@ -1,0 +1,145 @@
+//! Follows a living shim: reports the start, hands wishes over, keeps the view up, and tells how the log grows.
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use super::{
+    LogEnd,
+    life::Life,
+    prepare::{GRACE, TMUX},
+};
+use crate::{
+    cgroup::Leaf,
+    connect::Backoff,
+    journal::JournalError,
+    report::Step,
+    session::Wish,
+    shim::{self, Client, ClientError, Launch, Mode, Phase},
+    tmux::{Liveness, View},
+};
+
+/// From interrupt to kill for an attempt that may not publish anyway.
+const FENCE_GRACE: Duration = Duration::from_secs(4);
+
+/// How often a lost view is looked for.
+const VIEW_CHECK: Duration = Duration::from_secs(2);
+
+impl Life<'_> {
+    /// Returns when the agent has ended, or when the shim has to be looked for again.
+    pub(super) async fn attend(&mut self, last: Option<Step>, backoff: &mut Backoff) -> Result<(), JournalError> {
+        let launch = match self.read_launch() {
+            Ok(launch) => launch,
+            Err(error) => {
+                warn!(attempt = %self.handle.id, %error, "cannot read how the agent was launched");
+                backoff.wait().await;
+                return Ok(());
+            }
+        };
+        let client = Client::new(&launch.control_socket);
+        let status = match client.status().await {
+            Ok(status) => status,
+            Err(error) => {
+                debug!(attempt = %self.handle.id, %error, "the shim does not answer");
+                backoff.wait().await;
+                return Ok(());
+            }
+        };
+        let terminal = matches!(launch.mode, Mode::Terminal { .. });
+        let tmux = self.context.layout.sockets(self.handle.id).join(TMUX);
+        if !matches!(last, Some(Step::Running { .. })) {
+            let Some(agent) = status.agent else {
+                // It is about to start, or has failed to.
+                backoff.wait().await;
+                return Ok(());
+            };
+            let tmux_socket = if terminal { tmux.to_string_lossy().into_owned() } else { String::new() };
+            self.record(Step::Running { pid: agent.pid, tmux_socket }).await?;
+        }
+        let _view = terminal.then(|| AbortOnDropHandle::new(tokio::spawn(keep_view(self.view(&launch, tmux)))));
+        match self.follow(&client).await {
+            Ok(()) => backoff.reset(),
+            Err(error) => {
+                debug!(attempt = %self.handle.id, %error, "lost the shim");
+                backoff.wait().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow(&mut self, client: &Client) -> Result<(), ClientError> {
+        let mut news = client.subscribe().await?;
+        let mut held = false;
+        self.wish.mark_unchanged();
+        apply(client, self.wished(), &mut held).await?;
+        loop {
+            tokio::select! {
+                progress = news.next() => match progress? {
+                    None => return Ok(()),
+                    Some(progress) => {
+                        self.handle.grew(self.context, LogEnd { length: progress.log_end, finished: false });
+                        if matches!(progress.phase, Phase::Ended(_)) {
+                            return Ok(());
+                        }
+                    }
+                },
+                changed = self.wish.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    apply(client, self.wished(), &mut held).await?;
+                }
+            }
+        }
+    }
+
+    pub(super) fn read_launch(&self) -> std::io::Result<Launch> {
+        let json = std::fs::read(self.handle.dir.join(shim::files::LAUNCH))?;
+        serde_json::from_slice(&json).map_err(std::io::Error::other)
+    }
+
+    fn view(&self, launch: &Launch, socket: PathBuf) -> View {
+        View {
+            socket,
+            view_socket: launch.view_socket.clone(),
+            program: self.context.program.clone(),
+            cwd: launch.cwd.as_path().to_owned(),
+            env: launch.env.clone(),
+            identity: launch.identity.clone(),
+            cgroups: launch.cgroup.procs_files(Leaf::View),
+        }
+    }
+}
+
+async fn apply(client: &Client, wish: Wish, held: &mut bool) -> Result<(), ClientError> {
+    match wish {
+        Wish::Run if !*held => {}
+        Wish::Run => client.resume().await?,
+        Wish::Hold => client.hold().await?,
+        Wish::Stop => client.stop(GRACE).await?,
+        Wish::Fence => client.stop(FENCE_GRACE).await?,
+    }
+    *held = wish == Wish::Hold;
+    Ok(())
+}
+
+/// The view is for people: the agent never waits for it, and a lost one is made again.
+async fn keep_view(view: View) {
+    let mut told = false;
+    loop {
+        match view.alive().await {
+            Liveness::Present => told = false,
+            Liveness::Unknown => {}
+            Liveness::Absent => match view.ensure().await {
+                Ok(_) => told = false,
+                Err(error) if !told => {
+                    warn!(%error, "the attempt has no view for now");
+                    told = true;
+                }
+                Err(_) => {}
+            },
+        }
+        tokio::time::sleep(VIEW_CHECK).await;
+    }
+}

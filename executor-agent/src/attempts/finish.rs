@@ -1,0 +1,210 @@
+//! After the agent's end: gather, publish, report, clean up.
+
+use std::{fs, os::unix::fs::lchown, path::PathBuf, time::Duration};
+
+use tracing::warn;
+
+use super::{
+    LogEnd, files,
+    life::{Life, wished},
+    plan::{self, End},
+    prepare::identity,
+};
+use crate::{
+    adapters,
+    cgroup::Leaf,
+    harvest::{self, Commit, Container, Harvest},
+    journal::JournalError,
+    layout::write_durably,
+    report::{Cause, Ended, Failure, Outcome, Step},
+    session::Wish,
+    shim::{self, Client},
+    spec::{Repository, Work},
+};
+
+/// How often a failed gathering is tried again.
+const TRIES: u32 = 3;
+
+/// What is handed over.
+enum Handed {
+    Nothing,
+    Head(String),
+    Failed(Failure),
+}
+
+impl Life<'_> {
+    /// Ends the attempt, with everything that it made handed over.
+    pub(super) async fn finish(&mut self, last: Option<Step>, end: End) -> Result<(), JournalError> {
+        let log_length = self.log_length(&end).await;
+        self.handle.grew(self.context, LogEnd { length: log_length, finished: true });
+        let exit = plan::exit(&end);
+        let started = !matches!(&end, End::Recorded(record) if matches!(record.outcome, shim::Outcome::NotStarted(_)));
+        let mut running = matches!(last, Some(Step::Running { .. }));
+        if started && !running && !matches!(last, Some(Step::Finalizing { .. })) {
+            // It ended while the executor was away, or faster than anybody could look.
+            if last.is_none() {
+                self.record(Step::Accepted).await?;
+            }
+            if !matches!(last, Some(Step::Preparing)) {
+                self.record(Step::Preparing).await?;
+            }
+            self.record(Step::Running { pid: 0, tmux_socket: String::new() }).await?;
+            running = true;
+        }
+        if running {
+            self.record(Step::Finalizing { exit }).await?;
+        }
+        if matches!(&end, End::Recorded(record) if record.left_over) {
+            self.note("processes of the agent are left that could not be ended").await?;
+        }
+        let handed = tokio::select! {
+            biased;
+            () = wished(self.wish.clone(), Wish::Fence) => Handed::Nothing,
+            handed = Box::pin(self.hand_over(started)) => handed?,
+        };
+        let mut outcome = plan::judge(&end, self.wished(), &self.agent(), self.spec.timeout);
+        let head = match handed {
+            Handed::Nothing => None,
+            Handed::Head(head) => Some(head),
+            Handed::Failed(failure) => {
+                match &outcome {
+                    // Work that cannot be handed over matters more than how the agent ended, which stands in `exit`.
+                    Outcome::Completed | Outcome::Cancelled | Outcome::Failed(_) => outcome = Outcome::Failed(failure),
+                    Outcome::Fenced => {}
+                }
+                None
+            }
+        };
+        self.record(Step::Ended(Ended { outcome, exit, log_length, head })).await
+    }
+
+    /// The final length of the log; after a shim's death everything of the agent is ended first.
+    async fn log_length(&self, end: &End) -> u64 {
+        match end {
+            End::Recorded(record) => record.log_length,
+            End::Vanished | End::Rebooted => {
+                let dir = self.handle.dir.clone();
+                match tokio::task::spawn_blocking(move || shim::bury(&dir)).await {
+                    Ok(Ok(remains)) => remains.spool.end,
+                    Ok(Err(error)) => {
+                        warn!(attempt = %self.handle.id, %error, "could not repair the log of a dead shim");
+                        self.handle.log_end().length
+                    }
+                    Err(_) => self.handle.log_end().length,
+                }
+            }
+        }
+    }
+
+    fn agent(&self) -> String {
+        match (&self.spec.work, &self.spec.agent) {
+            (Work::Command(argv), _) => argv.first().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default(),
+            (Work::Prompt(_), Some(agent)) => agent.clone(),
+            (Work::Prompt(_), None) => self.context.settings.default_agent.clone().unwrap_or_default(),
+        }
+    }
+
+    async fn hand_over(&self, started: bool) -> Result<Handed, JournalError> {
+        let Some(repository) = self.spec.repository.as_ref().filter(|_| started) else { return Ok(Handed::Nothing) };
+        let harvest = match self.gather(repository).await? {
+            Ok(harvest) => harvest,
+            Err(why) => {
+                self.keep(&why);
+                let text = format!("what the agent made could not be gathered, and stays in the workspace: {why}");
+                return Ok(Handed::Failed(Failure::new(Cause::Publish, text)));
+            }
+        };
+        for note in &harvest.notes {
+            self.note(note.clone()).await?;
+        }
+        if let Some(why) = &harvest.keep {
+            self.keep(why);
+        }
+        let Some(found) = harvest.found else { return Ok(Handed::Nothing) };
+        match self.publish(&found).await? {
+            Ok(head) => {
+                let _kept = fs::remove_dir_all(self.handle.dir.join(files::QUARANTINE));
+                Ok(Handed::Head(head))
+            }
+            Err(why) => {
+                self.keep(&why);
+                let text =
+                    format!("the controller did not take what the agent made, which stays in the workspace: {why}");
+                Ok(Handed::Failed(Failure::new(Cause::Publish, text)))
+            }
+        }
+    }
+
+    async fn gather(&self, repository: &Repository) -> Result<Result<Harvest, String>, JournalError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let store = match self.fetch_store(repository).await {
+                Ok(store) => store,
+                Err(error) => return Ok(Err(error.to_string())),
+            };
+            let error = match harvest::harvest(&self.plan(repository, store)).await {
+                Ok(harvest) => return Ok(Ok(harvest)),
+                Err(error) => error,
+            };
+            warn!(attempt = %self.handle.id, %error, tries, "could not gather what the agent made");
+            if tries == TRIES {
+                return Ok(Err(error.to_string()));
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    fn plan(&self, repository: &Repository, store: PathBuf) -> harvest::Plan {
+        let workspace = self.context.layout.workspace(self.handle.id);
+        let account = self.handle.account();
+        if let Some(account) = &account {
+            // A try before a restart may have closed it.
+            let _same = lchown(&workspace, Some(account.uid), Some(account.gid));
+        }
+        let leaves = self.read_launch().map(|launch| launch.cgroup.procs_files(Leaf::Agent)).unwrap_or_default();
+        let message = format!(
+            "Keep the uncommitted changes of task {}\n\nThey were in the working copy when {} ended; sculpt committed them.\n\nTask: {}\n",
+            self.spec.task_number,
+            self.agent(),
+            self.spec.title,
+        );
+        harvest::Plan {
+            workspace,
+            base: repository.base.clone(),
+            store,
+            quarantine: self.handle.dir.join(files::QUARANTINE),
+            commit: self.spec.commit_changes.then(|| Commit { requester: self.spec.requester.clone(), message }),
+            container: Container {
+                program: self.context.program.clone(),
+                identity: account.as_ref().map(identity),
+                cgroups: leaves.into_iter().filter(|leaf| leaf.exists()).collect(),
+                attempt: self.handle.id.to_string(),
+            },
+        }
+    }
+
+    fn keep(&self, why: &str) {
+        if let Err(error) = write_durably(&self.handle.dir.join(files::KEEP), why.as_bytes()) {
+            warn!(attempt = %self.handle.id, %error, "could not note that the workspace must be kept");
+        }
+    }
+
+    /// Lets go of everything that only a living agent needs. May be repeated.
+    pub(super) async fn rest(&self) {
+        if let Some(ended) = self.handle.journal().and_then(crate::journal::Journal::ended) {
+            self.handle.grew(self.context, LogEnd { length: ended.log_length, finished: true });
+        }
+        if let Ok(launch) = self.read_launch() {
+            // A shim that has gone needs no word.
+            let _gone = Client::new(&launch.control_socket).release().await;
+        }
+        let workspace = self.context.layout.workspace(self.handle.id);
+        let _absent = fs::remove_file(adapters::prompt_file(&workspace));
+        if self.handle.account().is_some() {
+            // The next attempt under this account must not read it.
+            let _absent = lchown(&workspace, Some(0), Some(0));
+            self.context.accounts.release(self.handle.id);
+        }
+    }
+}

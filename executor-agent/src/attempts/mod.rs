@@ -1,0 +1,366 @@
+//! The attempts of this executor: one task per attempt drives it from its spec to its last report, and goes on where
+//! it stood after a restart.
+
+mod attend;
+mod fetch;
+mod finish;
+mod life;
+mod plan;
+mod prepare;
+mod publish;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    accounts::{Account, Accounts},
+    config::Settings,
+    connect::Dialer,
+    journal::{Journal, JournalError},
+    layout::{Layout, write_durably},
+    report::Step,
+    session::{Wanted, Wish},
+    spec::Spec,
+    workspace::Stores,
+};
+
+/// Names of the files in an attempt's directory that the executor reads and writes.
+pub mod files {
+    /// The spec as the controller gave it.
+    pub const SPEC: &str = "spec";
+    /// The reports.
+    pub const JOURNAL: &str = "journal";
+    /// The account that it runs as.
+    pub const ACCOUNT: &str = "account.json";
+    /// The controller holds everything; when it said so.
+    pub const RELEASED: &str = "released.json";
+    /// Why the workspace must be kept.
+    pub const KEEP: &str = "keep";
+    /// The pack, until it is published.
+    pub const QUARANTINE: &str = "quarantine.git";
+}
+
+/// A session with the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Raised by the controller at each connect; every write carries it.
+    pub epoch: u64,
+    /// The controller's cluster.
+    pub cluster: ClusterId,
+}
+
+/// What an attempt tells the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Its spec is on disk.
+    Present(AttemptId),
+    /// A report is in its journal.
+    Recorded(AttemptId, u64),
+    /// Nothing of it is here.
+    Gone(AttemptId),
+}
+
+/// What all attempts share.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub settings: Settings,
+    /// Where things stand.
+    pub layout: Layout,
+    /// This executor.
+    pub executor: ExecutorId,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The executor's own binary, as shims and stages are started from it.
+    pub program: PathBuf,
+    /// The way to the controller.
+    pub dialer: Dialer,
+    /// Base history.
+    pub stores: Stores,
+    /// Accounts for separated attempts.
+    pub accounts: Accounts,
+    /// The session, while there is one.
+    pub link: watch::Receiver<Option<Link>>,
+    /// To the session; when it is full, attempts wait.
+    pub news: mpsc::Sender<News>,
+    /// Told when a log has grown or ended.
+    pub log_growth: Notify,
+    /// Told when the controller has released an attempt.
+    pub released: Notify,
+    /// Ends everything but the agents.
+    pub cancel: CancellationToken,
+}
+
+impl Context {
+    /// Waits for a session.
+    async fn session(&self) -> Link {
+        let mut link = self.link.clone();
+        loop {
+            let session = *link.borrow_and_update();
+            match session {
+                Some(session) => return session,
+                // Without a sender the executor is ending.
+                None if link.changed().await.is_err() => std::future::pending().await,
+                None => {}
+            }
+        }
+    }
+}
+
+/// How far an attempt's log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Length in bytes so far.
+    pub length: u64,
+    /// Nothing will be added.
+    pub finished: bool,
+}
+
+/// One attempt as the rest of the executor sees it.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its id.
+    pub id: AttemptId,
+    /// Its directory.
+    pub dir: PathBuf,
+    spec: OnceLock<Arc<Spec>>,
+    journal: OnceLock<Journal>,
+    wish: watch::Sender<Wish>,
+    log_end: watch::Sender<LogEnd>,
+    abandoned: CancellationToken,
+}
+
+impl Handle {
+    fn new(id: AttemptId, dir: PathBuf, wish: Wish) -> Self {
+        Self {
+            id,
+            dir,
+            spec: OnceLock::new(),
+            journal: OnceLock::new(),
+            wish: watch::Sender::new(wish),
+            log_end: watch::Sender::new(LogEnd::default()),
+            abandoned: CancellationToken::new(),
+        }
+    }
+
+    /// What it is to do, once that is on disk.
+    pub fn spec(&self) -> Option<&Arc<Spec>> {
+        self.spec.get()
+    }
+
+    /// Its reports, once there can be any.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.get()
+    }
+
+    /// How far its log goes.
+    pub fn log_end(&self) -> LogEnd {
+        *self.log_end.borrow()
+    }
+
+    /// Whether its last report is in the journal.
+    pub fn ended(&self) -> bool {
+        self.journal().is_some_and(|journal| journal.ended().is_some())
+    }
+
+    /// Whether the controller has released it.
+    pub fn released(&self) -> bool {
+        self.dir.join(files::RELEASED).exists()
+    }
+
+    fn account(&self) -> Option<Account> {
+        serde_json::from_slice(&std::fs::read(self.dir.join(files::ACCOUNT)).ok()?).ok()
+    }
+}
+
+/// All attempts that are here; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    context: Arc<Context>,
+    held: Arc<Mutex<BTreeMap<AttemptId, Arc<Handle>>>>,
+    tracker: TaskTracker,
+}
+
+impl Attempts {
+    /// None yet.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, held: Arc::default(), tracker: TaskTracker::new() }
+    }
+
+    /// Takes up every attempt that is on disk; returns a remark for each directory that cannot be read.
+    pub fn adopt(&self) -> std::io::Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for entry in std::fs::read_dir(self.context.layout.attempts())? {
+            let entry = entry?;
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<AttemptId>().ok()) else { continue };
+            match self.open(id) {
+                Ok(Some(handle)) => self.spawn(handle, None),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(attempt = %id, %error, "left an unreadable attempt as it is");
+                    notes.push(format!("attempt {id} is left as it is: {error}"));
+                }
+            }
+        }
+        Ok(notes)
+    }
+
+    fn open(&self, id: AttemptId) -> Result<Option<Arc<Handle>>, fetch::SpecError> {
+        let dir = self.context.layout.attempt(id);
+        let Some(spec) = fetch::read(&dir)? else {
+            // The spec is written first: without it nothing has begun.
+            let _kept = std::fs::remove_dir_all(&dir);
+            return Ok(None);
+        };
+        let handle = Handle::new(id, dir, Wish::Run);
+        handle.install(spec, &self.context.boot)?;
+        if let Some(account) = handle.account().filter(|_| !handle.released()) {
+            self.context.accounts.adopt(id, account);
+        }
+        Ok(Some(Arc::new(handle)))
+    }
+
+    /// Begins an attempt, unless it is here already.
+    pub fn start(&self, wanted: Wanted) {
+        if self.get(wanted.attempt).is_some() {
+            return;
+        }
+        let dir = self.context.layout.attempt(wanted.attempt);
+        let handle = Arc::new(Handle::new(wanted.attempt, dir, wanted.wish));
+        self.spawn(handle, Some(wanted.digest));
+    }
+
+    fn spawn(&self, handle: Arc<Handle>, digest: Option<Vec<u8>>) {
+        self.lock().insert(handle.id, Arc::clone(&handle));
+        let attempts = self.clone();
+        self.tracker.spawn(async move {
+            let context = Arc::clone(&attempts.context);
+            let work = life::run(&context, &handle, digest);
+            let outcome = tokio::select! {
+                () = context.cancel.cancelled() => return,
+                () = handle.abandoned.cancelled() => life::Outcome::Abandoned,
+                outcome = Box::pin(work) => outcome,
+            };
+            match outcome {
+                life::Outcome::Rested => info!(attempt = %handle.id, "the attempt is over"),
+                life::Outcome::Abandoned => attempts.forget(handle.id).await,
+            }
+        });
+    }
+
+    /// Hands a wish to an attempt.
+    pub fn wish(&self, attempt: AttemptId, wish: Wish) {
+        if let Some(handle) = self.get(attempt) {
+            handle.wish.send_replace(wish);
+        }
+    }
+
+    /// Gives up an attempt of which nothing has been reported.
+    pub fn abandon(&self, attempt: AttemptId) {
+        if let Some(handle) = self.get(attempt).filter(|handle| handle.journal().is_none()) {
+            handle.abandoned.cancel();
+        }
+    }
+
+    /// Takes note that the controller holds everything of an attempt.
+    pub fn release(&self, attempt: AttemptId) {
+        if let Some(handle) = self.get(attempt).filter(|handle| handle.ended()) {
+            let stamp = crate::journal::Stamp::now(&self.context.boot);
+            let written = serde_json::to_vec(&stamp)
+                .map_err(std::io::Error::other)
+                .and_then(|json| write_durably(&handle.dir.join(files::RELEASED), &json));
+            match written {
+                Ok(()) => self.context.released.notify_one(),
+                // The controller says it again with the next full set.
+                Err(error) => warn!(%attempt, %error, "could not note a release"),
+            }
+        }
+    }
+
+    /// The controller wants it again.
+    pub fn unrelease(&self, attempt: AttemptId) {
+        if let Some(handle) = self.get(attempt) {
+            let _absent = std::fs::remove_file(handle.dir.join(files::RELEASED));
+            self.context.log_growth.notify_one();
+        }
+    }
+
+    /// Drops what is known of an attempt, after its directory has gone or because it never began.
+    pub async fn forget(&self, attempt: AttemptId) {
+        self.lock().remove(&attempt);
+        let _ending = self.context.news.send(News::Gone(attempt)).await;
+    }
+
+    /// One attempt.
+    pub fn get(&self, attempt: AttemptId) -> Option<Arc<Handle>> {
+        self.lock().get(&attempt).cloned()
+    }
+
+    /// All attempts.
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// How many slots are taken.
+    pub fn slots_used(&self) -> u32 {
+        let used = self.all().iter().filter(|handle| !handle.ended()).count();
+        u32::try_from(used).unwrap_or(u32::MAX)
+    }
+
+    /// Waits until no attempt's task runs; agents are not touched.
+    pub async fn drained(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Arc<Handle>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    fn install(&self, spec: Spec, boot: &str) -> Result<(), JournalError> {
+        let journal = Journal::open(&self.dir.join(files::JOURNAL), boot)?;
+        if let Some(ended) = journal.ended() {
+            self.log_end.send_replace(LogEnd { length: ended.log_length, finished: true });
+        }
+        let _same = self.journal.set(journal);
+        let _same = self.spec.set(Arc::new(spec));
+        Ok(())
+    }
+
+    /// Writes a step to disk, then tells the session.
+    async fn record(self: &Arc<Self>, context: &Context, step: Step) -> Result<(), JournalError> {
+        let handle = Arc::clone(self);
+        let written =
+            tokio::task::spawn_blocking(move || handle.journal().map(|journal| journal.append(step)).transpose());
+        // The closure does not panic, and is not aborted.
+        if let Some(sequence) = written.await.unwrap_or(Ok(None))? {
+            let _ending = context.news.send(News::Recorded(self.id, sequence)).await;
+        }
+        Ok(())
+    }
+
+    /// Writes a remark once.
+    async fn note(self: &Arc<Self>, context: &Context, text: impl Into<String>) -> Result<(), JournalError> {
+        let text = text.into();
+        if self.journal().is_some_and(|journal| journal.has_note(&text)) {
+            return Ok(());
+        }
+        self.record(context, Step::Note { text }).await
+    }
+
+    fn grew(&self, context: &Context, end: LogEnd) {
+        if self.log_end.send_replace(end) != end {
+            context.log_growth.notify_one();
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! From a spec to a running agent.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    files,
+    life::{Life, wished},
+};
+use crate::{
+    accounts::Account,
+    adapters,
+    cgroup::{Cgroup, Limits},
+    config::Settings,
+    connect::Backoff,
+    journal::JournalError,
+    layout::write_durably,
+    report::{Cause, Failure, Outcome, Step},
+    session::Wish,
+    shim::{self, Launch, Mode},
+    spec::Spec,
+    stage::Identity,
+    text::ByteText,
+    workspace::{self, StoreError},
+};
+
+/// From interrupt to kill.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// A terminal until a view says otherwise, in cells.
+const TERMINAL: Mode = Mode::Terminal { columns: 200, rows: 50 };
+
+/// Sockets of an attempt, below its directory of sockets.
+pub(super) const CONTROL: &str = "control/shim";
+const VIEW: &str = "view/shim";
+pub(super) const TMUX: &str = "view/tmux";
+
+/// Why the agent could not be started.
+enum Stopped {
+    Failed(Failure),
+    Journal(JournalError),
+}
+
+impl From<JournalError> for Stopped {
+    fn from(error: JournalError) -> Self {
+        Self::Journal(error)
+    }
+}
+
+fn failed(cause: Cause, error: impl ToString) -> Stopped {
+    Stopped::Failed(Failure::new(cause, error.to_string()))
+}
+
+impl Life<'_> {
+    /// Makes the workspace and starts the agent, or ends the attempt.
+    pub(super) async fn prepare(&mut self, last: Option<Step>) -> Result<(), JournalError> {
+        if last.is_none() {
+            self.record(Step::Accepted).await?;
+        }
+        if !matches!(last, Some(Step::Preparing)) {
+            self.record(Step::Preparing).await?;
+        }
+        let launch = tokio::select! {
+            biased;
+            () = wished(self.wish.clone(), Wish::Stop) => return self.end_before_start(Outcome::Cancelled).await,
+            launch = Box::pin(self.make_ready()) => launch,
+        };
+        let started = match launch {
+            Ok(launch) => {
+                let started = shim::start(&self.context.program, &self.handle.dir, &launch).await;
+                started.map_err(|error| failed(Cause::Internal, error))
+            }
+            Err(stopped) => Err(stopped),
+        };
+        match started {
+            // How it stands is seen at the next look.
+            Ok(_) => Ok(()),
+            Err(Stopped::Journal(error)) => Err(error),
+            Err(Stopped::Failed(failure)) => {
+                self.bury_what_never_lived().await;
+                self.end_before_start(Outcome::Failed(failure)).await
+            }
+        }
+    }
+
+    /// A shim that did not come up may have left processes.
+    async fn bury_what_never_lived(&self) {
+        let dir = self.handle.dir.clone();
+        if dir.join(shim::files::LAUNCH).exists() {
+            let _nothing_there = tokio::task::spawn_blocking(move || shim::bury(&dir)).await;
+        }
+    }
+
+    async fn make_ready(&self) -> Result<Launch, Stopped> {
+        let account = self.account().await?;
+        let path = self.context.layout.workspace(self.handle.id);
+        let cwd = match &self.spec.repository {
+            None => {
+                workspace::scratch(&path, account.as_ref()).map_err(|error| failed(Cause::Workspace, error))?;
+                path.clone()
+            }
+            Some(repository) => {
+                let store = self.store(repository).await?;
+                let ready = workspace::check_out(&path, &store, repository, &self.spec.requester, account.as_ref());
+                let ready = Box::pin(ready).await.map_err(|error| failed(Cause::Workspace, error))?;
+                for note in ready.notes {
+                    self.note(note).await?;
+                }
+                ready.cwd
+            }
+        };
+        self.launch(&path, cwd, account).await
+    }
+
+    async fn account(&self) -> Result<Option<Account>, Stopped> {
+        if !self.context.settings.separate {
+            return Ok(None);
+        }
+        let (accounts, id, dir) = (self.context.accounts.clone(), self.handle.id, self.handle.dir.clone());
+        let leased = tokio::task::spawn_blocking(move || {
+            let account = accounts.lease(id).map_err(|error| error.to_string())?;
+            let json = serde_json::to_vec(&account).map_err(|error| error.to_string())?;
+            write_durably(&dir.join(files::ACCOUNT), &json).map_err(|error| error.to_string())?;
+            Ok::<Account, String>(account)
+        });
+        match leased.await {
+            Ok(Ok(account)) => Ok(Some(account)),
+            Ok(Err(error)) => Err(failed(Cause::Setup, error)),
+            Err(error) => Err(failed(Cause::Internal, error)),
+        }
+    }
+
+    /// The project's store with the base in it; waits as long as the controller is away.
+    pub(super) async fn fetch_store(&self, repository: &crate::spec::Repository) -> Result<PathBuf, StoreError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            match self.context.stores.ensure(&self.context.layout, &self.context.dialer, repository).await {
+                Err(StoreError::Away(error)) => {
+                    tracing::warn!(attempt = %self.handle.id, %error, "the base commit cannot be fetched yet");
+                    backoff.wait().await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn store(&self, repository: &crate::spec::Repository) -> Result<PathBuf, Stopped> {
+        self.fetch_store(repository).await.map_err(|error| failed(Cause::Workspace, error))
+    }
+
+    async fn launch(&self, workspace: &Path, cwd: PathBuf, account: Option<Account>) -> Result<Launch, Stopped> {
+        let settings = &self.context.settings;
+        let prompt = adapters::prompt_file(workspace);
+        let adapter = adapters::of(settings, &self.spec).map_err(|error| failed(Cause::Setup, error))?;
+        let start = adapter.start(&prompt).map_err(|error| failed(Cause::Setup, error))?;
+        if let Some(text) = &start.prompt_file {
+            write_prompt(&prompt, text, account.as_ref()).map_err(|error| {
+                failed(Cause::Workspace, format!("could not write the prompt to {}: {error}", prompt.display()))
+            })?;
+        }
+        let sockets = self.context.layout.sockets(self.handle.id);
+        let mode = if account.is_some() { 0o711 } else { 0o700 };
+        fs::DirBuilder::new().recursive(true).mode(mode).create(&sockets).map_err(|error| {
+            failed(Cause::Internal, format!("could not make the directory {}: {error}", sockets.display()))
+        })?;
+        let id = self.handle.id.0;
+        let cgroup = tokio::task::spawn_blocking(move || Cgroup::prepare(id, Limits::default()));
+        Ok(Launch {
+            attempt: id,
+            argv: start.argv.into_iter().map(ByteText::from).collect(),
+            env: environment(settings, &self.spec, &start.env, account.as_ref(), &cwd),
+            cwd: cwd.into(),
+            identity: account.as_ref().map(identity),
+            mode: if self.spec.tty { TERMINAL } else { Mode::Pipes },
+            stdin: start.prompt_on_stdin.then(|| prompt.into()),
+            timeout: self.spec.timeout,
+            grace: GRACE,
+            cgroup: cgroup.await.unwrap_or_default(),
+            control_socket: sockets.join(CONTROL),
+            view_socket: sockets.join(VIEW),
+        })
+    }
+}
+
+pub(super) fn identity(account: &Account) -> Identity {
+    Identity { uid: account.uid, gid: account.gid, groups: vec![account.gid] }
+}
+
+fn write_prompt(path: &Path, text: &str, account: Option<&Account>) -> std::io::Result<()> {
+    use std::io::Write as _;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())?;
+    account.map_or(Ok(()), |account| chown(path, Some(account.uid), Some(account.gid)))
+}
+
+/// Variables of the executor's environment that would lead an agent astray.
+fn astray(key: &str) -> bool {
+    const GIT: [&str; 7] = [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_PREFIX",
+    ];
+    const OTHER: [&str; 7] = ["DATABASE_URL", "TMUX", "TMUX_PANE", "OLDPWD", "COLUMNS", "LINES", "NOTIFY_SOCKET"];
+    key.starts_with("SCULPT_") || GIT.contains(&key) || OTHER.contains(&key)
+}
+
+/// The agent's whole environment.
+fn environment(
+    settings: &Settings,
+    spec: &Spec,
+    adapter: &BTreeMap<String, String>,
+    account: Option<&Account>,
+    cwd: &Path,
+) -> BTreeMap<ByteText, ByteText> {
+    let always = ["PATH", "LANG", "TZ"];
+    let own = ["HOME", "USER", "LOGNAME", "SHELL"];
+    let passed = |key: &OsString| {
+        let Some(key) = key.to_str() else { return account.is_none() && settings.lifeline };
+        let named = settings.pass_env.as_ref().is_some_and(|names| names.iter().any(|name| name == key));
+        let whole = account.is_none() && (settings.lifeline || settings.pass_env.is_none());
+        !astray(key) && (whole || named || always.contains(&key) || (account.is_none() && own.contains(&key)))
+    };
+    let mut env: BTreeMap<ByteText, ByteText> =
+        std::env::vars_os().filter(|(key, _)| passed(key)).map(|(key, value)| (key.into(), value.into())).collect();
+    let mut set = |key: &str, value: ByteText| env.insert(key.into(), value);
+    if let Some(account) = account {
+        set("HOME", account.home.clone().into());
+        set("USER", account.name.as_str().into());
+        set("LOGNAME", account.name.as_str().into());
+        set("SHELL", "/bin/sh".into());
+    }
+    set("PWD", cwd.into());
+    for (key, value) in adapter.iter().chain(&spec.env) {
+        set(key, value.as_str().into());
+    }
+    if spec.tty {
+        set("TERM", "xterm-256color".into());
+    }
+    set("SCULPT_TASK", spec.task_number.to_string().into());
+    set("SCULPT_ATTEMPT", spec.attempt.to_string().into());
+    match &spec.repository {
+        Some(repository) => set("SCULPT_PROJECT", repository.name.as_str().into()),
+        None => set("SCULPT_PROJECT", "".into()),
+    };
+    env
+}

@@ -1,0 +1,83 @@
+//! Sends an attempt's new commits to the controller, for as long as it takes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sculpt_proto::{
+    MAX_PACK_PIECE,
+    executor::v1::{PublishRequest, publish_request},
+};
+use tokio::{io::AsyncReadExt as _, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+use tracing::warn;
+
+use super::{Link, life::Life};
+use crate::{connect::Backoff, harvest::Found, journal::JournalError};
+
+/// How often an answer that should not be is tried again, as opposed to no answer at all.
+const TRIES: u32 = 8;
+
+impl Life<'_> {
+    /// The published head, or why the controller refuses it for good.
+    pub(super) async fn publish(&self, found: &Found) -> Result<Result<String, String>, JournalError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        let mut tries = 0;
+        loop {
+            let Link { epoch, .. } = self.context.session().await;
+            let status = match self.send(found, epoch).await {
+                Ok(head) => return Ok(Ok(head)),
+                Err(status) => status,
+            };
+            let same_session = self.context.link.borrow().is_some_and(|link| link.epoch == epoch);
+            warn!(attempt = %self.handle.id, code = ?status.code(), text = status.message(), "could not publish");
+            match status.code() {
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {}
+                _ if !same_session => {}
+                Code::Internal | Code::Unknown | Code::Aborted | Code::Unauthenticated | Code::DataLoss => {
+                    tries += 1;
+                    if tries == TRIES {
+                        return Ok(Err(status.message().to_owned()));
+                    }
+                }
+                _ => return Ok(Err(status.message().to_owned())),
+            }
+            self.note("publishing what was made has to wait: the controller did not take it yet").await?;
+            backoff.wait().await;
+        }
+    }
+
+    async fn send(&self, found: &Found, epoch: u64) -> Result<String, Status> {
+        let unreadable = |error: std::io::Error| Status::internal(format!("could not read the pack: {error}"));
+        let file = tokio::fs::File::open(&found.pack).await.map_err(unreadable)?;
+        let mut client = self.context.dialer.dial().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let header = publish_request::Header {
+            executor_id: self.context.executor.to_string(),
+            epoch,
+            attempt_id: self.handle.id.to_string(),
+            head: found.head.clone(),
+            pack_length: found.pack_length,
+            from_branch: found.branch.clone().unwrap_or_default(),
+        };
+        let (sender, receiver) = mpsc::channel(4);
+        let feed = async move {
+            let mut file = file;
+            let mut part = publish_request::Part::Header(header);
+            loop {
+                if sender.send(PublishRequest { part: Some(part) }).await.is_err() {
+                    return Ok(());
+                }
+                let mut piece = vec![0; MAX_PACK_PIECE];
+                let read = file.read(&mut piece).await.map_err(unreadable)?;
+                if read == 0 {
+                    return Ok::<(), Status>(());
+                }
+                piece.truncate(read);
+                part = publish_request::Part::Data(Bytes::from(piece));
+            }
+        };
+        let (fed, answer) = tokio::join!(feed, client.publish(ReceiverStream::new(receiver)));
+        fed?;
+        Ok(answer?.into_inner().head)
+    }
+}

@@ -1,0 +1,95 @@
+//! The program's subcommands. All but `run` are for its own use.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    app,
+    config::{RunArgs, Settings},
+    shim, stage,
+};
+
+/// Runs coding agents on this machine for a sculpt controller
+#[derive(Debug, Parser)]
+#[command(name = "sculpt-executor", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
+    Run(RunArgs),
+    /// Own one agent
+    #[command(hide = true, subcommand)]
+    Shim(ShimCommand),
+    /// Become a program
+    #[command(hide = true)]
+    Stage(StageArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ShimCommand {
+    /// Run the agent of an attempt
+    Run {
+        /// The attempt's directory
+        attempt_dir: PathBuf,
+    },
+    /// Show an agent's terminal
+    Attach {
+        /// The shim's view socket
+        view_socket: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct StageArgs {
+    /// What to become, as JSON
+    #[arg(long)]
+    inline: Option<String>,
+    /// Become the agent of the attempt in this directory
+    #[arg(long)]
+    launch: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Run(arguments) => run(arguments),
+            Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
+            Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
+            Command::Stage(StageArgs { launch: Some(directory), .. }) => Err(stage::main_launch(&directory).into()),
+            Command::Stage(StageArgs { inline, .. }) => {
+                Err(stage::main_inline(inline.as_deref().unwrap_or_default()).into())
+            }
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("sculpt-executor: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(arguments: RunArgs) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SCULPT_EXECUTOR_LOG");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        .init();
+    let settings = Settings::load(arguments)?;
+    let program = std::env::current_exe().context("find this program's own file")?;
+    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
+    let result = runtime.block_on(app::run(settings, &program));
+    // What is blocked in a system call must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    Ok(result?)
+}

@@ -1,0 +1,313 @@
+//! Sends what agents have written, from the spools, over a connection of its own that is open only while there is
+//! something to send.
+
+mod window;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sculpt_proto::{
+    FieldError,
+    executor::v1::{Append, LogsHello, LogsRequest, LogsResponse, log_refusal, logs_request::Part, logs_response},
+    id::AttemptId,
+    v1::{LogFrame, LogStream},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tracing::{debug, error, warn};
+
+pub use window::{Next, Window};
+
+use crate::{
+    attempts::{Attempts, Context, Handle, Link},
+    connect::{Backoff, ConnectError},
+    shim,
+    spool::{self, Chunk, Content, Reader, Stream},
+};
+
+/// Bytes per message: small enough that many logs share the stream fairly.
+const PIECE: usize = 128 << 10;
+
+/// Until the controller says how much it takes.
+const FIRST_CREDIT: u64 = 256 << 10;
+
+/// The stream is closed after this long without anything to send.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// An answer that does not come in this time does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the controller ended the log stream: {} ({:?})", .0.message(), .0.code())]
+    Status(#[from] tonic::Status),
+    #[error("the controller closed the log stream")]
+    Closed,
+    #[error("the controller did not answer for {PATIENCE:?}")]
+    Silent,
+    #[error("the controller said something that makes no sense: {0}")]
+    Nonsense(#[from] FieldError),
+    #[error("a new session has begun")]
+    NewSession,
+    #[error("nothing was left to send")]
+    Idle,
+}
+
+/// Sends logs until cancelled.
+#[derive(Debug)]
+pub struct Logs {
+    context: Arc<Context>,
+    attempts: Attempts,
+    /// Logs that the controller holds completely.
+    complete: BTreeMap<AttemptId, u64>,
+}
+
+/// One log on one stream.
+#[derive(Default)]
+struct Feed {
+    window: Window,
+    reader: Option<Reader>,
+}
+
+/// What one stream knows.
+struct Conversation {
+    feeds: BTreeMap<AttemptId, Feed>,
+    turns: VecDeque<AttemptId>,
+    credit: u64,
+}
+
+impl Logs {
+    /// Of these attempts.
+    pub fn new(context: Arc<Context>, attempts: Attempts) -> Self {
+        Self { context, attempts, complete: BTreeMap::new() }
+    }
+
+    /// Runs until cancelled.
+    pub async fn run(mut self) {
+        let cancel = self.context.cancel.clone();
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = Box::pin(self.serve()) => {}
+        }
+    }
+
+    async fn serve(&mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut link = self.context.link.clone();
+        loop {
+            let Ok(session) = link.wait_for(Option::is_some).await.map(|link| *link) else { return };
+            let Some(session) = session else { continue };
+            if !self.anything_to_send() {
+                let growth = self.context.log_growth.notified();
+                tokio::select! {
+                    () = growth => {}
+                    _ = link.changed() => self.complete.clear(),
+                }
+                continue;
+            }
+            let began = Instant::now();
+            match self.stream(session).await {
+                Ended::Idle => {}
+                Ended::NewSession => self.complete.clear(),
+                why => {
+                    if began.elapsed() > Duration::from_secs(20) {
+                        backoff.reset();
+                    }
+                    debug!(%why, "no log stream for now");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    fn anything_to_send(&self) -> bool {
+        self.attempts.all().iter().any(|handle| self.pending(handle))
+    }
+
+    fn pending(&self, handle: &Handle) -> bool {
+        let end = handle.log_end();
+        end.length > self.complete.get(&handle.id).copied().unwrap_or(0) && !handle.released()
+    }
+
+    async fn stream(&mut self, session: Link) -> Ended {
+        match self.converse(session).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn converse(&mut self, session: Link) -> Result<std::convert::Infallible, Ended> {
+        let mut client = self.context.dialer.dial().await?;
+        let (outbound, requests) = mpsc::channel(8);
+        let hello = LogsHello { executor_id: self.context.executor.to_string(), epoch: session.epoch };
+        send(&outbound, Part::Hello(hello)).await?;
+        let opened = timeout(PATIENCE, client.logs(ReceiverStream::new(requests))).await;
+        let mut inbound: Streaming<LogsResponse> = opened.map_err(|_| Ended::Silent)??.into_inner();
+        let mut talk = Conversation { feeds: BTreeMap::new(), turns: VecDeque::new(), credit: FIRST_CREDIT };
+        let mut link = self.context.link.clone();
+        let mut busy = Instant::now();
+        loop {
+            while self.send_next(&mut talk, &outbound).await? {
+                busy = Instant::now();
+            }
+            let waits = talk.feeds.values().any(|feed| feed.window.waits());
+            let limit = busy + if waits { PATIENCE } else { IDLE };
+            tokio::select! {
+                biased;
+                message = inbound.message() => {
+                    busy = Instant::now();
+                    self.answer(&mut talk, message?.ok_or(Ended::Closed)?)?;
+                }
+                changed = link.wait_for(|link| link.is_some_and(|link| link.epoch != session.epoch)) => {
+                    let _same = changed;
+                    return Err(Ended::NewSession);
+                }
+                () = self.context.log_growth.notified() => {}
+                () = tokio::time::sleep_until(limit) => return Err(if waits { Ended::Silent } else { Ended::Idle }),
+            }
+        }
+    }
+
+    /// Sends one piece of the log whose turn it is; false when there is nothing to send now.
+    async fn send_next(&self, talk: &mut Conversation, outbound: &mpsc::Sender<LogsRequest>) -> Result<bool, Ended> {
+        let under_way: u64 = talk.feeds.values().map(|feed| feed.window.unacknowledged()).sum();
+        let room = if under_way == 0 { talk.credit.max(1) } else { talk.credit.saturating_sub(under_way) };
+        for handle in self.attempts.all() {
+            if !talk.feeds.contains_key(&handle.id) && self.pending(&handle) {
+                talk.feeds.insert(handle.id, Feed::default());
+                talk.turns.push_back(handle.id);
+            }
+        }
+        for _ in 0..talk.turns.len() {
+            let Some(id) = talk.turns.pop_front() else { return Ok(false) };
+            let Some(handle) = self.attempts.get(id) else {
+                talk.feeds.remove(&id);
+                continue;
+            };
+            talk.turns.push_back(id);
+            let Some(feed) = talk.feeds.get_mut(&id) else { continue };
+            match feed.window.next(handle.log_end().length) {
+                Next::Nothing => {}
+                Next::Ask => {
+                    let ask = Append { attempt_id: id.to_string(), ..Append::default() };
+                    send(outbound, Part::Append(ask)).await?;
+                    feed.window.asked();
+                    return Ok(true);
+                }
+                Next::From(_) if room == 0 => {}
+                Next::From(start) => {
+                    let most = usize::try_from(room).unwrap_or(PIECE).min(PIECE);
+                    match read(feed, &handle, start, most).await {
+                        Ok(Some(chunk)) => {
+                            let end = chunk.offset + chunk.data.len() as u64;
+                            send(outbound, Part::Append(append(id, chunk))).await?;
+                            feed.window.sent(start, end);
+                            return Ok(true);
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            error!(attempt = %id, %error, "the log cannot be read; the rest of it is not sent for now");
+                            feed.window.park();
+                        }
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn answer(&mut self, talk: &mut Conversation, message: LogsResponse) -> Result<(), Ended> {
+        match message.part {
+            Some(logs_response::Part::Ack(ack)) => {
+                let id: AttemptId = FieldError::parse(&ack.attempt_id, "ack.attempt_id")?;
+                talk.credit = ack.credit;
+                let (Some(feed), Some(handle)) = (talk.feeds.get_mut(&id), self.attempts.get(id)) else {
+                    return Ok(());
+                };
+                let length = handle.log_end().length;
+                feed.window.acked(ack.committed, length);
+                if feed.window.complete(length) {
+                    self.complete.insert(id, length);
+                }
+            }
+            Some(logs_response::Part::Refusal(refusal)) => {
+                let id: AttemptId = FieldError::parse(&refusal.attempt_id, "refusal.attempt_id")?;
+                match refusal.code() {
+                    log_refusal::Code::Differs => {
+                        error!(attempt = %id, text = refusal.text, "the controller holds other bytes of this log");
+                    }
+                    log_refusal::Code::Unspecified | log_refusal::Code::UnknownAttempt | log_refusal::Code::Fenced => {
+                        warn!(attempt = %id, text = refusal.text, "the controller does not take this log");
+                    }
+                }
+                if let Some(feed) = talk.feeds.get_mut(&id) {
+                    feed.window.park();
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+async fn send(outbound: &mpsc::Sender<LogsRequest>, part: Part) -> Result<(), Ended> {
+    match outbound.send_timeout(LogsRequest { part: Some(part) }, PATIENCE).await {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ended::Silent),
+        Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ended::Closed),
+    }
+}
+
+/// Reads on from `start`; a reader that stands elsewhere is opened anew.
+async fn read(feed: &mut Feed, handle: &Handle, start: u64, most: usize) -> Result<Option<Chunk>, spool::Error> {
+    let reader = feed.reader.take().filter(|reader| reader.offset() == start);
+    let directory = handle.dir.join(shim::files::SPOOL);
+    let work = tokio::task::spawn_blocking(move || {
+        let mut reader = match reader {
+            Some(reader) => reader,
+            None => Reader::open(&directory, start)?,
+        };
+        // A change of size alone is nothing to send.
+        let chunk = loop {
+            match reader.read(most)? {
+                Some(chunk) if chunk.data.is_empty() => {}
+                chunk => break chunk,
+            }
+        };
+        Ok::<_, spool::Error>((reader, chunk))
+    });
+    match work.await {
+        Ok(result) => {
+            let (reader, chunk) = result?;
+            feed.reader = Some(reader);
+            Ok(chunk)
+        }
+        // The runtime is ending.
+        Err(_) => Ok(None),
+    }
+}
+
+fn append(attempt: AttemptId, chunk: Chunk) -> Append {
+    let frames = chunk.frames.iter().filter_map(|frame| {
+        let stream = match frame.content {
+            Content::Bytes(Stream::Terminal) => LogStream::Terminal,
+            Content::Bytes(Stream::Stdout) => LogStream::Stdout,
+            Content::Bytes(Stream::Stderr) => LogStream::Stderr,
+            Content::Resize { .. } => return None,
+        };
+        Some(LogFrame { length: frame.length, stream: stream.into(), time_ms: frame.time_ms })
+    });
+    let frames = frames.collect();
+    Append { attempt_id: attempt.to_string(), start: chunk.offset, data: Bytes::from(chunk.data), frames }
+}

@@ -1,0 +1,387 @@
+//! Keeps a session with the controller: connects, says who we are, and carries the machine's effects out.
+
+use std::{sync::Arc, time::Duration};
+
+use sculpt_proto::{
+    EXECUTOR_PROTOCOL, FieldError, duration,
+    executor::v1::{self as wire, AgentInfo, ControlRequest, ControlResponse, Hello, control_request::Part, reject},
+    id::ClusterId,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, interval, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tracing::{info, warn};
+
+use super::{
+    machine::{Effect, Input, Machine},
+    wire::{First, Welcome, first, input, report},
+};
+use crate::{
+    attempts::{Attempts, Context, Link, News},
+    connect::Backoff,
+    host,
+    journal::Stamp,
+};
+
+/// Attempts per piece of the observed set, so that a message stays far below 256 KiB.
+const PIECE: usize = 500;
+
+/// How long the controller may take to say its first word.
+const FIRST_WORD: Duration = Duration::from_secs(15);
+
+/// The executor must not go on by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The controller refuses this executor for good.
+    #[error("the controller refused this executor: {text} ({code}); it does not come back by itself")]
+    Rejected {
+        /// In words.
+        text: String,
+        /// By name.
+        code: &'static str,
+    },
+    /// Another process has this executor's id.
+    #[error(
+        "another process has connected with this executor's id: {0}; end one of the two, or give one another --data-dir"
+    )]
+    Superseded(String),
+    /// The controller belongs to another cluster than this executor's attempts.
+    #[error(
+        "the controller belongs to cluster {theirs}, and this executor to {ours}; point it at its own controller, or give it another --data-dir"
+    )]
+    OtherCluster {
+        /// That of the data directory.
+        ours: ClusterId,
+        /// That of the controller.
+        theirs: ClusterId,
+    },
+    /// The cluster could not be noted.
+    #[error("could not write down which cluster this executor belongs to: {0}")]
+    Note(std::io::Error),
+}
+
+/// Why a session ended without harm.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Connect(#[from] crate::connect::ConnectError),
+    #[error("the controller ended the session: {} ({:?})", .0.message(), .0.code())]
+    Status(#[from] tonic::Status),
+    #[error("the controller closed the session")]
+    Closed,
+    #[error("the controller was silent for {0:?}")]
+    Silent(Duration),
+    #[error("the controller said something that makes no sense: {0}")]
+    Nonsense(#[from] FieldError),
+    #[error("the controller asks to come back in {0:?}: {1}")]
+    Later(Duration, String),
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// The control session's owner.
+#[derive(Debug)]
+pub struct Control {
+    context: Arc<Context>,
+    attempts: Attempts,
+    news: mpsc::Receiver<News>,
+    link: watch::Sender<Option<Link>>,
+    machine: Machine,
+    cluster: Option<ClusterId>,
+    instance: String,
+    notes: Vec<String>,
+    ready: Option<oneshot::Sender<()>>,
+}
+
+impl Control {
+    /// `cluster`: the one that this executor belongs to, if it has met one. `notes`: remarks on itself.
+    pub fn new(
+        context: Arc<Context>,
+        attempts: Attempts,
+        news: mpsc::Receiver<News>,
+        link: watch::Sender<Option<Link>>,
+        cluster: Option<ClusterId>,
+        notes: Vec<String>,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (ready, is_ready) = oneshot::channel();
+        let instance = uuid::Uuid::new_v4().to_string();
+        let machine = Machine::default();
+        (Self { context, attempts, news, link, machine, cluster, instance, notes, ready: Some(ready) }, is_ready)
+    }
+
+    /// Runs until cancelled, or until the executor must not go on.
+    pub async fn run(mut self) -> Result<(), Fatal> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let cancel = self.context.cancel.clone();
+        loop {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                ended = Box::pin(self.session()) => ended,
+            };
+            self.link.send_replace(None);
+            let effects = self.machine.apply(Input::Lost);
+            self.carry_out_offline(effects);
+            let Err(why) = ended;
+            let pause = match why {
+                Ended::Fatal(fatal) => return Err(fatal),
+                Ended::Later(pause, _) => pause,
+                _ if began.elapsed() > Duration::from_secs(20) => {
+                    backoff.reset();
+                    backoff.next_wait()
+                }
+                _ => backoff.next_wait(),
+            };
+            info!(%why, ?pause, "no session; agents go on");
+            let resume = Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => return Ok(()),
+                    () = sleep_until(resume) => break,
+                    Some(news) = self.news.recv() => self.offline(news),
+                }
+            }
+        }
+    }
+
+    async fn session(&mut self) -> Result<std::convert::Infallible, Ended> {
+        let (outbound, requests) = mpsc::channel::<ControlRequest>(64);
+        let dialer = self.context.dialer.clone();
+        let hello = ControlRequest { part: Some(Part::Hello(self.hello())) };
+        let connect = async move {
+            let mut client = dialer.dial().await?;
+            // The hello is under way before the answer's headers are waited for.
+            let _room = outbound.send(hello).await;
+            let response = client.control(ReceiverStream::new(requests)).await?;
+            let mut inbound = response.into_inner();
+            let word = inbound.message().await?.ok_or(Ended::Closed)?;
+            Ok::<_, Ended>((outbound, inbound, word))
+        };
+        let connect = timeout(FIRST_WORD, connect);
+        tokio::pin!(connect);
+        let (outbound, inbound, word) = loop {
+            tokio::select! {
+                connected = &mut connect => break connected.map_err(|_| Ended::Silent(FIRST_WORD))??,
+                Some(news) = self.news.recv() => self.offline(news),
+            }
+        };
+        let welcome = match first(word.part)? {
+            First::Welcome(welcome) => welcome,
+            First::Reject(reject) => return Err(rejected(reject)),
+        };
+        self.meet(welcome.link.cluster)?;
+        info!(epoch = welcome.link.epoch, "session with the controller");
+        self.link.send_replace(Some(welcome.link));
+        self.converse(welcome, &outbound, inbound).await
+    }
+
+    async fn converse(
+        &mut self,
+        welcome: Welcome,
+        outbound: &mpsc::Sender<ControlRequest>,
+        mut inbound: Streaming<ControlResponse>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut heartbeat = interval(welcome.heartbeat);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sequence = 0;
+        let mut deadline = Instant::now() + welcome.watchdog;
+        let out = Out { outbound, patience: welcome.watchdog };
+        let effects = self.machine.apply(Input::Welcomed { cluster: welcome.link.cluster });
+        self.carry_out(effects, &out).await?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = heartbeat.tick() => {
+                    sequence += 1;
+                    out.send(Part::Heartbeat(self.heartbeat(sequence))).await?;
+                }
+                message = inbound.message() => {
+                    let message = message?.ok_or(Ended::Closed)?;
+                    deadline = Instant::now() + welcome.watchdog;
+                    match message.part {
+                        Some(wire::control_response::Part::Reject(reject)) => return Err(rejected(reject)),
+                        Some(part) => {
+                            if let Some(input) = input(part)? {
+                                let effects = self.machine.apply(input);
+                                self.carry_out(effects, &out).await?;
+                            }
+                        }
+                        // A kind of message that this version does not know.
+                        None => {}
+                    }
+                }
+                Some(news) = self.news.recv() => {
+                    let effects = self.take_in(news);
+                    self.carry_out(effects, &out).await?;
+                }
+                () = sleep_until(deadline) => return Err(Ended::Silent(welcome.watchdog)),
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>, out: &Out<'_>) -> Result<(), Ended> {
+        for effect in effects {
+            match effect {
+                Effect::Observe => {
+                    for piece in self.observed() {
+                        out.send(Part::Observed(piece)).await?;
+                    }
+                }
+                Effect::Report { attempt, from, through } => {
+                    let now = Stamp::now(&self.context.boot);
+                    let entries =
+                        self.attempts.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
+                    for entry in entries.into_iter().flatten() {
+                        out.send(Part::Report(report(&attempt.to_string(), entry, &now))).await?;
+                    }
+                }
+                Effect::Ready => {
+                    if let Some(ready) = self.ready.take() {
+                        // Nobody waits when the executor is ending.
+                        let _ending = ready.send(());
+                    }
+                }
+                local => self.carry_out_offline(vec![local]),
+            }
+        }
+        Ok(())
+    }
+
+    /// Effects that need no controller.
+    fn carry_out_offline(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Start(wanted) => self.attempts.start(wanted),
+                Effect::Wish(attempt, wish) => self.attempts.wish(attempt, wish),
+                Effect::Abandon(attempt) => self.attempts.abandon(attempt),
+                Effect::Release(attempt) => self.attempts.release(attempt),
+                Effect::Unrelease(attempt) => self.attempts.unrelease(attempt),
+                Effect::Warn(attempt, text) => warn!(%attempt, text),
+                Effect::Observe | Effect::Report { .. } | Effect::Ready => {}
+            }
+        }
+    }
+
+    fn offline(&mut self, news: News) {
+        let effects = self.take_in(news);
+        self.carry_out_offline(effects);
+    }
+
+    fn take_in(&mut self, news: News) -> Vec<Effect> {
+        match news {
+            News::Present(attempt) => {
+                let Some(handle) = self.attempts.get(attempt) else { return Vec::new() };
+                let (Some(spec), Some(journal)) = (handle.spec(), handle.journal()) else { return Vec::new() };
+                self.machine.apply(Input::Present {
+                    attempt,
+                    cluster: spec.cluster,
+                    last: journal.last(),
+                    released: handle.released(),
+                })
+            }
+            News::Recorded(attempt, sequence) => self.machine.apply(Input::Recorded { attempt, sequence }),
+            News::Gone(attempt) => self.machine.apply(Input::Gone(attempt)),
+        }
+    }
+
+    /// The first cluster that is met is ours from then on.
+    fn meet(&mut self, theirs: ClusterId) -> Result<(), Fatal> {
+        match self.cluster {
+            Some(ours) if ours == theirs => Ok(()),
+            Some(ours) => Err(Fatal::OtherCluster { ours, theirs }),
+            None => {
+                let identity = crate::app::Identity { executor_id: self.context.executor, cluster_id: Some(theirs) };
+                identity.write(&self.context.layout).map_err(Fatal::Note)?;
+                self.cluster = Some(theirs);
+                Ok(())
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let settings = &self.context.settings;
+        let agents = settings
+            .agents
+            .keys()
+            .map(|name| AgentInfo { name: name.clone(), is_default: settings.default_agent.as_ref() == Some(name) });
+        Hello {
+            protocol: EXECUTOR_PROTOCOL,
+            executor_id: self.context.executor.to_string(),
+            name: settings.name.clone(),
+            instance_id: self.instance.clone(),
+            boot_id: self.context.boot.clone(),
+            cluster_id: self.cluster.map(|id| id.to_string()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pool: settings.pool.clone(),
+            labels: settings.labels.clone().into_iter().collect(),
+            slots: settings.slots,
+            agents: agents.collect(),
+            separates: settings.separate,
+            hostname: host::hostname(),
+            notes: self.notes.clone(),
+            owner: if settings.separate { String::new() } else { host::owner() },
+        }
+    }
+
+    fn heartbeat(&self, sequence: u64) -> wire::Heartbeat {
+        wire::Heartbeat { sequence, slots_used: self.attempts.slots_used(), accepts_work: true, reason: String::new() }
+    }
+
+    fn observed(&self) -> Vec<wire::Observed> {
+        let attempts: Vec<wire::ObservedAttempt> = self
+            .attempts
+            .all()
+            .iter()
+            .filter_map(|handle| {
+                let (spec, journal) = (handle.spec()?, handle.journal()?);
+                Some(wire::ObservedAttempt {
+                    attempt_id: handle.id.to_string(),
+                    task_id: spec.task.to_string(),
+                    number: spec.number,
+                    cluster_id: spec.cluster.to_string(),
+                    report_sequence: journal.last(),
+                    log_length: handle.log_end().length,
+                    ended: handle.ended(),
+                })
+            })
+            .collect();
+        let mut pieces: Vec<wire::Observed> =
+            attempts.chunks(PIECE).map(|piece| wire::Observed { attempts: piece.to_vec(), last: false }).collect();
+        match pieces.last_mut() {
+            Some(piece) => piece.last = true,
+            None => pieces.push(wire::Observed { attempts: Vec::new(), last: true }),
+        }
+        pieces
+    }
+}
+
+/// The way out; a controller that takes nothing for the watchdog's span is given up.
+struct Out<'a> {
+    outbound: &'a mpsc::Sender<ControlRequest>,
+    patience: Duration,
+}
+
+impl Out<'_> {
+    async fn send(&self, part: Part) -> Result<(), Ended> {
+        match self.outbound.send_timeout(ControlRequest { part: Some(part) }, self.patience).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ended::Silent(self.patience)),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ended::Closed),
+        }
+    }
+}
+
+fn rejected(reject: wire::Reject) -> Ended {
+    let code = reject.code();
+    if code == reject::Code::Superseded {
+        return Fatal::Superseded(reject.text).into();
+    }
+    let later = reject.retry_after.and_then(|span| duration(span, "reject.retry_after").ok());
+    match later {
+        Some(pause) => Ended::Later(pause.min(Duration::from_secs(300)), reject.text),
+        None => Fatal::Rejected { text: reject.text, code: code.as_str_name() }.into(),
+    }
+}

@@ -1,0 +1,296 @@
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+fn id(number: u128) -> AttemptId {
+    AttemptId(Uuid::from_u128(number))
+}
+
+fn cluster(number: u128) -> ClusterId {
+    ClusterId(Uuid::from_u128(number))
+}
+
+fn wanted(attempt: AttemptId, wish: Wish) -> Wanted {
+    Wanted { attempt, digest: vec![7], wish }
+}
+
+fn delta(attempts: Vec<Wanted>) -> Input {
+    Input::Desired { full: false, last: true, attempts, released: vec![] }
+}
+
+fn welcomed() -> Machine {
+    let mut machine = Machine::default();
+    assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe]);
+    machine
+}
+
+fn present(attempt: AttemptId, last: u64) -> Input {
+    Input::Present { attempt, cluster: cluster(1), last, released: false }
+}
+
+#[test]
+fn a_wish_only_grows_stricter_except_that_a_hold_is_lifted() {
+    use Wish::{Fence, Hold, Run, Stop};
+    let table = [
+        (Run, [Run, Hold, Stop, Fence]),
+        (Hold, [Run, Hold, Stop, Fence]),
+        (Stop, [Stop, Stop, Stop, Fence]),
+        (Fence, [Fence, Fence, Fence, Fence]),
+    ];
+    for (before, after) in table {
+        for (new, expected) in [Run, Hold, Stop, Fence].into_iter().zip(after) {
+            assert_eq!(before.follow(new), expected, "{before:?} then {new:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wanted_is_started_once_and_wishes_are_handed_on() {
+    let mut machine = welcomed();
+    let start = wanted(id(1), Wish::Run);
+    assert_eq!(machine.apply(delta(vec![start.clone()])), [Effect::Start(start.clone())]);
+    assert_eq!(machine.apply(delta(vec![start.clone()])), []);
+    assert_eq!(machine.apply(delta(vec![wanted(id(1), Wish::Stop)])), [Effect::Wish(id(1), Wish::Stop)]);
+    assert_eq!(machine.apply(delta(vec![start])), []);
+    assert_eq!(machine.wish(id(1)), Some(Wish::Stop));
+}
+
+#[test]
+fn an_attempt_in_no_desired_is_left_alone() {
+    let mut machine = Machine::default();
+    machine.apply(present(id(1), 3));
+    machine.apply(Input::Welcomed { cluster: cluster(1) });
+    let full = Input::Desired { full: true, last: true, attempts: vec![], released: vec![] };
+    assert_eq!(machine.apply(full), [Effect::Ready]);
+    assert_eq!(machine.wish(id(1)), Some(Wish::Run));
+}
+
+#[test]
+fn what_has_not_begun_is_abandoned_when_a_full_set_leaves_it_out() {
+    let mut machine = welcomed();
+    machine.apply(delta(vec![wanted(id(1), Wish::Run), wanted(id(2), Wish::Run)]));
+    let piece = |full, last, attempt| Input::Desired {
+        full,
+        last,
+        attempts: vec![wanted(attempt, Wish::Run)],
+        released: vec![],
+    };
+    assert_eq!(machine.apply(piece(true, false, id(1))), []);
+    let start = Effect::Start(wanted(id(3), Wish::Run));
+    assert_eq!(machine.apply(piece(false, true, id(3))), [start, Effect::Abandon(id(2)), Effect::Ready]);
+}
+
+#[test]
+fn only_the_cluster_that_minted_it_can_fence_an_attempt() {
+    let mut machine = Machine::default();
+    machine.apply(Input::Present { attempt: id(1), cluster: cluster(2), last: 1, released: false });
+    machine.apply(Input::Present { attempt: id(2), cluster: cluster(1), last: 1, released: false });
+    machine.apply(Input::Welcomed { cluster: cluster(1) });
+    for attempt in [id(1), id(2)] {
+        machine.apply(delta(vec![wanted(attempt, Wish::Fence)]));
+        machine.apply(Input::Acked { attempt, through: 0, refusal: Some(Refusal::Fenced) });
+    }
+    assert_eq!(machine.wish(id(1)), Some(Wish::Run));
+    assert_eq!(machine.wish(id(2)), Some(Wish::Fence));
+}
+
+#[test]
+fn reports_wait_for_a_session_and_are_sent_again_in_the_next() {
+    let mut machine = Machine::default();
+    assert_eq!(machine.apply(present(id(1), 2)), []);
+    assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 3 }), []);
+    let report = |from, through| Effect::Report { attempt: id(1), from, through };
+    assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe, report(1, 3)]);
+    machine.apply(Input::Acked { attempt: id(1), through: 2, refusal: None });
+    assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 4 }), [report(4, 4)]);
+    machine.apply(Input::Lost);
+    assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe, report(3, 4)]);
+    machine.apply(Input::Acked { attempt: id(1), through: 4, refusal: None });
+    assert!(machine.settled(id(1)));
+}
+
+#[test]
+fn every_refusal_has_its_answer() {
+    let report = |from, through| Effect::Report { attempt: id(1), from, through };
+    let refused = |refusal| Input::Acked { attempt: id(1), through: 1, refusal: Some(refusal) };
+    let fresh = || {
+        let mut machine = Machine::default();
+        machine.apply(present(id(1), 3));
+        machine.apply(Input::Welcomed { cluster: cluster(1) });
+        machine
+    };
+    let mut machine = fresh();
+    assert_eq!(machine.apply(refused(Refusal::Gap)), [report(2, 3)]);
+    assert_eq!(machine.apply(refused(Refusal::Gap)), [], "the same gap again would go on for ever");
+    for refusal in [Refusal::Unknown, Refusal::Illegal] {
+        let mut machine = fresh();
+        assert!(matches!(machine.apply(refused(refusal))[..], [Effect::Warn(..)]), "{refusal:?}");
+        assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 4 }), []);
+        assert_eq!(machine.wish(id(1)), Some(Wish::Run), "it goes on");
+        assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe, report(1, 4)]);
+    }
+    assert_eq!(fresh().apply(refused(Refusal::Fenced)), [Effect::Wish(id(1), Wish::Fence)]);
+}
+
+#[test]
+fn what_is_released_is_not_reported_until_it_is_wanted_again() {
+    let mut machine = Machine::default();
+    machine.apply(present(id(1), 3));
+    machine.apply(Input::Welcomed { cluster: cluster(1) });
+    machine.apply(Input::Acked { attempt: id(1), through: 3, refusal: None });
+    let released = Input::Desired { full: false, last: true, attempts: vec![], released: vec![id(1), id(9)] };
+    assert_eq!(machine.apply(released.clone()), [Effect::Release(id(1))]);
+    assert_eq!(machine.apply(released), []);
+    assert_eq!(
+        machine.apply(delta(vec![wanted(id(1), Wish::Run)])),
+        [Effect::Unrelease(id(1)), Effect::Report { attempt: id(1), from: 1, through: 3 }]
+    );
+}
+
+#[test]
+fn an_acknowledgement_beyond_the_journal_is_cut_to_it() {
+    let mut machine = Machine::default();
+    machine.apply(present(id(1), 1));
+    machine.apply(Input::Welcomed { cluster: cluster(1) });
+    machine.apply(Input::Acked { attempt: id(1), through: 99, refusal: None });
+    let next = machine.apply(Input::Recorded { attempt: id(1), sequence: 2 });
+    assert_eq!(next, [Effect::Report { attempt: id(1), from: 2, through: 2 }]);
+}
+
+/// A controller as the machine sees it: it takes the next report of an attempt, refuses gaps, and forgets nothing.
+#[derive(Default)]
+struct Model {
+    committed: BTreeMap<AttemptId, u64>,
+}
+
+impl Model {
+    fn take(&mut self, attempt: AttemptId, sequence: u64) -> Input {
+        let through = self.committed.entry(attempt).or_default();
+        let gap = sequence > *through + 1;
+        *through = (*through).max(if gap { 0 } else { sequence });
+        Input::Acked { attempt, through: *through, refusal: gap.then_some(Refusal::Gap) }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Move {
+    Record(u128),
+    Want(u128, Wish),
+    Deliver(usize),
+    Duplicate(usize),
+    DropReport(usize),
+    Answer(usize),
+    DropAnswer(usize),
+    Reconnect,
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let wish = prop_oneof![Just(Wish::Run), Just(Wish::Hold), Just(Wish::Stop)];
+    prop_oneof![
+        (1_u128..4).prop_map(Move::Record),
+        (1_u128..4, wish).prop_map(|(attempt, wish)| Move::Want(attempt, wish)),
+        any::<usize>().prop_map(Move::Deliver),
+        any::<usize>().prop_map(Move::Duplicate),
+        any::<usize>().prop_map(Move::DropReport),
+        any::<usize>().prop_map(Move::Answer),
+        any::<usize>().prop_map(Move::DropAnswer),
+        Just(Move::Reconnect),
+    ]
+}
+
+#[derive(Default)]
+struct World {
+    machine: Machine,
+    model: Model,
+    journal: BTreeMap<AttemptId, u64>,
+    strictest: BTreeMap<AttemptId, Wish>,
+    reports: Vec<(AttemptId, u64)>,
+    answers: Vec<Input>,
+}
+
+impl World {
+    fn feed(&mut self, input: Input) {
+        for effect in self.machine.apply(input) {
+            if let Effect::Report { attempt, from, through } = effect {
+                assert!(through <= self.journal[&attempt], "only what is in the journal is sent");
+                self.reports.extend((from..=through).map(|sequence| (attempt, sequence)));
+            }
+        }
+    }
+
+    fn deliver(&mut self, index: usize) {
+        let (attempt, sequence) = self.reports.remove(index);
+        let answer = self.model.take(attempt, sequence);
+        self.answers.push(answer);
+    }
+
+    fn make(&mut self, a_move: Move) {
+        let pick = |length: usize, index: usize| (length > 0).then(|| index % length);
+        match a_move {
+            Move::Record(number) => {
+                let last = self.journal.entry(id(number)).or_default();
+                *last += 1;
+                let input = Input::Recorded { attempt: id(number), sequence: *last };
+                self.feed(input);
+            }
+            Move::Want(number, wish) => {
+                let strictest = self.strictest.entry(id(number)).or_insert(wish);
+                *strictest = strictest.follow(wish);
+                self.feed(delta(vec![wanted(id(number), wish)]));
+            }
+            Move::Deliver(index) => pick(self.reports.len(), index).into_iter().for_each(|at| self.deliver(at)),
+            Move::Duplicate(index) => {
+                let copy = pick(self.reports.len(), index).map(|at| self.reports[at]);
+                self.reports.extend(copy);
+            }
+            Move::DropReport(index) => {
+                pick(self.reports.len(), index).into_iter().for_each(|at| drop(self.reports.remove(at)));
+            }
+            Move::Answer(index) => {
+                if let Some(at) = pick(self.answers.len(), index) {
+                    let answer = self.answers.remove(at);
+                    self.feed(answer);
+                }
+            }
+            Move::DropAnswer(index) => {
+                pick(self.answers.len(), index).into_iter().for_each(|at| drop(self.answers.remove(at)));
+            }
+            Move::Reconnect => self.reconnect(),
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.reports.clear();
+        self.answers.clear();
+        self.feed(Input::Lost);
+        self.feed(Input::Welcomed { cluster: cluster(1) });
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_report_is_committed_whatever_the_wire_does(moves in prop::collection::vec(moves(), 0..120)) {
+        let mut world = World::default();
+        world.reconnect();
+        for a_move in moves {
+            world.make(a_move);
+        }
+        world.reconnect();
+        while !world.reports.is_empty() || !world.answers.is_empty() {
+            if world.reports.is_empty() {
+                let answer = world.answers.remove(0);
+                world.feed(answer);
+            } else {
+                world.deliver(0);
+            }
+        }
+        for (attempt, last) in &world.journal {
+            prop_assert_eq!(world.model.committed.get(attempt).copied().unwrap_or(0), *last);
+            prop_assert!(world.machine.settled(*attempt));
+        }
+        for (attempt, wish) in &world.strictest {
+            prop_assert_eq!(world.machine.wish(*attempt), Some(*wish));
+        }
+    }
+}

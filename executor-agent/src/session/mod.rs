@@ -1,0 +1,8 @@
+//! The control session: a pure machine in the middle, thin I/O around it.
+
+mod control;
+mod machine;
+mod wire;
+
+pub use control::{Control, Fatal};
+pub use machine::{Effect, Input, Machine, Refusal, Wanted, Wish};

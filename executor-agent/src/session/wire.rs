@@ -1,0 +1,145 @@
+//! Conversions between the wire and what the session holds.
+
+use sculpt_proto::{
+    FieldError,
+    executor::v1::{self as wire, control_response::Part, ended, report::Step as WireStep, report_ack},
+    required, to_duration,
+    v1::{Exit as WireExit, Failure as WireFailure},
+};
+
+use super::machine::{Input, Refusal, Wanted, Wish};
+use crate::{
+    journal::{Entry, Stamp},
+    report::{Ended, Exit, Outcome, Step},
+};
+
+/// A message of the controller as the machine takes it; none for what the machine has no part in.
+pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
+    match part {
+        Part::Welcome(_) | Part::Reject(_) | Part::HeartbeatAck(_) => Ok(None),
+        Part::Desired(desired) => Ok(Some(Input::Desired {
+            full: desired.full,
+            last: desired.last,
+            attempts: desired.attempts.into_iter().map(wanted).collect::<Result<_, _>>()?,
+            released: desired
+                .released
+                .iter()
+                .map(|id| FieldError::parse(id, "desired.released"))
+                .collect::<Result<_, _>>()?,
+        })),
+        Part::ReportAck(ack) => {
+            let refusal = match ack.refusal() {
+                report_ack::Refusal::Unspecified => None,
+                report_ack::Refusal::UnknownAttempt => Some(Refusal::Unknown),
+                report_ack::Refusal::Fenced => Some(Refusal::Fenced),
+                report_ack::Refusal::Gap => Some(Refusal::Gap),
+                report_ack::Refusal::Illegal => Some(Refusal::Illegal),
+            };
+            Ok(Some(Input::Acked {
+                attempt: FieldError::parse(&ack.attempt_id, "report_ack.attempt_id")?,
+                through: ack.through,
+                refusal,
+            }))
+        }
+    }
+}
+
+fn wanted(attempt: wire::DesiredAttempt) -> Result<Wanted, FieldError> {
+    let wish = match attempt.phase() {
+        wire::Phase::Run => Wish::Run,
+        wire::Phase::Hold => Wish::Hold,
+        wire::Phase::Stop => Wish::Stop,
+        wire::Phase::Fence => Wish::Fence,
+        wire::Phase::Unspecified => return Err(FieldError::new("desired.attempts.phase", "is missing")),
+    };
+    Ok(Wanted {
+        attempt: FieldError::parse(&attempt.attempt_id, "desired.attempts.attempt_id")?,
+        digest: attempt.spec_digest,
+        wish,
+    })
+}
+
+/// A report for the wire.
+pub(super) fn report(attempt: &str, entry: Entry, now: &Stamp) -> wire::Report {
+    wire::Report {
+        attempt_id: attempt.to_owned(),
+        sequence: entry.sequence,
+        age: Some(to_duration(entry.at.age(now))),
+        step: Some(step(entry.step)),
+    }
+}
+
+fn step(step: Step) -> WireStep {
+    match step {
+        Step::Accepted => WireStep::Accepted(wire::Accepted {}),
+        Step::Preparing => WireStep::Preparing(wire::Preparing {}),
+        Step::Running { pid, tmux_socket } => WireStep::Running(wire::Running { pid, tmux_socket }),
+        Step::Finalizing { exit } => WireStep::Finalizing(wire::Finalizing { exit: present(exit) }),
+        Step::Ended(ended) => WireStep::Ended(self::ended(ended)),
+        Step::Note { text } => WireStep::Note(wire::Note { text }),
+    }
+}
+
+fn ended(ended: Ended) -> wire::Ended {
+    let (outcome, failure) = match ended.outcome {
+        Outcome::Completed => (ended::Outcome::Completed, None),
+        Outcome::Cancelled => (ended::Outcome::Cancelled, None),
+        Outcome::Fenced => (ended::Outcome::Fenced, None),
+        Outcome::Failed(failure) => (
+            ended::Outcome::Failed,
+            Some(WireFailure { cause: failure.cause.as_str().to_owned(), message: failure.message }),
+        ),
+    };
+    wire::Ended {
+        outcome: outcome.into(),
+        failure,
+        exit: present(ended.exit),
+        log_length: ended.log_length,
+        head: ended.head.unwrap_or_default(),
+    }
+}
+
+fn present(exit: Exit) -> Option<WireExit> {
+    (exit != Exit::default()).then_some(WireExit { code: exit.code, signal: exit.signal })
+}
+
+/// The first message of the controller.
+pub(super) enum First {
+    /// The session begins.
+    Welcome(Welcome),
+    /// It does not.
+    Reject(wire::Reject),
+}
+
+/// A session's parameters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Welcome {
+    pub(super) link: crate::attempts::Link,
+    pub(super) heartbeat: std::time::Duration,
+    pub(super) watchdog: std::time::Duration,
+}
+
+/// What the controller says first.
+pub(super) fn first(part: Option<Part>) -> Result<First, FieldError> {
+    match required(part, "part")? {
+        Part::Reject(reject) => Ok(First::Reject(reject)),
+        Part::Welcome(welcome) => {
+            let span = |value: Option<prost_types::Duration>, default: u64, field| {
+                let default = std::time::Duration::from_secs(default);
+                let span = value.map_or(Ok(default), |value| sculpt_proto::duration(value, field))?;
+                Ok::<_, FieldError>(span.max(std::time::Duration::from_millis(20)))
+            };
+            Ok(First::Welcome(Welcome {
+                link: crate::attempts::Link {
+                    epoch: welcome.epoch,
+                    cluster: FieldError::parse(&welcome.cluster_id, "welcome.cluster_id")?,
+                },
+                heartbeat: span(welcome.heartbeat_interval, 10, "welcome.heartbeat_interval")?,
+                watchdog: span(welcome.watchdog, 30, "welcome.watchdog")?,
+            }))
+        }
+        Part::HeartbeatAck(_) | Part::Desired(_) | Part::ReportAck(_) => {
+            Err(FieldError::new("part", "is neither Welcome nor Reject"))
+        }
+    }
+}

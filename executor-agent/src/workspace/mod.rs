@@ -1,0 +1,197 @@
+//! Makes the directory that an agent works in: a clone of its own at the base commit, or an empty scratch directory.
+
+pub mod git;
+mod store;
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use store::{StoreError, Stores};
+
+use self::git::{GitError, path_argument};
+use crate::{
+    accounts::Account,
+    spec::{Repository, Requester},
+};
+
+const CHECKOUT: Duration = Duration::from_secs(3_600);
+const QUICK: Duration = Duration::from_secs(120);
+
+/// A workspace could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// A file or directory could not be made, given away or removed.
+    #[error("could not {attempt} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// git failed.
+    #[error(transparent)]
+    Git(#[from] GitError),
+}
+
+impl WorkspaceError {
+    fn io(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { attempt, path, source }
+    }
+}
+
+/// A workspace that is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Where the agent starts.
+    pub cwd: PathBuf,
+    /// Remarks for people.
+    pub notes: Vec<String>,
+}
+
+/// Makes an empty directory at `path`, removing what a half-done try has left.
+pub fn scratch(path: &Path, account: Option<&Account>) -> Result<(), WorkspaceError> {
+    remove(path)?;
+    fs::DirBuilder::new().mode(0o700).create(path).map_err(WorkspaceError::io("make the directory", path))?;
+    if let Some(account) = account {
+        lchown(path, Some(account.uid), Some(account.gid)).map_err(WorkspaceError::io("give away", path))?;
+    }
+    Ok(())
+}
+
+/// Removes a workspace; one that is not there is no error.
+pub fn remove(path: &Path) -> Result<(), WorkspaceError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            // Agents leave directories without permissions behind; they are still ours.
+            open_up(path);
+            fs::remove_dir_all(path).map_err(WorkspaceError::io("remove", path))
+        }
+        result => result.map_err(WorkspaceError::io("remove", path)),
+    }
+}
+
+fn open_up(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
+        let _refused = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open_up(&entry.path());
+            }
+        }
+    }
+}
+
+/// Checks the base commit out of `store` into a clone of its own at `path`, on the attempt's branch.
+pub async fn check_out(
+    path: &Path,
+    store: &Path,
+    repository: &Repository,
+    requester: &Requester,
+    account: Option<&Account>,
+) -> Result<Ready, WorkspaceError> {
+    scratch(path, None)?;
+    let directory = git::git_dir(path);
+    let command = |arguments: &[&str]| {
+        let mut command = git::trusted(&directory);
+        command.arg(path_argument("--work-tree=", path)).args(arguments).current_dir(path);
+        command
+    };
+    let format = store::object_format(&repository.base);
+    let init = command(&["init", "--quiet", "--template=", format, "--initial-branch", &repository.branch]);
+    git::run("make the workspace", init, None, QUICK).await?;
+    borrow(store, &directory, account.is_some())?;
+    // Written by git without our own settings in the way, and without the work tree being recorded.
+    for (key, value) in [("user.name", &requester.name), ("user.email", &requester.email)] {
+        git::run("set the author", command(&["config", "--local", key, value]), None, QUICK).await?;
+    }
+    let unset = command(&["config", "--local", "--unset-all", "core.worktree"]);
+    git::output("forget the work tree's path", unset, None, QUICK).await?;
+    let head = format!("refs/heads/{}", repository.branch);
+    git::run("set the branch", command(&["update-ref", &head, &repository.base]), None, QUICK).await?;
+    let checkout = command(&["reset", "--hard", "--quiet", "HEAD"]);
+    git::run("check out the base commit", checkout, None, CHECKOUT).await?;
+
+    let mut notes = Vec::new();
+    let listed = git::run("list the files", command(&["ls-files", "--stage", "-z"]), None, QUICK).await?;
+    let submodules = listed.stdout.split(|byte| *byte == 0).filter(|entry| entry.starts_with(b"160000 ")).count();
+    if submodules > 0 {
+        notes.push(format!("submodules are not fetched: {submodules} left empty"));
+    }
+    let lfs = command(&["ls-files", "-z", "--", ":(attr:filter=lfs)"]);
+    let pointers = git::run("look for LFS pointers", lfs, None, QUICK).await?;
+    let pointers = pointers.stdout.iter().filter(|byte| **byte == 0).count();
+    if pointers > 0 {
+        notes.push(format!("LFS pointers are left as they are: {pointers} files without their content"));
+    }
+    let cwd = starting_point(path, &repository.subdirectory, &mut notes);
+    if let Some(account) = account {
+        give(path, account)?;
+    }
+    Ok(Ready { cwd, notes })
+}
+
+/// Lends the store's objects to a clone. Under an account of its own, which cannot pass through the stores, packs are
+/// hard links that it can read and not change; an inode lives as long as one of its names.
+fn borrow(store: &Path, directory: &Path, separate: bool) -> Result<(), WorkspaceError> {
+    let objects = store.join("objects");
+    if !separate {
+        let alternates = directory.join("objects/info/alternates");
+        let parent = directory.join("objects/info");
+        fs::create_dir_all(&parent).map_err(WorkspaceError::io("make the directory", &parent))?;
+        let mut line = objects.into_os_string().into_encoded_bytes();
+        line.push(b'\n');
+        return fs::write(&alternates, line).map_err(WorkspaceError::io("write", &alternates));
+    }
+    let target = directory.join("objects/pack");
+    fs::create_dir_all(&target).map_err(WorkspaceError::io("make the directory", &target))?;
+    let packs = objects.join("pack");
+    for entry in fs::read_dir(&packs).map_err(WorkspaceError::io("list", &packs))? {
+        let entry = entry.map_err(WorkspaceError::io("list", &packs))?;
+        let path = entry.path();
+        let lent = path.extension().is_some_and(|kind| kind == "pack" || kind == "idx" || kind == "rev");
+        if lent && entry.file_name().as_encoded_bytes().starts_with(b"pack-") {
+            let to = target.join(entry.file_name());
+            fs::hard_link(&path, &to).map_err(WorkspaceError::io("lend", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a tree that no agent has touched to an account; what is lent stays the executor's.
+fn give(path: &Path, account: &Account) -> Result<(), WorkspaceError> {
+    let metadata = fs::symlink_metadata(path).map_err(WorkspaceError::io("look at", path))?;
+    if metadata.is_dir() {
+        for entry in fs::read_dir(path).map_err(WorkspaceError::io("list", path))? {
+            give(&entry.map_err(WorkspaceError::io("list", path))?.path(), account)?;
+        }
+    } else if metadata.nlink() > 1 {
+        return Ok(());
+    }
+    lchown(path, Some(account.uid), Some(account.gid)).map_err(WorkspaceError::io("give away", path))
+}
+
+/// The directory that the task was started in, when the base has it and it does not lead out of the workspace.
+fn starting_point(root: &Path, subdirectory: &Path, notes: &mut Vec<String>) -> PathBuf {
+    if subdirectory.as_os_str().is_empty() {
+        return root.to_owned();
+    }
+    let wished = root.join(subdirectory);
+    let inside = match (wished.canonicalize(), root.canonicalize()) {
+        (Ok(wished), Ok(root)) => wished.is_dir() && wished.starts_with(root),
+        _ => false,
+    };
+    if inside {
+        return wished;
+    }
+    notes.push(format!("the base commit has no directory {subdirectory:?}; the agent starts in the root"));
+    root.to_owned()
+}

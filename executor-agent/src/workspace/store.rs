@@ -1,0 +1,135 @@
+//! Base history per project, fetched from the controller by plain git. Workspaces borrow its objects, so nothing is
+//! ever pruned here.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sculpt_proto::id::ProjectId;
+
+use super::git::{self, GitError};
+use crate::{connect::Dialer, layout::Layout, spec::Repository};
+
+/// How long one fetch may take.
+const FETCH: Duration = Duration::from_secs(3_600);
+const QUICK: Duration = Duration::from_secs(120);
+
+/// A base commit could not be brought here.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store's directory cannot be made.
+    #[error("could not make the store {path}: {source}")]
+    Make {
+        /// The store.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// git failed.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// The controller could not be reached just now; trying again may help.
+    #[error("the controller could not be reached for a fetch: {0}")]
+    Away(GitError),
+}
+
+/// All stores; one fetch per project at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Stores {
+    locks: Arc<Mutex<HashMap<ProjectId, Arc<tokio::sync::Mutex<()>>>>>,
+}
+
+impl Stores {
+    /// Makes the base commit with all of its history present; returns the store.
+    pub async fn ensure(
+        &self,
+        layout: &Layout,
+        dialer: &Dialer,
+        repository: &Repository,
+    ) -> Result<PathBuf, StoreError> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(locks.entry(repository.project).or_default())
+        };
+        let _one_at_a_time = lock.lock().await;
+        let store = layout.store(repository.project);
+        init(&store, &repository.base).await?;
+        let kept = format!("refs/sculpt/bases/{}", repository.base);
+        let mut look = git::trusted(&store);
+        look.args(["rev-parse", "--quiet", "--verify"]).arg(&kept);
+        // The ref is written by a fetch that was complete, so nothing else needs to be looked at.
+        if git::output("look for the base commit", look, None, QUICK).await?.code == Some(0) {
+            return Ok(store);
+        }
+        fetch(&store, dialer, repository, &kept).await?;
+        Ok(store)
+    }
+}
+
+async fn init(store: &Path, base: &str) -> Result<(), StoreError> {
+    if store.join("objects").is_dir() && store.join("HEAD").is_file() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(store).map_err(|source| StoreError::Make { path: store.to_owned(), source })?;
+    let mut command = git::trusted(store);
+    command.args(["init", "--bare", "--quiet", "--template="]).arg(object_format(base));
+    git::run("make the store", command, None, QUICK).await?;
+    Ok(())
+}
+
+/// The option that makes a repository for commits like this one.
+pub(super) fn object_format(commit: &str) -> &'static str {
+    if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" }
+}
+
+async fn fetch(store: &Path, dialer: &Dialer, repository: &Repository, kept: &str) -> Result<(), StoreError> {
+    let mut command = git::trusted(store);
+    // In the environment the token is seen by this account alone, in arguments by everyone.
+    command
+        .env("GIT_CONFIG_COUNT", "6")
+        .env("GIT_CONFIG_KEY_0", "http.extraHeader")
+        .env("GIT_CONFIG_VALUE_0", format!("Authorization: Bearer {}", dialer.token()))
+        .env("GIT_CONFIG_KEY_1", "protocol.http.allow")
+        .env("GIT_CONFIG_VALUE_1", "always")
+        .env("GIT_CONFIG_KEY_2", "protocol.version")
+        .env("GIT_CONFIG_VALUE_2", "2")
+        .env("GIT_CONFIG_KEY_3", "http.followRedirects")
+        .env("GIT_CONFIG_VALUE_3", "false")
+        .env("GIT_CONFIG_KEY_4", "fetch.unpackLimit")
+        .env("GIT_CONFIG_VALUE_4", "1")
+        .env("GIT_CONFIG_KEY_5", "http.proxy")
+        .env("GIT_CONFIG_VALUE_5", "")
+        .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
+        .arg(format!("{}{}", dialer.url(), repository.git_path))
+        .arg(format!("+{}:{kept}", repository.base));
+    match git::run("fetch the base commit from the controller", command, None, FETCH).await {
+        Ok(_) => Ok(()),
+        Err(error @ GitError::Failed { .. }) if passing(&error.to_string()) => Err(StoreError::Away(error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether git's words mean that the same fetch can succeed later.
+fn passing(words: &str) -> bool {
+    let gone = ["Failed to connect", "Couldn't connect", "Could not connect", "Connection reset", "Connection refused"];
+    let broken = ["RPC failed", "early EOF", "unexpected disconnect", "Empty reply", "transfer closed", "hung up"];
+    let busy = ["error: 500", "error: 502", "error: 503", "error: 504", "error: 429"];
+    gone.iter().chain(&broken).chain(&busy).any(|sign| words.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_is_away_is_told_from_one_that_refuses() {
+        assert!(passing("fatal: unable to access 'http://x/': Failed to connect to 127.0.0.1 port 1"));
+        assert!(passing("fatal: unable to access 'http://x/': The requested URL returned error: 503"));
+        assert!(!passing("fatal: unable to access 'http://x/': The requested URL returned error: 404"));
+        assert!(!passing("fatal: remote error: upload-pack: not our ref 1234"));
+    }
+}
