@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The `sculpt` command: drives the controller over `sculpt.v1`, and starts a whole installation with `sculpt up`.
+
+mod args;
+mod client;
+mod commands;
+pub mod config;
+mod entry;
+pub mod exit;
+mod failure;
+mod follow;
+mod git;
+pub mod output;
+mod up;
+
+pub use entry::main;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command line of sculpt.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sculpt::main()
+}

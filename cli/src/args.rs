@@ -1,0 +1,330 @@
+//! The command line as it is typed.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use sculpt_proto::v1::TaskState;
+
+use crate::{
+    exit::{STATES, state_name},
+    output::Format,
+};
+
+/// Run coding agents on a fleet: start, follow, review, merge.
+#[derive(Parser)]
+#[command(
+    name = "sculpt",
+    version,
+    max_term_width = 100,
+    after_help = "A task is named by its number (17), its uuid, or a unique prefix of the uuid.\n\n\
+        First steps:\n  sculpt up                        controller and executor on this machine, in the foreground\n  \
+        sculpt run -- make test          run a command on the commit you stand on\n  \
+        sculpt run \"fix the flaky test\"  give the work to the default agent\n  \
+        sculpt ls                        what became of it"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+    /// Output of reading commands: text for people, json for programs
+    #[arg(short = 'o', long = "output", global = true, value_name = "FORMAT", value_enum)]
+    pub(crate) output: Option<Format>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Verb {
+    /// Run controller, built-in Postgres and one executor on this machine, in the foreground
+    Up(UpArgs),
+    /// Start a task: a prompt for an agent, or a command after `--`
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// List tasks, newest first
+    #[command(visible_alias = "ps")]
+    Ls(LsArgs),
+    /// Say everything about one task: why it waits, why it failed, where it ran
+    Show(TaskArg),
+    /// Wait until tasks are done or need a person
+    Wait(WaitArgs),
+    /// Print what a task's agent wrote
+    Logs(LogsArgs),
+    /// Open the task's terminal; leave it with Ctrl-b d
+    Attach(TaskArg),
+    /// Stop tasks that are not done
+    Stop(TasksArg),
+    /// Start ended tasks again, in a new attempt
+    Retry(TasksArg),
+    /// Show what a task changed
+    Diff(DiffArgs),
+    /// Fetch the branches of this project's tasks into this repository
+    Fetch(FetchArgs),
+    /// Projects: git repositories that the controller knows
+    #[command(subcommand)]
+    Project(ProjectVerb),
+    /// Executors: the machines that run attempts
+    #[command(subcommand)]
+    Executor(ExecutorVerb),
+    /// Print the journal
+    Events(EventsArgs),
+    /// Check every part and say how to mend it
+    Doctor,
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  sculpt completion bash > ~/.local/share/bash-completion/completions/sculpt")]
+    Completion(CompletionArgs),
+    /// Answer git's question for the token of a controller
+    #[command(hide = true)]
+    GitCredential(GitCredentialArgs),
+}
+
+const RUN_EXAMPLES: &str = "Examples:\n  sculpt run \"add a test for the parser\"\n  \
+    sculpt run -- cargo test --workspace\n  sculpt run --agent reviewer --base main < prompt.md\n  \
+    id=$(sculpt run -q -d --no-repo -- sh -c 'seq 1 10'); sculpt wait \"$id\"";
+
+#[derive(Args)]
+pub(crate) struct UpArgs {
+    /// Where everything is kept [default: /var/lib/sculpt for root, else $XDG_DATA_HOME/sculpt]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address for the command line and git, on loopback [default: 127.0.0.1:7433, else a free port]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Attempts that run at once on this machine
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) slots: Option<u32>,
+    /// Run each attempt under an account of its own (root only)
+    #[arg(long)]
+    pub(crate) separate: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// What the agent is to do; `-`, or nothing with a pipe, reads standard input
+    pub(crate) prompt: Option<String>,
+    /// Agent that gets the prompt, as the executors' configuration names it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Commit to start from: branch, tag or id [default: HEAD]
+    #[arg(long, value_name = "REV")]
+    pub(crate) base: Option<String>,
+    /// Start from HEAD with the changes that are not committed; index and files stay as they are
+    #[arg(long, conflicts_with = "base")]
+    pub(crate) include_changes: bool,
+    /// A project that the controller knows, by name or uuid
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// Shown in lists
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+    /// A label of the task, to find it again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// A label that the executor must have
+    #[arg(long = "require", value_name = "KEY=VALUE", value_parser = pair)]
+    pub(crate) requirements: Vec<(String, String)>,
+    /// Pool of executors
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+    /// Higher starts earlier, -1000 to 1000
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
+    pub(crate) priority: Option<i32>,
+    /// A variable for the agent; without a value, the one of this shell
+    #[arg(long = "env", value_name = "KEY[=VALUE]", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Stop the agent after this time, such as 90s or "2h 30m"
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub(crate) timeout: Option<Duration>,
+    /// Pipes instead of a terminal: exact bytes, nothing to attach to
+    #[arg(long)]
+    pub(crate) no_tty: bool,
+    /// An empty scratch directory instead of a repository
+    #[arg(long, conflicts_with_all = ["base", "include_changes", "project", "commit"])]
+    pub(crate) no_repo: bool,
+    /// Commit what a command leaves uncommitted
+    #[arg(long)]
+    pub(crate) commit: bool,
+    /// Return at once instead of following the task
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Print the number of the task and nothing else
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// A command to run instead of an agent
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct LsArgs {
+    /// Only tasks in this state; may be given several times
+    #[arg(long = "state", value_name = "STATE", value_parser = state())]
+    pub(crate) states: Vec<String>,
+    /// Only tasks of this project
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// Only tasks that you created
+    #[arg(long)]
+    pub(crate) mine: bool,
+    /// At most this many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// Go on showing what changes until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct TaskArg {
+    /// Number, uuid, or unique prefix of the uuid
+    #[arg(value_name = "TASK")]
+    pub(crate) task: String,
+}
+
+#[derive(Args)]
+pub(crate) struct TasksArg {
+    /// Numbers, uuids, or unique prefixes of uuids
+    #[arg(value_name = "TASK", required = true)]
+    pub(crate) tasks: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct WaitArgs {
+    /// Numbers, uuids, or unique prefixes of uuids
+    #[arg(value_name = "TASK", required = true)]
+    pub(crate) tasks: Vec<String>,
+    /// Wait for this state instead of the end of the turn
+    #[arg(long = "for", value_name = "STATE", value_parser = state())]
+    pub(crate) until: Option<String>,
+    /// Give up after this time, with exit code 124
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// Number, uuid, or unique prefix of the uuid
+    #[arg(value_name = "TASK")]
+    pub(crate) task: String,
+    /// Go on until the log is complete
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// An attempt other than the current one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempt: Option<u32>,
+    /// Start at this byte
+    #[arg(long, value_name = "BYTE", default_value_t = 0)]
+    pub(crate) from_offset: u64,
+    /// Text alone, without colours and other control sequences
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct DiffArgs {
+    /// Number, uuid, or unique prefix of the uuid
+    #[arg(value_name = "TASK")]
+    pub(crate) task: String,
+    /// The files and how much changed in each
+    #[arg(long)]
+    pub(crate) stat: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct FetchArgs {
+    /// Only this task's branch becomes a local branch
+    #[arg(value_name = "TASK")]
+    pub(crate) task: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ProjectVerb {
+    /// List projects
+    Ls,
+    /// Register a repository, or change the settings of a registered one
+    Add(ProjectAddArgs),
+    /// Forget a project; refused while tasks of it go on
+    Rm {
+        /// Name or uuid
+        project: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ProjectAddArgs {
+    /// The repository [default: the one you stand in]
+    pub(crate) path: Option<PathBuf>,
+    /// Name of the project [default: that of its remote or folder]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Agent of prompts that name none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) default_agent: Option<String>,
+    /// Whether an agent's uncommitted changes are committed for it
+    #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+    pub(crate) commit_changes: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ExecutorVerb {
+    /// List executors
+    Ls,
+    /// Say everything about one executor
+    Show {
+        /// Name, uuid, or unique prefix of the uuid
+        executor: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Start after this place, as an earlier event gave it
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) from_cursor: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_parser = ["bash", "zsh", "fish"])]
+    pub(crate) shell: String,
+}
+
+#[derive(Args)]
+pub(crate) struct GitCredentialArgs {
+    /// What git wants: get, store or erase
+    pub(crate) operation: String,
+}
+
+/// The state that a checked argument names.
+pub(crate) fn state_named(name: &str) -> TaskState {
+    STATES.into_iter().find(|state| state_name(*state) == name).unwrap_or(TaskState::Unspecified)
+}
+
+fn state() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(STATES.map(state_name))
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 90s or \"2h 30m\""))?;
+    if span.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(span) }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    let map = [(key.to_owned(), value.to_owned())];
+    sculpt_proto::labels(map, "label").map_err(|error| error.problem)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, value.to_owned()),
+        None => {
+            (text, std::env::var(text).map_err(|_| format!("this shell has no variable {text:?}; write {text}=VALUE"))?)
+        }
+    };
+    if key.is_empty() || key.contains('\0') || value.contains('\0') {
+        return Err("write it as KEY=VALUE, without NUL".to_owned());
+    }
+    Ok((key.to_owned(), value))
+}

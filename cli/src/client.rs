@@ -1,0 +1,232 @@
+//! The connection to the controller: credential, limits of time, retries, and what its refusals mean.
+
+use std::{future::Future, time::Duration};
+
+use sculpt_proto::v1::{
+    events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
+    projects_client::ProjectsClient, system_client::SystemClient, tasks_client::TasksClient,
+};
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    config::{ConfigError, Context},
+    exit::Exit,
+    failure::{Failure, is_transient},
+    output::note,
+};
+
+/// How long the controller may take to be reached.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long one call that is not followed may take.
+const CALL: Duration = Duration::from_secs(30);
+/// How often a change is tried again, with the same request id, when the connection breaks under it.
+const RETRIES: u32 = 5;
+
+/// Adds the credential to every call.
+#[derive(Clone)]
+pub(crate) struct Credential(MetadataValue<Ascii>);
+
+impl Interceptor for Credential {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+type Wire = InterceptedService<Channel, Credential>;
+
+/// A controller that was reached.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) context: Context,
+    wire: Wire,
+}
+
+impl Client {
+    /// Reaches the controller of the context within 5 s.
+    pub(crate) async fn connect() -> Result<Self, Failure> {
+        let context = Context::load().map_err(|error| unusable(&error))?;
+        Self::to(context).await
+    }
+
+    /// Reaches this controller within 5 s.
+    pub(crate) async fn to(context: Context) -> Result<Self, Failure> {
+        let away = |why: String| {
+            Failure::new(Exit::OutOfReach, format!("reach the controller at {}", context.url), why)
+                .next("start one on this machine with `sculpt up`, or see what is wrong with `sculpt doctor`")
+        };
+        let endpoint = Endpoint::from_shared(context.url.to_string())
+            .map_err(|error| away(error.to_string()))?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            // Broken connections are noticed, also while nothing is sent.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            // One stream that is read slowly does not stall the others.
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(16 << 20);
+        let channel = match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return Err(away(root_cause(&error))),
+            Err(_) => return Err(away("it did not answer within 5 s".to_owned())),
+        };
+        let credential =
+            format!("Bearer {}", context.token).parse().map(Credential).map_err(|_| unusable(&ConfigError::Token))?;
+        Ok(Self { wire: InterceptedService::new(channel, credential), context })
+    }
+
+    /// Waits for an answer that changes nothing.
+    pub(crate) async fn read<R>(
+        &self,
+        attempted: &str,
+        call: impl Future<Output = Result<Response<R>, Status>>,
+    ) -> Result<R, Failure> {
+        match tokio::time::timeout(CALL, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.refused(attempted, &status)),
+            Err(_) => {
+                Err(self.refused(attempted, &Status::deadline_exceeded("the controller did not answer within 30 s")))
+            }
+        }
+    }
+
+    /// Asks for a change whose request carries a request id, again when the connection breaks under it.
+    pub(crate) async fn change<R>(
+        &self,
+        attempted: &str,
+        mut call: impl AsyncFnMut() -> Result<Response<R>, Status>,
+    ) -> Result<R, Failure> {
+        let mut backoff = Backoff::new();
+        for _ in 0..RETRIES {
+            match tokio::time::timeout(CALL, call()).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) if is_transient(&status) => backoff.pause().await,
+                Ok(Err(status)) => return Err(self.refused(attempted, &status)),
+                Err(_) => {}
+            }
+        }
+        self.read(attempted, call()).await
+    }
+
+    /// What a refusal means, with what to do about it.
+    pub(crate) fn refused(&self, attempted: &str, status: &Status) -> Failure {
+        Failure::status(attempted, status)
+    }
+
+    pub(crate) fn tasks(&self) -> TasksClient<Wire> {
+        TasksClient::new(self.wire.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub(crate) fn logs(&self) -> LogsClient<Wire> {
+        LogsClient::new(self.wire.clone()).max_decoding_message_size(sculpt_proto::MAX_MESSAGE * 2)
+    }
+
+    pub(crate) fn projects(&self) -> ProjectsClient<Wire> {
+        ProjectsClient::new(self.wire.clone())
+    }
+
+    pub(crate) fn git(&self) -> GitClient<Wire> {
+        GitClient::new(self.wire.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub(crate) fn executors(&self) -> ExecutorsClient<Wire> {
+        ExecutorsClient::new(self.wire.clone()).max_decoding_message_size(64 << 20)
+    }
+
+    pub(crate) fn events(&self) -> EventsClient<Wire> {
+        EventsClient::new(self.wire.clone())
+    }
+
+    pub(crate) fn system(&self) -> SystemClient<Wire> {
+        SystemClient::new(self.wire.clone())
+    }
+}
+
+/// A context that cannot be used, and how to mend it.
+pub(crate) fn unusable(error: &ConfigError) -> Failure {
+    let failure = |exit| Failure::new(exit, "find the controller", error.to_string());
+    match error {
+        ConfigError::NoContext(_) => failure(Exit::OutOfReach)
+            .next("start one on this machine with `sculpt up`, or set SCULPT_URL and SCULPT_TOKEN"),
+        ConfigError::UnknownContext { .. } => {
+            failure(Exit::BadInput).next("look at SCULPT_CONTEXT and at `current` in the file")
+        }
+        ConfigError::Syntax { .. } => {
+            failure(Exit::BadInput).next("mend the file, or move it away: `sculpt up` writes it anew")
+        }
+        ConfigError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            failure(Exit::NotAllowed).next("use the account that started `sculpt up`, or set SCULPT_TOKEN")
+        }
+        ConfigError::File { .. } => {
+            failure(Exit::OutOfReach).next("`sculpt up` makes the token and writes the configuration")
+        }
+        ConfigError::Exposed { file, .. } => {
+            let file = crate::output::shell_quoted(&file.to_string_lossy());
+            failure(Exit::NotAllowed).next(format!("chmod 600 {file}"))
+        }
+        ConfigError::NoToken(_) => {
+            failure(Exit::NotAllowed).next("set SCULPT_TOKEN, or name a context that has a token file")
+        }
+        ConfigError::Token => {
+            failure(Exit::NotAllowed).next("look at SCULPT_TOKEN, or at the token file of the context")
+        }
+        ConfigError::Url { .. } => failure(Exit::BadInput).next("look at SCULPT_URL, or at `url` in the configuration"),
+        ConfigError::NoHome => failure(Exit::BadInput).next("set HOME or XDG_CONFIG_HOME"),
+    }
+}
+
+/// The innermost reason: transports wrap it three times over.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// Growing pauses between attempts.
+pub(crate) struct Backoff(Duration);
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    pub(crate) fn new() -> Self {
+        Self(Self::FIRST)
+    }
+
+    pub(crate) async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Self::LONGEST);
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.0 = Self::FIRST;
+    }
+}
+
+/// Says once that the controller went away, and once that it is back.
+#[derive(Default)]
+pub(crate) struct Outage {
+    away: bool,
+}
+
+impl Outage {
+    pub(crate) fn began(&mut self, quiet: bool) {
+        if !std::mem::replace(&mut self.away, true) && !quiet {
+            note("the controller is out of reach; waiting for it (the agents go on meanwhile)");
+        }
+    }
+
+    pub(crate) fn ended(&mut self, quiet: bool) {
+        if std::mem::take(&mut self.away) && !quiet {
+            note("the controller is back");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `sculpt doctor`: every part, whether it works, and how to mend it.
+
+mod local;
+
+use std::path::PathBuf;
+
+use sculpt_proto::v1::{GetInfoRequest, ListExecutorsRequest};
+use serde::Serialize;
+
+use crate::{
+    client::{Client, unusable},
+    config::{Config, Context},
+    exit::Exit,
+    failure::Failure,
+    output::{Format, clean, json, line, paint},
+};
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One part of the installation.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: String,
+    verdict: Verdict,
+    text: String,
+    /// How to mend it.
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(name: &str, text: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), verdict: Verdict::Ok, text: text.into(), remedy: None }
+    }
+
+    fn bad(verdict: Verdict, name: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), verdict, text: text.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// A failure of a command as a finding.
+    fn failure(name: &str, failure: &Failure) -> Self {
+        let lines = failure.lines();
+        let text = lines.first().map(|line| line.trim_start_matches("sculpt: ").to_owned()).unwrap_or_default();
+        let remedy: Vec<&str> = lines.iter().skip(1).map(|line| line.trim()).collect();
+        Self::bad(Verdict::Fail, name, text, remedy.join("; "))
+    }
+}
+
+pub(super) async fn run(format: Format) -> Result<Exit, Failure> {
+    let mut findings = Vec::new();
+    let context = context(&mut findings);
+    if let Some(context) = context {
+        controller(context, &mut findings).await;
+    }
+    local::check(&mut findings).await;
+    match format {
+        Format::Json => json(&findings)?,
+        Format::Text => {
+            for finding in &findings {
+                show(finding)?;
+            }
+        }
+    }
+    let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn context(findings: &mut Vec<Finding>) -> Option<Context> {
+    let file = Config::path().unwrap_or_else(|_| PathBuf::from("sculpt/config.toml"));
+    match Context::load() {
+        Ok(context) => {
+            findings.push(Finding::ok("context", format!("{} at {} ({})", context.name, context.url, file.display())));
+            findings.push(Finding::ok("token", format!("from {}", context.token_source)));
+            Some(context)
+        }
+        Err(error) => {
+            findings.push(Finding::failure("context", &unusable(&error)));
+            None
+        }
+    }
+}
+
+async fn controller(context: Context, findings: &mut Vec<Finding>) {
+    let client = match Client::to(context).await {
+        Ok(client) => client,
+        Err(failure) => return findings.push(Finding::failure("controller", &failure)),
+    };
+    let info = match client.read("ask the controller how it is", client.system().get_info(GetInfoRequest {})).await {
+        Ok(info) => info,
+        Err(failure) => return findings.push(Finding::failure("controller", &failure)),
+    };
+    let ours = env!("CARGO_PKG_VERSION");
+    let text = format!("version {}, Postgres {}, you are {}", info.version, info.postgres, info.user);
+    findings.push(if info.version == ours {
+        Finding::ok("controller", text)
+    } else {
+        Finding::bad(
+            Verdict::Warn,
+            "controller",
+            format!("{text}; this command is version {ours}"),
+            "use the same version on both sides",
+        )
+    });
+    for check in info.checks {
+        findings.push(match check.ok {
+            true => Finding::ok(&check.name, check.text),
+            false => Finding::bad(Verdict::Fail, &check.name, check.text, check.remedy),
+        });
+    }
+    executors(&client, findings).await;
+}
+
+async fn executors(client: &Client, findings: &mut Vec<Finding>) {
+    let list = match client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await {
+        Ok(list) => list.executors,
+        Err(failure) => return findings.push(Finding::failure("executors", &failure)),
+    };
+    let connected = list.iter().filter(|executor| executor.liveness == "connected").count();
+    let text = format!("{connected} of {} connected", list.len());
+    findings.push(if connected == 0 {
+        Finding::bad(
+            Verdict::Fail,
+            "executors",
+            text,
+            "start one: `sculpt up` on this machine; queued tasks wait for it",
+        )
+    } else if connected < list.len() {
+        Finding::bad(Verdict::Warn, "executors", text, "`sculpt executor ls` shows which are away; their agents go on")
+    } else {
+        Finding::ok("executors", text)
+    });
+    for executor in list {
+        for remark in executor.notes {
+            let name = format!("executor {}", executor.name);
+            findings.push(Finding::bad(
+                Verdict::Warn,
+                &name,
+                remark,
+                format!("sculpt executor show {}", executor.name),
+            ));
+        }
+    }
+}
+
+fn show(finding: &Finding) -> Result<(), Failure> {
+    let (word, colour) = match finding.verdict {
+        Verdict::Ok => ("ok  ", "32"),
+        Verdict::Warn => ("warn", "33"),
+        Verdict::Fail => ("FAIL", "31"),
+    };
+    line(format!("{} {:<14} {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
+    match &finding.remedy {
+        Some(remedy) => line(format!("     {:<14} → {}", "", clean(remedy))),
+        None => Ok(()),
+    }
+}

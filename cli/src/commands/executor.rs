@@ -1,0 +1,124 @@
+//! `sculpt executor`.
+
+use sculpt_proto::v1::{Executor, GetExecutorRequest, ListExecutorsRequest};
+
+use crate::{
+    args::ExecutorVerb,
+    client::Client,
+    exit::Exit,
+    failure::Failure,
+    output::{
+        Format, clean,
+        executors::ExecutorJson,
+        json, line, note, paint,
+        table::Grid,
+        time::{age, local},
+    },
+};
+
+pub(super) async fn run(verb: ExecutorVerb, format: Format) -> Result<Exit, Failure> {
+    match verb {
+        ExecutorVerb::Ls => ls(format).await,
+        ExecutorVerb::Show { executor } => show(&executor, format).await,
+    }
+}
+
+async fn ls(format: Format) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let executors =
+        client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await?.executors;
+    match format {
+        Format::Json => json(&executors.iter().map(ExecutorJson::from).collect::<Vec<_>>())?,
+        Format::Text if executors.is_empty() => note("no executors; `sculpt up` starts one on this machine"),
+        Format::Text => {
+            let mut grid = Grid::new(&["NAME", "STATE", "POOL", "SLOTS", "LABELS*", "AGENTS*", "SEEN"]);
+            for executor in &executors {
+                grid.row([
+                    executor.name.clone(),
+                    state(executor),
+                    executor.pool.clone(),
+                    format!("{}/{}", executor.slots_used, executor.slots),
+                    labels(executor),
+                    agents(executor),
+                    age(executor.last_seen.as_ref()),
+                ]);
+            }
+            line(grid.render())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(name: &str, format: Format) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let attempted = format!("show executor {name}");
+    let request = GetExecutorRequest { executor: name.to_owned() };
+    let answer = client.read(&attempted, client.executors().get_executor(request)).await.map_err(|failure| {
+        match failure.exit {
+            Exit::NotFound => failure.next("`sculpt executor ls` shows those there are"),
+            _ => failure,
+        }
+    })?;
+    let executor = answer
+        .executor
+        .ok_or_else(|| Failure::new(Exit::Failed, attempted, "the controller's answer holds no executor"))?;
+    match format {
+        Format::Json => json(&ExecutorJson::from(&executor))?,
+        Format::Text => line(page(&executor))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn page(executor: &Executor) -> String {
+    let mut lines = vec![format!("executor {}", clean(&executor.name))];
+    let mut field = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("  {name:<12}{value}"));
+        }
+    };
+    let colour = match executor.liveness.as_str() {
+        "connected" => "32",
+        "unreachable" => "33",
+        _ => "31",
+    };
+    field("state", paint(&clean(&state(executor)), colour));
+    field("machine", clean(&executor.hostname));
+    field("pool", clean(&executor.pool));
+    field("slots", format!("{} of {} in use", executor.slots_used, executor.slots));
+    field("labels", clean(&labels(executor)));
+    field("agents", clean(&agents(executor)));
+    field(
+        "accounts",
+        if executor.separates { "each attempt has its own" } else { "attempts run as the executor's own account" }
+            .to_owned(),
+    );
+    field("connected", local(executor.connected_at.as_ref()).unwrap_or_default());
+    field("last seen", local(executor.last_seen.as_ref()).unwrap_or_default());
+    field("version", clean(&executor.version));
+    field("uuid", executor.uuid.clone());
+    field("tasks", executor.tasks.iter().map(u64::to_string).collect::<Vec<_>>().join(" "));
+    for attempt in &executor.unknown_attempts {
+        field("unknown", format!("attempt {} runs on, but this controller does not know it", clean(attempt)));
+    }
+    for remark in &executor.notes {
+        field("note", clean(remark));
+    }
+    lines.join("\n")
+}
+
+fn state(executor: &Executor) -> String {
+    if executor.draining { format!("{}, draining", executor.liveness) } else { executor.liveness.clone() }
+}
+
+fn labels(executor: &Executor) -> String {
+    let mut labels: Vec<_> = executor.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.sort();
+    labels.join(" ")
+}
+
+fn agents(executor: &Executor) -> String {
+    let name = |agent: &sculpt_proto::v1::ExecutorAgent| {
+        if agent.is_default { format!("{}*", agent.name) } else { agent.name.clone() }
+    };
+    executor.agents.iter().map(name).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,85 @@
+//! One file for each verb.
+
+mod attach;
+mod completion;
+mod diff;
+mod doctor;
+mod events;
+mod executor;
+mod fetch;
+mod git_credential;
+mod logs;
+mod ls;
+mod project;
+mod retry;
+mod run;
+mod show;
+mod stop;
+mod wait;
+
+use sculpt_proto::v1::{GetTaskRequest, Task};
+
+use crate::{
+    args::Verb,
+    client::Client,
+    exit::Exit,
+    failure::Failure,
+    output::{Format, note},
+    up,
+};
+
+/// Does what was asked.
+pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Up(args) => Box::pin(up::run(args)).await,
+        Verb::Run(args) => Box::pin(run::run(*args, format)).await,
+        Verb::Ls(args) => Box::pin(ls::run(args, format)).await,
+        Verb::Show(args) => show::run(&args.task, format).await,
+        Verb::Wait(args) => wait::run(args, format).await,
+        Verb::Logs(args) => Box::pin(logs::run(args, format)).await,
+        Verb::Attach(args) => Box::pin(attach::run(&args.task)).await,
+        Verb::Stop(args) => stop::run(&args.tasks, format).await,
+        Verb::Retry(args) => retry::run(&args.tasks, format).await,
+        Verb::Diff(args) => Box::pin(diff::run(args, format)).await,
+        Verb::Fetch(args) => Box::pin(fetch::run(args)).await,
+        Verb::Project(verb) => Box::pin(project::run(verb, format)).await,
+        Verb::Executor(verb) => executor::run(verb, format).await,
+        Verb::Events(args) => Box::pin(events::run(args, format)).await,
+        Verb::Doctor => Box::pin(doctor::run(format)).await,
+        Verb::Completion(args) => completion::run(&args.shell),
+        Verb::GitCredential(args) => git_credential::run(&args.operation),
+    }
+}
+
+/// The task of this name, or a failure that names it.
+async fn task_named(client: &Client, task: &str, attempted: &str) -> Result<Task, Failure> {
+    let request = GetTaskRequest { task: task.to_owned() };
+    let answer = client.read(attempted, client.tasks().get_task(request)).await;
+    let answer = answer.map_err(|failure| match failure.exit {
+        Exit::NotFound => failure.next("`sculpt ls` shows the tasks there are"),
+        _ => failure,
+    })?;
+    answer.task.ok_or_else(|| no_task(attempted))
+}
+
+/// An answer without the task that it is about.
+fn no_task(attempted: &str) -> Failure {
+    Failure::new(Exit::Failed, attempted, "the controller's answer holds no task")
+}
+
+/// Does the same to several tasks: all are tried, and the first failure decides the exit code.
+async fn each<F>(tasks: &[String], mut act: impl FnMut(String) -> F) -> Result<Exit, Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let mut first: Option<Failure> = None;
+    for task in tasks {
+        if let Err(failure) = act(task.clone()).await {
+            match &first {
+                None => first = Some(failure),
+                Some(_) => failure.lines().iter().for_each(note),
+            }
+        }
+    }
+    first.map_or(Ok(Exit::Done), Err)
+}

@@ -1,0 +1,88 @@
+//! `sculpt project`.
+
+use sculpt_proto::v1::{EnsureProjectRequest, RemoveProjectRequest};
+use uuid::Uuid;
+
+use crate::{
+    args::{ProjectAddArgs, ProjectVerb},
+    client::Client,
+    exit::Exit,
+    failure::Failure,
+    git::{project, repository::Repo},
+    output::{Format, executors::ProjectJson, json, line, note, table::Grid, time::age},
+};
+
+pub(super) async fn run(verb: ProjectVerb, format: Format) -> Result<Exit, Failure> {
+    match verb {
+        ProjectVerb::Ls => ls(format).await,
+        ProjectVerb::Add(args) => add(args, format).await,
+        ProjectVerb::Rm { project } => rm(&project, format).await,
+    }
+}
+
+async fn ls(format: Format) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let projects = project::list(&client).await?;
+    match format {
+        Format::Json => json(&projects.iter().map(ProjectJson::from).collect::<Vec<_>>())?,
+        Format::Text if projects.is_empty() => note("no projects; the first `sculpt run` in a repository registers it"),
+        Format::Text => {
+            let mut grid = Grid::new(&["NAME", "TASKS", "AGENT", "REMOTE*", "ROOT", "AGE"]);
+            for project in &projects {
+                let root = project.root_commit.get(..12).unwrap_or(&project.root_commit);
+                grid.row([
+                    project.name.clone(),
+                    project.task_count.to_string(),
+                    project.default_agent.clone(),
+                    project.remote.clone(),
+                    root.to_owned(),
+                    age(project.created_at.as_ref()),
+                ]);
+            }
+            line(grid.render())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn add(args: ProjectAddArgs, format: Format) -> Result<Exit, Failure> {
+    const ATTEMPTED: &str = "register the project";
+    let repo = match &args.path {
+        Some(path) => Repo::open(path),
+        None => Repo::here(),
+    };
+    let repo = repo.map_err(|error| error.failure(ATTEMPTED))?;
+    let identity = project::identify(&repo).await.map_err(|error| error.failure(ATTEMPTED))?;
+    let client = Client::connect().await?;
+    let request = EnsureProjectRequest {
+        request_id: Uuid::new_v4().to_string(),
+        exact_name: args.name.is_some(),
+        name: args.name.unwrap_or(identity.name),
+        root_commit: identity.root,
+        remote: identity.remote,
+        default_agent: args.default_agent,
+        commit_changes: args.commit_changes.map(|answer| answer == "yes"),
+    };
+    let answer = client.change(ATTEMPTED, async || client.projects().ensure_project(request.clone()).await).await?;
+    let project = answer
+        .project
+        .ok_or_else(|| Failure::new(Exit::Failed, ATTEMPTED, "the controller's answer holds no project"))?;
+    match format {
+        Format::Json => json(&ProjectJson::from(&project))?,
+        Format::Text if answer.created => line(format!("registered project {}", project.name))?,
+        Format::Text => line(format!("project {} is registered", project.name))?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn rm(project: &str, format: Format) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let attempted = format!("remove project {project}");
+    let request = RemoveProjectRequest { request_id: Uuid::new_v4().to_string(), project: project.to_owned() };
+    let answer = client.change(&attempted, async || client.projects().remove_project(request.clone()).await).await?;
+    match (format, &answer.project) {
+        (Format::Json, Some(removed)) => json(&ProjectJson::from(removed))?,
+        _ => line(format!("removed project {project}"))?,
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,97 @@
+//! `sculpt run`.
+
+mod place;
+mod work;
+
+use sculpt_proto::v1::{CommitPolicy, CreateTaskRequest, OnLost, Task, TaskSpec};
+use uuid::Uuid;
+
+use super::no_task;
+use crate::{
+    args::RunArgs,
+    client::Client,
+    exit::{Exit, state_name},
+    failure::Failure,
+    follow::{Quiet, Sink, attached, outcome},
+    output::{Format, json, json_line, line, note, tasks::TaskJson},
+};
+
+/// What all refusals of this verb say was attempted.
+const ATTEMPTED: &str = "start the task";
+
+pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> {
+    // Everything that can be wrong here is found before anything is sent.
+    let work = work::work(&args)?;
+    let wish = place::wish(&args)?;
+    let client = Client::connect().await?;
+    let place = Box::pin(wish.settle(&client, &args)).await?;
+    let task = create(&client, spec(&args, work, place)?).await?;
+    announce(&args, format, &task)?;
+    if args.detach {
+        return Ok(Exit::Done);
+    }
+    let quiet = if args.quiet { Quiet::Yes } else { Quiet::No };
+    let sink = match format {
+        Format::Text if quiet == Quiet::No => Sink::stdout(format, false),
+        Format::Text | Format::Json => Sink::Nothing,
+    };
+    let (exit, task) = Box::pin(attached(&client, task, sink, quiet)).await?;
+    if exit != Exit::Detached && quiet == Quiet::No {
+        match format {
+            Format::Json => json_line(&TaskJson::from(&task))?,
+            Format::Text => note(outcome(&task)),
+        }
+    }
+    Ok(exit)
+}
+
+fn spec(args: &RunArgs, work: work::Work, place: place::Place) -> Result<TaskSpec, Failure> {
+    let title = args.title.as_deref().unwrap_or_default().trim();
+    if title.chars().count() > 200 || title.chars().any(char::is_control) {
+        return Err(Failure::new(
+            Exit::BadInput,
+            ATTEMPTED,
+            "the title is longer than 200 characters or holds control characters",
+        ));
+    }
+    Ok(TaskSpec {
+        work: Some(work.into()),
+        agent: args.agent.clone().unwrap_or_default(),
+        project: place.project,
+        base: place.base,
+        subdirectory: place.subdirectory,
+        requester: Some(place.requester),
+        commit: if args.commit { CommitPolicy::Always } else { CommitPolicy::Unspecified }.into(),
+        tty: !args.no_tty,
+        env: args.env.iter().cloned().collect(),
+        timeout: args.timeout.map(sculpt_proto::to_duration),
+        requirements: args.requirements.iter().cloned().collect(),
+        pool: args.pool.clone().unwrap_or_default(),
+        priority: args.priority.unwrap_or_default(),
+        on_lost: OnLost::Unspecified.into(),
+        lost_after: None,
+        labels: args.labels.iter().cloned().collect(),
+        title: title.to_owned(),
+    })
+}
+
+async fn create(client: &Client, spec: TaskSpec) -> Result<Task, Failure> {
+    // One id for this one wish: a broken connection never makes two tasks of it.
+    let request = CreateTaskRequest { request_id: Uuid::new_v4().to_string(), spec: Some(spec) };
+    let answer = client.change(ATTEMPTED, async || client.tasks().create_task(request.clone()).await).await?;
+    answer.task.ok_or_else(|| no_task(ATTEMPTED))
+}
+
+fn announce(args: &RunArgs, format: Format, task: &Task) -> Result<(), Failure> {
+    let number = task.number;
+    let sentence = || format!("task {number} {}: {}", state_name(task.state()), crate::output::clean(&task.title));
+    match (args.quiet, args.detach, format) {
+        (true, _, _) => line(number.to_string()),
+        (false, true, Format::Json) => json(&TaskJson::from(task)),
+        (false, true, Format::Text) => line(sentence()),
+        (false, false, _) => {
+            note(sentence());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Contexts: which controller, and the token for it.
+
+use std::{
+    collections::BTreeMap,
+    env, fs, io,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// Name of the context that `sculpt up` writes.
+pub const LOCAL: &str = "local";
+
+/// Why there is no usable context.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Nothing says where the controller is.
+    #[error("no controller is known to {0}")]
+    NoContext(PathBuf),
+    /// `SCULPT_CONTEXT` or `current` names one that is not there.
+    #[error("there is no context {name:?} in {file}")]
+    UnknownContext {
+        /// The name.
+        name: String,
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// The configuration cannot be read.
+    #[error("{file} is not a configuration of sculpt: {source}")]
+    Syntax {
+        /// The configuration.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: Box<toml::de::Error>,
+    },
+    /// A file cannot be read or written.
+    #[error("{file}: {source}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The token could be read by others.
+    #[error("the token in {file} can be read by other users (mode {mode:o})")]
+    Exposed {
+        /// The token's file.
+        file: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// There is a URL and nothing to show to it.
+    #[error("there is no token for {0}")]
+    NoToken(String),
+    /// Not a URL of a controller.
+    #[error("{text:?} is not the URL of a controller: {problem}")]
+    Url {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A token that cannot stand in a header.
+    #[error("the token holds characters that a token cannot have")]
+    Token,
+    /// Neither HOME nor an account.
+    #[error("there is no home directory to keep the configuration in")]
+    NoHome,
+}
+
+/// The file `sculpt/config.toml`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The context that is used when nothing else is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// By name.
+    #[serde(default)]
+    pub contexts: BTreeMap<String, Entry>,
+}
+
+/// One controller as the file names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Like `http://127.0.0.1:7433`.
+    pub url: String,
+    /// File that holds the token.
+    pub token_file: PathBuf,
+}
+
+/// A controller to call, and with what credential.
+#[derive(Clone)]
+pub struct Context {
+    /// Name of the context; `environment` when only variables say it.
+    pub name: String,
+    /// Scheme, host and port.
+    pub url: Url,
+    /// The credential.
+    pub token: String,
+    /// Where the token came from, for people.
+    pub token_source: String,
+}
+
+/// The variables that replace parts of the context.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `SCULPT_URL`.
+    pub url: Option<String>,
+    /// `SCULPT_TOKEN`.
+    pub token: Option<String>,
+    /// `SCULPT_CONTEXT`.
+    pub context: Option<String>,
+}
+
+impl Overrides {
+    /// Those of this process; an empty variable counts as absent.
+    pub fn from_environment() -> Self {
+        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        Self { url: variable("SCULPT_URL"), token: variable("SCULPT_TOKEN"), context: variable("SCULPT_CONTEXT") }
+    }
+}
+
+impl Config {
+    /// `$XDG_CONFIG_HOME/sculpt/config.toml`.
+    pub fn path() -> Result<PathBuf, ConfigError> {
+        Ok(xdg("XDG_CONFIG_HOME", ".config")?.join("sculpt/config.toml"))
+    }
+
+    /// The configuration; an absent file is an empty one.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        match fs::read_to_string(file) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|source| ConfigError::Syntax { file: file.to_owned(), source: Box::new(source) }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::File { file: file.to_owned(), source }),
+        }
+    }
+
+    /// Writes the file in one step, readable by its owner only.
+    pub fn save(&self, file: &Path) -> Result<(), ConfigError> {
+        let broken = |source| ConfigError::File { file: file.to_owned(), source };
+        let folder = file.parent().ok_or(ConfigError::NoHome)?;
+        fs::create_dir_all(folder).map_err(broken)?;
+        let text = toml::to_string_pretty(self).map_err(|error| broken(io::Error::other(error)))?;
+        let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(broken)?;
+        temporary.write_all(text.as_bytes()).map_err(broken)?;
+        temporary.as_file().sync_all().map_err(broken)?;
+        temporary.persist(file).map_err(|error| broken(error.error))?;
+        Ok(())
+    }
+
+    /// The context to use: `SCULPT_CONTEXT`, else the current one, else the only one; URL and token each replaced by
+    /// their own variable.
+    pub fn resolve(&self, file: &Path, overrides: &Overrides) -> Result<Context, ConfigError> {
+        let only = || if self.contexts.len() == 1 { self.contexts.keys().next().cloned() } else { None };
+        let name = overrides.context.clone().or_else(|| self.current.clone()).or_else(only);
+        let entry = match &name {
+            Some(name) => match self.contexts.get(name) {
+                Some(entry) => Some(entry),
+                None if overrides.url.is_some() && overrides.token.is_some() => None,
+                None => return Err(ConfigError::UnknownContext { name: name.clone(), file: file.to_owned() }),
+            },
+            None => None,
+        };
+        let text = match (&overrides.url, entry) {
+            (Some(url), _) => url.clone(),
+            (None, Some(entry)) => entry.url.clone(),
+            (None, None) => return Err(ConfigError::NoContext(file.to_owned())),
+        };
+        let url = controller_url(&text)?;
+        let (token, token_source) = match (&overrides.token, entry) {
+            (Some(token), _) => (token.trim().to_owned(), "SCULPT_TOKEN".to_owned()),
+            (None, Some(entry)) => (read_token(&entry.token_file)?, entry.token_file.display().to_string()),
+            (None, None) => return Err(ConfigError::NoToken(text)),
+        };
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::Token);
+        }
+        let name = name.filter(|_| entry.is_some()).unwrap_or_else(|| "environment".to_owned());
+        Ok(Context { name, url, token, token_source })
+    }
+
+    /// The contexts whose controller stands at this scheme, host and port.
+    pub fn at(&self, url: &Url) -> impl Iterator<Item = &Entry> {
+        let origin = url.origin();
+        self.contexts.values().filter(move |entry| controller_url(&entry.url).is_ok_and(|url| url.origin() == origin))
+    }
+}
+
+impl Context {
+    /// The context of this process.
+    pub fn load() -> Result<Self, ConfigError> {
+        let file = Config::path()?;
+        Config::load(&file)?.resolve(&file, &Overrides::from_environment())
+    }
+
+    /// URL of a path on the controller, without a slash at the end.
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+    }
+}
+
+/// The token in a file that only its owner can read.
+pub fn read_token(file: &Path) -> Result<String, ConfigError> {
+    let broken = |source| ConfigError::File { file: file.to_owned(), source };
+    let mode = fs::metadata(file).map_err(broken)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::Exposed { file: file.to_owned(), mode });
+    }
+    Ok(fs::read_to_string(file).map_err(broken)?.trim().to_owned())
+}
+
+/// Scheme, host and port of a controller. Until controllers prove who they are, only this machine is dialled.
+fn controller_url(text: &str) -> Result<Url, ConfigError> {
+    let wrong = |problem: &str| ConfigError::Url { text: text.to_owned(), problem: problem.to_owned() };
+    let url = Url::parse(text).map_err(|error| wrong(&format!("{error}; it looks like http://127.0.0.1:7433")))?;
+    if url.scheme() != "http" {
+        return Err(wrong("it begins with http:// until controllers have certificates"));
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.path() != "/" {
+        return Err(wrong("it has a host and a port, and nothing else"));
+    }
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if !loopback {
+        return Err(wrong(
+            "only controllers on this machine (127.0.0.1, ::1, localhost) are dialled until they have certificates",
+        ));
+    }
+    Ok(url)
+}
+
+/// A base directory of the XDG specification: an absolute variable, else below the home directory.
+pub fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, ConfigError> {
+    if let Some(folder) = env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute()) {
+        return Ok(folder);
+    }
+    let home = etcetera::home_dir().map_err(|_| ConfigError::NoHome)?;
+    if home.as_os_str().is_empty() { Err(ConfigError::NoHome) } else { Ok(home.join(below_home)) }
+}

@@ -1,0 +1,83 @@
+//! What a command says when it cannot do what was asked: what was attempted, why it failed, what to do next.
+
+use std::io;
+
+use tonic::{Code, Status};
+
+use crate::exit::Exit;
+
+/// The end of a command that did not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    /// Empty: the command ends without a word.
+    text: String,
+    next: Vec<String>,
+}
+
+impl Failure {
+    /// `attempted` completes "cannot …"; `why` is a clause or a sentence.
+    pub(crate) fn new(exit: Exit, attempted: impl AsRef<str>, why: impl AsRef<str>) -> Self {
+        let why = why.as_ref().trim_end().trim_end_matches('.');
+        Self { exit, text: format!("cannot {}: {why}", attempted.as_ref()), next: Vec::new() }
+    }
+
+    /// Nothing more to say: standard output was closed, or everything was said.
+    pub(crate) fn quiet(exit: Exit) -> Self {
+        Self { exit, text: String::new(), next: Vec::new() }
+    }
+
+    /// One more line on what to do now.
+    pub(crate) fn next(mut self, advice: impl Into<String>) -> Self {
+        self.next.push(advice.into());
+        self
+    }
+
+    /// Output that cannot be written; a closed pipe is the reader's wish, not an error.
+    pub(crate) fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::quiet(Exit::Done),
+            _ => Self::new(Exit::Failed, "write to standard output", error.to_string()),
+        }
+    }
+
+    /// The controller's refusal.
+    pub(crate) fn status(attempted: impl AsRef<str>, status: &Status) -> Self {
+        let exit = if is_transient(status) { Exit::OutOfReach } else { Exit::of_status(status.code()) };
+        let why = match status.message() {
+            "" => status.code().description(),
+            message => message,
+        };
+        let failure = Self::new(exit, attempted, why);
+        match exit {
+            Exit::OutOfReach => failure.next("`sculpt doctor` says which part is away; the agents go on meanwhile"),
+            Exit::NotAllowed => {
+                failure.next("`sculpt doctor` says which token is used and whether it is the right one")
+            }
+            _ if status.code() == Code::Internal => failure.next("the controller's log has the details"),
+            _ => failure,
+        }
+    }
+
+    /// The lines for standard error.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        if self.text.is_empty() {
+            return Vec::new();
+        }
+        let mut lines = vec![format!("sculpt: {}", self.text)];
+        lines.extend(self.next.iter().map(|advice| format!("  {advice}")));
+        lines
+    }
+}
+
+/// Whether the same call may succeed when it is made again: the connection broke, or the controller is on its way
+/// down or up. Statuses that come from the transport carry a source; those of the controller never do, and it never
+/// answers UNKNOWN.
+pub(crate) fn is_transient(status: &Status) -> bool {
+    let from_transport = std::error::Error::source(status).is_some();
+    match status.code() {
+        Code::Unavailable | Code::Unknown => true,
+        Code::Internal | Code::Cancelled => from_transport,
+        _ => false,
+    }
+}

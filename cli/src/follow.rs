@@ -1,0 +1,11 @@
+//! Following a task over any outage: its state, and the bytes of its log.
+
+mod attached;
+mod log;
+mod sink;
+mod watch;
+
+pub(crate) use attached::{Quiet, attached, outcome};
+pub(crate) use log::LogReader;
+pub(crate) use sink::Sink;
+pub(crate) use watch::Watch;

@@ -1,0 +1,54 @@
+//! The user's repository: inspected with git2, packed and fetched with the `git` program.
+
+pub(crate) mod branches;
+pub(crate) mod pack;
+pub(crate) mod program;
+pub(crate) mod project;
+pub(crate) mod remote;
+pub(crate) mod repository;
+pub(crate) mod snapshot;
+
+use std::path::PathBuf;
+
+use crate::{exit::Exit, failure::Failure};
+
+/// What can be wrong with a repository, or with running git on it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GitError {
+    #[error("{0} is not in a git repository")]
+    NoRepository(PathBuf),
+    #[error("the repository {0} has no commit yet")]
+    Empty(PathBuf),
+    #[error("{0:?} names no commit of this repository")]
+    UnknownBase(String),
+    #[error("this clone is shallow: it lacks the history before commit {0}, so the commit cannot be sent")]
+    Shallow(String),
+    #[error("{0}")]
+    Library(#[from] git2::Error),
+    #[error("`git {doing}` {outcome}{detail}")]
+    Program { doing: String, outcome: String, detail: String },
+    #[error("`git` cannot be started: {0}")]
+    NoProgram(std::io::Error),
+    #[error("{doing}: {source}")]
+    File { doing: &'static str, source: std::io::Error },
+}
+
+impl GitError {
+    /// The failure of a command that wanted `attempted`, with what to do next.
+    pub(crate) fn failure(&self, attempted: &str) -> Failure {
+        let failure = |exit| Failure::new(exit, attempted, self.to_string());
+        match self {
+            Self::NoRepository(_) => failure(Exit::BadInput).next(
+                "go to a repository, name a known project with --project, or use --no-repo for an empty directory",
+            ),
+            Self::Empty(_) => {
+                failure(Exit::BadInput).next("commit something first, or use --no-repo for an empty scratch directory")
+            }
+            Self::UnknownBase(_) => failure(Exit::BadInput)
+                .next("`git branch -a` and `git log` show what there is; fetch it first if it is elsewhere"),
+            Self::Shallow(_) => failure(Exit::BadInput).next("git fetch --unshallow"),
+            Self::NoProgram(_) => failure(Exit::Failed).next("install git 2.30 or newer"),
+            Self::Library(_) | Self::Program { .. } | Self::File { .. } => failure(Exit::Failed),
+        }
+    }
+}

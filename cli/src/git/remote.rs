@@ -1,0 +1,98 @@
+//! The git remote `sculpt`: the controller's repository of this project, with a credential helper of our own.
+
+use std::{env, time::Duration};
+
+use uuid::Uuid;
+
+use super::{GitError, program, repository::Repo};
+use crate::{config::Context, output::shell_quoted};
+
+/// Name of the remote.
+pub(crate) const NAME: &str = "sculpt";
+
+/// What was done to have the remote.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It was there.
+    None,
+    /// It was added.
+    Added,
+    /// It pointed to where the controller was before.
+    Moved { from: String },
+    /// The name is used for something else, which is left alone.
+    Foreign { url: String },
+}
+
+/// The project's uuid as an existing remote says it, when that remote belongs to this controller.
+pub(crate) fn known_project(repo: &Repo, context: &Context) -> Option<String> {
+    let url = current(repo)?;
+    let uuid = our_project(&url)?;
+    (url == context.join(&path(&uuid))).then_some(uuid)
+}
+
+/// Makes sure of the remote and of its credential helper. Several commands may do so at once.
+pub(crate) async fn ensure(repo: &Repo, context: &Context, project: &str) -> Result<Change, GitError> {
+    let mut tries = 0;
+    loop {
+        match establish(repo, context, project).await {
+            // Another process held the lock of the configuration, or was quicker.
+            Err(GitError::Program { .. }) if tries < 20 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(25 * tries)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Change, GitError> {
+    let wanted = context.join(&path(project));
+    let directory = &repo.directory;
+    let change = match current(repo) {
+        None => {
+            program::run(directory, ["remote", "add", NAME, &wanted]).await?;
+            Change::Added
+        }
+        Some(url) if url == wanted => Change::None,
+        Some(url) if our_project(&url).is_some() => {
+            program::run(directory, ["remote", "set-url", NAME, &wanted]).await?;
+            Change::Moved { from: url }
+        }
+        Some(url) => return Ok(Change::Foreign { url }),
+    };
+    let key = format!("credential.{}.helper", context.join(""));
+    let helper = helper();
+    let present = program::text(directory, &["config", "--local", "--get-all", &key]).await.unwrap_or_default();
+    if present != format!("\n{helper}") {
+        // The empty value keeps the token out of the helpers that the user has for all hosts.
+        program::run(directory, ["config", "--local", "--replace-all", &key, ""]).await?;
+        program::run(directory, ["config", "--local", "--add", &key, &helper]).await?;
+        // A proxy of the environment cannot reach this machine's loopback.
+        program::run(directory, ["config", "--local", &format!("remote.{NAME}.proxy"), ""]).await?;
+    }
+    Ok(change)
+}
+
+/// Value of the helper's setting: this very program.
+fn helper() -> String {
+    let program =
+        env::current_exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_else(|_| "sculpt".to_owned());
+    let quoted = shell_quoted(&program);
+    let quoted = if quoted.starts_with('\'') { quoted } else { format!("'{quoted}'") };
+    format!("!{quoted} git-credential")
+}
+
+fn current(repo: &Repo) -> Option<String> {
+    let config = repo.inner().config().and_then(|mut config| config.snapshot()).ok()?;
+    config.get_string(&format!("remote.{NAME}.url")).ok()
+}
+
+fn path(project: &str) -> String {
+    format!("/git/{project}.git")
+}
+
+/// The uuid in a URL like `http://127.0.0.1:7433/git/<uuid>.git`.
+fn our_project(url: &str) -> Option<String> {
+    let uuid = url.rsplit_once("/git/")?.1.strip_suffix(".git")?;
+    Uuid::parse_str(uuid).ok().map(|_| uuid.to_owned())
+}

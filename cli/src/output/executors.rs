@@ -1,0 +1,88 @@
+//! Executors and projects for programs.
+
+use std::collections::BTreeMap;
+
+use sculpt_proto::v1::{Executor, Project};
+use serde::Serialize;
+
+use super::{tasks::filled, time::rfc3339};
+
+/// An executor as `-o json` shows it.
+#[derive(Debug, Serialize)]
+pub struct ExecutorJson {
+    name: String,
+    uuid: String,
+    pool: String,
+    labels: BTreeMap<String, String>,
+    slots: u32,
+    slots_used: u32,
+    liveness: String,
+    draining: bool,
+    agents: Vec<String>,
+    default_agent: Option<String>,
+    separates: bool,
+    hostname: Option<String>,
+    version: Option<String>,
+    connected_at: Option<String>,
+    last_seen: Option<String>,
+    epoch: u64,
+    tasks: Vec<u64>,
+    unknown_attempts: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl From<&Executor> for ExecutorJson {
+    fn from(executor: &Executor) -> Self {
+        Self {
+            name: executor.name.clone(),
+            uuid: executor.uuid.clone(),
+            pool: executor.pool.clone(),
+            labels: executor.labels.clone().into_iter().collect(),
+            slots: executor.slots,
+            slots_used: executor.slots_used,
+            liveness: executor.liveness.clone(),
+            draining: executor.draining,
+            agents: executor.agents.iter().map(|agent| agent.name.clone()).collect(),
+            default_agent: executor.agents.iter().find(|agent| agent.is_default).map(|agent| agent.name.clone()),
+            separates: executor.separates,
+            hostname: filled(&executor.hostname),
+            version: filled(&executor.version),
+            connected_at: rfc3339(executor.connected_at.as_ref()),
+            last_seen: rfc3339(executor.last_seen.as_ref()),
+            epoch: executor.epoch,
+            tasks: executor.tasks.clone(),
+            unknown_attempts: executor.unknown_attempts.clone(),
+            notes: executor.notes.clone(),
+        }
+    }
+}
+
+/// A project as `-o json` shows it.
+#[derive(Debug, Serialize)]
+pub struct ProjectJson {
+    name: String,
+    uuid: String,
+    root_commit: Option<String>,
+    remote: Option<String>,
+    default_agent: Option<String>,
+    commit_changes: bool,
+    git_path: Option<String>,
+    task_count: u64,
+    created_at: Option<String>,
+}
+
+impl From<&Project> for ProjectJson {
+    fn from(project: &Project) -> Self {
+        Self {
+            name: project.name.clone(),
+            uuid: project.uuid.clone(),
+            root_commit: filled(&project.root_commit),
+            remote: filled(&project.remote),
+            default_agent: filled(&project.default_agent),
+            commit_changes: project.commit_changes,
+            git_path: filled(&project.git_path),
+            task_count: project.task_count,
+            created_at: rfc3339(project.created_at.as_ref()),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What people and programs read.
+
+pub mod executors;
+pub(crate) mod progress;
+pub mod screen;
+pub(crate) mod table;
+pub mod tasks;
+pub(crate) mod time;
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// For whom the output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Tables and sentences for people.
+    Text,
+    /// Stable JSON for programs.
+    Json,
+}
+
+/// Writes one line to standard output.
+pub(crate) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n")).map_err(Failure::output)?;
+    out.flush().map_err(Failure::output)
+}
+
+/// Writes one value as indented JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    line(serde_json::to_string_pretty(value).map_err(|error| Failure::output(error.into()))?)
+}
+
+/// Writes one value as one line of JSON: an element of followed output.
+pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
+    line(serde_json::to_string(value).map_err(|error| Failure::output(error.into()))?)
+}
+
+/// Tells people something that is not the output.
+pub(crate) fn note(text: impl AsRef<str>) {
+    for line in text.as_ref().lines() {
+        // A closed standard error must not end the command.
+        let _ = writeln!(io::stderr(), "{}", clean(line));
+    }
+}
+
+/// Text from elsewhere without control characters, so that a title cannot steer the terminal.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+}
+
+/// Whether standard output shows colours: a terminal, and nobody asked for none.
+pub(crate) fn colours() -> bool {
+    io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Text between a colour's start and end, when colours are shown.
+pub(crate) fn paint(text: &str, sgr: &str) -> String {
+    if colours() && !sgr.is_empty() { format!("\x1b[{sgr}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// `1 task`, `2 tasks`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// `words` with `'` around them where a POSIX shell needs it.
+pub(crate) fn shell_quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,60 @@
+//! Tables that fit the terminal: one line a row, the widest texts cut.
+
+use std::io::{self, IsTerminal as _};
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
+
+use super::clean;
+
+/// Width below which a table is not squeezed any further.
+const NARROWEST: u16 = 40;
+
+/// A table under construction.
+pub(crate) struct Grid {
+    table: Table,
+    fixed: Vec<bool>,
+}
+
+impl Grid {
+    /// Columns whose name ends in `*` give way when the terminal is narrow.
+    pub(crate) fn new(columns: &[&str]) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| name.trim_end_matches('*')));
+        table.set_truncation_indicator("…");
+        let fixed = columns.iter().map(|name| !name.ends_with('*')).collect();
+        Self { table, fixed }
+    }
+
+    /// Adds a row; an empty cell shows as a dash.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells = cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { clean(&cell) });
+        let mut row = Row::from(cells);
+        row.max_height(1);
+        self.table.add_row(row);
+    }
+
+    /// The lines, each no wider than the terminal.
+    pub(crate) fn render(mut self) -> String {
+        if let Some(width) = width() {
+            self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.max(NARROWEST));
+            let constraints = self.fixed.iter().map(|fixed| match fixed {
+                true => ColumnConstraint::ContentWidth,
+                false => ColumnConstraint::LowerBoundary(comfy_table::Width::Fixed(4)),
+            });
+            self.table.set_constraints(constraints);
+        }
+        for column in self.table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        self.table.trim_fmt()
+    }
+}
+
+/// Columns of the terminal that standard output is.
+fn width() -> Option<u16> {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+}

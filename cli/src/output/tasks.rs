@@ -1,0 +1,226 @@
+//! Tasks for programs and for people.
+
+use std::collections::BTreeMap;
+
+use sculpt_proto::v1::{Attempt, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason};
+use serde::Serialize;
+
+use super::time::rfc3339;
+use crate::exit::state_name;
+
+/// A task as `-o json` shows it: every field is always there, null where it is absent.
+#[derive(Debug, Serialize)]
+pub struct TaskJson {
+    number: u64,
+    uuid: String,
+    title: String,
+    state: &'static str,
+    /// Number of the current attempt.
+    attempt: Option<u32>,
+    executor: Option<String>,
+    project: Option<String>,
+    base: Option<String>,
+    head: Option<String>,
+    branch: Option<String>,
+    cause: Option<String>,
+    message: Option<String>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    log_bytes: u64,
+    log_complete: bool,
+    created_at: Option<String>,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+    unreachable: bool,
+    live: bool,
+    waiting: Option<WaitingJson>,
+    agent: Option<String>,
+    prompt: Option<String>,
+    command: Option<Vec<String>>,
+    tty: bool,
+    pool: String,
+    priority: i32,
+    labels: BTreeMap<String, String>,
+    requirements: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+    timeout_seconds: Option<f64>,
+    subdirectory: Option<String>,
+    requester: Option<RequesterJson>,
+    notes: Vec<String>,
+    created_by: Option<String>,
+    intent: Option<String>,
+    project_uuid: Option<String>,
+    revision: u64,
+    attempts: Vec<AttemptJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct WaitingJson {
+    reason: &'static str,
+    text: String,
+    not_before: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct RequesterJson {
+    name: String,
+    email: String,
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptJson {
+    number: u32,
+    uuid: String,
+    state: String,
+    outcome: Option<String>,
+    executor: Option<String>,
+    executor_uuid: Option<String>,
+    head: Option<String>,
+    cause: Option<String>,
+    message: Option<String>,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    log_bytes: u64,
+    log_complete: bool,
+    created_at: Option<String>,
+    started_at: Option<String>,
+    ended_at: Option<String>,
+    pid: Option<u32>,
+    tmux_socket: Option<String>,
+    notes: Vec<String>,
+}
+
+impl From<&Task> for TaskJson {
+    fn from(task: &Task) -> Self {
+        let current = current(task);
+        let nothing = TaskSpec::default();
+        let spec = task.spec.as_ref().unwrap_or(&nothing);
+        let exit = current.and_then(|attempt| attempt.exit.as_ref());
+        let (prompt, command) = match &spec.work {
+            Some(Work::Prompt(prompt)) => (Some(prompt.clone()), None),
+            Some(Work::Command(command)) => (None, Some(command.argv.iter().map(|arg| lossy(arg)).collect())),
+            None => (None, None),
+        };
+        Self {
+            number: task.number,
+            uuid: task.uuid.clone(),
+            title: task.title.clone(),
+            state: state_name(task.state()),
+            attempt: current.map(|attempt| attempt.number),
+            executor: current.and_then(|attempt| filled(&attempt.executor)),
+            project: filled(&task.project),
+            base: filled(&spec.base),
+            head: filled(&task.head),
+            branch: filled(&task.branch),
+            cause: task.failure.as_ref().and_then(|failure| filled(&failure.cause)),
+            message: task.failure.as_ref().and_then(|failure| filled(&failure.message)),
+            exit_code: exit.and_then(|exit| exit.code),
+            signal: exit.and_then(|exit| exit.signal),
+            log_bytes: current.map_or(0, |attempt| attempt.log_bytes),
+            log_complete: current.is_some_and(|attempt| attempt.log_complete),
+            created_at: rfc3339(task.created_at.as_ref()),
+            started_at: current.and_then(|attempt| rfc3339(attempt.started_at.as_ref())),
+            ended_at: rfc3339(task.ended_at.as_ref()),
+            unreachable: task.unreachable,
+            live: task.live,
+            waiting: task.waiting.as_ref().map(|waiting| WaitingJson {
+                reason: reason_name(waiting.reason()),
+                text: waiting.text.clone(),
+                not_before: rfc3339(waiting.not_before.as_ref()),
+            }),
+            agent: filled(&spec.agent),
+            prompt,
+            command,
+            tty: spec.tty,
+            pool: filled(&spec.pool).unwrap_or_else(|| "default".to_owned()),
+            priority: spec.priority,
+            labels: sorted(&spec.labels),
+            requirements: sorted(&spec.requirements),
+            env: sorted(&spec.env),
+            timeout_seconds: spec.timeout.as_ref().map(|span| span.seconds as f64 + f64::from(span.nanos) / 1e9),
+            subdirectory: (!spec.subdirectory.is_empty()).then(|| lossy(&spec.subdirectory)),
+            requester: spec
+                .requester
+                .as_ref()
+                .map(|person| RequesterJson { name: person.name.clone(), email: person.email.clone() }),
+            notes: current.map(|attempt| attempt.notes.clone()).unwrap_or_default(),
+            created_by: filled(&task.created_by),
+            intent: filled(&task.intent),
+            project_uuid: filled(&task.project_id),
+            revision: task.revision,
+            attempts: task.attempts.iter().map(AttemptJson::from).collect(),
+        }
+    }
+}
+
+impl From<&Attempt> for AttemptJson {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            uuid: attempt.uuid.clone(),
+            state: attempt.state.clone(),
+            outcome: filled(&attempt.outcome),
+            executor: filled(&attempt.executor),
+            executor_uuid: filled(&attempt.executor_id),
+            head: filled(&attempt.head),
+            cause: attempt.failure.as_ref().and_then(|failure| filled(&failure.cause)),
+            message: attempt.failure.as_ref().and_then(|failure| filled(&failure.message)),
+            exit_code: attempt.exit.as_ref().and_then(|exit| exit.code),
+            signal: attempt.exit.as_ref().and_then(|exit| exit.signal),
+            log_bytes: attempt.log_bytes,
+            log_complete: attempt.log_complete,
+            created_at: rfc3339(attempt.created_at.as_ref()),
+            started_at: rfc3339(attempt.started_at.as_ref()),
+            ended_at: rfc3339(attempt.ended_at.as_ref()),
+            pid: (attempt.pid != 0).then_some(attempt.pid),
+            tmux_socket: filled(&attempt.tmux_socket),
+            notes: attempt.notes.clone(),
+        }
+    }
+}
+
+/// The attempt that counts: the newest.
+pub(crate) fn current(task: &Task) -> Option<&Attempt> {
+    task.attempts.iter().max_by_key(|attempt| attempt.number)
+}
+
+/// SGR parameters of a state's colour.
+pub(crate) const fn colour(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Unspecified | TaskState::Queued | TaskState::Paused => "",
+        TaskState::Starting | TaskState::Running => "36",
+        TaskState::Waiting | TaskState::Limited => "33",
+        TaskState::NeedsReview => "35",
+        TaskState::Idle | TaskState::Accepted | TaskState::Merged | TaskState::Completed => "32",
+        TaskState::Failed | TaskState::Lost | TaskState::Rejected => "31",
+        TaskState::Cancelled => "90",
+    }
+}
+
+/// Text unless it is empty, which on the wire means absent.
+pub(crate) fn filled(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn sorted(map: &std::collections::HashMap<String, String>) -> BTreeMap<String, String> {
+    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+const fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Unspecified => "unknown",
+        Reason::NoExecutor => "no_executor",
+        Reason::NoExecutorInPool => "no_executor_in_pool",
+        Reason::NoMatchingLabels => "no_matching_labels",
+        Reason::NoSuchAgent => "no_such_agent",
+        Reason::NoFreeSlot => "no_free_slot",
+        Reason::Draining => "draining",
+        Reason::Unreachable => "unreachable",
+        Reason::NotBefore => "not_before",
+        Reason::Paused => "paused",
+    }
+}

@@ -1,0 +1,110 @@
+//! Bad input is found before anything is sent: no controller is there, and the answer is 64 all the same.
+
+use std::{fs, os::unix::ffi::OsStrExt as _, path::Path};
+
+use crate::sandbox::{Sandbox, fed, ran};
+
+/// A context whose controller does not exist.
+fn nobody_there() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.context("http://127.0.0.1:1", "token");
+    sandbox
+}
+
+#[test]
+fn prompts() {
+    let sandbox = nobody_there();
+    let repo = sandbox.repository("repo", 1);
+    let run = |args: &[&str]| ran(sandbox.sculpt(&repo, &[&["run"], args].concat()));
+    run(&[""]).refuses(64, &["the prompt is empty"]);
+    run(&[" \n\t"]).refuses(64, &["the prompt is empty"]);
+    run(&[]).refuses(64, &["neither a prompt nor a command"]);
+    run(&["do it", "--", "true"]).refuses(64, &["both a prompt and a command"]);
+    run(&["--agent", "robot", "--", "true"]).refuses(64, &["--agent is for prompts"]);
+    let stdin = |bytes: &[u8]| fed(sandbox.sculpt(&repo, &["run"]), bytes);
+    stdin(b"a\0b").refuses(64, &["NUL"]);
+    stdin(b"\xff\xfe").refuses(64, &["UTF-8"]);
+    stdin(&vec![b'x'; (1 << 20) + 1]).refuses(64, &["1 MiB"]);
+    // One byte less is taken, and only then the controller is missed.
+    stdin(&vec![b'x'; 1 << 20]).refuses(69, &["sculpt up"]);
+}
+
+#[test]
+fn places() {
+    let sandbox = nobody_there();
+    let outside = sandbox.path("home");
+    ran(sandbox.sculpt(&outside, &["run", "x"])).refuses(64, &["not in a git repository", "--no-repo"]);
+    let empty = sandbox.repository("empty", 0);
+    ran(sandbox.sculpt(&empty, &["run", "x"])).refuses(64, &["has no commit yet"]);
+    ran(sandbox.sculpt(&empty, &["run", "--base", "main", "x"])).refuses(64, &["has no commit yet"]);
+    let repo = sandbox.repository("repo", 2);
+    ran(sandbox.sculpt(&repo, &["run", "--base", "no-such", "x"])).refuses(64, &["no-such"]);
+    ran(sandbox.sculpt(&repo, &["run", "--base", "HEAD~7", "x"])).refuses(64, &["HEAD~7"]);
+    ran(sandbox.sculpt(&repo, &["run", "--title", &"x".repeat(201), "x"])).refuses(69, &[]);
+    sandbox.git(&repo, &["checkout", "-q", "--detach"]);
+    ran(sandbox.sculpt(&repo, &["run", "x"])).refuses(69, &["reach the controller"]);
+}
+
+#[test]
+fn command_lines() {
+    let sandbox = nobody_there();
+    let home = sandbox.path("home");
+    for args in [
+        &["frobnicate"][..],
+        &["run", "--no-such-flag"],
+        &["run", "--no-repo", "--base", "x", "--", "true"],
+        &["run", "--include-changes", "--base", "x", "--", "true"],
+        &["run", "--timeout", "soon", "--", "true"],
+        &["run", "--label", "novalue", "--", "true"],
+        &["ls", "--state", "sleeping"],
+        &["wait"],
+    ] {
+        assert_eq!(ran(sandbox.sculpt(&home, args)).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn without_a_controller() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.path("home");
+    ran(sandbox.sculpt(&home, &["ls"])).refuses(69, &["no controller is known", "sculpt up"]);
+    let token = sandbox.context("http://127.0.0.1:1", "token");
+    ran(sandbox.sculpt(&home, &["ls"])).refuses(69, &["http://127.0.0.1:1", "sculpt up"]);
+    let mut far = sandbox.sculpt(&home, &["ls"]);
+    far.env("SCULPT_URL", "http://192.0.2.1:7433");
+    ran(far).refuses(64, &["only controllers on this machine"]);
+    fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    ran(sandbox.sculpt(&home, &["ls"])).refuses(77, &["can be read by other users", "chmod 600"]);
+}
+
+#[test]
+fn up_listens_on_loopback_only() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.path("home");
+    let data = sandbox.path("data").to_string_lossy().into_owned();
+    ran(sandbox.sculpt(&home, &["up", "--data-dir", &data, "--listen", "0.0.0.0:0"])).refuses(64, &["loopback"]);
+    assert!(!Path::new(&data).exists());
+}
+
+#[test]
+fn names_need_not_be_text() {
+    let sandbox = nobody_there();
+    let repo = sandbox.repository("repo", 1);
+    let odd = repo.join(std::ffi::OsStr::from_bytes(b"a \n\xff"));
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join("x"), "x").unwrap();
+    ran(sandbox.sculpt(&odd, &["run", "--include-changes", "x"])).refuses(69, &[]);
+}
+
+#[test]
+fn help_and_completion() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.path("home");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = ran(sandbox.sculpt(&home, &["completion", shell]));
+        assert_eq!(script.code, 0);
+        assert!(script.stdout.contains("sculpt"), "{shell}");
+    }
+    assert!(ran(sandbox.sculpt(&home, &["--version"])).stdout.starts_with("sculpt "));
+    assert!(!ran(sandbox.sculpt(&home, &["--help"])).stdout.contains("git-credential"));
+}
