@@ -1,0 +1,196 @@
+//! Placement: who takes what, in which order, and why something waits.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::{collection::vec, prelude::*};
+use sculpt_core::{
+    liveness::Liveness,
+    placement::{AgentNeed, Candidate, Class, Misfit, Queued, choose, place, why},
+};
+use uuid::Uuid;
+
+use crate::states::start;
+
+fn labels(text: &str) -> BTreeMap<String, String> {
+    text.split_whitespace().filter_map(|label| label.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+fn class(requirements: &str) -> Class {
+    Class { pool: "default".into(), requirements: labels(requirements), agent: AgentNeed::None }
+}
+
+fn executor(name: &str, slots: u32, used: u32) -> Candidate {
+    Candidate {
+        id: Uuid::from_u128(name.bytes().fold(0, |id, byte| id << 8 | u128::from(byte))),
+        name: name.into(),
+        pool: "default".into(),
+        labels: labels("arch=amd64 os=linux"),
+        agents: vec!["robot".into()],
+        default_agent: None,
+        slots,
+        used,
+        closed: None,
+        liveness: Liveness::Connected,
+    }
+}
+
+fn queue(classes: &[Class]) -> Vec<Queued> {
+    let queued = |(task, class): (usize, &Class)| Queued { task: Uuid::from_u128(task as u128), class: class.clone() };
+    classes.iter().enumerate().map(queued).collect()
+}
+
+fn label(key: &str, value: &str) -> Misfit {
+    Misfit::Label { key: key.into(), value: value.into() }
+}
+
+#[test]
+fn one_executor_and_its_answer() {
+    let silent = Liveness::Unreachable { since: start() };
+    let lost = Liveness::Lost { since: start() };
+    let named = |name: &str| Class { agent: AgentNeed::Named(name.into()), ..class("") };
+    let default = Class { agent: AgentNeed::Default, ..class("") };
+    let gpu = Class { pool: "gpu".into(), ..class("") };
+    let free = || executor("a", 4, 0);
+    let unreachable = Misfit::Unreachable { executor: "a".into() };
+    let closed = |reason: &str| Misfit::Closed { executor: "a".into(), reason: reason.into() };
+    let rows = [
+        ("free", free(), class(""), Ok(())),
+        ("the last slot", executor("a", 4, 3), class(""), Ok(())),
+        ("full", executor("a", 4, 4), class(""), Err(Misfit::NoFreeSlot { slots: 4 })),
+        ("over-full, by sessions that woke up", executor("a", 4, 9), class(""), Err(Misfit::NoFreeSlot { slots: 4 })),
+        ("no slots at all", executor("a", 0, 0), class(""), Err(Misfit::NoFreeSlot { slots: 0 })),
+        ("another pool", free(), gpu, Err(Misfit::Pool)),
+        ("a label it has", free(), class("arch=amd64"), Ok(())),
+        ("another value", free(), class("arch=arm64"), Err(label("arch", "arm64"))),
+        ("a label it lacks", free(), class("arch=amd64 zone=b"), Err(label("zone", "b"))),
+        ("its agent", free(), named("robot"), Ok(())),
+        ("another agent", free(), named("other"), Err(Misfit::Agent)),
+        ("no default agent", free(), default.clone(), Err(Misfit::Agent)),
+        ("a default agent", Candidate { default_agent: Some("robot".into()), ..free() }, default, Ok(())),
+        ("silent", Candidate { liveness: silent, ..free() }, class(""), Err(unreachable.clone())),
+        ("lost", Candidate { liveness: lost, ..free() }, class(""), Err(unreachable)),
+        ("closed", Candidate { closed: Some("draining".into()), ..free() }, class(""), Err(closed("draining"))),
+    ];
+    for (what, candidate, class, expected) in rows {
+        assert_eq!(candidate.takes(&class), expected, "{what}");
+        assert_eq!(choose(&class, std::slice::from_ref(&candidate)).is_some(), expected.is_ok(), "{what}");
+        assert_eq!(why(&class, &[candidate]), expected.err(), "{what}");
+    }
+}
+
+/// From far to near; of two executors the nearer one says why.
+#[test]
+fn the_nearest_miss_counts() {
+    let wanted = Class { agent: AgentNeed::Named("robot".into()), ..class("arch=amd64 os=linux") };
+    let base = || executor("a", 1, 1);
+    let ladder: Vec<(Candidate, Misfit)> = vec![
+        (Candidate { pool: "gpu".into(), ..base() }, Misfit::Pool),
+        (Candidate { labels: labels(""), ..base() }, label("arch", "amd64")),
+        (Candidate { labels: labels("arch=amd64"), ..base() }, label("os", "linux")),
+        (Candidate { agents: vec![], ..base() }, Misfit::Agent),
+        (
+            Candidate { liveness: Liveness::Lost { since: start() }, ..base() },
+            Misfit::Unreachable { executor: "a".into() },
+        ),
+        (
+            Candidate { closed: Some("disk".into()), ..base() },
+            Misfit::Closed { executor: "a".into(), reason: "disk".into() },
+        ),
+        (base(), Misfit::NoFreeSlot { slots: 1 }),
+    ];
+    assert_eq!(why(&wanted, &[]), Some(Misfit::NoExecutor));
+    for (i, (near, expected)) in ladder.iter().enumerate() {
+        for (far, _) in &ladder[..i] {
+            for both in [[far.clone(), near.clone()], [near.clone(), far.clone()]] {
+                assert_eq!(why(&wanted, &both).as_ref(), Some(expected));
+            }
+        }
+    }
+    assert_eq!(why(&wanted, &[base(), executor("b", 2, 1)]), None);
+}
+
+#[test]
+fn full_executors_add_up_their_slots() {
+    let full = [executor("a", 2, 2), Candidate { pool: "gpu".into(), ..executor("g", 8, 0) }, executor("b", 3, 3)];
+    assert_eq!(why(&class(""), &full), Some(Misfit::NoFreeSlot { slots: 5 }));
+    let endless = [executor("a", u32::MAX, u32::MAX), executor("b", u32::MAX, u32::MAX)];
+    assert_eq!(why(&class(""), &endless), Some(Misfit::NoFreeSlot { slots: u32::MAX }));
+}
+
+#[test]
+fn the_emptiest_takes_it_and_names_decide_among_equals() {
+    let chosen = |candidates: &[Candidate]| choose(&class(""), candidates).map(|candidate| candidate.name.clone());
+    assert_eq!(chosen(&[executor("a", 4, 3), executor("b", 4, 1)]), Some("b".into()));
+    assert_eq!(chosen(&[executor("b", 2, 0), executor("a", 4, 2)]), Some("a".into()));
+    assert_eq!(chosen(&[executor("a", 1, 1)]), None);
+}
+
+#[test]
+fn work_is_spread_and_slots_are_used_up() {
+    let mut candidates = [executor("a", 2, 0), executor("b", 2, 0)];
+    let placed = place(&queue(&vec![class(""); 6]), &mut candidates);
+    let names: Vec<&str> = placed
+        .iter()
+        .map(|(_, id)| candidates.iter().find(|candidate| candidate.id == *id).unwrap().name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", "a", "b"]);
+    assert_eq!(candidates.map(|candidate| candidate.free()), [0, 0]);
+}
+
+#[test]
+fn what_cannot_be_placed_blocks_nobody() {
+    let mut candidates = [executor("a", 1, 0)];
+    let placed = place(&queue(&[class("gpu=yes"), class("zone=x"), class("arch=amd64")]), &mut candidates);
+    assert_eq!(placed, [(Uuid::from_u128(2), candidates[0].id)]);
+}
+
+fn any_class() -> impl Strategy<Value = Class> {
+    prop_oneof![Just(""), Just("arch=amd64"), Just("zone=b"), Just("gpu=yes")].prop_map(class)
+}
+
+fn any_candidate() -> impl Strategy<Value = (u32, u32, bool, bool)> {
+    (0..5_u32, 0..5_u32, any::<bool>(), any::<bool>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_slot_is_given_twice_and_none_is_kept_back(
+        classes in vec(any_class(), 0..30),
+        fleet in vec(any_candidate(), 0..6),
+    ) {
+        let mut candidates: Vec<Candidate> = fleet.iter().enumerate().map(|(i, (slots, used, zone, closed))| Candidate {
+            labels: labels(if *zone { "arch=amd64 zone=b" } else { "arch=amd64" }),
+            closed: closed.then(|| "draining".into()),
+            ..executor(&format!("e{i}"), *slots, *used)
+        }).collect();
+        let before = candidates.clone();
+        let queue = queue(&classes);
+        let placed = place(&queue, &mut candidates);
+        let mut given: HashMap<Uuid, u32> = HashMap::new();
+        for (task, executor) in &placed {
+            *given.entry(*executor).or_default() += 1;
+            let queued = queue.iter().find(|queued| queued.task == *task).unwrap();
+            let candidate = before.iter().find(|candidate| candidate.id == *executor).unwrap();
+            prop_assert_eq!(candidate.takes(&queued.class), Ok(()));
+        }
+        for (old, new) in before.iter().zip(&candidates) {
+            let given = given.get(&old.id).copied().unwrap_or_default();
+            prop_assert!(given <= old.free());
+            prop_assert_eq!(new.used, old.used + given);
+        }
+        // Whoever was passed over fits nowhere, also at the end; and the queue's order is kept.
+        let order: Vec<Uuid> = placed.iter().map(|(task, _)| *task).collect();
+        prop_assert!(order.is_sorted());
+        for queued in queue.iter().filter(|queued| !order.contains(&queued.task)) {
+            prop_assert!(why(&queued.class, &candidates).is_some());
+        }
+        // Equal needs are served by age.
+        for (i, queued) in queue.iter().enumerate() {
+            let later = queue[i..].iter().filter(|other| other.class == queued.class);
+            let served = order.contains(&queued.task);
+            prop_assert!(served || later.into_iter().all(|other| !order.contains(&other.task)));
+        }
+    }
+}

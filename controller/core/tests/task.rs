@@ -1,0 +1,169 @@
+//! Task: every kind of state × every kind of event.
+
+use sculpt_core::{
+    review::NotReviewable,
+    task::{Effect, Event, IllegalTransition, OnLost, Run, Task},
+};
+
+use crate::{
+    notation::{check, columns, rows},
+    states::{EXECUTOR, State, What, build, describe, fence, late, policy},
+};
+
+const INTENT: &str = include_str!("tables/task_intent.txt");
+const REVIEW: &str = include_str!("tables/task_review.txt");
+const PLACEMENT: &str = include_str!("tables/task_placement.txt");
+const STEPS: &str = include_str!("tables/task_steps.txt");
+const TURNS: &str = include_str!("tables/task_turns.txt");
+const EXPIRY: &str = include_str!("tables/task_expiry.txt");
+
+/// The names of all rows of all tables of the task.
+pub(crate) fn all_rows() -> Vec<&'static str> {
+    [INTENT, REVIEW, PLACEMENT, STEPS, TURNS, EXPIRY].into_iter().flat_map(rows).collect()
+}
+
+#[test]
+fn intent_and_retry() {
+    use What::{Hold, Resume, Retry, Stop};
+    table(INTENT, &[Stop, Hold, Resume, Retry]);
+}
+
+#[test]
+fn verdicts() {
+    use What::{Accept, Merge, Reject};
+    table(REVIEW, &[Accept, Reject, Merge]);
+}
+
+#[test]
+fn placement_and_liveness() {
+    use What::{Claim, Connected, Lost, SpecRead, Unreachable, Withdraw};
+    table(PLACEMENT, &[Claim, SpecRead, Withdraw, Connected, Unreachable, Lost]);
+}
+
+#[test]
+fn steps() {
+    use What::{EndCancelled, EndCompleted, EndFailed, EndFenced};
+    use What::{StepAccepted, StepFinalizing, StepPreparing, StepRunning};
+    let steps = [StepAccepted, StepPreparing, StepRunning, StepFinalizing];
+    table(STEPS, &[&steps[..], &[EndCompleted, EndFailed, EndCancelled, EndFenced]].concat());
+}
+
+#[test]
+fn turns_and_publication() {
+    use What::{AskedPermission, AskedQuestion, Began, Limited, Over, Parked, PublishH1, PublishH2};
+    table(TURNS, &[Began, Over, AskedQuestion, AskedPermission, Limited, Parked, PublishH1, PublishH2]);
+}
+
+#[test]
+fn expiry() {
+    let policies = [OnLost::Wait, OnLost::Retry, OnLost::Fail];
+    check(EXPIRY, &State::texts(), &policies.map(OnLost::as_str), |row, column| {
+        let on_lost = *policies.iter().find(|on_lost| on_lost.as_str() == column).unwrap();
+        let task = Task { policy: policy(on_lost), ..build(row) };
+        outcome(&task, &What::Expire.event(own_fence(&task)))
+    });
+}
+
+#[test]
+fn the_tables_have_a_column_for_every_event() {
+    let heads: Vec<&str> = [INTENT, REVIEW, PLACEMENT, STEPS, TURNS].into_iter().flat_map(columns).collect();
+    // Expiry has a table of its own.
+    for name in What::texts().into_iter().filter(|name| *name != What::Expire.text()) {
+        assert!(heads.contains(&name), "no table has the column {name}");
+    }
+}
+
+fn table(table: &str, events: &[What]) {
+    let names: Vec<&str> = events.iter().map(|what| what.text()).collect();
+    check(table, &State::texts(), &names, |row, column| {
+        let task = build(row);
+        let what = events[names.iter().position(|name| *name == column).unwrap()];
+        outcome(&task, &what.event(own_fence(&task)))
+    });
+}
+
+fn own_fence(task: &Task) -> sculpt_core::attempt::Fence {
+    match &task.run {
+        Run::Queued { next } => fence(*next),
+        Run::Attempt(attempt) => attempt.fence,
+    }
+}
+
+/// What becomes of `task`: its new name (`=` for the old one) with the effects (`P`lace, `T`ell), or why nothing does.
+fn outcome(task: &Task, event: &Event) -> String {
+    let mut after = task.clone();
+    match after.apply(event, late()) {
+        Ok(effects) => {
+            let name = if describe(&after) == describe(task) { "=".to_owned() } else { describe(&after) };
+            let mark = |effect: &Effect| match effect {
+                Effect::Place => 'P',
+                Effect::Tell(EXECUTOR) => 'T',
+                Effect::Tell(other) => panic!("{other} has nothing to do with it"),
+            };
+            let mut marks: Vec<char> = effects.iter().map(mark).collect();
+            marks.sort_unstable();
+            let plus = if marks.is_empty() { "" } else { "+" };
+            name + plus + &String::from_iter(marks)
+        }
+        Err(error) => {
+            assert_eq!(after, *task, "an error changed {}", describe(task));
+            match error {
+                IllegalTransition::Fenced { .. } => "fenced",
+                IllegalTransition::Unfit { .. } => "-",
+                IllegalTransition::TooEarly { .. } => "early",
+                IllegalTransition::Review(NotReviewable::Nothing) => "nothing",
+                IllegalTransition::Review(NotReviewable::Moved { .. }) => "moved",
+                IllegalTransition::Review(NotReviewable::AlreadyMerged { .. }) => "was-merged",
+            }
+            .to_owned()
+        }
+    }
+}
+
+#[test]
+fn a_claim_needs_the_number_that_is_next() {
+    for number in [0, 2, 3, u32::MAX] {
+        let mut task = build("queued");
+        let claim = What::Claim.event(fence(number));
+        assert!(matches!(task.apply(&claim, late()), Err(IllegalTransition::Unfit { .. })), "{number}");
+        assert_eq!(task, build("queued"));
+    }
+}
+
+#[test]
+fn an_attempt_of_the_same_number_and_another_id_is_fenced() {
+    for state in State::ALL.iter().filter(|state| **state != State::Queued) {
+        let mut task = build(state.text());
+        let mut other = fence(1);
+        other.id = uuid::Uuid::from_u128(0xbad);
+        let error = task.apply(&What::EndCompleted.event(other), late());
+        assert_eq!(error, Err(IllegalTransition::Fenced { fence: other }), "{}", state.text());
+        assert_eq!(task, build(state.text()));
+    }
+}
+
+#[test]
+fn a_retry_too_early_says_when() {
+    let mut task = build("working.lost");
+    let early = late() - chrono::TimeDelta::nanoseconds(1);
+    assert_eq!(task.apply(&Event::Retry, early), Err(IllegalTransition::TooEarly { until: late() }));
+    assert_eq!(task.apply(&Event::Retry, late()), Ok(vec![Effect::Tell(EXECUTOR), Effect::Place]));
+}
+
+#[test]
+fn an_endless_wait_never_lets_another_attempt_start() {
+    let mut task = build("working.lost");
+    task.policy.lost_after = chrono::TimeDelta::MAX;
+    let never = chrono::DateTime::<chrono::Utc>::MAX_UTC;
+    assert_eq!(task.apply(&Event::Retry, late()), Err(IllegalTransition::TooEarly { until: never }));
+}
+
+#[test]
+fn a_message_says_what_did_not_fit() {
+    let said = |name: &str, what: What| build(name).apply(&what.event(fence(1)), late()).unwrap_err().to_string();
+    assert_eq!(said("completed", What::Stop), "task.stop does not fit a task that is completed");
+    assert_eq!(said("queued", What::EndCompleted), "attempt 1 is fenced: the task has gone on without it");
+    assert_eq!(said("idle.h2.needed", What::Accept), "its head has moved to h2");
+    assert_eq!(said("idle", What::Accept), "it has published no commits");
+    assert_eq!(said("idle.h1.merged", What::Reject), "it was merged as m1");
+}
