@@ -23,6 +23,7 @@ mod repo;
 mod service;
 mod shell;
 mod stack;
+mod terminal;
 
 use std::{future::Future, time::Duration};
 
@@ -37,6 +38,7 @@ pub use proxy::{Fault, Proxy};
 pub use repo::Repo;
 pub use service::Service;
 pub use stack::Stack;
+pub use terminal::Terminal;
 
 /// How long a condition may take before the test fails: far above what a loaded machine of two cores needs.
 pub const DEADLINE: Duration = Duration::from_secs(90);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -79,6 +79,7 @@ impl Options {
     /// Starts it as `sculpt up`.
     pub async fn up(self) -> Result<Stack> {
         let mut stack = self.empty().await?;
+        stack.ground.has_programs()?;
         stack.start_up().await?;
         Ok(stack)
     }
@@ -86,6 +87,7 @@ impl Options {
     /// Starts controller and executor apart.
     pub async fn parts(self) -> Result<Stack> {
         let mut stack = self.empty().await?;
+        stack.ground.has_programs()?;
         stack.start_controller().await?;
         stack.start_executor().await?;
         Ok(stack)
@@ -130,6 +132,14 @@ pub(super) struct Ground {
     _permit: SemaphorePermit<'static>,
 }
 
+impl Ground {
+    /// Fails when the programs were not built.
+    fn has_programs(&self) -> Result<()> {
+        let missing = PROGRAMS.into_iter().find(|name| !self.bin.join(name).exists());
+        missing.map_or(Ok(()), |name| bail!("{name} is not in {}: run `make build`", self.bin.display()))
+    }
+}
+
 /// Account that owns nothing, on every Linux.
 const NOBODY: u32 = 65534;
 
@@ -156,8 +166,5 @@ fn programs_for(account: u32, bin: &Path, root: &Path) -> Result<PathBuf> {
 fn programs() -> Result<PathBuf> {
     let own = std::env::current_exe().context("find the test binary")?;
     let bin = own.ancestors().nth(2).context("the test binary is in target/PROFILE/deps")?.to_owned();
-    for name in PROGRAMS {
-        ensure!(bin.join(name).exists(), "{name} is not in {}: run `cargo build --workspace --bins`", bin.display());
-    }
     Ok(bin)
 }

@@ -15,22 +15,12 @@ use super::{Cli, Counter, Repo, Stack};
 impl Stack {
     /// `sculpt ARGUMENTS`, as in the person's shell.
     pub fn sculpt<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Cli {
-        let mut command = self.command("sculpt");
-        // Apart from `sculpt up` nobody writes the CLI's context.
-        if let Some(address) = self.address() {
-            command.env("SCULPT_URL", format!("http://{address}"));
-            if let Ok(token) = self.token("user") {
-                command.env("SCULPT_TOKEN", token);
-            }
-        }
-        Cli::new(command, arguments)
+        Cli::new(self.command("sculpt"), arguments)
     }
 
-    /// Any other program, as in the person's shell.
+    /// Any program, as in the person's shell.
     pub fn shell<A: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = A>) -> Cli {
-        let mut command = Command::new(program);
-        self.isolate(&mut command);
-        Cli::new(command, arguments)
+        Cli::new(self.command(program), arguments)
     }
 
     /// A new repository with one commit, in a folder of its own.
@@ -86,10 +76,18 @@ impl Stack {
         self.show(task).await
     }
 
-    /// One of our programs, in the person's environment.
+    /// One of our programs, or another one, in the person's environment.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.ground.bin.join(program));
+        let own = self.ground.bin.join(program);
+        let mut command = Command::new(if own.exists() { own.as_path() } else { Path::new(program) });
         self.isolate(&mut command);
+        // Apart from `sculpt up` nobody writes the CLI's context.
+        if let (Some(address), "sculpt") = (self.address(), program) {
+            command.env("SCULPT_URL", format!("http://{address}"));
+            if let Ok(token) = self.token("user") {
+                command.env("SCULPT_TOKEN", token);
+            }
+        }
         command
     }
 

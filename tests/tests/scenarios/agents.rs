@@ -1,8 +1,8 @@
 //! Agents of every kind, in a real terminal or on pipes.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use sculpt_proto::v1::TaskState;
-use sculpt_tests::harness::{Stack, eventually};
+use sculpt_tests::harness::Stack;
 
 const SETTINGS: &str = r#"
 default_agent = "words"
@@ -21,11 +21,6 @@ env = { ROBOT_COLOR = "1" }
 async fn a_prompt_reaches_the_agent_whole() -> Result<()> {
     let stack = Stack::options().settings(SETTINGS).up().await?;
     let odd = "--it's \"$(touch /tmp/x)\" `x`; {prompt} \u{1F600}\n#(touch x)";
-    let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", odd]).await;
-    // After `--` stands a command; a prompt that begins with dashes comes on stdin.
-    if let Ok(task) = task {
-        stack.sculpt(["wait", &task]).run().await?;
-    }
     let run = ["run", "-q", "--no-repo", "--no-tty", "-d"];
     let by_argument = stack.sculpt(run).stdin(odd).run().await?.done()?.text();
     stack.done(&by_argument).await?;
@@ -126,29 +121,27 @@ async fn the_terminal_and_the_environment_are_right() -> Result<()> {
 #[tokio::test]
 async fn attach_opens_the_terminal_of_a_running_agent() -> Result<()> {
     let stack = Stack::up().await?;
-    let script = "echo ready; read answer; echo \"got $answer\"";
+    let script = "echo ready; read answer; echo \"got $answer and more\"; read answer; echo \"then $answer\"";
     let task = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", script]).await?;
     let running = stack.until(&task, "running", |task| task.state() == TaskState::Running).await?;
     let socket = running.attempts.last().map(|attempt| attempt.tmux_socket.clone()).unwrap_or_default();
     ensure!(!socket.is_empty(), "no socket in {running:?}");
     stack.log_until(&task, "the question", |log| log.starts_with(b"ready")).await?;
 
-    let sculpt = stack.command("sculpt").as_std().get_program().to_string_lossy().into_owned();
-    let attach = stack.shell("script", ["-qefc", &format!("{sculpt} attach {task}"), "/dev/null"]).env("TERM", "xterm");
-    let attached = tokio::spawn(attach.run());
-    let client = || {
-        let output = std::process::Command::new("tmux")
-            .args(["-S", &socket, "list-clients", "-F", "#{client_name}"])
-            .output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned))
-    };
-    eventually("a client of the attempt's tmux", client).await?;
-    let keys = ["-S", &socket, "send-keys", "hello", "Enter"];
-    stack.shell("tmux", keys).run().await?.done()?;
+    let mut person = stack.terminal(&["attach", &task])?;
+    person.shows("ready").await?;
+    person.types("hello\r")?;
     stack.log_until(&task, "the answer", |log| String::from_utf8_lossy(log).contains("got hello")).await?;
+    person.shows("and more").await?;
+    // Leaving the view leaves the agent alone; coming back shows what was there.
+    person.types("\u{2}d")?;
+    person.ends().await?;
+    let mut person = stack.terminal(&["attach", &task])?;
+    person.shows("got hello").await?;
+    person.types("bye\r")?;
     stack.done(&task).await?;
-    // What a person saw stays until that person leaves.
-    let _ = stack.shell("tmux", ["-S", &socket, "detach-client"]).run().await;
-    attached.await.context("attach")??;
+    let log = String::from_utf8(stack.logs(&task).await?)?;
+    ensure!(log == "ready\r\nhello\r\ngot hello and more\r\nbye\r\nthen bye\r\n", "{log:?}");
+    drop(person);
     stack.finish().await
 }

@@ -157,7 +157,7 @@ async fn a_hostile_repository_runs_nothing_of_its_own() -> Result<()> {
     let touch = format!("touch {}", witness.display());
     // What the agent leaves in .git is obeyed by nobody after it.
     let script = format!(
-        "{COMMIT}; printf '#!/bin/sh\\n{touch}\\n' > .git/hooks/post-commit; chmod +x .git/hooks/*; \
+        "{COMMIT}; mkdir -p .git/hooks; printf '#!/bin/sh\\n{touch}\\n' > .git/hooks/post-commit; chmod +x .git/hooks/*; \
          cp .git/hooks/post-commit .git/hooks/pre-push; cp .git/hooks/post-commit .git/hooks/pre-commit; \
          git config core.fsmonitor '{touch}; false'; git config core.sshCommand '{touch}'; \
          git config uploadpack.packObjectsHook '{touch}'; echo x > more.txt"
@@ -175,7 +175,9 @@ async fn submodules_and_lfs_pointers_are_left_and_said_so() -> Result<()> {
     let inner = stack.repo()?;
     let url = inner.path().to_string_lossy().into_owned();
     repo.git(["-c", "protocol.file.allow=always", "submodule", "add", "-q", &url, "inner"])?;
-    repo.commit(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")?;
+    std::fs::write(repo.path().join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n")?;
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "ab".repeat(32));
+    repo.commit("large.bin", pointer)?;
     let (task, shown) = run(&stack, &repo, &[], "ls inner | wc -l").await?;
     ensure!(shown["state"] == "completed", "{shown:#}");
     ensure!(stack.logs(&task).await? == b"0\r\n");
