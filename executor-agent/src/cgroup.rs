@@ -1,9 +1,19 @@
-//! A cgroup per attempt, with a leaf for the agent and one for its view, in whatever hierarchies this host offers.
+//! A cgroup per attempt, with leaves for the agent, its view and its shim, in whatever hierarchies this host offers.
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+/// Directory below a hierarchy's root that holds everything of ours.
+const ROOM: &str = "sculpt";
+/// How long the kernel may take to freeze a tree.
+const FREEZE: Duration = Duration::from_secs(2);
 
 /// The leaves of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +24,18 @@ pub enum Leaf {
     View,
     /// The shim, so that it is outside the executor's service.
     Shim,
+}
+
+impl Leaf {
+    const ALL: [Self; 3] = [Self::Agent, Self::View, Self::Shim];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::View => "view",
+            Self::Shim => "shim",
+        }
+    }
 }
 
 /// What an attempt may use; absent is unlimited.
@@ -39,24 +61,206 @@ pub struct Cgroup {
 impl Cgroup {
     /// Creates what can be created for `attempt` on this host; as an ordinary user that is nothing. Blocks briefly.
     pub fn prepare(attempt: Uuid, limits: Limits) -> Self {
-        let _ = (attempt, limits);
-        unimplemented!()
+        let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return Self::default() };
+        let hierarchies = hierarchies(&mounts);
+        let name = attempt.to_string();
+        let unified = hierarchies.unified.and_then(|root| {
+            // Controllers are passed down where the kernel lets us; freezing and killing needs none.
+            delegate(&root);
+            delegate(&make(&root.join(ROOM))?);
+            let own = make(&root.join(ROOM).join(&name))?;
+            delegate(&own);
+            Leaf::ALL.iter().try_for_each(|leaf| make(&own.join(leaf.name())).map(drop))?;
+            limit_v2(&own.join(Leaf::Agent.name()), limits);
+            Some(own)
+        });
+        let limits = hierarchies.v1.into_iter().filter_map(|(controller, root)| {
+            let own = root.join(ROOM).join(&name);
+            let leaf = own.join(Leaf::Agent.name());
+            fs::create_dir_all(&leaf).ok()?;
+            limit_v1(controller, &leaf, limits);
+            Some(own)
+        });
+        Self { unified, limits: limits.collect() }
+    }
+
+    /// Whether there is a hierarchy that can freeze and kill.
+    pub fn can_kill(&self) -> bool {
+        self.unified.as_ref().is_some_and(|own| own.join(Leaf::Agent.name()).join("cgroup.kill").exists())
     }
 
     /// The `cgroup.procs` files through which a process enters `leaf`.
     pub fn procs_files(&self, leaf: Leaf) -> Vec<PathBuf> {
-        let _ = leaf;
-        unimplemented!()
+        let own = self.unified.iter().chain(self.limits.iter().filter(|_| leaf == Leaf::Agent));
+        own.map(|own| own.join(leaf.name()).join("cgroup.procs")).collect()
+    }
+
+    /// Living processes in `leaf` of the v2 hierarchy. Zombies are left out.
+    pub fn members(&self, leaf: Leaf) -> Vec<u32> {
+        let Some(own) = &self.unified else { return Vec::new() };
+        let Ok(text) = fs::read_to_string(own.join(leaf.name()).join("cgroup.procs")) else { return Vec::new() };
+        let pids = text.lines().filter_map(|line| line.parse().ok());
+        pids.filter(|pid| crate::tree::ProcessId::of(*pid).is_some()).collect()
+    }
+
+    /// Freezes or thaws the agent's tree; false when there is no hierarchy that can.
+    pub fn freeze(&self, frozen: bool) -> bool {
+        let Some(own) = &self.unified else { return false };
+        let leaf = own.join(Leaf::Agent.name());
+        if fs::write(leaf.join("cgroup.freeze"), if frozen { "1" } else { "0" }).is_err() {
+            return false;
+        }
+        let wanted = if frozen { "frozen 1" } else { "frozen 0" };
+        let begun = Instant::now();
+        while begun.elapsed() < FREEZE {
+            let events = fs::read_to_string(leaf.join("cgroup.events")).unwrap_or_default();
+            if events.lines().any(|line| line == wanted) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
     }
 
     /// Kills everything in `leaf` at once; false when there is no hierarchy that can.
     pub fn kill(&self, leaf: Leaf) -> bool {
-        let _ = leaf;
-        unimplemented!()
+        let Some(own) = &self.unified else { return false };
+        fs::write(own.join(leaf.name()).join("cgroup.kill"), "1").is_ok()
     }
 
-    /// Removes the directories; processes that are left keep theirs. True when all are gone.
+    /// Whether the kernel killed a process of the agent for lack of memory.
+    pub fn out_of_memory(&self) -> bool {
+        let v2 = self.unified.iter().map(|own| own.join(Leaf::Agent.name()).join("memory.events"));
+        let v1 = self.limits.iter().map(|own| own.join(Leaf::Agent.name()).join("memory.oom_control"));
+        v2.chain(v1).filter_map(|path| fs::read_to_string(path).ok()).any(|text| {
+            let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            kills.is_some_and(|count| count.trim() != "0")
+        })
+    }
+
+    /// Removes the directories; a leaf with living processes stays. True when all are gone.
     pub fn remove(&self) -> bool {
-        unimplemented!()
+        let own = self.unified.iter().chain(&self.limits);
+        own.filter(|own| !remove(own)).count() == 0
+    }
+}
+
+fn remove(own: &Path) -> bool {
+    let leaves = Leaf::ALL.iter().map(|leaf| own.join(leaf.name()));
+    let gone = |path: &Path| match fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    leaves.filter(|leaf| !gone(leaf)).count() == 0 && gone(own)
+}
+
+fn make(path: &Path) -> Option<PathBuf> {
+    match fs::create_dir(path) {
+        Ok(()) => Some(path.to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Some(path.to_owned()),
+        Err(_) => None,
+    }
+}
+
+fn delegate(cgroup: &Path) {
+    for controller in ["+memory", "+pids", "+cpu"] {
+        let _where_it_can = fs::write(cgroup.join("cgroup.subtree_control"), controller);
+    }
+}
+
+fn limit_v2(leaf: &Path, limits: Limits) {
+    let cpu = limits.cpu_millis.map(|millis| format!("{} 100000", millis.saturating_mul(100)));
+    let files = [
+        ("memory.max", limits.memory.map(|b| b.to_string())),
+        ("pids.max", limits.pids.map(|n| n.to_string())),
+        ("cpu.max", cpu),
+    ];
+    write_limits(leaf, files);
+}
+
+fn limit_v1(controller: Controller, leaf: &Path, limits: Limits) {
+    let file = match controller {
+        Controller::Memory => ("memory.limit_in_bytes", limits.memory.map(|b| b.to_string())),
+        Controller::Pids => ("pids.max", limits.pids.map(|n| n.to_string())),
+        Controller::Cpu => ("cpu.cfs_quota_us", limits.cpu_millis.map(|millis| millis.saturating_mul(100).to_string())),
+    };
+    write_limits(leaf, [file]);
+}
+
+fn write_limits<const N: usize>(leaf: &Path, files: [(&str, Option<String>); N]) {
+    for (name, value) in files {
+        if let Some(value) = value
+            && let Err(error) = fs::write(leaf.join(name), &value)
+            && leaf.join(name).exists()
+        {
+            tracing::warn!(path = %leaf.join(name).display(), value, %error, "a limit could not be set");
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Controller {
+    Memory,
+    Pids,
+    Cpu,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Hierarchies {
+    unified: Option<PathBuf>,
+    v1: Vec<(Controller, PathBuf)>,
+}
+
+/// Finds the cgroup hierarchies in the text of `/proc/self/mountinfo`.
+fn hierarchies(mounts: &str) -> Hierarchies {
+    let mut found = Hierarchies::default();
+    for line in mounts.lines() {
+        let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
+        let Some(point) = mount.split(' ').nth(4).map(PathBuf::from) else { continue };
+        let mut fields = filesystem.split(' ');
+        match fields.next() {
+            Some("cgroup2") => found.unified = found.unified.or(Some(point)),
+            Some("cgroup") => {
+                let options = fields.nth(1).unwrap_or_default();
+                let controllers = options.split(',').filter_map(|option| match option {
+                    "memory" => Some(Controller::Memory),
+                    "pids" => Some(Controller::Pids),
+                    "cpu" => Some(Controller::Cpu),
+                    _ => None,
+                });
+                found.v1.extend(controllers.map(|controller| (controller, point.clone())));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_hybrid_and_pure_hosts_are_found() {
+        let hybrid = "30 29 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                      31 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      32 29 0:28 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup rw\n";
+        let v1 = vec![
+            (Controller::Memory, "/sys/fs/cgroup/memory".into()),
+            (Controller::Cpu, "/sys/fs/cgroup/cpu,cpuacct".into()),
+        ];
+        assert_eq!(hierarchies(hybrid), Hierarchies { unified: Some("/sys/fs/cgroup/unified".into()), v1 });
+        let pure = "32 29 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup rw,nsdelegate\n";
+        assert_eq!(hierarchies(pure), Hierarchies { unified: Some("/sys/fs/cgroup".into()), v1: Vec::new() });
+        assert_eq!(hierarchies("22 1 0:20 / / rw - ext4 /dev/vda rw"), Hierarchies::default());
+    }
+
+    #[test]
+    fn what_was_prepared_is_removed() {
+        let cgroup = Cgroup::prepare(Uuid::new_v4(), Limits { pids: Some(100), ..Limits::default() });
+        assert!(cgroup.members(Leaf::Agent).is_empty());
+        assert!(cgroup.procs_files(Leaf::Agent).iter().all(|path| path.exists()));
+        assert!(!cgroup.out_of_memory());
+        assert!(cgroup.remove());
     }
 }

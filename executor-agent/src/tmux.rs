@@ -1,8 +1,22 @@
 //! The view of an attempt: one tmux server on a socket of its own, whose pane shows the shim's terminal. Losing it loses nothing.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::DirBuilder,
+    io,
+    os::unix::fs::{DirBuilderExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
-use crate::{stage::Identity, text::ByteText};
+use tokio::time::timeout;
+
+use crate::{
+    stage::{Identity, Stage},
+    text::ByteText,
+};
 
 /// What an attempt's tmux server is made of.
 #[derive(Clone, Debug)]
@@ -15,7 +29,8 @@ pub struct View {
     pub program: PathBuf,
     /// Where shells that people open in it begin.
     pub cwd: PathBuf,
-    /// The whole environment of these shells; TERM is set by tmux.
+    /// The whole environment of these shells; TERM is set by tmux. Without SCULPT_ATTEMPT, by which an attempt's
+    /// processes are swept at its end: people may still be looking then.
     pub env: BTreeMap<ByteText, ByteText>,
     /// Absent: the executor's account.
     pub identity: Option<Identity>,
@@ -63,24 +78,131 @@ pub enum Liveness {
     Unknown,
 }
 
+/// How long tmux may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The only session of a server.
+const SESSION: &str = "main";
+/// What the server and its panes are told; all of it fixed text, as tmux expands and executes what it is given.
+const OPTIONS: [&[&str]; 7] = [
+    &["set-option", "-g", "status", "off"],
+    &["set-option", "-g", "history-limit", "10000"],
+    &["set-option", "-g", "remain-on-exit", "off"],
+    &["set-option", "-g", "focus-events", "on"],
+    &["set-option", "-g", "window-size", "latest"],
+    &["set-option", "-s", "escape-time", "10"],
+    &["set-option", "-s", "default-terminal", "tmux-256color"],
+];
+
 impl View {
     /// Starts the server and its session unless they are there; true when it was started.
     pub async fn ensure(&self) -> Result<bool, Error> {
-        unimplemented!()
+        const ATTEMPT: &str = "start a server";
+        if self.alive().await == Liveness::Present {
+            return Ok(false);
+        }
+        if let Some(directory) = self.socket.parent() {
+            let made = self.make_directory(directory);
+            made.map_err(|source| Error::Run { attempt: ATTEMPT, source })?;
+        }
+        let mut arguments: Vec<&OsStr> = vec!["start-server".as_ref()];
+        for option in OPTIONS {
+            arguments.push(";".as_ref());
+            arguments.extend(option.iter().map(|word| OsStr::new(*word)));
+        }
+        arguments.push(";".as_ref());
+        let session = ["new-session", "-d", "-x", "200", "-y", "50", "-s", SESSION, "--"];
+        arguments.extend(session.map(OsStr::new));
+        // With more than one word tmux runs the words as they are, without a shell.
+        arguments.extend([self.program.as_os_str(), "shim".as_ref(), "attach".as_ref(), self.view_socket.as_os_str()]);
+        let output = self.run(ATTEMPT, &arguments).await?;
+        if output.status.success() { Ok(true) } else { Err(refused(ATTEMPT, &output)) }
     }
 
     /// Whether the server is there.
     pub async fn alive(&self) -> Liveness {
-        unimplemented!()
+        if !self.socket.exists() {
+            return Liveness::Absent;
+        }
+        match self.run("look for a session", &["has-session".as_ref(), "-t".as_ref(), "=main".as_ref()]).await {
+            Ok(output) if output.status.success() => Liveness::Present,
+            // tmux itself says so: no server on the socket, or no session in it.
+            Ok(output) if output.status.code() == Some(1) => Liveness::Absent,
+            Ok(_) | Err(_) => Liveness::Unknown,
+        }
     }
 
     /// How many people are attached.
     pub async fn attached_clients(&self) -> Result<usize, Error> {
-        unimplemented!()
+        const ATTEMPT: &str = "list who is attached";
+        let arguments = ["list-clients", "-F", "#{client_pid}"].map(OsStr::new);
+        let output = self.run(ATTEMPT, &arguments).await?;
+        if output.status.success() {
+            return Ok(output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count());
+        }
+        if self.alive().await == Liveness::Absent { Ok(0) } else { Err(refused(ATTEMPT, &output)) }
     }
 
     /// Ends the server with everything in it. No server is no error.
     pub async fn kill(&self) -> Result<(), Error> {
-        unimplemented!()
+        const ATTEMPT: &str = "end its server";
+        if self.alive().await == Liveness::Absent {
+            // The socket of a server that was killed stays.
+            let _ = std::fs::remove_file(&self.socket);
+            return Ok(());
+        }
+        let output = self.run(ATTEMPT, &["kill-server".as_ref()]).await?;
+        let _ = std::fs::remove_file(&self.socket);
+        if output.status.success() || output.status.code() == Some(1) { Ok(()) } else { Err(refused(ATTEMPT, &output)) }
     }
+
+    /// The command line by which a person on this machine attaches; run it with a terminal.
+    pub fn attach_command(&self) -> Command {
+        let mut command = Command::new("tmux");
+        command.arg("-u").arg("-S").arg(&self.socket).args(["attach-session", "-t", "=main"]);
+        command
+    }
+
+    fn make_directory(&self, directory: &Path) -> io::Result<()> {
+        if directory.exists() {
+            return Ok(());
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        match &self.identity {
+            Some(identity) => chown(directory, Some(identity.uid), Some(identity.gid)),
+            None => Ok(()),
+        }
+    }
+
+    async fn run(&self, attempt: &'static str, arguments: &[&OsStr]) -> Result<Output, Error> {
+        let tmux = ["tmux", "-u", "-f", "/dev/null", "-S"].map(ByteText::from).into_iter();
+        let argv = tmux.chain([ByteText::from(self.socket.as_path())]);
+        let stage = Stage {
+            argv: argv.chain(arguments.iter().map(|argument| ByteText::from(*argument))).collect(),
+            cwd: Some(self.cwd.clone()).filter(|cwd| cwd.is_dir()),
+            identity: self.identity.clone(),
+            cgroups: self.cgroups.clone(),
+            // Nothing that ends the executor's session, such as Ctrl-C, reaches the server.
+            session: true,
+            ..Stage::default()
+        };
+        let mut command = stage.command(&self.program);
+        command.env_clear().envs(self.env.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str())));
+        // tmux refuses an unset or dumb terminal, also for a server that has none.
+        command.env("TERM", "xterm-256color");
+        if !self.env.contains_key(&ByteText::from("PATH")) {
+            command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        }
+        let mut command = tokio::process::Command::from(command);
+        // A client that waits for a stopped server is given up; the server itself is no child of it.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        match timeout(PATIENCE, command.output()).await {
+            Ok(output) => output.map_err(|source| Error::Run { attempt, source }),
+            Err(_) => Err(Error::Silent { attempt, seconds: PATIENCE.as_secs() }),
+        }
+    }
+}
+
+fn refused(attempt: &'static str, output: &Output) -> Error {
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Error::Refused { attempt, text: if text.is_empty() { output.status.to_string() } else { text } }
 }

@@ -1,10 +1,16 @@
 //! What an executor tells a shim to run.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::{disk, files};
 use crate::{cgroup::Cgroup, stage::Identity, text::ByteText};
 
 /// What the agent's standard streams are.
@@ -49,4 +55,16 @@ pub struct Launch {
     pub control_socket: PathBuf,
     /// For views of a terminal; its directory is made 0700 and given to `identity`.
     pub view_socket: PathBuf,
+}
+
+impl Launch {
+    /// The launch of the attempt in `attempt_dir`.
+    pub fn read(attempt_dir: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(attempt_dir.join(files::LAUNCH))?)?)
+    }
+
+    /// Writes it for the shim; it can hold secrets, so only its owner can read it.
+    pub fn write(&self, attempt_dir: &Path) -> io::Result<()> {
+        disk::replace(attempt_dir, files::LAUNCH, &serde_json::to_vec(self)?)
+    }
 }

@@ -1,20 +1,48 @@
 //! The small process that owns an attempt's agent: its terminal or pipes, its process tree, its recording and the
 //! record of its end. It survives the executor and everything else.
 
+mod agent;
 mod client;
+mod control;
+mod disk;
+mod ending;
 mod launch;
+mod pump;
 mod record;
+mod repaint;
+mod screen;
+mod shared;
 mod start;
+mod strings;
+mod supervisor;
+mod terminal;
 pub mod view;
+mod views;
 mod wire;
 
-use std::path::Path;
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{getpid, set_child_subreaper, setsid},
+};
 
 pub use client::{Client, ClientError, Subscription};
 pub use launch::{Launch, Mode};
 pub use record::{EndedBy, ExitRecord, Outcome};
 pub use start::{Liveness, Remains, StartError, bury, exit_record, probe, start};
 pub use wire::{Phase, Progress, Status};
+
+use self::supervisor::Supervisor;
+use crate::{cgroup::Leaf, stage};
 
 /// Names of the files in an attempt's directory that the shim reads and writes.
 pub mod files {
@@ -24,9 +52,7 @@ pub mod files {
     pub const SPOOL: &str = "spool";
     /// How it ended: a [`super::ExitRecord`].
     pub const EXIT: &str = "exit.json";
-    /// Which process the shim is.
-    pub const SHIM: &str = "shim.json";
-    /// Held by the living shim.
+    /// Held by the living shim; says which process that is.
     pub const LOCK: &str = "shim.lock";
     /// What the shim itself had to say.
     pub const LOG: &str = "shim.log";
@@ -44,9 +70,53 @@ pub struct Error {
     pub source: std::io::Error,
 }
 
+/// How long the lock may be held by somebody who only looks whether a shim lives.
+const LOOKED_AT: Duration = Duration::from_secs(2);
+
 /// Entry of `sculpt-executor shim run ATTEMPT_DIR`: returns when the agent has ended, the shim has been released and
-/// nobody is attached.
+/// nobody is attached. Call it before any thread is started.
 pub fn main(attempt_dir: &Path) -> Result<(), Error> {
-    let _ = attempt_dir;
-    unimplemented!()
+    let failed = |attempt: &str| {
+        let attempt = attempt.to_owned();
+        move |source| Error { attempt, source }
+    };
+    stage::close_inherited_descriptors();
+    let attempt_dir = fs::canonicalize(attempt_dir).map_err(failed("find the attempt's directory"))?;
+    let _lock = take_lock(&attempt_dir).map_err(failed("lock the attempt; does a shim run it already?"))?;
+    let launch = Launch::read(&attempt_dir).map_err(failed("read what is to be run"))?;
+    for name in [files::EXIT, files::SPOOL] {
+        if attempt_dir.join(name).exists() {
+            return Err(failed("run an attempt twice")(io::ErrorKind::AlreadyExists.into()));
+        }
+    }
+    // A leader of a process group cannot begin a session, but then it has one of its own already or nearly so.
+    let _ = setsid();
+    std::env::set_current_dir("/").map_err(failed("go to /"))?;
+    for file in launch.cgroup.procs_files(Leaf::Shim) {
+        // Outside the executor's service if it can be; without that it works as well until the service is stopped.
+        let _ = fs::write(file, "0");
+    }
+    set_child_subreaper(Some(getpid())).map_err(|error| failed("become a subreaper")(error.into()))?;
+    Supervisor::start(&attempt_dir, launch)?.run()
+}
+
+fn take_lock(attempt_dir: &Path) -> io::Result<File> {
+    let path = attempt_dir.join(files::LOCK);
+    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let begun = Instant::now();
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if begun.elapsed() > LOOKED_AT {
+            return Err(error.into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    file.set_len(0)?;
+    serde_json::to_writer(&mut file, &supervisor::own_identity())?;
+    file.flush()?;
+    Ok(file)
+}
+
+/// A lock whose holder cannot leave a half-done change behind: a panic elsewhere is no reason to stop recording.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

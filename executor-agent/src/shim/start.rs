@@ -1,14 +1,32 @@
 //! Starting, finding and burying shims.
 
-use std::{io, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+use tokio::time::timeout;
 
 use super::{
     client::{Client, ClientError},
+    files,
     launch::Launch,
     record::ExitRecord,
     wire::Status,
 };
-use crate::spool::{self, Recovered};
+use crate::{
+    cgroup::Leaf,
+    spool::{self, Recovered},
+    stage::private_file,
+    tree::{self, ProcessId},
+};
 
 /// A shim that did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -43,23 +61,98 @@ pub enum Liveness {
     Unknown(String),
 }
 
+/// How long a shim may take to come up: much on a machine that is busy with builds.
+const COMES_UP: Duration = Duration::from_secs(30);
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a living shim may take to answer before it counts as hung.
+const ANSWERS: Duration = Duration::from_secs(2);
+/// How much of a dead shim's last words is repeated.
+const LAST_WORDS: usize = 2000;
+
 /// Writes `launch` into `attempt_dir` and starts a shim from `program` (the executor's own binary), detached; returns
 /// when it answers and the agent was started (or has failed to: see its status).
 pub async fn start(program: &Path, attempt_dir: &Path, launch: &Launch) -> Result<Client, StartError> {
-    let _ = (program, attempt_dir, launch);
-    unimplemented!()
+    let failed = |attempt: String| move |source| StartError::Io { attempt, source };
+    launch.write(attempt_dir).map_err(failed(format!("write {}", attempt_dir.join(files::LAUNCH).display())))?;
+    let log = attempt_dir.join(files::LOG);
+    let words = private_file(&log).map_err(failed(format!("write {}", log.display())))?;
+    let mut child = tokio::process::Command::new(program)
+        .args(["shim", "run"])
+        .arg(attempt_dir)
+        // Nothing of the executor's environment rules the shim, and its secrets stay with it.
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(words)
+        .current_dir("/")
+        .spawn()
+        .map_err(failed(format!("run {}", program.display())))?;
+    let client = Client::new(&launch.control_socket);
+    let begun = Instant::now();
+    loop {
+        let answer = client.status().await;
+        match answer {
+            Ok(status) if status.attempt == launch.attempt => return Ok(client),
+            Err(error) if begun.elapsed() > COMES_UP => return Err(error.into()),
+            _ => {}
+        }
+        if let Some(status) = child.try_wait().map_err(failed("wait for the shim".into()))? {
+            let said = fs::read(&log).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS)..]).trim().to_owned();
+            return Err(StartError::Died { text: if said.is_empty() { status.to_string() } else { said } });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
-/// Whether the attempt in `attempt_dir` has a living shim, by its lock, its pid with start time, and its socket.
+/// Whether the attempt in `attempt_dir` has a living shim: by its lock, which dies with it and with nothing else, and
+/// by its socket.
 pub async fn probe(attempt_dir: &Path) -> Liveness {
-    let _ = attempt_dir;
-    unimplemented!()
+    let exit = match exit_record(attempt_dir) {
+        Ok(exit) => exit,
+        Err(error) => return Liveness::Unknown(format!("its exit record cannot be read: {error}")),
+    };
+    match is_locked(attempt_dir) {
+        Ok(false) => {
+            // It may have written its record between the two looks.
+            return Liveness::Absent(exit.or_else(|| exit_record(attempt_dir).ok().flatten()));
+        }
+        Ok(true) => {}
+        Err(error) => return Liveness::Unknown(format!("its lock cannot be looked at: {error}")),
+    }
+    let launch = match Launch::read(attempt_dir) {
+        Ok(launch) => launch,
+        Err(error) => return Liveness::Unknown(format!("its launch cannot be read: {error}")),
+    };
+    let status = async { Client::new(&launch.control_socket).status().await };
+    match timeout(ANSWERS, status).await {
+        Ok(Ok(status)) => Liveness::Present(Box::new(status)),
+        Ok(Err(error)) => Liveness::Unknown(error.to_string()),
+        Err(_) => Liveness::Unknown("it does not answer; it may be stopped".into()),
+    }
+}
+
+fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
+    let file = match File::open(attempt_dir.join(files::LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The end that a shim has recorded, if any.
 pub fn exit_record(attempt_dir: &Path) -> io::Result<Option<ExitRecord>> {
-    let _ = attempt_dir;
-    unimplemented!()
+    match fs::read(attempt_dir.join(files::EXIT)) {
+        Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a shim that died has left.
@@ -74,6 +167,21 @@ pub struct Remains {
 /// After a shim's death: ends what is left of the agent's tree and repairs the spool. Only after [`probe`] said
 /// absent without an exit record. Blocks for some seconds at most.
 pub fn bury(attempt_dir: &Path) -> Result<Remains, spool::Error> {
-    let _ = attempt_dir;
-    unimplemented!()
+    let left_over = match Launch::read(attempt_dir) {
+        Ok(launch) => {
+            let members = || {
+                let in_cgroup = launch.cgroup.members(Leaf::Agent);
+                let mut members: Vec<_> = in_cgroup.into_iter().filter_map(ProcessId::of).collect();
+                members.extend(tree::carriers(launch.attempt));
+                members
+            };
+            // A frozen tree is killed as it is; what a signal must reach first is thawed by the kernel.
+            launch.cgroup.kill(Leaf::Agent);
+            launch.cgroup.freeze(false);
+            !tree::kill(members)
+        }
+        // Without a launch nothing was ever started.
+        Err(_) => false,
+    };
+    Ok(Remains { spool: spool::recover(&attempt_dir.join(files::SPOOL))?, left_over })
 }

@@ -1,10 +1,28 @@
 //! What is said on a shim's sockets.
+//!
+//! Control socket, both ways: length u32 big-endian, then JSON. An executor may be newer or older than the shim, so
+//! fields are only ever added and unknown ones are passed over.
+//!
+//! View socket, to the shim: kind u8 (1 input, 2 size), length u32 big-endian, payload (a size is columns and rows as
+//! u16 big-endian); the first message is a size. From the shim: the terminal's bytes.
 
-use serde::{Deserialize, Serialize};
+use std::{
+    io::{self, Read, Write},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::record::ExitRecord;
-use crate::tree::ProcessId;
+use crate::{text::ByteText, tree::ProcessId};
+
+/// Version of the control protocol.
+pub(super) const VERSION: u32 = 1;
+/// Largest message on the control socket in bytes.
+pub(super) const MAX_MESSAGE: usize = 8 << 20;
+/// Largest payload on the view socket in bytes.
+pub(super) const MAX_INPUT: usize = 64 << 10;
 
 /// Where the agent is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,4 +66,102 @@ pub struct Progress {
     pub log_end: u64,
     /// Where the agent is in its life.
     pub phase: Phase,
+}
+
+/// What an executor asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Request {
+    Status,
+    Subscribe,
+    Input { bytes: ByteText },
+    Resize { columns: u16, rows: u16 },
+    Stop { grace: Duration },
+    Hold,
+    Resume,
+    Release,
+}
+
+/// What a shim answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Response {
+    Status(Box<Status>),
+    Progress(Box<Progress>),
+    Done,
+    Refused { why: String },
+}
+
+/// `message` as it is sent.
+pub(super) fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let json = serde_json::to_vec(message)?;
+    let length = u32::try_from(json.len()).ok().filter(|_| json.len() <= MAX_MESSAGE);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"))?;
+    Ok([&length.to_be_bytes()[..], &json].concat())
+}
+
+/// The length that a message announces.
+pub(super) fn length(prefix: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_be_bytes(prefix) as usize;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
+    }
+    Ok(length)
+}
+
+/// Sends `message`.
+pub(super) fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
+    to.write_all(&encode(message)?)
+}
+
+/// The next message; none at the end of the connection.
+pub(super) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match from.read_exact(&mut prefix) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let mut json = vec![0; length(prefix)?];
+    from.read_exact(&mut json)?;
+    Ok(Some(serde_json::from_slice(&json)?))
+}
+
+/// What a view tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ViewMessage {
+    Input(Vec<u8>),
+    Size { columns: u16, rows: u16 },
+}
+
+/// Sends a view's message.
+pub(super) fn send_view(mut to: impl Write, message: &ViewMessage) -> io::Result<()> {
+    let (kind, payload) = match message {
+        ViewMessage::Input(bytes) => (1, bytes.clone()),
+        ViewMessage::Size { columns, rows } => (2, [columns.to_be_bytes(), rows.to_be_bytes()].concat()),
+    };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    to.write_all(&[&[kind][..], &length.to_be_bytes(), &payload].concat())
+}
+
+/// The next message of a view; none at the end of the connection.
+pub(super) fn receive_view(mut from: impl Read) -> io::Result<Option<ViewMessage>> {
+    let mut head = [0; 5];
+    match from.read_exact(&mut head) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+    if length > MAX_INPUT {
+        return Err(invalid("the view's message is too long"));
+    }
+    let mut payload = vec![0; length];
+    from.read_exact(&mut payload)?;
+    match (head[0], payload.as_slice()) {
+        (1, _) => Ok(Some(ViewMessage::Input(payload))),
+        (2, &[c1, c2, r1, r2]) => {
+            Ok(Some(ViewMessage::Size { columns: u16::from_be_bytes([c1, c2]), rows: u16::from_be_bytes([r1, r2]) }))
+        }
+        _ => Err(invalid("the view's message makes no sense")),
+    }
 }

@@ -3,6 +3,7 @@
 //! A spool is a directory of segments named by the offset of their first byte. What stands in it was written before
 //! anyone saw the bytes and reaches the disk within 200 ms.
 
+mod flush;
 mod format;
 mod reader;
 mod recover;
@@ -13,7 +14,7 @@ use std::{io, path::PathBuf};
 pub use reader::{Chunk, Reader};
 pub use recover::{Recovered, recover};
 use serde::{Deserialize, Serialize};
-pub use writer::{Options, Writer};
+pub use writer::{OnBlocked, Options, Writer};
 
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,16 @@
 //! Reads a spool, also while it is written.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
 
-use super::{Error, Frame};
+use super::{
+    Content, Error, Frame,
+    format::{self, FRAME_HEADER, Header, MAX_FRAME, Parsed, SEGMENT_HEADER},
+};
 
 /// Consecutive bytes of a spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,30 +20,234 @@ pub struct Chunk {
     /// The bytes.
     pub data: Vec<u8>,
     /// What they are made of: lengths add up to that of `data`; the first may be the rest of a frame, the last its
-    /// beginning. Resizes stand between them with length 0.
+    /// beginning. Resizes stand between them with length 0; a chunk can consist of such alone.
     pub frames: Vec<Frame>,
 }
 
 /// A position in a spool.
 #[derive(Debug)]
-pub struct Reader {}
+pub struct Reader {
+    directory: PathBuf,
+    offset: u64,
+    segment: Option<Segment>,
+}
 
 impl Reader {
     /// A reader whose next byte is that at `offset`, which may be the end.
     pub fn open(directory: &Path, offset: u64) -> Result<Self, Error> {
-        let _ = (directory, offset);
-        unimplemented!()
+        let mut reader = Self { directory: directory.to_owned(), offset, segment: None };
+        reader.find_segment()?;
+        Ok(reader)
     }
 
     /// Offset of the next byte.
     pub fn offset(&self) -> u64 {
-        unimplemented!()
+        self.offset
     }
 
     /// Up to `max_bytes` bytes (at least 1); none when everything that is written has been read. Calling it again
     /// later, when the shim has told of growth, goes on from there. Blocks on the disk.
     pub fn read(&mut self, max_bytes: usize) -> Result<Option<Chunk>, Error> {
-        let _ = max_bytes;
-        unimplemented!()
+        let max_bytes = max_bytes.max(1);
+        let mut chunk = Chunk { offset: self.offset, ..Chunk::default() };
+        while chunk.data.len() < max_bytes {
+            if self.segment.is_none() && !self.find_segment()? {
+                break;
+            }
+            let Some(segment) = &mut self.segment else { break };
+            let Some(header) = segment.frame()? else {
+                if !self.next_segment()? {
+                    break;
+                }
+                continue;
+            };
+            self.take(&header, max_bytes, &mut chunk);
+        }
+        Ok(if chunk.frames.is_empty() { None } else { Some(chunk) })
+    }
+
+    /// Moves what is wanted of the frame at the segment's position into `chunk`.
+    fn take(&mut self, header: &Header, max_bytes: usize, chunk: &mut Chunk) {
+        let Some(segment) = &mut self.segment else { return };
+        let end = header.offset + u64::from(header.frame.length);
+        if header.frame.length == 0 {
+            if matches!(header.frame.content, Content::Resize { .. }) {
+                chunk.frames.push(header.frame);
+            }
+            segment.pass(header);
+            return;
+        }
+        if end > self.offset {
+            let skip = (self.offset - header.offset) as usize;
+            let room = max_bytes - chunk.data.len();
+            let data = &segment.data(header)[skip..];
+            let data = &data[..data.len().min(room)];
+            chunk.data.extend_from_slice(data);
+            chunk.frames.push(Frame { length: data.len() as u32, ..header.frame });
+            self.offset += data.len() as u64;
+        }
+        if self.offset >= end {
+            segment.pass(header);
+        }
+    }
+
+    /// Opens the segment that holds the current offset; false while the spool is empty.
+    fn find_segment(&mut self) -> Result<bool, Error> {
+        let segments = segments(&self.directory)?;
+        let missing = || Error::Missing { directory: self.directory.clone(), offset: self.offset };
+        if segments.is_empty() && self.offset == 0 {
+            return Ok(false);
+        }
+        let holder = segments.into_iter().rfind(|(start, _)| *start <= self.offset);
+        let (start, path) = holder.ok_or_else(missing)?;
+        let mut segment = Segment::open(path, start)?;
+        let whole = loop {
+            let Some(header) = segment.frame()? else { break false };
+            // A resize exactly at the offset belongs to what comes.
+            if header.offset >= self.offset || header.offset + u64::from(header.frame.length) > self.offset {
+                break true;
+            }
+            segment.pass(&header);
+        };
+        if !whole && segment.offset < self.offset {
+            return Err(missing());
+        }
+        self.segment = Some(segment);
+        Ok(true)
+    }
+
+    /// Goes on to the segment that follows the current one, if it is there.
+    fn next_segment(&mut self) -> Result<bool, Error> {
+        let Some(current) = &mut self.segment else { return Ok(false) };
+        let segments = segments(&self.directory)?;
+        let Some((start, path)) = segments.into_iter().find(|(start, _)| *start > current.start) else {
+            return Ok(false);
+        };
+        // The writer may have ended this segment after we looked at its end and before we saw the next one.
+        if current.frame()?.is_some() {
+            return Ok(true);
+        }
+        if !current.at_end() {
+            return Err(current.damaged("a frame is torn, but another segment follows"));
+        }
+        if start != self.offset {
+            return Err(Error::Missing { directory: self.directory.clone(), offset: self.offset });
+        }
+        self.segment = Some(Segment::open(path, start)?);
+        Ok(true)
+    }
+}
+
+fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    let fail = |source| Error::Io { attempt: "list the directory", path: directory.to_owned(), source };
+    format::segments(directory).map_err(fail)
+}
+
+/// One file, read in windows.
+#[derive(Debug)]
+pub(super) struct Segment {
+    path: PathBuf,
+    file: File,
+    start: u64,
+    /// Offset of the frame at `position`.
+    offset: u64,
+    /// Where in the file the next frame begins.
+    position: u64,
+    window: Vec<u8>,
+    /// Where in the file the window begins.
+    window_at: u64,
+    headed: bool,
+}
+
+impl Segment {
+    pub(super) fn open(path: PathBuf, start: u64) -> Result<Self, Error> {
+        let opened = File::open(&path);
+        let file = opened.map_err(|source| Error::Io { attempt: "open", path: path.clone(), source })?;
+        let (window, position) = (Vec::new(), SEGMENT_HEADER as u64);
+        Ok(Self { path, file, start, offset: start, position, window, window_at: 0, headed: false })
+    }
+
+    /// Whether the segment's header stands there whole; one that is not a header is an error.
+    pub(super) fn headed(&mut self) -> Result<bool, Error> {
+        if !self.headed {
+            self.fill(SEGMENT_HEADER)?;
+            if self.window.len() < SEGMENT_HEADER {
+                return Ok(false);
+            }
+            format::check_segment(&self.window, self.start).map_err(|problem| self.damaged(problem))?;
+            self.headed = true;
+        }
+        Ok(true)
+    }
+
+    /// Whether nothing but zeros stands there: what a power loss leaves of a file that was never flushed.
+    pub(super) fn is_blank(&self) -> bool {
+        self.window.iter().all(|byte| *byte == 0)
+    }
+
+    /// The whole frame at the position; none while there is no whole one.
+    pub(super) fn frame(&mut self) -> Result<Option<Header>, Error> {
+        if !self.headed()? {
+            return Ok(None);
+        }
+        let mut wanted = FRAME_HEADER;
+        loop {
+            let at = (self.position - self.window_at) as usize;
+            match format::parse_frame(self.window.get(at..).unwrap_or_default(), self.offset) {
+                Parsed::Frame(header) => return Ok(Some(header)),
+                Parsed::Bad(problem) => return Err(self.damaged(problem)),
+                Parsed::Short(needed) => {
+                    wanted = wanted.max(needed);
+                    let before = self.window.len().saturating_sub(at);
+                    self.window_at = self.position;
+                    self.fill(wanted)?;
+                    if self.window.len() <= before || self.window.len() < FRAME_HEADER {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Data of the frame that [`Self::frame`] gave.
+    fn data(&self, header: &Header) -> &[u8] {
+        let at = (self.position - self.window_at) as usize + FRAME_HEADER;
+        &self.window[at..at + header.frame.length as usize]
+    }
+
+    /// Steps over the frame that [`Self::frame`] gave.
+    pub(super) fn pass(&mut self, header: &Header) {
+        self.position += FRAME_HEADER as u64 + u64::from(header.frame.length);
+        self.offset += u64::from(header.frame.length);
+    }
+
+    /// Where in the file and in the spool the next frame begins.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.position, self.offset)
+    }
+
+    /// Whether the file ends where the next frame would begin.
+    fn at_end(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() == self.position)
+    }
+
+    /// Reads a window that begins at `window_at` and has `wanted` bytes if the file has.
+    fn fill(&mut self, wanted: usize) -> Result<(), Error> {
+        self.window.resize(wanted.max(FRAME_HEADER + MAX_FRAME), 0);
+        let mut length = 0;
+        while length < self.window.len() {
+            match self.file.read_at(&mut self.window[length..], self.window_at + length as u64) {
+                Ok(0) => break,
+                Ok(bytes) => length += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Io { attempt: "read", path: self.path.clone(), source }),
+            }
+        }
+        self.window.truncate(length);
+        Ok(())
+    }
+
+    fn damaged(&self, problem: &'static str) -> Error {
+        Error::Damaged { path: self.path.clone(), position: self.position, problem }
     }
 }

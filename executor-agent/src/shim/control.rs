@@ -1,0 +1,135 @@
+//! The control socket: what the executor asks of a shim.
+
+use std::{
+    io,
+    os::unix::net::{UnixListener, UnixStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt::socket_peercred,
+    process::geteuid,
+};
+
+use super::{
+    screen::Screen,
+    shared::{Event, Shared},
+    wire::{self, Phase, Progress, Request, Response},
+};
+
+/// Connections at a time; more are closed.
+const CONNECTIONS: usize = 64;
+/// A connection that says nothing for so long is closed.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How often a quiet subscription looks whether its reader is still there.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a terminal may take to read what is typed.
+const TYPING: Duration = Duration::from_secs(10);
+
+/// Serves `listener` for the rest of the shim's life.
+pub(super) fn serve(listener: UnixListener, shared: Arc<Shared>, screen: Option<Arc<Screen>>) -> io::Result<()> {
+    let count = Arc::<AtomicUsize>::default();
+    thread::Builder::new().name("control".into()).spawn(move || {
+        loop {
+            let Ok((stream, _)) = listener.accept() else {
+                // Out of descriptors: others are freed by and by.
+                thread::sleep(Duration::from_millis(50));
+                continue;
+            };
+            if !is_ours(&stream) || count.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
+                count.fetch_sub(1, Ordering::AcqRel);
+                continue;
+            }
+            let (shared, screen, open) = (Arc::clone(&shared), screen.clone(), Arc::clone(&count));
+            let spawned = thread::Builder::new().name("control".into()).spawn(move || {
+                // A peer that breaks off has nobody to tell.
+                let _ = connection(&stream, &shared, screen.as_deref());
+                open.fetch_sub(1, Ordering::AcqRel);
+            });
+            if spawned.is_err() {
+                count.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The directory keeps others out already; this holds also when somebody opens it.
+fn is_ours(stream: &UnixStream) -> bool {
+    socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
+}
+
+fn connection(stream: &UnixStream, shared: &Shared, screen: Option<&Screen>) -> io::Result<()> {
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
+    while let Some(request) = wire::receive(stream)? {
+        if request == Request::Subscribe {
+            return subscription(stream, shared);
+        }
+        wire::send(stream, &answer(request, shared, screen))?;
+    }
+    Ok(())
+}
+
+fn answer(request: Request, shared: &Shared, screen: Option<&Screen>) -> Response {
+    let outcome = match request {
+        Request::Status | Request::Subscribe => return Response::Status(Box::new(shared.status())),
+        Request::Input { bytes } => with_screen(screen, |screen| screen.type_in(&bytes.0, Some(TYPING))),
+        Request::Resize { columns, rows } => with_screen(screen, |screen| screen.resize(columns, rows)),
+        Request::Stop { grace } => living(shared).map(|()| shared.tell(Event::Stop(grace))),
+        Request::Hold => living(shared).and_then(|()| hold(shared, true)),
+        Request::Resume => living(shared).and_then(|()| hold(shared, false)),
+        Request::Release => {
+            shared.update(|state| state.released = true);
+            shared.tell(Event::Look);
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => Response::Done,
+        Err(why) => Response::Refused { why },
+    }
+}
+
+fn with_screen(screen: Option<&Screen>, act: impl FnOnce(&Screen) -> io::Result<()>) -> Result<(), String> {
+    let screen = screen.ok_or("the agent has no terminal")?;
+    act(screen).map_err(|error| format!("the agent's terminal: {error}"))
+}
+
+fn living(shared: &Shared) -> Result<(), String> {
+    match shared.state().phase {
+        Phase::Running | Phase::Held | Phase::Ending => Ok(()),
+        Phase::Ended(_) => Err("the agent has ended".into()),
+    }
+}
+
+fn hold(shared: &Shared, held: bool) -> Result<(), String> {
+    let (reply, replied) = mpsc::channel();
+    shared.tell(Event::Hold(held, reply));
+    replied.recv_timeout(TYPING).unwrap_or_else(|_| Err("the shim is busy ending the agent".into()))
+}
+
+fn subscription(stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+    let mut known: Option<Progress> = None;
+    loop {
+        if let Some(progress) = shared.progress(known.as_ref(), LOOK) {
+            wire::send(stream, &Response::Progress(Box::new(progress.clone())))?;
+            known = Some(progress);
+        } else if has_gone(stream)? {
+            return Ok(());
+        }
+    }
+}
+
+fn has_gone(stream: &UnixStream) -> io::Result<bool> {
+    let mut descriptors = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut descriptors, Some(&Timespec::default()))?;
+    Ok(!descriptors[0].revents().is_empty())
+}

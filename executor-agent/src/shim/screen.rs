@@ -1,0 +1,257 @@
+//! The agent's terminal as people see it: the emulator, the views, and the way to the keyboard.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{Winsize, tcsetwinsize},
+};
+
+use super::{
+    lock,
+    terminal::{Size, Terminal},
+};
+
+/// Bytes that wait for one view; one that is further behind skips and is repainted.
+const BEHIND: usize = 1 << 20;
+/// How often a blocked writer looks whether there is still a terminal.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The terminal of a living agent.
+pub(super) struct Screen {
+    master: Arc<OwnedFd>,
+    state: Mutex<State>,
+    keyboard: Mutex<()>,
+}
+
+struct State {
+    terminal: Terminal,
+    views: Vec<Arc<View>>,
+    /// A size that the recording does not know of yet.
+    resized: Option<Size>,
+    ended: bool,
+}
+
+/// What waits for one view.
+pub(super) struct View {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Arc<[u8]>>,
+    bytes: usize,
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Mode {
+    /// It gets everything.
+    #[default]
+    Live,
+    /// It was too slow and waits to be repainted.
+    Skipping,
+    /// It gets what waits and then the end.
+    Ending,
+    /// It has gone.
+    Gone,
+}
+
+/// What is to be done for a view.
+pub(super) enum Work {
+    /// Send this.
+    Send(Arc<[u8]>),
+    /// Ask the screen to repaint it.
+    Repaint,
+    /// Tell it that nothing will come any more.
+    End,
+    /// Nothing: it has gone.
+    Nothing,
+}
+
+impl Screen {
+    /// The screen of the terminal behind `master`.
+    pub(super) fn new(master: Arc<OwnedFd>, size: Size) -> Self {
+        let state = State { terminal: Terminal::new(size), views: Vec::new(), resized: Some(size), ended: false };
+        Self { master, state: Mutex::new(state), keyboard: Mutex::new(()) }
+    }
+
+    /// A size that is to be recorded before the next output.
+    pub(super) fn take_resize(&self) -> Option<Size> {
+        lock(&self.state).resized.take()
+    }
+
+    /// Shows what the agent printed, and answers for the terminal when no view will.
+    pub(super) fn show(&self, bytes: &[u8]) {
+        let mut state = lock(&self.state);
+        let answers = state.terminal.feed(bytes);
+        let mut answered = false;
+        if !state.views.is_empty() {
+            let shared: Arc<[u8]> = bytes.into();
+            for view in &state.views {
+                answered |= view.push(&shared);
+            }
+        }
+        drop(state);
+        if !answered && !answers.is_empty() {
+            // An agent that asks without ever reading the answers gets no more of them; it must not stall its output.
+            let _ = rustix::io::write(&*self.master, &answers);
+        }
+    }
+
+    /// Types `bytes`; waits while the terminal takes nothing, for `patience` at most.
+    pub(super) fn type_in(&self, mut bytes: &[u8], patience: Option<Duration>) -> io::Result<()> {
+        // One at a time, so that what two people type or a prompt do not mix inside a piece.
+        let _turn = lock(&self.keyboard);
+        let begun = Instant::now();
+        while !bytes.is_empty() {
+            if lock(&self.state).ended {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the agent has ended"));
+            }
+            match rustix::io::write(&*self.master, bytes) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                    if patience.is_some_and(|patience| begun.elapsed() > patience) {
+                        let text = format!("the agent does not read; {} bytes were not typed", bytes.len());
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                    }
+                    let look = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
+                    let _ = poll(&mut [PollFd::new(&*self.master, PollFlags::OUT)], Some(&look));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the terminal another size.
+    pub(super) fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
+        self.resize_locked(&mut lock(&self.state), Size::clamped(columns, rows))
+    }
+
+    fn resize_locked(&self, state: &mut MutexGuard<'_, State>, size: Size) -> io::Result<()> {
+        if state.ended || state.terminal.size() == size {
+            return Ok(());
+        }
+        let winsize = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(self.master.as_fd(), winsize)?;
+        state.terminal.resize(size);
+        state.resized = Some(size);
+        Ok(())
+    }
+
+    /// Adds a view of this size; it begins with a picture of how the terminal stands.
+    pub(super) fn attach(&self, columns: u16, rows: u16) -> io::Result<Arc<View>> {
+        let mut state = lock(&self.state);
+        self.resize_locked(&mut state, Size::clamped(columns, rows))?;
+        let view = Arc::new(View { queue: Mutex::default(), changed: Condvar::new() });
+        view.restart(&state.terminal.repaint(true), state.ended);
+        state.views.push(Arc::clone(&view));
+        Ok(view)
+    }
+
+    /// Lets a view that has skipped go on from a new picture.
+    pub(super) fn repaint(&self, view: &View) {
+        let mut state = lock(&self.state);
+        let ended = state.ended;
+        view.restart(&state.terminal.repaint(false), ended);
+    }
+
+    /// Forgets a view.
+    pub(super) fn detach(&self, view: &Arc<View>) {
+        view.leave();
+        lock(&self.state).views.retain(|other| !Arc::ptr_eq(other, view));
+    }
+
+    /// Nothing will be shown any more; the last picture stays for those who look.
+    pub(super) fn end(&self) {
+        let mut state = lock(&self.state);
+        state.ended = true;
+        for view in &state.views {
+            view.end();
+        }
+    }
+}
+
+impl View {
+    /// Adds what is to be shown; whether the view will see it and so answers what it asks.
+    fn push(&self, chunk: &Arc<[u8]>) -> bool {
+        let mut queue = lock(&self.queue);
+        if queue.mode != Mode::Live {
+            return false;
+        }
+        if queue.bytes + chunk.len() > BEHIND {
+            queue.skip();
+        } else {
+            queue.bytes += chunk.len();
+            queue.chunks.push_back(Arc::clone(chunk));
+        }
+        self.changed.notify_one();
+        queue.mode == Mode::Live
+    }
+
+    fn restart(&self, picture: &[u8], ended: bool) {
+        let mut queue = lock(&self.queue);
+        if queue.mode != Mode::Gone {
+            queue.bytes = picture.len();
+            queue.chunks = VecDeque::from([picture.into()]);
+            queue.mode = if ended { Mode::Ending } else { Mode::Live };
+        }
+        self.changed.notify_one();
+    }
+
+    fn end(&self) {
+        let mut queue = lock(&self.queue);
+        // One that skips is told of the end with its picture.
+        if queue.mode == Mode::Live {
+            queue.mode = Mode::Ending;
+        }
+        self.changed.notify_one();
+    }
+
+    /// It takes too long: what waits is dropped, and the next picture makes up for it.
+    pub(super) fn skip(&self) {
+        let mut queue = lock(&self.queue);
+        if queue.mode != Mode::Gone {
+            queue.skip();
+        }
+    }
+
+    fn leave(&self) {
+        lock(&self.queue).mode = Mode::Gone;
+        self.changed.notify_one();
+    }
+
+    /// Waits for something to do.
+    pub(super) fn work(&self) -> Work {
+        let idle = |queue: &mut Queue| queue.mode == Mode::Live && queue.chunks.is_empty();
+        let waited = self.changed.wait_while(lock(&self.queue), idle);
+        let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
+        match queue.mode {
+            Mode::Gone => Work::Nothing,
+            Mode::Skipping => Work::Repaint,
+            Mode::Live | Mode::Ending => match queue.chunks.pop_front() {
+                Some(chunk) => {
+                    queue.bytes -= chunk.len();
+                    Work::Send(chunk)
+                }
+                None => Work::End,
+            },
+        }
+    }
+}
+
+impl Queue {
+    fn skip(&mut self) {
+        self.chunks.clear();
+        self.bytes = 0;
+        self.mode = Mode::Skipping;
+    }
+}

@@ -1,0 +1,338 @@
+//! The shim's main thread: starts the agent, waits for its end, brings it about when it is wanted, and records it.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{WaitOptions, WaitStatus, wait};
+use signal_hook::{consts::signal, iterator::Signals};
+
+use super::{
+    Error,
+    agent::{self, Connection},
+    control, disk,
+    ending::{Ending, Tree},
+    files,
+    launch::Launch,
+    pump::{Drain, Pump},
+    record::{EndedBy, ExitRecord, Outcome},
+    screen::Screen,
+    shared::{Event, Shared},
+    views,
+    wire::Phase,
+};
+use crate::{host, spool, stage, tree::ProcessId};
+
+/// The clock that sleeps with the machine is compared with the one that does not this often.
+const CLOCKS: Duration = Duration::from_secs(10);
+/// Space that an exit record needs.
+const RECORD: usize = 4096;
+
+/// A shim at work.
+pub(super) struct Supervisor {
+    attempt_dir: PathBuf,
+    launch: Launch,
+    shared: Arc<Shared>,
+    events: mpsc::Receiver<Event>,
+    drain: Arc<Drain>,
+    screen: Option<Arc<Screen>>,
+    tree: Tree,
+    started: Duration,
+    ending: Option<Ending>,
+}
+
+fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let attempt = attempt.into();
+    move |source| Error { attempt, source }
+}
+
+impl Supervisor {
+    /// Starts the agent and everything around it.
+    pub(super) fn start(attempt_dir: &Path, launch: Launch) -> Result<Self, Error> {
+        let (sender, events) = mpsc::channel();
+        watch_signals(sender.clone()).map_err(failed("watch signals"))?;
+        let shared = Arc::new(Shared::new(launch.attempt, agent::identity(std::process::id()), sender));
+        disk::reserve(attempt_dir, files::EXIT, RECORD).map_err(failed("reserve space for the exit record"))?;
+        let control = listen(&launch.control_socket, launch.identity.is_some())?;
+        let connection = Connection::open(&launch).map_err(failed("make a terminal or pipes"))?;
+        let (screen, master, view_listener) = match &connection {
+            Connection::Terminal { master, size, .. } => {
+                let listener = listen_for_views(&launch)?;
+                (Some(Arc::new(Screen::new(Arc::clone(master), *size))), Some(Arc::clone(master)), Some(listener))
+            }
+            Connection::Pipes { .. } => (None, None, None),
+        };
+        let writer = {
+            let shared = Arc::clone(&shared);
+            let on_blocked = move |error: Option<&io::Error>| {
+                shared.update(|state| state.blocked = error.map(|error| format!("the log cannot be written: {error}")));
+            };
+            spool::Writer::create(&attempt_dir.join(files::SPOOL), spool::Options::default(), Box::new(on_blocked))
+                .map_err(|error| failed("begin the recording")(io::Error::other(error)))?
+        };
+        let drain = Drain::new().map_err(failed("make an event counter"))?;
+        let started = host::boottime();
+        let main = connection.spawn(&launch, attempt_dir).map_err(failed("start the agent"))?;
+        shared.update(|state| state.agent = Some(agent::identity(main)));
+        let (sources, slave) = connection.into_sources();
+        let tree = Tree { attempt: launch.attempt, main, cgroup: launch.cgroup.clone(), master };
+        let supervisor = Self {
+            attempt_dir: attempt_dir.to_owned(),
+            launch,
+            shared,
+            events,
+            drain,
+            screen,
+            tree,
+            started,
+            ending: None,
+        };
+        let pump = Pump {
+            writer,
+            sources,
+            slave,
+            screen: supervisor.screen.clone(),
+            shared: Arc::clone(&supervisor.shared),
+            drain: Arc::clone(&supervisor.drain),
+            started,
+        };
+        pump.start().map_err(failed("start a thread"))?;
+        supervisor.serve(control, view_listener).map_err(failed("start a thread"))?;
+        Ok(supervisor)
+    }
+
+    fn serve(&self, control: UnixListener, views: Option<UnixListener>) -> io::Result<()> {
+        control::serve(control, Arc::clone(&self.shared), self.screen.clone())?;
+        if let (Some(listener), Some(screen)) = (views, &self.screen) {
+            let uid = self.launch.identity.as_ref().map(|identity| identity.uid);
+            views::serve(listener, Arc::clone(&self.shared), Arc::clone(screen), uid)?;
+        }
+        Ok(())
+    }
+
+    /// Sees the agent to its end, and lingers until nobody needs the shim any more.
+    pub(super) fn run(mut self) -> Result<(), Error> {
+        let status = self.wait_for_main();
+        let ended = host::boottime();
+        self.shared.update(|state| state.phase = Phase::Ending);
+        let left_over = !self.tree.end(Ending::rest(self.ending.as_ref()));
+        self.drain.begin();
+        self.wait_for_output();
+        let record = ExitRecord {
+            attempt: self.launch.attempt,
+            outcome: self.outcome(status),
+            ended_by: self.ending.map_or(EndedBy::Itself, |ending| ending.by),
+            out_of_memory: self.launch.cgroup.out_of_memory(),
+            left_over,
+            log_length: self.shared.state().log_end,
+            started: self.started,
+            ended,
+            boot_id: host::boot_id().unwrap_or_default(),
+        };
+        self.record(&record)?;
+        self.shared.update(|state| state.phase = Phase::Ended(record));
+        if let Some(screen) = &self.screen {
+            screen.end();
+        }
+        self.linger();
+        for socket in [&self.launch.control_socket, &self.launch.view_socket] {
+            // There may be none.
+            let _ = fs::remove_file(socket);
+        }
+        Ok(())
+    }
+
+    fn wait_for_main(&mut self) -> WaitStatus {
+        loop {
+            if let Some(status) = reap(self.tree.main) {
+                return status;
+            }
+            let event = match self.pause() {
+                Some(pause) => self.events.recv_timeout(pause).ok(),
+                None => self.events.recv().ok(),
+            };
+            if let Some(event) = event {
+                self.react(event);
+            }
+            if self.ending.is_none() && self.time_left().is_some_and(|left| left.is_zero()) {
+                self.end(EndedBy::Timeout, self.launch.grace);
+            }
+            if let Some(ending) = &mut self.ending {
+                ending.go_on(&self.tree);
+            }
+        }
+    }
+
+    /// How long there is nothing to do.
+    fn pause(&self) -> Option<Duration> {
+        match &self.ending {
+            Some(ending) => Some(ending.at.saturating_duration_since(Instant::now())),
+            None => self.time_left().map(|left| left.min(CLOCKS)),
+        }
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        let timeout = self.launch.timeout?;
+        Some(timeout.saturating_sub(host::boottime().saturating_sub(self.started)))
+    }
+
+    fn react(&mut self, event: Event) {
+        match event {
+            Event::Stop(grace) => self.end(EndedBy::Stop, grace),
+            Event::Terminate => self.end(EndedBy::Host, self.launch.grace),
+            Event::Hold(held, reply) => {
+                let answer = if self.ending.is_some() {
+                    Err("the agent is being ended".to_owned())
+                } else {
+                    self.tree.hold(held);
+                    self.shared.update(|state| state.phase = if held { Phase::Held } else { Phase::Running });
+                    Ok(())
+                };
+                // Whoever asked may have gone.
+                let _ = reply.send(answer);
+            }
+            // They only wake: what they are about is looked at anyway.
+            Event::Child | Event::OutputEnded | Event::Look => {}
+        }
+    }
+
+    fn end(&mut self, by: EndedBy, grace: Duration) {
+        match &mut self.ending {
+            Some(ending) => ending.hasten(grace),
+            none => {
+                *none = Some(Ending::begin(by, grace, &self.tree));
+                self.shared.update(|state| state.phase = Phase::Ending);
+            }
+        }
+    }
+
+    fn wait_for_output(&mut self) {
+        // The sender lives in `shared`, so the channel does not close.
+        while let Ok(event) = self.events.recv() {
+            match event {
+                Event::OutputEnded => return,
+                Event::Child => reap_others(),
+                Event::Hold(_, reply) => drop(reply.send(Err("the agent has ended".to_owned()))),
+                Event::Terminate | Event::Stop(_) | Event::Look => {}
+            }
+        }
+    }
+
+    fn outcome(&self, status: WaitStatus) -> Outcome {
+        if let Some(signal) = status.terminating_signal() {
+            return Outcome::Signal(signal);
+        }
+        let code = status.exit_status().unwrap_or(-1);
+        let note = fs::read_to_string(self.attempt_dir.join(files::STAGE)).unwrap_or_default();
+        if code == i32::from(stage::FAILED) && !note.is_empty() {
+            return Outcome::NotStarted(note);
+        }
+        Outcome::Code(code)
+    }
+
+    /// Writes the end down; a disk that refuses is tried again, as nobody else knows what happened.
+    fn record(&self, record: &ExitRecord) -> Result<(), Error> {
+        let json = serde_json::to_vec(record).map_err(|error| failed("write the exit record")(error.into()))?;
+        while let Err(error) = disk::fill_reserved(&self.attempt_dir, files::EXIT, &json) {
+            self.shared.update(|state| state.blocked = Some(format!("the exit record cannot be written: {error}")));
+            thread::sleep(CLOCKS / 10);
+        }
+        self.shared.update(|state| state.blocked = None);
+        Ok(())
+    }
+
+    fn linger(&self) {
+        loop {
+            reap_others();
+            let (released, views) = {
+                let state = self.shared.state();
+                (state.released, state.views)
+            };
+            if released && views == 0 {
+                return;
+            }
+            match self.events.recv() {
+                // Everything is recorded, and the host goes down.
+                Ok(Event::Terminate) | Err(_) => return,
+                Ok(Event::Hold(_, reply)) => drop(reply.send(Err("the agent has ended".to_owned()))),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Reaps whoever has ended; the status of `main` if it was among them.
+fn reap(main: u32) -> Option<WaitStatus> {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+        if pid.as_raw_nonzero().get().unsigned_abs() == main {
+            return Some(status);
+        }
+    }
+    None
+}
+
+fn reap_others() {
+    reap(0);
+}
+
+/// Makes a signal an event. Signals that a terminal or a logout sends are caught and mean nothing.
+fn watch_signals(events: mpsc::Sender<Event>) -> io::Result<()> {
+    use signal::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+    let mut signals = Signals::new([SIGCHLD, SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTSTP])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            let event = match signal {
+                SIGCHLD => Event::Child,
+                SIGTERM => Event::Terminate,
+                _ => continue,
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn listen(socket: &Path, others_pass: bool) -> Result<UnixListener, Error> {
+    let attempt = || format!("listen on {}", socket.display());
+    let directory = socket.parent().ok_or_else(|| failed(attempt())(io::ErrorKind::InvalidInput.into()))?;
+    // The agent's account passes through to the view's directory, and can list and open nothing.
+    let mode = if others_pass { 0o711 } else { 0o700 };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed(attempt()))?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode)).map_err(failed(attempt()))?;
+    // The lock is held, so whoever made one has gone.
+    let _ = fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(failed(attempt()))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed(attempt()))?;
+    Ok(listener)
+}
+
+fn listen_for_views(launch: &Launch) -> Result<UnixListener, Error> {
+    let listener = listen(
+        &launch.view_socket,
+        launch.view_socket.parent() == launch.control_socket.parent() && launch.identity.is_some(),
+    )?;
+    if let Some(identity) = &launch.identity {
+        let attempt = || failed(format!("give {} to account {}", launch.view_socket.display(), identity.uid));
+        chown(&launch.view_socket, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
+        if let Some(directory) = launch.view_socket.parent().filter(|own| Some(*own) != launch.control_socket.parent())
+        {
+            chown(directory, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
+        }
+    }
+    Ok(listener)
+}
+
+/// The lock's content, for people and for those who have to end a shim that hangs.
+pub(super) fn own_identity() -> ProcessId {
+    agent::identity(std::process::id())
+}

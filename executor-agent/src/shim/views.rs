@@ -1,0 +1,140 @@
+//! The view socket: bytes of the terminal out, keys and sizes in.
+
+use std::{
+    io::{self, Write as _},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::sockopt::socket_peercred,
+    process::geteuid,
+};
+
+use super::{
+    screen::{Screen, View, Work},
+    shared::{Event, Shared},
+    wire::{self, ViewMessage},
+};
+
+/// Views at a time; more are closed.
+const VIEWS: u32 = 16;
+/// A view that takes nothing for so long is left behind and repainted when it takes something again.
+const STALLED: Duration = Duration::from_secs(1);
+/// A view says its size this soon.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// Serves `listener` for the rest of the shim's life; `uid` is the agent's account.
+pub(super) fn serve(
+    listener: UnixListener,
+    shared: Arc<Shared>,
+    screen: Arc<Screen>,
+    uid: Option<u32>,
+) -> io::Result<()> {
+    thread::Builder::new().name("views".into()).spawn(move || {
+        loop {
+            let Ok((stream, _)) = listener.accept() else {
+                thread::sleep(Duration::from_millis(50));
+                continue;
+            };
+            let known = socket_peercred(&stream)
+                .is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid() || uid == Some(peer.uid.as_raw()));
+            if !known || shared.state().views >= VIEWS {
+                continue;
+            }
+            shared.update(|state| state.views += 1);
+            let (theirs, screen) = (Arc::clone(&shared), Arc::clone(&screen));
+            let spawned = thread::Builder::new().name("view".into()).spawn(move || {
+                // A view that breaks off has nobody to tell.
+                let _ = connection(&stream, &screen);
+                gone(&theirs);
+            });
+            if spawned.is_err() {
+                gone(&shared);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn gone(shared: &Shared) {
+    shared.update(|state| state.views -= 1);
+    shared.tell(Event::Look);
+}
+
+fn connection(stream: &UnixStream, screen: &Arc<Screen>) -> io::Result<()> {
+    stream.set_read_timeout(Some(GREETING))?;
+    let Some(ViewMessage::Size { columns, rows }) = wire::receive_view(stream)? else { return Ok(()) };
+    stream.set_read_timeout(None)?;
+    let view = screen.attach(columns, rows)?;
+    let writer = {
+        let (stream, view, screen) = (stream.try_clone()?, Arc::clone(&view), Arc::clone(screen));
+        thread::Builder::new().name("view".into()).spawn(move || {
+            if write(&stream, &view, &screen).is_err() {
+                // Wakes the reader, which takes the view away.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        })
+    };
+    let read = writer.and_then(|writer| {
+        let read = read(stream, screen);
+        let _ = stream.shutdown(Shutdown::Both);
+        screen.detach(&view);
+        // It has been shut down, so it ends.
+        let _ = writer.join();
+        read
+    });
+    screen.detach(&view);
+    read
+}
+
+fn read(stream: &UnixStream, screen: &Screen) -> io::Result<()> {
+    while let Some(message) = wire::receive_view(stream)? {
+        let done = match message {
+            ViewMessage::Input(bytes) => screen.type_in(&bytes, None),
+            ViewMessage::Size { columns, rows } => screen.resize(columns, rows),
+        };
+        if let Err(error) = done
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn write(stream: &UnixStream, view: &View, screen: &Screen) -> io::Result<()> {
+    stream.set_write_timeout(Some(STALLED))?;
+    loop {
+        match view.work() {
+            Work::Nothing => return Ok(()),
+            Work::Send(chunk) => send(stream, &chunk, view)?,
+            Work::Repaint => {
+                poll(&mut [PollFd::new(stream, PollFlags::OUT)], None)?;
+                screen.repaint(view);
+            }
+            // It may look at the last picture for as long as it likes.
+            Work::End => return stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+fn send(mut stream: &UnixStream, mut chunk: &[u8], view: &View) -> io::Result<()> {
+    while !chunk.is_empty() {
+        match stream.write(chunk) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => chunk = &chunk[sent..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                view.skip();
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
