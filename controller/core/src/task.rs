@@ -112,7 +112,7 @@ pub enum Effect {
 /// Why an event cannot move the task.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalTransition {
-    /// The attempt is not the task's newest one, or it has ended for good.
+    /// The attempt is not the task's newest one: the task has gone on without it.
     #[error("attempt {} is fenced: the task has gone on without it", fence.number)]
     Fenced {
         /// The token that was shown.
