@@ -7,7 +7,9 @@ fn only_our_own_url_gets_the_token() {
     let sandbox = Sandbox::new();
     sandbox.context("http://127.0.0.1:7433", "secret-token");
     let home = sandbox.path("home");
-    let ask = |operation: &str, question: &str| fed(sandbox.sculpt(&home, &["git-credential", operation]), question.as_bytes());
+    let ask = |operation: &str, question: &str| {
+        fed(sandbox.sculpt(&home, &["git-credential", operation]), question.as_bytes())
+    };
 
     let ours = ask("get", "protocol=http\nhost=127.0.0.1:7433\n\n");
     assert_eq!((ours.code, ours.stdout.as_str()), (0, "username=sculpt\npassword=secret-token\n"));

@@ -1,5 +1,7 @@
 //! The command line against real repositories and a scripted controller.
 
+#![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
+
 mod controller;
 mod credentials;
 mod follow;

@@ -40,7 +40,7 @@ fn places() {
     let repo = sandbox.repository("repo", 2);
     ran(sandbox.sculpt(&repo, &["run", "--base", "no-such", "x"])).refuses(64, &["no-such"]);
     ran(sandbox.sculpt(&repo, &["run", "--base", "HEAD~7", "x"])).refuses(64, &["HEAD~7"]);
-    ran(sandbox.sculpt(&repo, &["run", "--title", &"x".repeat(201), "x"])).refuses(69, &[]);
+    ran(sandbox.sculpt(&repo, &["run", "--title", &"x".repeat(201), "x"])).refuses(64, &["200 characters"]);
     sandbox.git(&repo, &["checkout", "-q", "--detach"]);
     ran(sandbox.sculpt(&repo, &["run", "x"])).refuses(69, &["reach the controller"]);
 }

@@ -10,23 +10,23 @@ use std::{
 };
 
 /// A home directory with nothing in it.
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     root: tempfile::TempDir,
 }
 
 impl Sandbox {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("home")).unwrap();
         Self { root }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
     /// A program that sees this home and nothing of the test's own environment.
-    pub fn command(&self, program: impl AsRef<OsStr>, directory: &Path) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>, directory: &Path) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir(directory).stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.path("home")).env("USER", "tester");
@@ -34,14 +34,14 @@ impl Sandbox {
         command
     }
 
-    pub fn sculpt(&self, directory: &Path, args: &[&str]) -> Command {
+    pub(crate) fn sculpt(&self, directory: &Path, args: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_sculpt"), directory);
         command.args(args);
         command
     }
 
     /// Runs git, which must succeed, and gives what it printed.
-    pub fn git(&self, directory: &Path, args: &[&str]) -> String {
+    pub(crate) fn git(&self, directory: &Path, args: &[&str]) -> String {
         let mut command = self.command("git", directory);
         command.args(["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "protocol.file.allow=always"]);
         let output = command.args(args).output().unwrap();
@@ -50,7 +50,7 @@ impl Sandbox {
     }
 
     /// A repository with this many commits, each of a file of its own.
-    pub fn repository(&self, name: &str, commits: usize) -> PathBuf {
+    pub(crate) fn repository(&self, name: &str, commits: usize) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).unwrap();
         self.git(&path, &["init", "-q", "-b", "main"]);
@@ -63,23 +63,24 @@ impl Sandbox {
     }
 
     /// Writes the configuration that `sculpt up` would write.
-    pub fn context(&self, url: &str, token: &str) -> PathBuf {
+    pub(crate) fn context(&self, url: &str, token: &str) -> PathBuf {
         let file = self.path("token");
         fs::write(&file, format!("{token}\n")).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let config = self.path("home/.config/sculpt");
         fs::create_dir_all(&config).unwrap();
-        let text = format!("current = \"local\"\n[contexts.local]\nurl = \"{url}\"\ntoken_file = \"{}\"\n", file.display());
+        let text =
+            format!("current = \"local\"\n[contexts.local]\nurl = \"{url}\"\ntoken_file = \"{}\"\n", file.display());
         fs::write(config.join("config.toml"), text).unwrap();
         file
     }
 }
 
 /// What a program did.
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl From<Output> for Ran {
@@ -93,12 +94,12 @@ impl From<Output> for Ran {
 }
 
 /// Runs a program to its end.
-pub fn ran(mut command: Command) -> Ran {
+pub(crate) fn ran(mut command: Command) -> Ran {
     command.output().unwrap().into()
 }
 
 /// Runs a program with these bytes on its standard input.
-pub fn fed(mut command: Command, input: &[u8]) -> Ran {
+pub(crate) fn fed(mut command: Command, input: &[u8]) -> Ran {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // A program that refuses early closes its end.
     let _ = child.stdin.take().unwrap().write_all(input);
@@ -107,7 +108,7 @@ pub fn fed(mut command: Command, input: &[u8]) -> Ran {
 
 impl Ran {
     #[track_caller]
-    pub fn refuses(&self, code: i32, words: &[&str]) {
+    pub(crate) fn refuses(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}", self.stderr);
         assert_eq!(self.stdout, "");
         for word in words {

@@ -8,14 +8,16 @@ use sculpt::{
     output::tasks::TaskJson,
 };
 use sculpt_proto::v1::{
-    Attempt, Command, Exit as ProcessExit, Failure, Requester, Task, TaskSpec, TaskState, Waiting, task_spec::Work, waiting::Reason,
+    Attempt, Command, Exit as ProcessExit, Failure, Requester, Task, TaskSpec, TaskState, Waiting, task_spec::Work,
+    waiting::Reason,
 };
 
 use crate::sandbox::Sandbox;
 
 #[test]
 fn scripts_can_rely_on_the_codes() {
-    let codes: Vec<_> = STATES.iter().map(|state| (state_name(*state), Exit::of_state(*state).map(Exit::code))).collect();
+    let codes: Vec<_> =
+        STATES.iter().map(|state| (state_name(*state), Exit::of_state(*state).map(Exit::code))).collect();
     let expected = [
         ("queued", None),
         ("starting", None),
@@ -52,7 +54,7 @@ fn scripts_can_rely_on_the_codes() {
 }
 
 fn full_task() -> Task {
-    let at = |seconds| Some(prost_types::Timestamp { seconds: 1_700_000_000 + seconds, nanos: 5_000_000 });
+    let at = |seconds: i64| Some(prost_types::Timestamp { seconds: 1_700_000_000 + seconds, nanos: 5_000_000 });
     Task {
         uuid: "0198c0de-0000-7000-8000-000000000017".into(),
         number: 17,
@@ -108,7 +110,11 @@ fn the_json_of_a_task_is_stable() {
     let waiting = Task {
         number: 18,
         state: TaskState::Queued.into(),
-        waiting: Some(Waiting { reason: Reason::NoFreeSlot.into(), text: "All slots are in use.".into(), not_before: None }),
+        waiting: Some(Waiting {
+            reason: Reason::NoFreeSlot.into(),
+            text: "All slots are in use.".into(),
+            not_before: None,
+        }),
         spec: Some(TaskSpec { work: Some(Work::Prompt("do it".into())), ..TaskSpec::default() }),
         ..Task::default()
     };
@@ -146,8 +152,13 @@ fn each_variable_replaces_its_own_part() {
     let alone = resolve(&Config::default(), Some("http://127.0.0.1:2"), Some("mine"), None).unwrap();
     assert_eq!(alone, is("environment", "http://127.0.0.1:2/", "mine"));
     assert!(matches!(resolve(&Config::default(), None, None, None), Err(ConfigError::NoContext(_))));
-    assert!(matches!(resolve(&Config::default(), Some("http://127.0.0.1:2"), None, None), Err(ConfigError::NoToken(_))));
-    for far in ["http://192.0.2.1:7433", "https://127.0.0.1:1", "http://example.org", "127.0.0.1:7433", "http://me@127.0.0.1"] {
+    assert!(matches!(
+        resolve(&Config::default(), Some("http://127.0.0.1:2"), None, None),
+        Err(ConfigError::NoToken(_))
+    ));
+    for far in
+        ["http://192.0.2.1:7433", "https://127.0.0.1:1", "http://example.org", "127.0.0.1:7433", "http://me@127.0.0.1"]
+    {
         assert!(matches!(resolve(&config, Some(far), None, None), Err(ConfigError::Url { .. })), "{far}");
     }
 }

@@ -21,11 +21,12 @@ const ATTEMPTED: &str = "start the task";
 
 pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> {
     // Everything that can be wrong here is found before anything is sent.
+    let title = work::title(&args)?;
     let work = work::work(&args)?;
     let wish = place::wish(&args)?;
     let client = Client::connect().await?;
     let place = Box::pin(wish.settle(&client, &args)).await?;
-    let task = create(&client, spec(&args, work, place)?).await?;
+    let task = create(&client, spec(&args, work, title, place)).await?;
     announce(&args, format, &task)?;
     if args.detach {
         return Ok(Exit::Done);
@@ -45,16 +46,8 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-fn spec(args: &RunArgs, work: work::Work, place: place::Place) -> Result<TaskSpec, Failure> {
-    let title = args.title.as_deref().unwrap_or_default().trim();
-    if title.chars().count() > 200 || title.chars().any(char::is_control) {
-        return Err(Failure::new(
-            Exit::BadInput,
-            ATTEMPTED,
-            "the title is longer than 200 characters or holds control characters",
-        ));
-    }
-    Ok(TaskSpec {
+fn spec(args: &RunArgs, work: work::Work, title: String, place: place::Place) -> TaskSpec {
+    TaskSpec {
         work: Some(work.into()),
         agent: args.agent.clone().unwrap_or_default(),
         project: place.project,
@@ -71,8 +64,8 @@ fn spec(args: &RunArgs, work: work::Work, place: place::Place) -> Result<TaskSpe
         on_lost: OnLost::Unspecified.into(),
         lost_after: None,
         labels: args.labels.iter().cloned().collect(),
-        title: title.to_owned(),
-    })
+        title,
+    }
 }
 
 async fn create(client: &Client, spec: TaskSpec) -> Result<Task, Failure> {

@@ -82,9 +82,13 @@ impl Repo {
         let found = self.inner.revparse_single(revision).and_then(|object| object.peel_to_commit());
         match found {
             Ok(commit) => Ok(commit.id()),
-            Err(_) if self.inner.is_empty().unwrap_or(false) => Err(GitError::Empty(self.top().to_owned())),
+            Err(_) if self.has_no_commit() => Err(GitError::Empty(self.top().to_owned())),
             Err(_) => Err(GitError::UnknownBase(revision.to_owned())),
         }
+    }
+
+    fn has_no_commit(&self) -> bool {
+        self.head().is_err() && self.inner.references().is_ok_and(|mut all| all.next().is_none())
     }
 
     /// The working directory below the top, as bytes; empty at the top and in a bare repository.

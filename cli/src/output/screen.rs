@@ -110,6 +110,10 @@ impl Writer {
 impl Perform for Writer {
     fn print(&mut self, c: char) {
         self.heard = true;
+        // A C1 control in two bytes is a control: some terminals obey it.
+        if ('\u{80}'..='\u{9f}').contains(&c) {
+            return;
+        }
         self.end_carriage();
         self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
     }
@@ -291,11 +295,12 @@ mod tests {
             "\x1b[?1000h",
             "\x1b[?1004h",
             "\x1b[?2004h",
-            "\u{9b}6n",
             "\x1b[>4;2m",
         ] {
             assert_eq!(shown(format!("a{asking}b").as_bytes()), b"ab", "{asking:?}");
         }
+        // Without its introducer the rest is text.
+        assert_eq!(shown("a\u{9b}6nb".as_bytes()), b"a6nb");
     }
 
     #[test]

@@ -26,6 +26,8 @@ const GRACE: Duration = Duration::from_millis(4500);
 /// Pauses before a part that died is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A start that takes longer is worth a word.
+const SLOW_START: Duration = Duration::from_secs(6);
 /// A part that ran this long is not taken for one that cannot start.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -74,7 +76,7 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     let mut ports = Ports::choose(&places.data, args.listen)?;
     let mut controller = start_controller(places, ports)?;
     let urls: ControllerReady = tokio::select! {
-        ready = controller.ready() => ready?,
+        ready = patiently(places, controller.ready()) => ready?,
         () = ending.asked() => return end(vec![controller], &mut ending).await,
     };
     ports.listen = address(&urls.user_url).unwrap_or(ports.listen);
@@ -85,7 +87,7 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     let mut installation = Installation { places, args, ports, controller, executor: None, urls };
     let mut executor = installation.start_executor()?;
     let ready: ExecutorReady = tokio::select! {
-        ready = executor.ready() => match ready {
+        ready = patiently(places, executor.ready()) => match ready {
             Ok(ready) => ready,
             Err(failure) => {
                 end(vec![installation.controller], &mut ending).await?;
@@ -102,6 +104,16 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     installation.say_ready(&ready)?;
     installation.keep(&mut ending).await?;
     installation.leave(&mut ending).await
+}
+
+/// Says where to look when a start takes longer than it should.
+async fn patiently<T>(places: &Places, starting: impl Future<Output = T>) -> T {
+    let mut starting = std::pin::pin!(starting);
+    if let Ok(done) = tokio::time::timeout(SLOW_START, &mut starting).await {
+        return done;
+    }
+    note(format!("still starting; the logs are in {}", places.logs().display()));
+    starting.await
 }
 
 fn start_controller(places: &Places, ports: Ports) -> Result<Part, Failure> {

@@ -47,6 +47,16 @@ pub(super) fn work(args: &RunArgs) -> Result<Work, Failure> {
     }
 }
 
+/// The title without blanks around it; empty when the controller is to derive one.
+pub(super) fn title(args: &RunArgs) -> Result<String, Failure> {
+    let title = args.title.as_deref().unwrap_or_default().trim();
+    if title.chars().count() > 200 || title.chars().any(char::is_control) {
+        return Err(refusal("the title is longer than 200 characters or holds control characters")
+            .next("shorten it; the prompt can say the rest"));
+    }
+    Ok(title.to_owned())
+}
+
 fn prompt_from_stdin() -> Result<Work, Failure> {
     let mut bytes = Vec::new();
     let limit = MAX_PROMPT as u64 + 1;

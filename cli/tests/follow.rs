@@ -1,0 +1,202 @@
+//! Running, following and waiting over a controller that breaks.
+
+use std::{fs, process::Command};
+
+use sculpt_proto::v1::{Attempt, Failure, Task, TaskState, task_spec::Work};
+
+use crate::{
+    controller::{Controller, PROJECT, TOKEN},
+    sandbox::{Ran, Sandbox, ran},
+};
+
+fn task(state: TaskState) -> Task {
+    Task {
+        uuid: "0198c0de-0000-7000-8000-000000000017".into(),
+        number: 17,
+        title: "work".into(),
+        state: state.into(),
+        attempts: vec![Attempt {
+            number: 1,
+            state: "running".into(),
+            executor: "host".into(),
+            log_bytes: 1,
+            ..Attempt::default()
+        }],
+        ..Task::default()
+    }
+}
+
+fn failed() -> Task {
+    let failure = Failure { cause: "agent_exit".into(), message: "The agent ended with code 3.".into() };
+    Task { failure: Some(failure), ..task(TaskState::Failed) }
+}
+
+async fn start(task: Task) -> (Sandbox, Controller) {
+    let sandbox = Sandbox::new();
+    let controller = Controller::start(&sandbox.path("store.git"), task).await;
+    sandbox.context(&controller.url(), TOKEN);
+    (sandbox, controller)
+}
+
+async fn run(command: Command) -> Ran {
+    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
+}
+
+/// Runs the command and gives its exact bytes.
+async fn bytes(mut command: Command) -> (i32, Vec<u8>) {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (output.status.code().unwrap(), output.stdout)
+}
+
+fn binary(length: u32) -> Vec<u8> {
+    (0..length).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_arrives_once_whatever_breaks() {
+    let (sandbox, controller) = start(failed()).await;
+    let log = binary(40_000);
+    controller.script.log.lock().unwrap().clone_from(&log);
+    let home = sandbox.path("home");
+    for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "-f", "17"], &["logs", "17"]] {
+        controller.script.breaks.lock().unwrap().extend([0, 1, 999, 1000, 1001, 50_000]);
+        let (code, out) = bytes(sandbox.sculpt(&home, args)).await;
+        assert_eq!(code, i32::from(args[0] == "run"), "{args:?}");
+        assert!(out == log, "{args:?}: {} bytes of {}", out.len(), log.len());
+    }
+    let (_, rest) = bytes(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "159999"])).await;
+    assert_eq!(rest, log[159_999..]);
+    run(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "160001"])).await.refuses(64, &["160000 bytes"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_wish_is_one_request() {
+    let (sandbox, controller) = start(failed()).await;
+    *controller.script.lost_answers.lock().unwrap() = 2;
+    let done = run(sandbox.sculpt(&sandbox.path("home"), &["run", "-q", "-d", "--no-repo", "--", "work"])).await;
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (0, "17\n", ""));
+    let created = controller.script.created.lock().unwrap();
+    assert_eq!(created.len(), 3);
+    assert!(created.iter().all(|request| request == &created[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_base_is_sent_once_and_then_only_what_is_new() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("repo", 3);
+    sandbox.git(&repo, &["remote", "add", "origin", "https://me:secret@forge.example/a/tool.git"]);
+    fs::create_dir(repo.join("sub")).unwrap();
+    fs::write(repo.join("sub/x"), "x").unwrap();
+    sandbox.git(&repo, &["add", "."]);
+    sandbox.git(&repo, &["commit", "-qm", "sub"]);
+    let args = ["run", "-d", "do it"];
+    let first = run(sandbox.sculpt(&repo.join("sub"), &args)).await;
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    assert!(first.stderr.contains("registered this repository as project tool"), "{}", first.stderr);
+    assert!(first.stderr.contains("added the git remote `sculpt`"), "{}", first.stderr);
+
+    let head = sandbox.git(&repo, &["rev-parse", "HEAD"]);
+    let spec = controller.script.created.lock().unwrap()[0].spec.clone().unwrap();
+    assert_eq!((spec.base, spec.project, spec.subdirectory), (head, PROJECT.to_owned(), b"sub".to_vec()));
+    assert!(spec.tty);
+    assert_eq!(spec.work, Some(Work::Prompt("do it".into())));
+    let requester = spec.requester.unwrap();
+    assert_eq!(requester.name, "tester");
+    assert!(requester.email.starts_with("tester@"), "{}", requester.email);
+    let ensured = controller.script.ensured.lock().unwrap()[0].clone();
+    assert_eq!(ensured.remote, "https://forge.example/a/tool.git");
+    assert_eq!(ensured.root_commit, sandbox.git(&repo, &["rev-list", "--max-parents=0", "HEAD"]));
+
+    let url = sandbox.git(&repo, &["config", "remote.sculpt.url"]);
+    assert_eq!(url, format!("{}/git/{PROJECT}.git", controller.url()));
+    let helper = sandbox.git(&repo, &["config", "--get-urlmatch", "credential.helper", &url]);
+    assert!(helper.ends_with("/sculpt' git-credential"), "{helper}");
+
+    let second = run(sandbox.sculpt(&repo, &args)).await;
+    assert_eq!((second.code, second.stderr.as_str()), (0, ""));
+    assert_eq!(controller.script.packs.lock().unwrap().len(), 1);
+    fs::write(repo.join("file0"), "other\n").unwrap();
+    sandbox.git(&repo, &["commit", "-qam", "other"]);
+    assert_eq!(run(sandbox.sculpt(&repo, &args)).await.code, 0);
+    assert_eq!(controller.script.packs.lock().unwrap().len(), 2);
+    assert_eq!(controller.script.ensured.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dirty_tree_is_sent_and_stays_as_it_is() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("repo", 2);
+    fs::write(repo.join(".gitignore"), "ignored\n").unwrap();
+    sandbox.git(&repo, &["add", ".gitignore"]);
+    sandbox.git(&repo, &["commit", "-qm", "ignore"]);
+    let args = ["run", "-d", "--include-changes", "do it"];
+    let clean = run(sandbox.sculpt(&repo, &args)).await;
+    assert_eq!(clean.code, 0, "{}", clean.stderr);
+    let head = sandbox.git(&repo, &["rev-parse", "HEAD"]);
+    let base = |index: usize| controller.script.created.lock().unwrap()[index].spec.clone().unwrap().base;
+    assert_eq!(base(0), head, "nothing differs, so there is no extra commit");
+
+    fs::write(repo.join("file0"), "changed\n").unwrap();
+    fs::write(repo.join("staged"), "staged\n").unwrap();
+    sandbox.git(&repo, &["add", "staged"]);
+    fs::write(repo.join("new file"), "new\n").unwrap();
+    fs::write(repo.join("ignored"), "secret\n").unwrap();
+    fs::remove_file(repo.join("file1")).unwrap();
+    let before = (sandbox.git(&repo, &["status", "--porcelain"]), fs::read(repo.join(".git/index")).unwrap());
+    assert_eq!(run(sandbox.sculpt(&repo, &args)).await.code, 0);
+    let after = (sandbox.git(&repo, &["status", "--porcelain"]), fs::read(repo.join(".git/index")).unwrap());
+    assert_eq!(before, after);
+    assert_eq!(sandbox.git(&repo, &["rev-parse", "HEAD"]), head);
+
+    let store = sandbox.path("store.git");
+    let commit = base(1);
+    assert_eq!(sandbox.git(&store, &["rev-parse", &format!("{commit}^")]), head);
+    let files = sandbox.git(&store, &["ls-tree", "-r", "--name-only", &commit]);
+    assert_eq!(files.lines().collect::<Vec<_>>(), [".gitignore", "file0", "new file", "staged"]);
+    assert_eq!(sandbox.git(&store, &["show", &format!("{commit}:file0")]), "changed");
+    assert_eq!(sandbox.git(&store, &["show", "-s", "--format=%an", &commit]), "tester");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shallow_clone_says_how_to_mend_it() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("repo", 3);
+    let url = format!("file://{}", repo.display());
+    sandbox.git(&sandbox.path(""), &["clone", "-q", "--depth", "1", &url, "shallow"]);
+    let shallow = sandbox.path("shallow");
+    run(sandbox.sculpt(&shallow, &["run", "x"])).await.refuses(64, &["shallow", "git fetch --unshallow"]);
+    assert!(controller.script.ensured.lock().unwrap().is_empty(), "the border of a shallow clone is not its root");
+    sandbox.git(&shallow, &["fetch", "-q", "--unshallow"]);
+    assert_eq!(run(sandbox.sculpt(&shallow, &["run", "-d", "x"])).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_the_controller_have_their_codes() {
+    let (sandbox, _controller) = start(task(TaskState::Completed)).await;
+    let home = sandbox.path("home");
+    run(sandbox.sculpt(&home, &["stop", "17"])).await.refuses(7, &["stop task 17", "completed"]);
+    run(sandbox.sculpt(&home, &["show", "99"])).await.refuses(6, &["no task 99", "sculpt ls"]);
+    run(sandbox.sculpt(&home, &["diff", "17"])).await.refuses(7, &["published no commit"]);
+    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["sculpt logs 17"]);
+    let mut wrong = sandbox.sculpt(&home, &["ls"]);
+    wrong.env("SCULPT_TOKEN", "wrong");
+    run(wrong).await.refuses(77, &["token is not known", "sculpt doctor"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_ends_with_the_turn_or_with_patience() {
+    let (sandbox, controller) = start(task(TaskState::Running)).await;
+    let home = sandbox.path("home");
+    run(sandbox.sculpt(&home, &["wait", "17", "--timeout", "100ms"])).await.refuses(124, &["limit of 100ms"]);
+    run(sandbox.sculpt(&home, &["wait", "99"])).await.refuses(6, &["99"]);
+    let waiting = tokio::spawn(run(sandbox.sculpt(&home, &["wait", "17", "17"])));
+    // The watch sees the change whether it began before or after it.
+    controller.script.task.send_replace(task(TaskState::Cancelled));
+    assert_eq!(waiting.await.unwrap().code, 4);
+    let json = run(sandbox.sculpt(&home, &["-o", "json", "show", "17"])).await;
+    let shown: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((shown["state"].as_str(), shown["attempt"].as_u64()), (Some("cancelled"), Some(1)));
+    let list = run(sandbox.sculpt(&home, &["ls", "-o", "json"])).await;
+    let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+    assert_eq!(list.as_array().map(Vec::len), Some(1));
+}

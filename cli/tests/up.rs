@@ -1,0 +1,120 @@
+//! `sculpt up` with parts of our own making: what it does with their starts, deaths and ends.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::sandbox::{Sandbox, ran};
+
+/// A folder with the real `sculpt` and scripts in place of the parts.
+fn installation(sandbox: &Sandbox, controller: &str, executor: &str) -> PathBuf {
+    let bin = sandbox.path("bin");
+    fs::create_dir(&bin).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_sculpt"), bin.join("sculpt")).unwrap();
+    for (name, script) in [("controller", controller), ("executor", executor)] {
+        let path = bin.join(format!("sculpt-{name}"));
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    bin
+}
+
+/// Says that it is ready on the addresses it was given, and lives as long as its lifeline.
+const CONTROLLER: &str = r#"echo "controller starts: database=${DATABASE_URL:-none}" >&2
+mkdir -p "$3/tokens"; (umask 077; echo token > "$3/tokens/user"; echo token > "$3/tokens/executor")
+echo "{\"ready\":true,\"user_url\":\"http://$5\",\"executor_url\":\"http://$7\",\"cluster_id\":\"c\",\"postgres\":\"15.8 (built-in)\"}"
+cat > /dev/null"#;
+const EXECUTOR: &str =
+    r#"echo $$ >> "$3.pids"; echo '{"ready":true,"executor_id":"e","name":"worker"}'; cat > /dev/null"#;
+
+/// A running `sculpt up`, ended with the test.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn up(sandbox: &Sandbox, bin: &Path, data: &Path) -> Command {
+    let mut command = sandbox.command(bin.join("sculpt"), &sandbox.path("home"));
+    command
+        .arg("up")
+        .arg("--data-dir")
+        .arg(data)
+        .args(["--listen", "127.0.0.1:0"])
+        .env("DATABASE_URL", "postgres://elsewhere");
+    command
+}
+
+fn started(mut command: Command) -> (Up, String) {
+    let mut up = Up(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(up.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (up, line)
+}
+
+fn end(mut up: Up) -> i32 {
+    kill_process(Pid::from_child(&up.0), Signal::INT).unwrap();
+    up.0.wait().unwrap().code().unwrap()
+}
+
+#[test]
+fn it_is_ready_writes_the_context_and_ends() {
+    let sandbox = Sandbox::new();
+    let bin = installation(&sandbox, CONTROLLER, EXECUTOR);
+    let data = sandbox.path(&"d".repeat(200));
+    let (first, line) = started(up(&sandbox, &bin, &data));
+    assert!(line.starts_with("ready http://127.0.0.1:"), "{line}");
+    let url = line.split(' ').nth(1).unwrap().to_owned();
+    let config = fs::read_to_string(sandbox.path("home/.config/sculpt/config.toml")).unwrap();
+    assert!(config.contains(&url) && config.contains("tokens/user"), "{config}");
+    assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+    let log = fs::read_to_string(data.join("logs/controller.log")).unwrap();
+    assert_eq!(log, "controller starts: database=none\n");
+
+    let pid = first.0.id().to_string();
+    ran(up(&sandbox, &bin, &data)).refuses(7, &[&pid, "--data-dir"]);
+    assert_eq!(end(first), 0);
+
+    // The same address again, because git remotes remember it.
+    let (second, again) = started(up(&sandbox, &bin, &data));
+    assert_eq!(again, line);
+    assert_eq!(end(second), 0);
+}
+
+#[test]
+fn a_part_that_cannot_start_shows_the_end_of_its_log() {
+    let sandbox = Sandbox::new();
+    let bin = installation(&sandbox, "echo 'Postgres is missing: apt install postgresql' >&2; exit 1", EXECUTOR);
+    ran(up(&sandbox, &bin, &sandbox.path("data")))
+        .refuses(1, &["start the controller", "apt install postgresql", "controller.log"]);
+    fs::remove_file(bin.join("sculpt-controller")).unwrap();
+    ran(up(&sandbox, &bin, &sandbox.path("data"))).refuses(1, &["put sculpt-controller beside `sculpt`"]);
+}
+
+#[test]
+fn a_part_that_dies_is_started_again() {
+    let sandbox = Sandbox::new();
+    let bin = installation(&sandbox, CONTROLLER, EXECUTOR);
+    let data = sandbox.path("data");
+    let (mut running, _) = started(up(&sandbox, &bin, &data));
+    let mut stderr = BufReader::new(running.0.stderr.take().unwrap()).lines();
+    let mut says = |word: &str| {
+        let found = stderr.by_ref().map(Result::unwrap).any(|line| line.contains(word));
+        assert!(found, "{word:?} was not said");
+    };
+    let pids = || fs::read_to_string(data.join("executor.pids")).unwrap();
+    let pid: i32 = pids().trim().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    says("keep the executor running");
+    says("the executor is back");
+    assert_eq!(end(running), 0);
+}
