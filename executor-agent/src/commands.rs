@@ -63,9 +63,11 @@ impl Cli {
             Command::Run(arguments) => run(arguments),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
-            Command::Stage(StageArgs { launch: Some(directory), .. }) => Err(stage::main_launch(&directory).into()),
+            Command::Stage(StageArgs { launch: Some(directory), .. }) => {
+                return failed(&stage::main_launch(&directory));
+            }
             Command::Stage(StageArgs { inline, .. }) => {
-                Err(stage::main_inline(inline.as_deref().unwrap_or_default()).into())
+                return failed(&stage::main_inline(inline.as_deref().unwrap_or_default()));
             }
         };
         match result {
@@ -76,6 +78,12 @@ impl Cli {
             }
         }
     }
+}
+
+/// A stage returns only when it did not become its program.
+fn failed(error: &stage::Error) -> ExitCode {
+    eprintln!("sculpt-executor: {error}");
+    stage::FAILED.into()
 }
 
 fn run(arguments: RunArgs) -> anyhow::Result<()> {

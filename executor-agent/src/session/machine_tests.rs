@@ -245,7 +245,9 @@ impl World {
                 self.reports.extend(copy);
             }
             Move::DropReport(index) => {
-                pick(self.reports.len(), index).into_iter().for_each(|at| drop(self.reports.remove(at)));
+                if let Some(at) = pick(self.reports.len(), index) {
+                    self.reports.remove(at);
+                }
             }
             Move::Answer(index) => {
                 if let Some(at) = pick(self.answers.len(), index) {
@@ -254,7 +256,9 @@ impl World {
                 }
             }
             Move::DropAnswer(index) => {
-                pick(self.answers.len(), index).into_iter().for_each(|at| drop(self.answers.remove(at)));
+                if let Some(at) = pick(self.answers.len(), index) {
+                    self.answers.remove(at);
+                }
             }
             Move::Reconnect => self.reconnect(),
         }

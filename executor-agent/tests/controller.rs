@@ -1,0 +1,436 @@
+//! A scripted controller on loopback: it takes reports and logs in order, keeps packs, and serves repositories by git's
+//! own HTTP backend. It can go away and come back with what it has committed.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request as HttpRequest, State as Shared},
+    response::Response as HttpResponse,
+    routing::any,
+};
+use futures_util::Stream;
+use prost::Message as _;
+use sculpt_proto::executor::v1::{
+    AttemptSpec, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse, Hello,
+    LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse, Reject, Report,
+    ReportAck, Welcome, control_request, control_response,
+    ended::Outcome,
+    executor_service_server::{ExecutorService, ExecutorServiceServer},
+    logs_request, logs_response, publish_request, report,
+    report_ack::Refusal,
+};
+use sculpt_proto::v1::LogFrame;
+use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+pub const TOKEN: &str = "executor-token";
+
+/// What the controller has committed, and what it wants.
+#[derive(Default)]
+pub struct Memory {
+    pub cluster: String,
+    pub epoch: u64,
+    pub hellos: Vec<Hello>,
+    pub observed: Vec<ObservedAttempt>,
+    pub specs: BTreeMap<String, Vec<u8>>,
+    pub desired: BTreeMap<String, Phase>,
+    pub released: Vec<String>,
+    pub reports: BTreeMap<String, Vec<Report>>,
+    pub logs: BTreeMap<String, Vec<u8>>,
+    pub frames: BTreeMap<String, Vec<LogFrame>>,
+    pub published: BTreeMap<String, publish_request::Header>,
+    pub heartbeats: u64,
+    /// Instead of Welcome.
+    pub reject: Option<Reject>,
+    /// Answers every publication as if it could not be done now.
+    pub refuse_publications: u32,
+}
+
+impl Memory {
+    pub fn steps(&self, attempt: &str) -> Vec<&'static str> {
+        let name = |report: &Report| match report.step {
+            Some(report::Step::Accepted(_)) => Some("accepted"),
+            Some(report::Step::Preparing(_)) => Some("preparing"),
+            Some(report::Step::Running(_)) => Some("running"),
+            Some(report::Step::Finalizing(_)) => Some("finalizing"),
+            Some(report::Step::Ended(_)) => Some("ended"),
+            Some(report::Step::Note(_)) | None => None,
+        };
+        self.reports.get(attempt).into_iter().flatten().filter_map(name).collect()
+    }
+
+    pub fn ended(&self, attempt: &str) -> Option<sculpt_proto::executor::v1::Ended> {
+        self.reports.get(attempt)?.iter().find_map(|report| match &report.step {
+            Some(report::Step::Ended(ended)) => Some(ended.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn outcome(&self, attempt: &str) -> Option<Outcome> {
+        self.ended(attempt).map(|ended| ended.outcome())
+    }
+
+    pub fn pid(&self, attempt: &str) -> Option<u32> {
+        self.reports.get(attempt)?.iter().find_map(|report| match &report.step {
+            Some(report::Step::Running(running)) => Some(running.pid),
+            _ => None,
+        })
+    }
+
+    pub fn log(&self, attempt: &str) -> &[u8] {
+        self.logs.get(attempt).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+#[derive(Clone)]
+struct Inner {
+    memory: Arc<Mutex<Memory>>,
+    changed: watch::Sender<u64>,
+    repositories: PathBuf,
+}
+
+/// The controller; dropped, it is gone.
+pub struct Controller {
+    inner: Inner,
+    address: SocketAddr,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Controller {
+    pub async fn start(repositories: &Path) -> Self {
+        let memory = Memory { cluster: uuid::Uuid::now_v7().to_string(), ..Memory::default() };
+        let inner = Inner {
+            memory: Arc::new(Mutex::new(memory)),
+            changed: watch::Sender::new(0),
+            repositories: repositories.to_owned(),
+        };
+        let mut controller = Self { inner, address: ([127, 0, 0, 1], 0).into(), server: None };
+        controller.come_back().await;
+        controller
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.inner.memory.lock().unwrap()
+    }
+
+    /// Changes what is wanted, and tells all sessions.
+    pub fn change(&self, change: impl FnOnce(&mut Memory)) {
+        change(&mut self.memory());
+        self.inner.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Wants an attempt.
+    pub fn offer(&self, spec: &AttemptSpec) {
+        self.change(|memory| {
+            memory.specs.insert(spec.attempt_id.clone(), spec.encode_to_vec());
+            memory.desired.insert(spec.attempt_id.clone(), Phase::Run);
+        });
+    }
+
+    pub fn want(&self, attempt: &str, phase: Phase) {
+        self.change(|memory| drop(memory.desired.insert(attempt.to_owned(), phase)));
+    }
+
+    pub fn release(&self, attempt: &str) {
+        self.change(|memory| {
+            memory.desired.remove(attempt);
+            memory.released.push(attempt.to_owned());
+        });
+    }
+
+    /// Waits until what has been committed is as it should be.
+    pub async fn wait<T>(&self, what: &str, mut condition: impl FnMut(&Memory) -> Option<T>) -> T {
+        let mut changed = self.inner.changed.subscribe();
+        let waiting = async {
+            loop {
+                changed.mark_unchanged();
+                if let Some(value) = condition(&self.memory()) {
+                    return value;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(60), waiting).await {
+            Ok(value) => value,
+            Err(_) => panic!("waited in vain for {what}; reports: {:#?}", self.memory().reports),
+        }
+    }
+
+    pub async fn wait_ended(&self, attempt: &str) -> sculpt_proto::executor::v1::Ended {
+        self.wait("the end", |memory| {
+            memory.ended(attempt).filter(|ended| memory.log(attempt).len() as u64 >= ended.log_length)
+        })
+        .await
+    }
+
+    /// Every connection is cut, and nobody listens.
+    pub async fn go_away(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            let _aborted = server.await;
+        }
+    }
+
+    pub async fn come_back(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let inner = self.inner.clone();
+        self.server = Some(tokio::spawn(serve(listener, inner)));
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+        }
+    }
+}
+
+/// Connections live in a set of their own, so that they end with the server.
+async fn serve(listener: TcpListener, inner: Inner) {
+    let service = ExecutorServiceServer::with_interceptor(inner.clone(), |request: Request<()>| {
+        match request.metadata().get("authorization").map(|value| value.as_bytes()) {
+            Some(value) if value == format!("Bearer {TOKEN}").as_bytes() => Ok(request),
+            _ => Err(Status::unauthenticated("no token")),
+        }
+    });
+    let router =
+        tonic::service::Routes::new(service).into_axum_router().route("/git/{*path}", any(serve_git).with_state(inner));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let service = hyper_util::service::TowerToHyperService::new(router.clone());
+        connections.spawn(async move {
+            let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+            let _cut = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// git's own HTTP backend behind a CGI bridge.
+async fn serve_git(Shared(inner): Shared<Inner>, request: HttpRequest) -> HttpResponse {
+    let (parts, body) = request.into_parts();
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+    if header("authorization") != format!("Bearer {TOKEN}") {
+        return HttpResponse::builder().status(401).body(Body::empty()).unwrap();
+    }
+    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let mut child = tokio::process::Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", &inner.repositories)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("PATH_INFO", parts.uri.path().trim_start_matches("/git"))
+        .env("QUERY_STRING", parts.uri.query().unwrap_or(""))
+        .env("REQUEST_METHOD", parts.method.as_str())
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = async move {
+        let _unread = stdin.write_all(&body).await;
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    let output = output.unwrap().stdout;
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(output.len() - 4);
+    let mut response = HttpResponse::builder();
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        match line.split_once(": ") {
+            Some(("Status", status)) => response = response.status(status[..3].parse::<u16>().unwrap()),
+            Some((name, value)) => response = response.header(name, value),
+            None => {}
+        }
+    }
+    response.body(Body::from(Bytes::copy_from_slice(&output[end + 4..]))).unwrap()
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ExecutorService for Inner {
+    type ControlStream = Answers<ControlResponse>;
+    type LogsStream = Answers<LogsResponse>;
+
+    async fn control(
+        &self,
+        request: Request<Streaming<ControlRequest>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let mut inbound = request.into_inner();
+        let (answers, receiver) = tokio::sync::mpsc::channel(64);
+        let inner = self.clone();
+        tokio::spawn(async move {
+            let mut changed = inner.changed.subscribe();
+            loop {
+                let answered = tokio::select! {
+                    message = inbound.next() => match message {
+                        Some(Ok(message)) => inner.hear(message),
+                        _ => return,
+                    },
+                    _ = changed.changed() => vec![inner.desired(false)],
+                };
+                for part in answered {
+                    if answers.send(Ok(ControlResponse { part: Some(part) })).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
+        let inner = self.clone();
+        let answers = request.into_inner().filter_map(move |message| match message.ok()?.part? {
+            logs_request::Part::Hello(hello) => {
+                let current = inner.memory.lock().unwrap().epoch;
+                (hello.epoch != current).then(|| Err(Status::failed_precondition("an older session")))
+            }
+            logs_request::Part::Append(append) => {
+                let committed = {
+                    let mut memory = inner.memory.lock().unwrap();
+                    let covered: u64 = append.frames.iter().map(|frame| u64::from(frame.length)).sum();
+                    assert_eq!(covered, append.data.len() as u64, "frames cover the data");
+                    memory.frames.entry(append.attempt_id.clone()).or_default().extend(append.frames);
+                    let log = memory.logs.entry(append.attempt_id.clone()).or_default();
+                    let start = usize::try_from(append.start).unwrap();
+                    if start <= log.len() {
+                        let held = (log.len() - start).min(append.data.len());
+                        assert_eq!(log[start..start + held], append.data[..held], "the same bytes at the same place");
+                        log.extend_from_slice(&append.data[held..]);
+                    }
+                    log.len() as u64
+                };
+                inner.changed.send_modify(|_| {});
+                let ack = LogAck { attempt_id: append.attempt_id, committed, credit: 512 << 10 };
+                Some(Ok(LogsResponse { part: Some(logs_response::Part::Ack(ack)) }))
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get_spec(&self, request: Request<GetSpecRequest>) -> Result<Response<GetSpecResponse>, Status> {
+        let memory = self.memory.lock().unwrap();
+        let spec = memory.specs.get(&request.into_inner().attempt_id).cloned();
+        Ok(Response::new(GetSpecResponse { spec: spec.ok_or_else(|| Status::not_found("no such attempt"))? }))
+    }
+
+    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<PublishResponse>, Status> {
+        let mut inbound = request.into_inner();
+        let mut header = None;
+        let mut pack = Vec::new();
+        while let Some(message) = inbound.next().await {
+            match message?.part {
+                Some(publish_request::Part::Header(first)) => header = Some(first),
+                Some(publish_request::Part::Data(piece)) => pack.extend_from_slice(&piece),
+                None => {}
+            }
+        }
+        let header = header.ok_or_else(|| Status::invalid_argument("no header"))?;
+        assert_eq!(header.pack_length, pack.len() as u64);
+        {
+            let mut memory = self.memory.lock().unwrap();
+            if memory.refuse_publications > 0 {
+                memory.refuse_publications -= 1;
+                return Err(Status::unavailable("the database is away"));
+            }
+        }
+        let repository = self.repositories.join("project.git");
+        let target = repository.join(format!("objects/pack/pack-{}.pack", header.attempt_id));
+        std::fs::write(&target, &pack)?;
+        crate::git::git(&repository, &["index-pack", "--strict", target.to_str().unwrap()]);
+        crate::git::git(&repository, &["update-ref", &format!("refs/heads/{}", header.attempt_id), &header.head]);
+        let head = header.head.clone();
+        self.memory.lock().unwrap().published.insert(header.attempt_id.clone(), header);
+        Ok(Response::new(PublishResponse { head }))
+    }
+}
+
+impl Inner {
+    fn hear(&self, message: ControlRequest) -> Vec<control_response::Part> {
+        let answers = match message.part {
+            Some(control_request::Part::Hello(hello)) => self.greet(hello),
+            Some(control_request::Part::Observed(observed)) => {
+                self.memory.lock().unwrap().observed = observed.attempts;
+                vec![]
+            }
+            Some(control_request::Part::Heartbeat(heartbeat)) => {
+                self.memory.lock().unwrap().heartbeats += 1;
+                let ack = sculpt_proto::executor::v1::HeartbeatAck { sequence: heartbeat.sequence };
+                vec![control_response::Part::HeartbeatAck(ack)]
+            }
+            Some(control_request::Part::Report(report)) => vec![self.take(report)],
+            None => vec![],
+        };
+        self.changed.send_modify(|_| {});
+        answers
+    }
+
+    fn greet(&self, hello: Hello) -> Vec<control_response::Part> {
+        let mut memory = self.memory.lock().unwrap();
+        memory.epoch += 1;
+        memory.hellos.push(hello);
+        if let Some(reject) = memory.reject.clone() {
+            return vec![control_response::Part::Reject(reject)];
+        }
+        let welcome = Welcome {
+            cluster_id: memory.cluster.clone(),
+            epoch: memory.epoch,
+            heartbeat_interval: Some(sculpt_proto::to_duration(Duration::from_millis(200))),
+            watchdog: Some(sculpt_proto::to_duration(Duration::from_secs(5))),
+        };
+        drop(memory);
+        vec![control_response::Part::Welcome(welcome), self.desired(true)]
+    }
+
+    fn desired(&self, full: bool) -> control_response::Part {
+        let memory = self.memory.lock().unwrap();
+        let attempts = memory.desired.iter().map(|(id, phase)| DesiredAttempt {
+            attempt_id: id.clone(),
+            spec_digest: sculpt_executor::spec::digest(&memory.specs[id]).to_vec(),
+            phase: (*phase).into(),
+            ..DesiredAttempt::default()
+        });
+        let attempts = attempts.collect();
+        control_response::Part::Desired(Desired { full, last: true, attempts, released: memory.released.clone() })
+    }
+
+    fn take(&self, report: Report) -> control_response::Part {
+        let mut memory = self.memory.lock().unwrap();
+        let attempt_id = report.attempt_id.clone();
+        if !memory.specs.contains_key(&attempt_id) {
+            let refusal = Refusal::UnknownAttempt.into();
+            return control_response::Part::ReportAck(ReportAck { attempt_id, refusal, ..ReportAck::default() });
+        }
+        let reports = memory.reports.entry(attempt_id.clone()).or_default();
+        let through = reports.len() as u64;
+        let refusal = if report.sequence > through + 1 { Refusal::Gap } else { Refusal::Unspecified };
+        if report.sequence == through + 1 {
+            reports.push(report);
+        }
+        let through = reports.len() as u64;
+        let refusal = refusal.into();
+        control_response::Part::ReportAck(ReportAck { attempt_id, through, refusal, text: String::new() })
+    }
+}

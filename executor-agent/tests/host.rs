@@ -1,0 +1,190 @@
+//! An executor as a process, with everything that it starts gone at the end.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use sculpt_proto::{
+    executor::v1::AttemptSpec,
+    v1::{self, Requester, TaskSpec, task_spec},
+};
+
+use crate::controller::{Controller, TOKEN};
+
+/// A machine: a directory, a controller, and at most one executor.
+pub struct Host {
+    pub root: tempfile::TempDir,
+    pub controller: Controller,
+    pub executor: Option<Child>,
+    arguments: Vec<String>,
+    config: String,
+}
+
+impl Host {
+    /// A controller with an empty set of repositories; no executor yet.
+    pub async fn new() -> Self {
+        Self::with("", &[]).await
+    }
+
+    pub async fn with(config: &str, arguments: &[&str]) -> Self {
+        let root = tempfile::Builder::new().prefix("sculpt-x").tempdir().unwrap();
+        let repositories = root.path().join("repositories");
+        fs::create_dir(&repositories).unwrap();
+        let controller = Controller::start(&repositories).await;
+        fs::write(root.path().join("token"), format!("{TOKEN}\n")).unwrap();
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { root, controller, executor: None, arguments, config: config.to_owned() }
+    }
+
+    pub fn repositories(&self) -> PathBuf {
+        self.root.path().join("repositories")
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.root.path().join("executor")
+    }
+
+    pub fn command(&self) -> Command {
+        let config = self.root.path().join("executor.toml");
+        fs::write(&config, &self.config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sculpt-executor"));
+        command
+            .args(["run", "--name", "host", "--slots", "4", "--controller", &self.controller.url()])
+            .arg("--data-dir")
+            .arg(self.data())
+            .arg("--token-file")
+            .arg(self.root.path().join("token"))
+            .arg("--config")
+            .arg(config)
+            .args(&self.arguments)
+            .env("DATABASE_URL", "postgres://other")
+            .env("SCULPT_EXECUTOR_LOG", "debug")
+            .env("HOME", self.root.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());
+        command
+    }
+
+    /// Starts the executor and waits until it says that it is ready.
+    pub async fn start(&mut self) {
+        let mut child = self.command().spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        self.executor = Some(child);
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).map(|_| line)
+        });
+        let line = tokio::time::timeout(Duration::from_secs(30), line).await;
+        let line = line.unwrap_or_else(|_| panic!("not ready: {}", self.log())).unwrap().unwrap();
+        assert!(line.starts_with(r#"{"ready":true"#), "{line:?}: {}", self.log());
+    }
+
+    /// Ends it as kill -9 does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.executor.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Ends it as an administrator does.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.executor.take() {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+            assert!(child.wait().unwrap().success(), "{}", self.log());
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.root.path().join("log")).unwrap_or_default()
+    }
+
+    /// A spec without a repository.
+    pub fn spec(&self, work: task_spec::Work) -> AttemptSpec {
+        let id = || uuid::Uuid::now_v7().to_string();
+        AttemptSpec {
+            cluster_id: self.controller.memory().cluster.clone(),
+            attempt_id: id(),
+            task_id: id(),
+            task_number: 17,
+            number: 1,
+            task: Some(TaskSpec {
+                work: Some(work),
+                requester: Some(Requester { name: "Ann Example".into(), email: "ann@example.org".into() }),
+                ..TaskSpec::default()
+            }),
+            title: "A title".into(),
+            ..AttemptSpec::default()
+        }
+    }
+
+    /// A shell command without a repository or terminal.
+    pub fn shell(&self, script: &str) -> AttemptSpec {
+        let argv = ["sh", "-c", script].map(|argument| argument.as_bytes().to_vec()).to_vec();
+        self.spec(task_spec::Work::Command(v1::Command { argv }))
+    }
+
+    /// The same on a base commit of `project.git`.
+    pub fn on_base(&self, mut spec: AttemptSpec, base: &str) -> AttemptSpec {
+        spec.project_id = uuid::Uuid::now_v7().to_string();
+        spec.project_name = "project".into();
+        spec.branch = "sculpt/17-title".into();
+        spec.git_path = "/git/project.git".into();
+        spec.task.as_mut().unwrap().base = base.to_owned();
+        spec
+    }
+
+    pub fn workspace(&self, attempt: &str) -> PathBuf {
+        self.data().join("workspaces").join(attempt)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the executor's log:\n{}", self.log());
+        }
+        if let Some(mut child) = self.executor.take() {
+            let _gone = child.kill();
+            let _gone = child.wait();
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let left = left_over(self.root.path());
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline || std::thread::panicking(), "left over: {left:?}");
+            for pid in left {
+                let _gone = kill_process(pid, Signal::KILL);
+            }
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Processes that have to do with this directory: by their arguments, environment, or working directory.
+fn left_over(root: &Path) -> Vec<Pid> {
+    let root = root.as_os_str().as_encoded_bytes();
+    let mentions = |path: PathBuf| {
+        let mut content = Vec::new();
+        let read = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut content));
+        read.is_ok() && content.windows(root.len()).any(|window| window == root)
+    };
+    let process = |entry: fs::DirEntry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let ours = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
+        (!ours && (mentions(entry.path().join("cmdline")) || mentions(entry.path().join("environ")))).then_some(())?;
+        Pid::from_raw(pid)
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(process).collect()
+}

@@ -1,0 +1,292 @@
+//! Attempts from offer to end, with real shims, agents and git.
+
+use std::{fs, time::Duration};
+
+use sculpt_proto::{
+    executor::v1::{Phase, ended::Outcome},
+    v1::task_spec::Work,
+};
+
+use crate::{
+    git::{git, project},
+    host::Host,
+};
+
+const STEPS: [&str; 5] = ["accepted", "preparing", "running", "finalizing", "ended"];
+
+fn cause(ended: &sculpt_proto::executor::v1::Ended) -> (String, String) {
+    let failure = ended.failure.clone().unwrap();
+    (failure.cause, failure.message)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_and_every_byte_of_it_arrives() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let spec = host.shell("seq 1 50000; printf 'no newline'");
+    host.controller.offer(&spec);
+    let ended = host.controller.wait_ended(&spec.attempt_id).await;
+    assert_eq!(ended.outcome(), Outcome::Completed);
+    let expected: String = (1..=50_000).map(|number| format!("{number}\n")).chain(["no newline".into()]).collect();
+    assert_eq!(ended.log_length, expected.len() as u64);
+    assert!(host.controller.memory().log(&spec.attempt_id) == expected.as_bytes());
+    assert_eq!(host.controller.memory().steps(&spec.attempt_id), STEPS);
+    host.controller.release(&spec.attempt_id);
+    let workspace = host.workspace(&spec.attempt_id);
+    wait_for("the workspace to be removed", || !workspace.exists()).await;
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_published_whatever_the_exit_code_is() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"sub/a.txt", "one\n")]);
+    host.start().await;
+    let script = "echo two > a.txt && git commit -qam two && pwd && git log -1 --format='%an <%ae>' && exit 3";
+    let mut spec = host.on_base(host.shell(script), &base);
+    spec.task.as_mut().unwrap().subdirectory = b"sub".to_vec();
+    host.controller.offer(&spec);
+    let ended = host.controller.wait_ended(&spec.attempt_id).await;
+    let log = String::from_utf8_lossy(host.controller.memory().log(&spec.attempt_id)).into_owned();
+    let workspace = host.workspace(&spec.attempt_id);
+    assert_eq!(log, format!("{}/sub\nAnn Example <ann@example.org>\n", workspace.display()));
+    assert_eq!(cause(&ended), ("agent_exit".into(), "\"sh\" exited with code 3".into()));
+    assert_eq!(ended.exit.unwrap().code, Some(3));
+    let repository = host.repositories().join("project.git");
+    assert_eq!(git(&repository, &["show", &format!("{}:sub/a.txt", ended.head)]), "two");
+    let header = host.controller.memory().published[&spec.attempt_id].clone();
+    assert_eq!(header.from_branch, "sculpt/17-title");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uncommitted_changes_are_committed_when_the_spec_says_so() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    for wish in [true, false] {
+        let mut spec = host.on_base(host.shell("echo two > 'b c.txt'"), &base);
+        spec.commit_changes = wish;
+        host.controller.offer(&spec);
+        let ended = host.controller.wait_ended(&spec.attempt_id).await;
+        assert_eq!(ended.outcome(), Outcome::Completed);
+        assert_eq!(!ended.head.is_empty(), wish);
+        if wish {
+            let repository = host.repositories().join("project.git");
+            assert_eq!(git(&repository, &["show", &format!("{}:b c.txt", ended.head)]), "two");
+        }
+    }
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_set_up_fails_with_its_cause() {
+    let mut host = Host::with("[agents.robot]\ncommand = ['robot', '{prompt}']", &[]).await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let mut absent = host.spec(Work::Prompt("fix it".into()));
+    absent.agent = "robto".into();
+    let nameless = host.spec(Work::Prompt("fix it".into()));
+    let mut long = host.spec(Work::Prompt("x".repeat(200 << 10)));
+    long.agent = "robot".into();
+    let mut missing = host.spec(Work::Prompt("fix it".into()));
+    missing.agent = "robot".into();
+    let unknown_base = host.on_base(host.shell("true"), &"1".repeat(base.len()));
+    for (spec, expected, words) in [
+        (absent, "setup", "no agent \"robto\"; it has: robot"),
+        (nameless, "setup", "no default_agent; it has: robot"),
+        (long, "setup", "prompt = \"stdin\""),
+        (missing, "setup", "\"robot\" could not be started"),
+        (unknown_base, "workspace", "not our ref"),
+    ] {
+        host.controller.offer(&spec);
+        let ended = host.controller.wait_ended(&spec.attempt_id).await;
+        let (cause, message) = cause(&ended);
+        assert_eq!(cause, expected, "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_reaches_its_agent_whole_and_the_environment_is_clean() {
+    let config = r#"
+        default_agent = "stdin"
+        agents.stdin.command = ["sh", "-c", "env; cat"]
+        agents.stdin.prompt = "stdin"
+        agents.file.command = ["cat", "{prompt_file}"]
+        agents.file.prompt = "file"
+        agents.argument.command = ["printf", "%s", "{prompt}"]
+    "#;
+    let mut host = Host::with(config, &[]).await;
+    host.start().await;
+    for (agent, length) in [("", 1 << 20), ("file", 1 << 20), ("argument", 90_000)] {
+        let prompt = format!("'; {{prompt_file}} $HOME \n{}", "x".repeat(length));
+        let mut spec = host.spec(Work::Prompt(prompt.clone()));
+        spec.agent = agent.into();
+        spec.task.as_mut().unwrap().env.insert("MINE".into(), "yes".into());
+        host.controller.offer(&spec);
+        host.controller.wait_ended(&spec.attempt_id).await;
+        let log = String::from_utf8(host.controller.memory().log(&spec.attempt_id).to_vec()).unwrap();
+        assert!(log.ends_with(&prompt), "{agent}");
+        if agent.is_empty() {
+            let has = |line: &str| log.lines().any(|it| it == line);
+            assert!(has("MINE=yes") && has("SCULPT_TASK=17") && has(&format!("SCULPT_ATTEMPT={}", spec.attempt_id)));
+            assert!(!log.contains("DATABASE_URL=") && !log.contains("SCULPT_EXECUTOR"), "{log:.2000}");
+        }
+    }
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_executor_touches_no_agent() {
+    let mut host = Host::new().await;
+    let gate = host.root.path().join("gate");
+    host.start().await;
+    let spec = host.shell(&format!("echo begin; until [ -e '{}' ]; do sleep 0.05; done; echo end", gate.display()));
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    let pid = host.controller.wait("the start", |memory| memory.pid(&id)).await;
+    for kill in [true, false, true] {
+        if kill {
+            host.kill()
+        } else {
+            host.stop()
+        }
+        host.start().await;
+        let seen = host.controller.wait("the report", |memory| memory.observed.first().cloned()).await;
+        assert_eq!((seen.attempt_id.as_str(), seen.ended), (id.as_str(), false));
+        assert!(sculpt_executor::tree::ProcessId::of(pid).is_some(), "the agent lives");
+    }
+    host.kill();
+    fs::write(&gate, "").unwrap();
+    wait_for("the agent's end", || sculpt_executor::tree::ProcessId::of(pid).is_none()).await;
+    host.start().await;
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.outcome(), Outcome::Completed);
+    assert_eq!(host.controller.memory().log(&id), b"begin\nend\n");
+    assert_eq!(host.controller.memory().steps(&id), STEPS);
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_was_away_gets_everything_once() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let script = format!(
+        "echo 1; until [ -e '{}' ]; do sleep 0.05; done; seq 2 20000; echo x > x && git add x && git commit -qm x",
+        gate.display()
+    );
+    let spec = host.on_base(host.shell(&script), &base);
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    let pid = host.controller.wait("the start", |memory| memory.pid(&id).filter(|_| memory.log(&id) == b"1\n")).await;
+    host.controller.go_away().await;
+    fs::write(&gate, "").unwrap();
+    wait_for("the agent's end", || sculpt_executor::tree::ProcessId::of(pid).is_none()).await;
+    host.controller.memory().refuse_publications = 2;
+    host.controller.come_back().await;
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.outcome(), Outcome::Completed);
+    assert!(!ended.head.is_empty());
+    let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
+    assert!(host.controller.memory().log(&id) == expected.as_bytes());
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_the_whole_tree_and_publishes() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let script = "trap '' TERM INT; echo x > x && git add x && git commit -qm x; echo ready; sleep 600";
+    let spec = host.on_base(host.shell(script), &base);
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    host.controller.wait("the commit", |memory| (memory.log(&id) == b"ready\n").then_some(())).await;
+    host.controller.want(&id, Phase::Stop);
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.outcome(), Outcome::Cancelled);
+    assert!(!ended.head.is_empty());
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_publishes_nothing() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let script = "echo x > x && git add x && git commit -qm x; echo ready; exec sleep 600";
+    let spec = host.on_base(host.shell(script), &base);
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    host.controller.wait("the commit", |memory| (memory.log(&id) == b"ready\n").then_some(())).await;
+    host.controller.want(&id, Phase::Fence);
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.outcome(), Outcome::Fenced);
+    assert!(ended.head.is_empty() && host.controller.memory().published.is_empty());
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_limit_ends_it_with_its_cause() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let mut spec = host.shell("exec sleep 600");
+    spec.task.as_mut().unwrap().timeout = Some(sculpt_proto::to_duration(Duration::from_secs(1)));
+    host.controller.offer(&spec);
+    let ended = host.controller.wait_ended(&spec.attempt_id).await;
+    assert_eq!(cause(&ended), ("timeout".into(), "it ran longer than its limit of 1s".into()));
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_attempt_has_its_view() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let mut spec =
+        host.shell(&format!("stty size; echo $TERM; until [ -e '{}' ]; do sleep 0.05; done", gate.display()));
+    spec.task.as_mut().unwrap().tty = true;
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    host.controller.wait("the log", |memory| (memory.log(&id) == b"50 200\r\nxterm-256color\r\n").then_some(())).await;
+    let socket = host.data().join("run").join(&id).join("view/tmux");
+    wait_for("the view", || socket.exists()).await;
+    fs::write(&gate, "").unwrap();
+    host.controller.wait_ended(&id).await;
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_shim_ends_its_agent_and_is_told() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let spec = host.shell("echo begin; exec sleep 600");
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    let pid =
+        host.controller.wait("the start", |memory| memory.pid(&id).filter(|_| memory.log(&id) == b"begin\n")).await;
+    let shim: serde_json::Value =
+        serde_json::from_slice(&fs::read(host.data().join("attempts").join(&id).join("shim.json")).unwrap()).unwrap();
+    let shim = shim.pointer("/pid").or_else(|| shim.pointer("/shim/pid")).and_then(serde_json::Value::as_i64).unwrap();
+    let shim = rustix::process::Pid::from_raw(i32::try_from(shim).unwrap()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(cause(&ended).0, "internal");
+    assert!(sculpt_executor::tree::ProcessId::of(pid).is_none());
+    assert_eq!(host.controller.memory().log(&id), b"begin\n");
+    host.stop();
+}
+
+/// Awaits something that no signal tells of.
+async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "waited in vain for {what}");
+}

@@ -1,0 +1,14 @@
+//! Tests of the executor's parts with real processes, terminals, repositories and a scripted controller.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod attempt;
+mod controller;
+mod git;
+mod harvest;
+mod host;
+mod life;
+mod refusals;
+mod shim;
+mod spool;
+mod view;
+mod workspace;

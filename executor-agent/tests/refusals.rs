@@ -1,0 +1,92 @@
+//! What an executor must not go on with.
+
+use std::process::Output;
+
+use sculpt_proto::executor::v1::{Reject, reject::Code};
+
+use crate::host::Host;
+
+/// Runs an executor that ends by itself.
+async fn ends(host: &Host, change: impl FnOnce(&mut std::process::Command)) -> Output {
+    let mut command = host.command();
+    command.stderr(std::process::Stdio::piped()).env("SCULPT_EXECUTOR_LOG", "off");
+    change(&mut command);
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    tokio::time::timeout(std::time::Duration::from_secs(30), command.output()).await.unwrap().unwrap()
+}
+
+fn words(output: &Output) -> String {
+    assert!(!output.status.success());
+    assert!(output.stdout.is_empty());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permanent_rejection_ends_it_with_the_controllers_words() {
+    let host = Host::new().await;
+    for (code, expected) in [
+        (Code::Protocol, "speak version 9"),
+        (Code::Cluster, "speak version 9"),
+        (Code::Superseded, "another process has connected with this executor's id"),
+    ] {
+        let reject = Reject { code: code.into(), text: "speak version 9".into(), retry_after: None };
+        host.controller.change(|memory| memory.reject = Some(reject));
+        let text = words(&ends(&host, |_| {}).await);
+        assert!(text.contains(expected), "{code:?}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_of_another_cluster_ends_it() {
+    let mut host = Host::new().await;
+    host.start().await;
+    host.stop();
+    host.controller.change(|memory| memory.cluster = uuid::Uuid::now_v7().to_string());
+    let text = words(&ends(&host, |_| {}).await);
+    assert!(text.contains("point it at its own controller"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_executor_on_the_same_directory_names_the_first() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let pid = host.executor.as_ref().unwrap().id();
+    let text = words(&ends(&host, |_| {}).await);
+    assert!(text.contains(&format!("(pid {pid})")), "{text}");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_loopback_is_dialled() {
+    let host = Host::new().await;
+    let far = |command: &mut std::process::Command| drop(command.args(["--controller", "http://192.0.2.1:7433"]));
+    let text = words(
+        &ends(&host, |command| {
+            *command = std::process::Command::new(env!("CARGO_BIN_EXE_sculpt-executor"));
+            command
+                .args(["run", "--data-dir"])
+                .arg(host.data())
+                .arg("--token-file")
+                .arg(host.root.path().join("token"));
+            far(command);
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        })
+        .await,
+    );
+    assert!(text.contains("refused to dial http://192.0.2.1:7433"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejection_for_now_is_waited_out() {
+    let mut host = Host::new().await;
+    let pause = sculpt_proto::to_duration(std::time::Duration::from_millis(50));
+    let reject = Reject { code: Code::Unavailable.into(), text: "not yet".into(), retry_after: Some(pause) };
+    host.controller.change(|memory| memory.reject = Some(reject));
+    let child = host.command().spawn().unwrap();
+    host.executor = Some(child);
+    host.controller.wait("three tries", |memory| (memory.hellos.len() >= 3).then_some(())).await;
+    host.controller.change(|memory| memory.reject = None);
+    host.controller.wait("heartbeats", |memory| (memory.heartbeats > 2).then_some(())).await;
+    host.stop();
+}

@@ -1,0 +1,125 @@
+//! Workspaces from real repositories.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use sculpt_executor::{
+    accounts::Account,
+    spec::{Repository, Requester},
+    workspace::{self, Ready},
+};
+use sculpt_proto::id::ProjectId;
+
+use crate::git::{git, project};
+
+fn repository(base: &str, subdirectory: &str) -> Repository {
+    Repository {
+        project: ProjectId::fresh(),
+        name: "p".into(),
+        base: base.into(),
+        branch: "sculpt/17-fix".into(),
+        git_path: "/git/x.git".into(),
+        subdirectory: subdirectory.into(),
+    }
+}
+
+async fn check_out(root: &Path, store: &Path, repository: &Repository, account: Option<&Account>) -> (PathBuf, Ready) {
+    let path = root.join("copy");
+    let requester = Requester { name: "Ann".into(), email: "ann@x".into() };
+    let ready = workspace::check_out(&path, store, repository, &requester, account).await.unwrap();
+    (path, ready)
+}
+
+#[tokio::test]
+async fn every_file_name_that_git_takes_is_checked_out() {
+    let root = tempfile::tempdir().unwrap();
+    let names: [&[u8]; 4] = [b"with space", b"new\nline", b"\xff\xfe.bin", "\u{fc}mlaut/\"quoted\"".as_bytes()];
+    let files: Vec<(&[u8], &str)> = names.into_iter().map(|name| (name, "x\n")).collect();
+    let (store, base) = project(root.path(), &files);
+    let (path, ready) = check_out(root.path(), &store, &repository(&base, ""), None).await;
+    assert_eq!(ready, Ready { cwd: path.clone(), notes: vec![] });
+    for name in names {
+        assert_eq!(fs::read_to_string(path.join(OsStr::from_bytes(name))).unwrap(), "x\n");
+    }
+    assert_eq!(git(&path, &["status", "--porcelain"]), "");
+    assert_eq!(git(&path, &["symbolic-ref", "HEAD"]), "refs/heads/sculpt/17-fix");
+    assert_eq!(git(&path, &["rev-parse", "HEAD"]), base);
+    assert_eq!(git(&path, &["config", "user.name"]), "Ann");
+    assert_eq!(git(&path, &["config", "user.email"]), "ann@x");
+    // Nothing is copied: the objects are the store's.
+    assert_eq!(git(&path, &["count-objects"]), "0 objects, 0 kilobytes");
+}
+
+#[tokio::test]
+async fn a_half_made_workspace_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, base) = project(root.path(), &[(b"a", "x")]);
+    fs::create_dir_all(root.path().join("copy/.git/objects")).unwrap();
+    fs::write(root.path().join("copy/left-over"), "x").unwrap();
+    let (path, _) = check_out(root.path(), &store, &repository(&base, ""), None).await;
+    assert_eq!(git(&path, &["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
+async fn the_starting_point_stays_inside() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = project(root.path(), &[(b"sub/dir/a", "x")]);
+    let work = root.path().join("work");
+    std::os::unix::fs::symlink("/etc", work.join("out")).unwrap();
+    git(&work, &["add", "-A"]);
+    git(&work, &["commit", "-qm", "link"]);
+    git(&store, &["fetch", "-q", work.to_str().unwrap(), "+main:main"]);
+    let base = git(&work, &["rev-parse", "HEAD"]);
+    for (wished, inside) in [("sub/dir", true), ("absent", false), ("out", false), ("sub/dir/a", false)] {
+        let (path, ready) = check_out(root.path(), &store, &repository(&base, wished), None).await;
+        assert_eq!(ready.cwd, if inside { path.join(wished) } else { path }, "{wished}");
+        assert_eq!(ready.notes.is_empty(), inside, "{wished}");
+    }
+}
+
+#[tokio::test]
+async fn submodules_and_lfs_pointers_are_left_and_told() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, base) = project(root.path(), &[(b".gitattributes", "*.bin filter=lfs\n"), (b"x.bin", "version lfs\n")]);
+    let work = root.path().join("work");
+    git(&work, &["update-index", "--add", "--cacheinfo", &format!("160000,{base},module")]);
+    git(&work, &["commit", "-qm", "module"]);
+    git(&store, &["fetch", "-q", work.to_str().unwrap(), "+main:main"]);
+    let base = git(&work, &["rev-parse", "HEAD"]);
+    let (path, ready) = check_out(root.path(), &store, &repository(&base, ""), None).await;
+    assert_eq!(fs::read_to_string(path.join("x.bin")).unwrap(), "version lfs\n");
+    assert_eq!(ready.notes.len(), 2, "{ready:?}");
+    assert!(ready.notes[0].contains("submodules") && ready.notes[1].contains("LFS"), "{ready:?}");
+}
+
+#[tokio::test]
+async fn a_base_that_is_not_there_fails_with_gits_words() {
+    let root = tempfile::tempdir().unwrap();
+    let (store, _) = project(root.path(), &[(b"a", "x")]);
+    let requester = Requester { name: "Ann".into(), email: "ann@x".into() };
+    let absent = repository(&"1".repeat(40), "");
+    let error = workspace::check_out(&root.path().join("copy"), &store, &absent, &requester, None).await.unwrap_err();
+    assert!(error.to_string().contains("git could not set the branch"), "{error}");
+}
+
+#[tokio::test]
+async fn a_separated_account_owns_its_copy_and_not_what_it_borrows() {
+    if !sculpt_executor::host::is_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let (store, base) = project(root.path(), &[(b"a", "x")]);
+    git(&store, &["repack", "-adq"]);
+    let account = Account { name: "nobody".into(), uid: 65_534, gid: 65_534, home: "/nonexistent".into() };
+    let (path, _) = check_out(root.path(), &store, &repository(&base, ""), Some(&account)).await;
+    assert_eq!(git(&path, &["rev-parse", "HEAD"]), base);
+    let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+    assert_eq!((owner(&path), owner(&path.join("a")), owner(&path.join(".git/config"))), (65_534, 65_534, 65_534));
+    let packs: Vec<_> = fs::read_dir(path.join(".git/objects/pack")).unwrap().flatten().collect();
+    assert!(packs.len() >= 2 && packs.iter().all(|pack| owner(&pack.path()) == 0), "{packs:?}");
+    assert!(!path.join(".git/objects/info/alternates").exists());
+}
