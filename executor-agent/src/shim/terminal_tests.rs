@@ -15,7 +15,9 @@ fn grid(terminal: &Terminal) -> Vec<Cell> {
     let grid = terminal.term.grid();
     let top = -i32::try_from(grid.history_size()).unwrap();
     let rows = top..i32::from(terminal.size.rows);
-    rows.flat_map(|line| grid[alacritty_terminal::index::Line(line)].into_iter().cloned().collect::<Vec<_>>()).collect()
+    let cells = rows.flat_map(|line| grid[alacritty_terminal::index::Line(line)].into_iter());
+    // The emulator remembers where a tab was; it looks like a space.
+    cells.cloned().map(|cell| if cell.c == '\t' { Cell { c: ' ', ..cell } } else { cell }).collect()
 }
 
 #[track_caller]
@@ -23,12 +25,12 @@ fn assert_copied(text: &str) {
     let mut original = terminal(text);
     let before = grid(&original);
     let paint = original.repaint(true);
-    assert_eq!(grid(&original), before, "repainting changes nothing");
+    assert!(grid(&original) == before, "repainting changes nothing");
     // The copy begins as something else altogether.
     let mut copy = terminal("\x1b[?1049h\x1b[3;5rrubbish\x1b[?2004h\x1b[41mx\x1b]0;cut o");
     assert!(copy.feed(&paint).is_empty(), "a repaint asks nothing");
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
-    assert_eq!(grid(&copy), before, "{}", shown(&paint));
+    assert!(grid(&copy) == before, "{}", shown(&paint));
     assert_eq!(copy.term.mode(), original.term.mode(), "{}", shown(&paint));
     assert_eq!(copy.term.cursor_style(), original.term.cursor_style());
     let (theirs, ours) = (&copy.term.grid().cursor, &original.term.grid().cursor);
@@ -40,7 +42,7 @@ fn assert_copied(text: &str) {
     let next = b"\n\n\nnext\x1b[A\x1b[L\x1b[31mz";
     original.feed(next);
     copy.feed(next);
-    assert_eq!(grid(&copy), grid(&original), "after more output: {}", shown(&paint));
+    assert!(grid(&copy) == grid(&original), "after more output: {}", shown(&paint));
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn the_alternate_screen_is_copied_and_left_again() {
     for terminal in [&mut original, &mut copy] {
         terminal.feed(b"\x1b[?1049l");
     }
-    assert_eq!(grid(&copy), grid(&original));
+    assert!(grid(&copy) == grid(&original));
     assert_eq!(copy.term.grid().cursor.point, original.term.grid().cursor.point);
     assert!(!copy.term.mode().contains(TermMode::ALT_SCREEN));
 }

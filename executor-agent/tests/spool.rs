@@ -1,0 +1,149 @@
+//! The recording on disk.
+
+use std::{fs, path::Path, time::Duration};
+
+use sculpt_executor::spool::{Content, Error, Frame, Options, Reader, Stream, Writer, recover};
+
+const SMALL: Options = Options { segment_bytes: 200, flush_after: Duration::from_millis(10) };
+
+fn writer(directory: &Path, options: Options) -> Writer {
+    Writer::create(directory, options, Box::new(|error| assert!(error.is_none()))).unwrap()
+}
+
+fn everything(directory: &Path, from: u64, step: usize) -> Vec<u8> {
+    let mut reader = Reader::open(directory, from).unwrap();
+    let mut read = Vec::new();
+    while let Some(chunk) = reader.read(step).unwrap() {
+        assert_eq!(chunk.offset, from + read.len() as u64);
+        assert!(chunk.data.len() <= step);
+        assert_eq!(chunk.frames.iter().map(|frame| frame.length as usize).sum::<usize>(), chunk.data.len());
+        read.extend(chunk.data);
+        assert_eq!(reader.offset(), from + read.len() as u64);
+    }
+    read
+}
+
+/// Frames of many sizes over several segments; their bytes.
+fn sample(directory: &Path) -> Vec<u8> {
+    let mut writer = writer(directory, SMALL);
+    let mut all = Vec::new();
+    for n in 0..60_u64 {
+        let data: Vec<u8> = (0..n * 7 % 90).map(|at| (n + at) as u8).collect();
+        writer.append([Stream::Terminal, Stream::Stdout, Stream::Stderr][n as usize % 3], n, &data);
+        if n % 10 == 0 {
+            writer.resize(80, n as u16, n);
+        }
+        all.extend(data);
+    }
+    writer.sync();
+    assert_eq!(writer.end(), all.len() as u64);
+    all
+}
+
+fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn the_format_is_frozen() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), Options::default());
+    writer.resize(200, 50, 0);
+    writer.append(Stream::Terminal, 7, b"hello\r\n");
+    writer.append(Stream::Stdout, 1_000, b"out");
+    writer.append(Stream::Stderr, u64::from(u32::MAX) + 1, b"\0\xff");
+    writer.sync();
+    let written = fs::read(directory.path().join("00000000000000000000.spool")).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spool-v1.spool");
+    assert_eq!(written, fs::read(golden).unwrap());
+}
+
+#[test]
+fn any_part_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = sample(directory.path());
+    assert!(segments(directory.path()).len() > 5);
+    for from in 0..=all.len() {
+        assert_eq!(everything(directory.path(), from as u64, 64), all[from..]);
+    }
+    for step in [1, 2, 33, 1 << 20] {
+        assert_eq!(everything(directory.path(), 0, step), all);
+    }
+    let beyond = Reader::open(directory.path(), all.len() as u64 + 1).unwrap_err();
+    assert!(matches!(beyond, Error::Missing { .. }), "{beyond}");
+}
+
+#[test]
+fn frames_say_what_they_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), SMALL);
+    let mut reader = Reader::open(directory.path(), 0).unwrap();
+    assert_eq!(reader.read(10).unwrap(), None);
+    writer.resize(200, 50, 1);
+    writer.append(Stream::Stdout, 2, b"abcdef");
+    let chunk = reader.read(4).unwrap().unwrap();
+    assert_eq!(chunk.data, b"abcd");
+    let resize = Frame { content: Content::Resize { columns: 200, rows: 50 }, length: 0, time_ms: 1 };
+    let part = |length| Frame { content: Content::Bytes(Stream::Stdout), length, time_ms: 2 };
+    assert_eq!(chunk.frames, [resize, part(4)]);
+    assert_eq!(reader.read(4).unwrap().unwrap().frames, [part(2)]);
+    assert_eq!(reader.read(4).unwrap(), None);
+    for n in 0..20 {
+        writer.append(Stream::Stdout, n, &[n as u8; 50]);
+        assert_eq!(reader.read(100).unwrap().unwrap().data, [n as u8; 50], "it follows over segments");
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_wherever_it_is_torn() {
+    let whole = tempfile::tempdir().unwrap();
+    let all = sample(whole.path());
+    let paths = segments(whole.path());
+    let (last, before) = (paths.last().unwrap(), &paths[..paths.len() - 1]);
+    let bytes = fs::read(last).unwrap();
+    for cut in 0..=bytes.len() {
+        let torn = tempfile::tempdir().unwrap();
+        for path in before {
+            fs::copy(path, torn.path().join(path.file_name().unwrap())).unwrap();
+        }
+        fs::write(torn.path().join(last.file_name().unwrap()), &bytes[..cut]).unwrap();
+        let recovered = recover(torn.path()).unwrap();
+        assert_eq!(everything(torn.path(), 0, 1000), all[..recovered.end as usize]);
+        let again = recover(torn.path()).unwrap();
+        assert_eq!((again.end, again.torn_bytes), (recovered.end, 0));
+        if cut == bytes.len() {
+            assert_eq!((recovered.end, recovered.torn_bytes), (all.len() as u64, 0));
+        }
+    }
+    let nothing = recover(&whole.path().join("none")).unwrap();
+    assert_eq!((nothing.end, nothing.torn_bytes), (0, 0));
+}
+
+#[test]
+fn damage_is_named_and_not_read_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = sample(directory.path());
+    let paths = segments(directory.path());
+    let mut bytes = fs::read(&paths[2]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&paths[2], &bytes).unwrap();
+    let read = |directory: &Path| {
+        let mut reader = Reader::open(directory, 0)?;
+        while reader.read(1000)?.is_some() {}
+        Ok(reader.offset())
+    };
+    assert!(matches!(read(directory.path()), Err(Error::Damaged { ref path, .. }) if *path == paths[2]));
+    fs::remove_file(&paths[2]).unwrap();
+    assert!(matches!(read(directory.path()), Err(Error::Missing { .. })));
+    assert_eq!(recover(directory.path()).unwrap().end, all.len() as u64, "the tail is sound");
+}
+
+#[test]
+fn a_spool_is_never_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path());
+    assert!(Writer::create(directory.path(), SMALL, Box::new(|_| {})).is_err());
+}

@@ -1,0 +1,186 @@
+//! What people see: the view socket and tmux.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use sculpt_executor::{
+    shim::{Mode, Outcome},
+    tmux::{Liveness, View},
+    tree::ProcessId,
+};
+
+use crate::attempt::{Attempt, PATIENCE, PROGRAM, ended, eventually, plain_env};
+
+const TERMINAL: Mode = Mode::Terminal { columns: 200, rows: 50 };
+
+fn attach(attempt: &Attempt) -> UnixStream {
+    let mut view = UnixStream::connect(&attempt.launch.view_socket).unwrap();
+    view.set_read_timeout(Some(PATIENCE)).unwrap();
+    view.write_all(&[2, 0, 0, 0, 4, 0, 200, 0, 50]).unwrap();
+    view
+}
+
+fn read_until(view: &mut UnixStream, text: &str) -> Vec<u8> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
+        let length = view.read(&mut buffer).unwrap();
+        assert!(length > 0, "{text:?} is not in {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..length]);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_view_sees_what_was_and_what_comes_and_types() {
+    let mut attempt =
+        Attempt::new(TERMINAL, "stty -echo; echo before; read -r line; echo \"after $line\"; read -r line; echo end");
+    let client = attempt.start().await;
+    attempt.says(&client, "before").await;
+    let mut view = attach(&attempt);
+    read_until(&mut view, "before");
+    assert_eq!(attempt.status().await.views, 1);
+    view.write_all(b"\x01\0\0\0\x03hi\r").unwrap();
+    read_until(&mut view, "after hi");
+    view.write_all(b"\x01\0\0\0\x01\r").unwrap();
+    assert_eq!(ended(&client).await.outcome, Outcome::Code(0));
+    read_until(&mut view, "end");
+    let mut rest = Vec::new();
+    view.read_to_end(&mut rest).unwrap();
+    // Released, but somebody looks at the last picture.
+    client.release().await.unwrap();
+    let shim = attempt.status().await.shim;
+    let mut late = attach(&attempt);
+    read_until(&mut late, "end");
+    drop((view, late));
+    eventually(|| (!shim.is_alive()).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_view_that_does_not_read_stalls_nobody_and_is_repainted() {
+    let mut attempt =
+        Attempt::new(TERMINAL, "stty -onlcr; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo marker; read -r line");
+    let client = attempt.start().await;
+    let mut view = attach(&attempt);
+    attempt.says(&client, "marker").await;
+    let seen = read_until(&mut view, "marker");
+    assert!(seen.len() < 2_500_000, "it has skipped: {}", seen.len());
+    client.stop(Duration::from_secs(5)).await.unwrap();
+    ended(&client).await;
+}
+
+fn tmux_view(attempt: &Attempt) -> View {
+    View {
+        socket: attempt.path().join("s/tmux"),
+        view_socket: attempt.launch.view_socket.clone(),
+        program: PROGRAM.into(),
+        cwd: attempt.work(),
+        env: plain_env(),
+        identity: None,
+        cgroups: Vec::new(),
+    }
+}
+
+fn tmux(view: &View, arguments: &[&str]) -> String {
+    let output = Command::new("tmux").arg("-S").arg(&view.socket).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Ends a test's tmux server, whatever has happened.
+struct Server<'a>(&'a View);
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        tmux(self.0, &["kill-server"]);
+    }
+}
+
+#[tokio::test]
+async fn tmux_shows_the_agent_and_is_rebuilt_around_it() {
+    let script = "stty -echo; printf '\\033[31mred\\033[m one\\n'; stty size; read -r line; stty size; echo \"two $line\"; read -r line";
+    let mut attempt = Attempt::new(TERMINAL, script);
+    let client = attempt.start().await;
+    let view = tmux_view(&attempt);
+    assert_eq!(view.alive().await, Liveness::Absent);
+    assert!(view.ensure().await.unwrap());
+    let _server = Server(&view);
+    assert!(!view.ensure().await.unwrap(), "it is there");
+    assert_eq!(view.alive().await, Liveness::Present);
+    assert_eq!(view.attached_clients().await.unwrap(), 0);
+    assert_eq!(tmux(&view, &["display-message", "-p", "#{pane_width}x#{pane_height}"]).trim(), "200x50");
+    let screen = || tmux(&view, &["capture-pane", "-p", "-e"]);
+    eventually(|| screen().contains("one\n50 200").then_some(())).await;
+    assert!(screen().contains("\x1b[31mred"), "{:?}", screen());
+    let before = screen();
+
+    let server: u32 = tmux(&view, &["display-message", "-p", "#{pid}"]).trim().parse().unwrap();
+    let agent = attempt.status().await.agent.unwrap();
+    ProcessId::of(server).unwrap().signal(Signal::KILL);
+    eventually(|| ProcessId::of(server).is_none().then_some(())).await;
+    assert_eq!(view.alive().await, Liveness::Absent);
+    assert!(agent.is_alive(), "the agent does not notice");
+    assert!(view.ensure().await.unwrap());
+    eventually(|| (screen() == before).then_some(())).await;
+
+    tmux(&view, &["send-keys", "-l", "typed"]);
+    tmux(&view, &["send-keys", "Enter"]);
+    eventually(|| screen().contains("50 200\ntwo typed").then_some(())).await;
+    client.input(b"\r").await.unwrap();
+    assert_eq!(ended(&client).await.outcome, Outcome::Code(0));
+    client.release().await.unwrap();
+    // Nobody is attached: view, server and shim go by themselves.
+    let shim = attempt.status().await.shim;
+    let begun = Instant::now();
+    while view.alive().await != Liveness::Absent || shim.is_alive() {
+        assert!(begun.elapsed() < PATIENCE, "they stay");
+    }
+    view.kill().await.unwrap();
+    assert!(!view.socket.exists());
+}
+
+#[tokio::test]
+async fn tmux_answers_while_it_shows_the_agent() {
+    let script = "until test -e go; do sleep 0.01; done; stty raw -echo min 1 time 50; printf '\\033[6n'; \
+                  dd bs=1 count=6 2>/dev/null | od -An -c; stty sane; echo; echo asked; read -r -t 1 line; echo \"more:$line.\"";
+    let mut attempt = Attempt::with_argv(TERMINAL, &["bash", "-c", script]);
+    let client = attempt.start().await;
+    let view = tmux_view(&attempt);
+    view.ensure().await.unwrap();
+    let _server = Server(&view);
+    let begun = Instant::now();
+    while attempt.status().await.views == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    std::fs::write(attempt.work().join("go"), "").unwrap();
+    ended(&client).await;
+    let log = String::from_utf8(attempt.log(None)).unwrap();
+    assert!(log.contains("033   [   1   ;   1   R"), "{log}");
+    assert!(log.contains("more:."), "it is answered once: {log}");
+    view.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_tmux_argument_is_expanded() {
+    let mut attempt = Attempt::new(TERMINAL, "read -r line");
+    attempt.launch.view_socket = attempt.path().join("s/#(touch hit)/view");
+    let client = attempt.start().await;
+    let mut view = tmux_view(&attempt);
+    view.socket = attempt.path().join("s/#(touch hit)/tmux");
+    view.cwd = attempt.path().join("#(touch hit)");
+    std::fs::create_dir(&view.cwd).unwrap();
+    view.ensure().await.unwrap();
+    let _server = Server(&view);
+    let begun = Instant::now();
+    while attempt.status().await.views == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert!(!view.cwd.join("hit").exists() && !attempt.work().join("hit").exists());
+    view.kill().await.unwrap();
+    client.stop(Duration::from_secs(1)).await.unwrap();
+    ended(&client).await;
+}
