@@ -1,6 +1,9 @@
 //! The connection to the controller: credential, limits of time, retries, and what its refusals mean.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use sculpt_proto::v1::{
     events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
@@ -24,8 +27,8 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long one call that is not followed may take.
 const CALL: Duration = Duration::from_secs(30);
-/// How often a change is tried again, with the same request id, when the connection breaks under it.
-const RETRIES: u32 = 5;
+/// How long a change is tried again, with the same request id, when the connection breaks under it.
+const RETRY: Duration = Duration::from_secs(8);
 
 /// Adds the credential to every call.
 #[derive(Clone)]
@@ -103,15 +106,18 @@ impl Client {
         mut call: impl AsyncFnMut() -> Result<Response<R>, Status>,
     ) -> Result<R, Failure> {
         let mut backoff = Backoff::new();
-        for _ in 0..RETRIES {
+        let begun = Instant::now();
+        loop {
             match tokio::time::timeout(CALL, call()).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) if is_transient(&status) => backoff.pause().await,
+                Ok(Err(status)) if is_transient(&status) && begun.elapsed() < RETRY => backoff.pause().await,
                 Ok(Err(status)) => return Err(self.refused(attempted, &status)),
-                Err(_) => {}
+                Err(_) => {
+                    let status = Status::deadline_exceeded("the controller did not answer within 30 s");
+                    return Err(self.refused(attempted, &status));
+                }
             }
         }
-        self.read(attempted, call()).await
     }
 
     /// What a refusal means, with what to do about it.

@@ -1,6 +1,12 @@
 //! Running, following and waiting over a controller that breaks.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Read as _,
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use sculpt_proto::v1::{Attempt, Failure, Task, TaskState, task_spec::Work};
 
@@ -70,6 +76,44 @@ async fn every_byte_arrives_once_whatever_breaks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_detaches_and_says_how_to_come_back() {
+    let (sandbox, controller) = start(task(TaskState::Running)).await;
+    controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
+    let home = sandbox.path("home");
+    for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "-f", "17"]] {
+        // The log goes on for ever: each stream of it breaks after its bytes.
+        controller.script.breaks.lock().unwrap().extend([1000; 1000]);
+        let mut command = sandbox.sculpt(&home, args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (ran, out) = tokio::task::spawn_blocking(move || {
+            let mut out = [0; 15];
+            child.stdout.as_mut().unwrap().read_exact(&mut out).unwrap();
+            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+            (Ran::from(child.wait_with_output().unwrap()), out)
+        })
+        .await
+        .unwrap();
+        assert_eq!(&out, b"the first line\n");
+        assert_eq!((ran.code, ran.stdout.as_str()), (130, ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains("detached: task 17") && ran.stderr.contains("sculpt logs -f 17"), "{}", ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_is_no_error() {
+    let (sandbox, controller) = start(failed()).await;
+    controller.script.log.lock().unwrap().extend_from_slice(&binary(400_000));
+    let mut command = sandbox.sculpt(&sandbox.path("home"), &["logs", "17"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ran = tokio::task::spawn_blocking(move || {
+        drop(child.stdout.take());
+        Ran::from(child.wait_with_output().unwrap())
+    });
+    let ran = ran.await.unwrap();
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_wish_is_one_request() {
     let (sandbox, controller) = start(failed()).await;
     *controller.script.lost_answers.lock().unwrap() = 2;
@@ -120,6 +164,21 @@ async fn the_base_is_sent_once_and_then_only_what_is_new() {
     assert_eq!(run(sandbox.sculpt(&repo, &args)).await.code, 0);
     assert_eq!(controller.script.packs.lock().unwrap().len(), 2);
     assert_eq!(controller.script.ensured.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_in_a_fresh_repository() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("repo", 2);
+    let all: Vec<_> = (0..8).map(|_| tokio::spawn(run(sandbox.sculpt(&repo, &["run", "-q", "-d", "x"])))).collect();
+    for one in all {
+        let done = one.await.unwrap();
+        assert_eq!((done.code, done.stdout.as_str()), (0, "17\n"), "{}", done.stderr);
+        assert!(!done.stderr.contains("not set up"), "{}", done.stderr);
+    }
+    assert_eq!(controller.script.created.lock().unwrap().len(), 8);
+    let helpers = sandbox.git(&repo, &["config", "--get-all", &format!("credential.{}.helper", controller.url())]);
+    assert_eq!(helpers.lines().filter(|line| line.contains("git-credential")).count(), 1, "{helpers}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,14 @@
 //! `sculpt logs`.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use sculpt_proto::v1::Task;
+use sculpt_proto::v1::{Attempt, Task};
 
 use super::task_named;
 use crate::{
@@ -13,6 +19,9 @@ use crate::{
     follow::{LogReader, Sink, Watch},
     output::{Format, note, tasks::current},
 };
+
+/// How long the rest of an ended attempt's log may stand still.
+const REST: Duration = Duration::from_secs(8);
 
 pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
@@ -39,24 +48,52 @@ pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure>
 
 async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Result<Exit, Failure> {
     let attempted = format!("read the log of task {}", args.task);
-    let Some(attempt) = attempt(client, args, task).await? else { return Ok(Exit::Done) };
-    let (task, attempt) = attempt;
+    let Some((task, attempt)) = attempt(client, args, task).await? else { return Ok(Exit::Done) };
+    // The end of an attempt may be known before the last bytes of its log: what was asked for is the whole log.
+    let ended = |known: &Attempt| known.number == attempt && known.state == "ended" && !known.log_complete;
+    let rest = !args.follow && task.attempts.iter().any(ended);
+    let reached = Arc::new(AtomicU64::new(args.from_offset));
     let reader = LogReader {
         client: client.clone(),
         task: task.uuid.clone(),
         attempt,
         offset: args.from_offset,
-        follow: args.follow,
+        follow: args.follow || rest,
         quiet: false,
         sink,
-        reached: Arc::default(),
+        reached: Arc::clone(&reached),
     };
-    let (_, end) = reader.pump().await?;
+    let pump = reader.pump();
+    let end = if rest {
+        tokio::select! {
+            read = pump => read?.1,
+            () = stalled(&reached) => {
+                let number = task.number;
+                note(format!("the end of the log has not arrived from the executor yet: `sculpt logs -f {number}` waits for it"));
+                return Ok(Exit::Done);
+            }
+        }
+    } else {
+        pump.await?.1
+    };
     if args.from_offset > end.length {
         let why = format!("the log has {} bytes{}", end.length, if end.complete { "" } else { " so far" });
         return Err(Failure::new(Exit::BadInput, format!("{attempted} from byte {}", args.from_offset), why));
     }
     Ok(Exit::Done)
+}
+
+/// Returns when a log has not moved for a while.
+async fn stalled(reached: &AtomicU64) {
+    let mut seen = reached.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(REST).await;
+        let now = reached.load(Ordering::Relaxed);
+        if now == seen {
+            return;
+        }
+        seen = now;
+    }
 }
 
 /// The attempt whose log is wanted; waits for one when it is to be followed.

@@ -45,7 +45,9 @@ pub(crate) async fn attached(client: &Client, task: Task, sink: Sink, quiet: Qui
                 interrupted.map_err(|error| Failure::new(Exit::Failed, "listen for Ctrl-C", error.to_string()))?;
                 following.restore()?;
                 note(format!("\ndetached: task {number} goes on"));
-                note(format!("  sculpt logs -f {number}   follow it again\n  sculpt stop {number}      stop it"));
+                note(format!("  sculpt logs -f {number}   follow it again"));
+                note(format!("  sculpt attach {number}    open its terminal"));
+                note(format!("  sculpt stop {number}      stop it"));
                 return Ok((Exit::Detached, following.task));
             }
             task = watch.next(), if following.over.is_none() => following.update(task?),
@@ -77,6 +79,8 @@ struct Following {
     deadline: Instant,
     seen: u64,
     said: String,
+    /// How many remarks of which attempt were said.
+    remarks: (u32, usize),
     cut: bool,
 }
 
@@ -95,6 +99,7 @@ impl Following {
             deadline: Instant::now() + MOMENT,
             seen: 0,
             said: String::new(),
+            remarks: (0, 0),
             cut: false,
         }
     }
@@ -108,6 +113,7 @@ impl Following {
         if self.task.state() == TaskState::Queued && Instant::now() >= self.deadline {
             self.say_why();
         }
+        self.say_remarks();
         self.start_pump();
         self.over = Exit::of_state(self.task.state());
         if self.over.is_some() {
@@ -170,6 +176,16 @@ impl Following {
         }
     }
 
+    /// What the executor remarks on the attempt, each remark once.
+    fn say_remarks(&mut self) {
+        let Some(attempt) = current(&self.task) else { return };
+        let said = if self.remarks.0 == attempt.number { self.remarks.1 } else { 0 };
+        if self.quiet == Quiet::No {
+            attempt.notes.iter().skip(said).for_each(note);
+        }
+        self.remarks = (attempt.number, attempt.notes.len());
+    }
+
     /// The turn is over and its log was written, or does not move any more.
     fn finished(&self) -> Option<Exit> {
         let exit = self.over?;
@@ -192,10 +208,9 @@ impl Following {
     }
 }
 
+/// Whether an agent ran: one that failed before that has no log to wait for.
 fn has_log(attempt: &Attempt) -> bool {
-    attempt.started_at.is_some()
-        || attempt.log_bytes > 0
-        || matches!(attempt.state.as_str(), "running" | "finalizing" | "ended")
+    attempt.started_at.is_some() || attempt.log_bytes > 0 || matches!(attempt.state.as_str(), "running" | "finalizing")
 }
 
 /// One line on how a task stands, and what can be done now.

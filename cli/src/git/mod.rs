@@ -48,6 +48,8 @@ impl GitError {
                 .next("`git branch -a` and `git log` show what there is; fetch it first if it is elsewhere"),
             Self::Shallow(_) => failure(Exit::BadInput).next("git fetch --unshallow"),
             Self::NoProgram(_) => failure(Exit::Failed).next("install git 2.30 or newer"),
+            Self::Library(error) if error.code() == git2::ErrorCode::Owner => failure(Exit::NotAllowed)
+                .next("git config --global --add safe.directory DIRECTORY, if you trust what is in it"),
             Self::Library(_) | Self::Program { .. } | Self::File { .. } => failure(Exit::Failed),
         }
     }
