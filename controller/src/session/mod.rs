@@ -1,1 +1,114 @@
 //! The executor protocol.
+//!
+//! [`control`] keeps an executor and the database in step, [`ingest`] takes its logs, [`publish`] its commits. Every write
+//! is checked against the session's epoch and the attempt's fence in the transaction that makes it.
+
+pub mod census;
+pub mod control;
+pub mod frames;
+pub mod held;
+pub mod hello;
+pub mod ingest;
+pub mod publish;
+pub mod registry;
+pub mod reports;
+pub mod spec;
+pub mod state;
+
+use sculpt_proto::{
+    FieldError, MAX_MESSAGE,
+    executor::v1::{
+        ControlRequest, ControlResponse, GetSpecRequest, GetSpecResponse, LogsRequest, LogsResponse, PublishRequest,
+        PublishResponse,
+        executor_service_server::{ExecutorService, ExecutorServiceServer},
+    },
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use self::registry::Sessions;
+use self::{control::Context, spec::HandOutError};
+use crate::{blobs::Blobs, dispatch::DispatchError, git::Repositories, store::sessions::Epoch};
+
+/// Messages to an executor that wait in memory.
+const OUTBOX: usize = 64;
+
+/// Serves executors.
+#[derive(Clone, Debug)]
+pub struct ExecutorApi {
+    context: Context,
+    blobs: Blobs,
+    repositories: Repositories,
+    /// Sessions that are to end before the controller does.
+    tracker: TaskTracker,
+}
+
+impl ExecutorApi {
+    /// Serves executors; streams run on `tracker` and end with the context's `shutdown`.
+    pub fn new(context: Context, blobs: Blobs, repositories: Repositories, tracker: TaskTracker) -> Self {
+        Self { context, blobs, repositories, tracker }
+    }
+
+    /// As a service with its limits.
+    pub fn into_service(self) -> ExecutorServiceServer<Self> {
+        ExecutorServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+#[tonic::async_trait]
+impl ExecutorService for ExecutorApi {
+    type ControlStream = ReceiverStream<Result<ControlResponse, Status>>;
+    type LogsStream = ReceiverStream<Result<LogsResponse, Status>>;
+
+    async fn control(
+        &self,
+        request: Request<Streaming<ControlRequest>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let (out, outbox) = mpsc::channel(OUTBOX);
+        let context = self.context.clone();
+        self.tracker.spawn(control::serve(context, request.into_inner(), out));
+        Ok(Response::new(ReceiverStream::new(outbox)))
+    }
+
+    async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
+        let (out, outbox) = mpsc::channel(OUTBOX);
+        let ingest = ingest::serve(self.context.dispatch.clone(), self.blobs.clone(), request.into_inner(), out);
+        let shutdown = self.context.shutdown.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = ingest => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outbox)))
+    }
+
+    async fn get_spec(&self, request: Request<GetSpecRequest>) -> Result<Response<GetSpecResponse>, Status> {
+        let request = request.into_inner();
+        let executor = FieldError::parse(&request.executor_id, "executor_id")?;
+        let attempt = FieldError::parse(&request.attempt_id, "attempt_id")?;
+        let epoch = Epoch { executor, number: request.epoch };
+        let spec = spec::hand_out(&self.context.dispatch, epoch, attempt).await.map_err(|error| {
+            let text = error.to_string();
+            match error {
+                HandOutError::Superseded => Status::aborted(text),
+                HandOutError::Unknown(_) => Status::not_found(text),
+                HandOutError::Over(_) | HandOutError::Dispatch(DispatchError::Illegal(_)) => {
+                    Status::failed_precondition(text)
+                }
+                HandOutError::Dispatch(_) | HandOutError::Store(_) => {
+                    tracing::warn!(%executor, %attempt, error = &error as &dyn std::error::Error, "no spec handed out");
+                    Status::unavailable("the controller's database is out of reach; ask again in a moment")
+                }
+            }
+        })?;
+        Ok(Response::new(GetSpecResponse { spec }))
+    }
+
+    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<PublishResponse>, Status> {
+        let pieces = request.into_inner();
+        publish::publish(&self.context.dispatch, &self.repositories, pieces).await.map(Response::new)
+    }
+}

@@ -209,3 +209,46 @@ pub async fn spec(conn: &mut Connection, attempt: AttemptId) -> Result<Option<Ve
         .fetch_optional(conn)
         .await?)
 }
+
+/// Where an attempt publishes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its task.
+    pub task: TaskId,
+    /// Its token.
+    pub fence: Fence,
+    /// The task was taken from it.
+    pub fenced: bool,
+    /// Project and base commit; `None` without a repository.
+    pub repository: Option<(Uuid, String)>,
+    /// The task's branch, without `refs/heads/`.
+    pub branch: String,
+}
+
+/// Where the attempt of `executor` publishes to.
+pub async fn target(
+    conn: &mut Connection,
+    attempt: AttemptId,
+    executor: ExecutorId,
+) -> Result<Option<Target>, StoreError> {
+    let row = sqlx::query(
+        "SELECT a.task_id, a.number, a.fenced_at IS NOT NULL AS fenced, t.project_id, t.base, t.branch \
+         FROM attempts a JOIN tasks t ON t.id = a.task_id WHERE a.id = $1 AND a.executor_id = $2",
+    )
+    .bind(attempt.0)
+    .bind(executor.0)
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let project: Option<Uuid> = row.try_get("project_id")?;
+        let base: Option<String> = row.try_get("base")?;
+        Ok(Target {
+            task: TaskId(row.try_get("task_id")?),
+            fence: Fence { number: row.try_get::<i32, _>("number")?.unsigned_abs(), id: attempt.0 },
+            fenced: row.try_get("fenced")?,
+            repository: project.zip(base),
+            branch: row.try_get("branch")?,
+        })
+    })
+    .transpose()
+}

@@ -1,0 +1,124 @@
+//! Liveness: executors that are silent are shown so, and so are their attempts; what follows is the task's own choice.
+//!
+//! Replicas may all run it: whatever moves is decided again under the task's lock.
+
+use std::time::Duration;
+
+use sculpt_core::{
+    attempt::{AttemptState, Offer},
+    liveness::{Liveness, REPLACEMENT_MARGIN},
+    task::{Event, OnLost},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dispatch::{Actor, Dispatch, DispatchError, Moved},
+    store::{
+        Connection,
+        sessions::{self, Pulse},
+        task_state,
+    },
+};
+use sculpt_proto::id::ExecutorId;
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// A controller that was away itself (stopped, or without its database) judges nobody until executors had the time to come
+/// back: their watchdog and a reconnect.
+const FAIR: Duration = Duration::from_secs(45);
+
+/// Attempts that one look moves at most.
+const LIMIT: u32 = 500;
+
+/// Judges silence until `stop`.
+pub async fn run(dispatch: Dispatch, stop: CancellationToken) {
+    let mut since = Instant::now();
+    let mut last = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let away = last.elapsed() > 3 * PERIOD;
+        last = Instant::now();
+        if away {
+            since = last;
+        }
+        let looked = if since.elapsed() < FAIR { heartbeat(&dispatch).await } else { look(&dispatch).await.map(drop) };
+        if let Err(error) = looked {
+            tracing::warn!(error = &error as &dyn std::error::Error, "silence was not judged");
+            since = Instant::now();
+        }
+    }
+}
+
+/// Whether the database answers: while it does not, its clock goes on and nobody can be heard of.
+async fn heartbeat(dispatch: &Dispatch) -> Result<(), DispatchError> {
+    let mut conn = dispatch.store().read().await?;
+    sessions::cluster_id(&mut conn).await?;
+    Ok(())
+}
+
+/// Looks once; returns how many attempts moved.
+pub async fn look(dispatch: &Dispatch) -> Result<usize, DispatchError> {
+    let silent = dispatch
+        .store()
+        .write::<_, DispatchError>(|conn| Box::pin(async move { Ok(sessions::mark_silent(conn).await?) }))
+        .await?;
+    if !silent.is_empty() {
+        dispatch.bus().journal();
+    }
+    let pulses = {
+        let mut conn = dispatch.store().read().await?;
+        sessions::pulses(&mut conn, LIMIT).await?
+    };
+    let mut count = 0;
+    for pulse in pulses {
+        // Marked silent first, then withdrawn or expired: each is a move of its own.
+        while let Some(moved) =
+            dispatch.store().write(move |conn| Box::pin(async move { judge(conn, pulse).await })).await?
+        {
+            dispatch.after_commit(&moved);
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+async fn judge(conn: &mut Connection, pulse: Pulse) -> Result<Option<Moved>, DispatchError> {
+    let Some(locked) = task_state::lock(conn, pulse.task).await? else { return Ok(None) };
+    let Some(event) = decide(conn, &locked, pulse).await? else { return Ok(None) };
+    Dispatch::move_locked(conn, &locked, &event, &Actor::system(), Duration::ZERO).await.map(Some)
+}
+
+async fn decide(
+    conn: &mut Connection,
+    locked: &task_state::Locked,
+    pulse: Pulse,
+) -> Result<Option<Event>, DispatchError> {
+    let live = locked.task.attempt().filter(|attempt| attempt.fence.id == pulse.attempt.0 && !attempt.ended());
+    let Some(attempt) = live else { return Ok(None) };
+    let Some(last_seen) = sessions::last_seen(conn, ExecutorId(attempt.executor)).await? else { return Ok(None) };
+    let fence = attempt.fence;
+    let policy = locked.task.policy;
+    let liveness = Liveness::of(last_seen, policy.lost_after, locked.now);
+    if liveness == Liveness::Connected {
+        let back = attempt.liveness != Liveness::Connected;
+        return Ok(back.then_some(Event::Liveness { fence, liveness }));
+    }
+    if attempt.state == (AttemptState::Offered { offer: Offer::Unread }) {
+        return Ok(Some(Event::Withdrawn { fence }));
+    }
+    if attempt.liveness.as_str() != liveness.as_str() {
+        return Ok(Some(Event::Liveness { fence, liveness }));
+    }
+    let expired = match (policy.on_lost, attempt.liveness) {
+        (OnLost::Retry | OnLost::Fail, Liveness::Lost { since }) => {
+            locked.now >= since + policy.lost_after + REPLACEMENT_MARGIN
+        }
+        (OnLost::Wait, _) | (_, Liveness::Connected | Liveness::Unreachable { .. }) => false,
+    };
+    Ok(expired.then_some(Event::Expired { fence }))
+}

@@ -1,0 +1,127 @@
+//! Placement: gives queued tasks to the executors whose sessions this replica holds.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sculpt_core::{
+    attempt::Fence,
+    placement::{self, Class, Queued},
+    task::{Event, Run},
+};
+use sculpt_proto::id::{AttemptId, ClusterId, TaskId};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    dispatch::{Actor, Dispatch, DispatchError, Moved},
+    session::{Sessions, spec},
+    store::{Connection, StoreError, attempts, claims, sessions::Epoch, task_state},
+};
+
+/// How soon a lost signal is repaired.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Tasks that one transaction claims at most.
+const CLAIMS: u32 = 64;
+
+/// Why tasks were not placed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// A task could not be moved.
+    #[error("claim a task")]
+    Dispatch(#[from] DispatchError),
+    /// The database.
+    #[error("read the queue")]
+    Store(#[from] StoreError),
+}
+
+/// Places tasks whenever the queue or the free slots change, until `stop`.
+pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, stop: CancellationToken) {
+    let mut placed = dispatch.bus().placed();
+    loop {
+        // What changes from here on is seen by the wait.
+        placed.mark_unchanged();
+        let epochs = sessions.held();
+        let Some(result) = stop.run_until_cancelled(place_all(&dispatch, cluster, &epochs)).await else { return };
+        if let Err(error) = result {
+            tracing::warn!(error = &error as &dyn std::error::Error, "tasks were not placed");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tokio::time::timeout(POLL, placed.changed()) => {}
+        }
+    }
+}
+
+/// Places what can be placed on these sessions' executors; returns how many tasks that were.
+pub async fn place_all(dispatch: &Dispatch, cluster: ClusterId, sessions: &[Epoch]) -> Result<usize, PlaceError> {
+    let mut count = 0;
+    if sessions.is_empty() {
+        return Ok(count);
+    }
+    loop {
+        let sessions = sessions.to_vec();
+        let moved = dispatch
+            .store()
+            .write(move |conn| Box::pin(async move { place_in(conn, cluster, &sessions).await }))
+            .await?;
+        if moved.is_empty() {
+            return Ok(count);
+        }
+        count += moved.len();
+        for moved in &moved {
+            dispatch.after_commit(moved);
+        }
+    }
+}
+
+async fn place_in(conn: &mut Connection, cluster: ClusterId, sessions: &[Epoch]) -> Result<Vec<Moved>, PlaceError> {
+    // Before the executors are locked: with an empty queue nobody waits for anybody.
+    let waiting = claims::waiting_classes(conn).await?;
+    if waiting.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut candidates = claims::candidates(conn, sessions).await?;
+    let fitting: BTreeMap<i64, Class> = waiting
+        .into_iter()
+        .filter(|(_, class)| candidates.iter().any(|candidate| candidate.takes(class).is_ok()))
+        .collect();
+    let free: u32 = candidates.iter().map(placement::Candidate::free).fold(0, u32::saturating_add);
+    if fitting.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = fitting.keys().copied().collect();
+    let next = claims::next(conn, &ids, free.min(CLAIMS)).await?;
+    let queue: Vec<Queued> = next
+        .into_iter()
+        .filter_map(|(task, class)| fitting.get(&class).map(|class| Queued { task: task.0, class: class.clone() }))
+        .collect();
+    let mut moved = Vec::new();
+    for (task, executor) in placement::place(&queue, &mut candidates) {
+        moved.extend(claim(conn, cluster, TaskId(task), executor).await?);
+    }
+    Ok(moved)
+}
+
+async fn claim(
+    conn: &mut Connection,
+    cluster: ClusterId,
+    task: TaskId,
+    executor: Uuid,
+) -> Result<Option<Moved>, PlaceError> {
+    let Some(locked) = task_state::lock(conn, task).await? else { return Ok(None) };
+    let Run::Queued { next } = locked.task.run else { return Ok(None) };
+    let fence = Fence { number: next, id: AttemptId::fresh().0 };
+    let order = claims::order(conn, task).await?;
+    let sealed = match spec::build(cluster, task, fence, order) {
+        Ok(sealed) => sealed,
+        Err(error) => {
+            // It stays queued; the others go on.
+            tracing::error!(%task, error = &error as &dyn std::error::Error, "a task cannot be placed");
+            return Ok(None);
+        }
+    };
+    let event = Event::Claimed { fence, executor };
+    let moved = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), Duration::ZERO).await?;
+    attempts::keep_spec(conn, AttemptId(fence.id), &sealed.body, &sealed.digest).await?;
+    Ok(Some(moved))
+}

@@ -1,0 +1,54 @@
+//! Sealing: older parts of long logs, and logs that are closed, move from rows into compressed blobs.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    blobs::Blobs,
+    session::held::{self, HeldError, SEGMENT},
+    store::{Store, logs},
+};
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What stays in rows of a log that grows: readers that follow find it there. In bytes.
+const TAIL: u64 = 2 * SEGMENT;
+
+/// How long a closed log stays in rows.
+const FINISHED: Duration = Duration::from_secs(3600);
+
+/// Logs that one look takes up.
+const LIMIT: u32 = 100;
+
+/// Seals until `stop`.
+pub async fn run(store: Store, blobs: Blobs, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match stop.run_until_cancelled(seal(&store, &blobs, TAIL, FINISHED)).await {
+            None => return,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "logs were not sealed"),
+        }
+    }
+}
+
+/// Seals what is beyond `tail` bytes of growing logs, and logs that were closed `finished` ago; returns how many segments
+/// were made.
+pub async fn seal(store: &Store, blobs: &Blobs, tail: u64, finished: Duration) -> Result<usize, HeldError> {
+    let logs = {
+        let mut conn = store.read().await?;
+        logs::sealable(&mut conn, tail, finished, LIMIT).await?
+    };
+    let mut made = 0;
+    for mut log in logs {
+        while log.closed || log.end - log.sealed > tail {
+            let Some(sealed) = held::seal_next(store, blobs, log).await? else { break };
+            log.sealed = sealed;
+            made += 1;
+        }
+    }
+    Ok(made)
+}

@@ -1,0 +1,385 @@
+//! The Control connection: sockets and database around the reducer of [`super::state`].
+//!
+//! Two parts run side by side: one talks to the executor and never waits for the database, so heartbeats are answered at
+//! once; the other does the reducer's work in the database, in order.
+
+use std::time::Duration;
+
+use prost::Message as _;
+use sculpt_proto::{
+    FieldError,
+    executor::v1::{
+        ControlRequest, ControlResponse, Desired, DesiredAttempt, HeartbeatAck, Phase as WirePhase, Reject, Welcome,
+        control_request, control_response, reject::Code,
+    },
+    id::{AttemptId, ClusterId, ExecutorId},
+    to_duration,
+};
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::Instant,
+};
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    dispatch::{Dispatch, DispatchError},
+    session::{
+        census, hello,
+        registry::{Seat, Sessions},
+        reports::{self, Answer, Report, ReportError},
+        state::{Census, Closed, HEARTBEAT, Input, Observed, Output, Session, WATCHDOG},
+    },
+    store::{
+        StoreError,
+        sessions::{self, Epoch, Phase, Wish},
+    },
+};
+
+/// Largest message, in bytes.
+pub const MAX_CONTROL: usize = 256 << 10;
+
+/// How long the first message may take.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// Work that may wait for the database before nothing more is read from the executor.
+const QUEUE: usize = 256;
+
+/// What a session needs.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Moves tasks.
+    pub dispatch: Dispatch,
+    /// The sessions of this replica.
+    pub sessions: Sessions,
+    /// Whose attempts these are.
+    pub cluster: ClusterId,
+    /// Ends all sessions.
+    pub shutdown: CancellationToken,
+}
+
+type Responses = mpsc::Sender<Result<ControlResponse, Status>>;
+type In = Input<Report, Answer>;
+type Out = Output<Report, Answer>;
+
+/// Why a session is over.
+#[derive(Debug)]
+enum End {
+    /// The executor has gone, or the stream is broken.
+    Gone,
+    /// It is told why, and whether to come back.
+    Reject(Reject),
+    /// It did what no executor does.
+    Fault(Status),
+}
+
+impl From<FieldError> for End {
+    fn from(error: FieldError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+/// Work in the database, in order.
+#[derive(Debug)]
+enum Work {
+    Apply(Report),
+    Reconcile(Census),
+    Read,
+    Seen(Option<String>),
+}
+
+/// Serves one Control connection until either side ends it.
+pub async fn serve(
+    context: Context,
+    inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
+    out: Responses,
+) {
+    let end = match run(&context, inbound, &out).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    // The stream may be gone already.
+    let last = match end {
+        End::Gone => return,
+        End::Reject(reject) => Ok(say(control_response::Part::Reject(reject))),
+        End::Fault(status) => Err(status),
+    };
+    let _ = tokio::time::timeout(WATCHDOG, out.send(last)).await;
+}
+
+async fn run(
+    context: &Context,
+    mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
+    out: &Responses,
+) -> Result<std::convert::Infallible, End> {
+    let leaving = || End::Reject(hello::for_now("the controller is shutting down", Duration::from_secs(1)));
+    let opened = tokio::select! {
+        opened = open(context, &mut inbound) => opened?,
+        () = context.shutdown.cancelled() => return Err(leaving()),
+    };
+    let (epoch, seat) = opened;
+    let welcome = Welcome {
+        cluster_id: context.cluster.to_string(),
+        epoch: epoch.number,
+        heartbeat_interval: Some(to_duration(HEARTBEAT)),
+        watchdog: Some(to_duration(WATCHDOG)),
+    };
+    let told = context.dispatch.bus().told();
+    send(out, control_response::Part::Welcome(welcome)).await?;
+    context.dispatch.bus().journal();
+    context.dispatch.bus().place();
+    tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
+    let (work, queue) = mpsc::channel(QUEUE);
+    let (done, results) = mpsc::channel(2 * QUEUE);
+    let end = tokio::select! {
+        end = talk(epoch, inbound, told, work, results, out, &seat) => end,
+        end = toil(context, epoch, queue, done) => end,
+        () = context.shutdown.cancelled() => leaving(),
+    };
+    tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
+    Err(end)
+}
+
+async fn open(
+    context: &Context,
+    inbound: &mut (impl Stream<Item = Result<ControlRequest, Status>> + Unpin),
+) -> Result<(Epoch, Seat), End> {
+    let first = tokio::time::timeout(HELLO, inbound.next()).await;
+    let first = first.map_err(|_| End::Fault(Status::deadline_exceeded("no Hello within 10 s")))?;
+    let Some(first) = first.transpose().map_err(|_| End::Gone)? else { return Err(End::Gone) };
+    bounded(&first)?;
+    let Some(control_request::Part::Hello(hello)) = first.part else {
+        return Err(End::Fault(Status::invalid_argument("the first message of Control must be a Hello")));
+    };
+    let who = hello::check(hello, context.cluster).map_err(End::Reject)?;
+    let opened =
+        context.dispatch.store().write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await;
+    let epoch = opened.map_err(|error| End::Reject(error.into()))?;
+    Ok((epoch, context.sessions.enter(epoch)))
+}
+
+/// Talks to the executor; whatever needs the database goes to `work`.
+async fn talk(
+    epoch: Epoch,
+    mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
+    mut told: broadcast::Receiver<ExecutorId>,
+    work: mpsc::Sender<Work>,
+    mut results: mpsc::Receiver<In>,
+    out: &Responses,
+    seat: &Seat,
+) -> End {
+    let start = Instant::now();
+    let mut session = Session::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let input = tokio::select! {
+            biased;
+            () = seat.superseded() => Input::Superseded,
+            Some(result) = results.recv() => result,
+            executor = told.recv() => match executor {
+                Ok(executor) if executor != epoch.executor => continue,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => Input::Told,
+                Err(broadcast::error::RecvError::Closed) => return End::Gone,
+            },
+            message = inbound.next() => match message {
+                None | Some(Err(_)) => return End::Gone,
+                Some(Ok(request)) => match input(request) {
+                    Ok(Some(input)) => input,
+                    Ok(None) => continue,
+                    Err(end) => return end,
+                },
+            },
+            _ = ticks.tick() => Input::Tick,
+        };
+        for output in session.step(start.elapsed(), input) {
+            if let Err(end) = carry_out(output, &work, out).await {
+                return end;
+            }
+        }
+    }
+}
+
+/// A message as the reducer takes it; `None` for what this version does not know.
+fn input(request: ControlRequest) -> Result<Option<In>, End> {
+    bounded(&request)?;
+    Ok(Some(match request.part {
+        Some(control_request::Part::Hello(_)) => {
+            return Err(End::Fault(Status::invalid_argument("a second Hello")));
+        }
+        Some(control_request::Part::Observed(observed)) => Input::Observed {
+            attempts: observed.attempts.into_iter().map(Observed::try_from).collect::<Result<_, _>>()?,
+            last: observed.last,
+        },
+        Some(control_request::Part::Heartbeat(beat)) => Input::Heartbeat {
+            sequence: beat.sequence,
+            closed: (!beat.accepts_work).then(|| match beat.reason.as_str() {
+                "" => "it takes no new work".to_owned(),
+                reason => reason.chars().take(500).collect(),
+            }),
+        },
+        Some(control_request::Part::Report(report)) => {
+            let report = Report::try_from(report)?;
+            Input::Report { attempt: report.attempt, report }
+        }
+        None => return Ok(None),
+    }))
+}
+
+fn bounded(request: &ControlRequest) -> Result<(), End> {
+    let size = request.encoded_len();
+    if size > MAX_CONTROL {
+        let text = format!("a control message of {size} bytes; at most {MAX_CONTROL} are taken");
+        return Err(End::Fault(Status::resource_exhausted(text)));
+    }
+    Ok(())
+}
+
+impl TryFrom<sculpt_proto::executor::v1::ObservedAttempt> for Observed {
+    type Error = FieldError;
+
+    fn try_from(observed: sculpt_proto::executor::v1::ObservedAttempt) -> Result<Self, FieldError> {
+        Ok(Self {
+            attempt: FieldError::parse(&observed.attempt_id, "observed.attempt_id")?,
+            cluster: Some(FieldError::parse(&observed.cluster_id, "observed.cluster_id")?),
+            ended: observed.ended,
+        })
+    }
+}
+
+async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
+    let queue = |item| async move { work.send(item).await.map_err(|_| End::Gone) };
+    match output {
+        Output::HeartbeatAck(sequence) => {
+            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence })).await
+        }
+        Output::Ack(answer) => send(out, control_response::Part::ReportAck(answer.into())).await,
+        Output::Desired { full, last, attempts, released } => {
+            let desired = Desired {
+                full,
+                last,
+                attempts: attempts.into_iter().map(|(attempt, wish)| desired(attempt, wish)).collect(),
+                released: released.iter().map(AttemptId::to_string).collect(),
+            };
+            send(out, control_response::Part::Desired(desired)).await
+        }
+        Output::Apply(report) => queue(Work::Apply(report)).await,
+        Output::Reconcile(census) => queue(Work::Reconcile(census)).await,
+        Output::Read => queue(Work::Read).await,
+        Output::Seen(closed) => queue(Work::Seen(closed)).await,
+        Output::Close(closed) => Err(match closed {
+            Closed::Silent => End::Fault(Status::deadline_exceeded("nothing was heard for 30 s")),
+            Closed::Superseded => superseded(),
+            Closed::Flood => End::Fault(Status::resource_exhausted("more attempts than any executor has")),
+        }),
+    }
+}
+
+fn superseded() -> End {
+    let text = "another process has connected with this executor's identity; only one may run on a data directory";
+    End::Reject(hello::permanent(Code::Superseded, text))
+}
+
+fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
+    let phase = match wish.phase {
+        Phase::Run => WirePhase::Run,
+        Phase::Hold => WirePhase::Hold,
+        Phase::Stop => WirePhase::Stop,
+        Phase::Fence => WirePhase::Fence,
+    };
+    DesiredAttempt {
+        attempt_id: attempt.to_string(),
+        task_id: wish.task.to_string(),
+        task_number: wish.task_number,
+        number: wish.number,
+        spec_digest: wish.digest,
+        phase: phase.into(),
+    }
+}
+
+fn say(part: control_response::Part) -> ControlResponse {
+    ControlResponse { part: Some(part) }
+}
+
+async fn send(out: &Responses, part: control_response::Part) -> Result<(), End> {
+    match tokio::time::timeout(WATCHDOG, out.send(Ok(say(part)))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Gone),
+        Err(_) => Err(End::Fault(Status::deadline_exceeded("messages were not read for 30 s"))),
+    }
+}
+
+/// Does the work in the database until it fails or nobody gives any more.
+async fn toil(context: &Context, epoch: Epoch, mut queue: mpsc::Receiver<Work>, done: mpsc::Sender<In>) -> End {
+    while let Some(work) = queue.recv().await {
+        let result = match work {
+            Work::Apply(report) => apply(context, epoch, report).await.map(Some),
+            Work::Reconcile(census) => reconcile(context, epoch, census).await.map(Some),
+            Work::Read => read(context, epoch).await.map(Some),
+            Work::Seen(closed) => seen(context, epoch, closed).await,
+        };
+        match result {
+            Ok(None) => {}
+            Ok(Some(input)) => {
+                if done.send(input).await.is_err() {
+                    return End::Gone;
+                }
+            }
+            Err(end) => return end,
+        }
+    }
+    End::Gone
+}
+
+async fn apply(context: &Context, epoch: Epoch, report: Report) -> Result<In, End> {
+    match reports::apply(&context.dispatch, epoch, report).await {
+        Ok(answer) => {
+            if let Some((refusal, text)) = &answer.refusal {
+                tracing::warn!(executor = %epoch.executor, attempt = %answer.attempt, ?refusal, text, "report refused");
+            }
+            Ok(Input::Applied(answer))
+        }
+        Err(ReportError::Superseded) => Ok(Input::Superseded),
+        Err(ReportError::Dispatch(error)) => Err(broken(epoch, &error)),
+        Err(ReportError::Store(error)) => Err(broken(epoch, &error)),
+    }
+}
+
+async fn reconcile(context: &Context, epoch: Epoch, observed: Census) -> Result<In, End> {
+    let released = census::reconcile(&context.dispatch, context.cluster, epoch, observed).await;
+    let released = released.map_err(|error: DispatchError| broken(epoch, &error))?;
+    Ok(Input::Reconciled { released })
+}
+
+async fn read(context: &Context, epoch: Epoch) -> Result<In, End> {
+    let wishes = async {
+        let mut conn = context.dispatch.store().read().await?;
+        sessions::wishes(&mut conn, epoch.executor).await
+    };
+    wishes.await.map(Input::Wishes).map_err(|error: StoreError| broken(epoch, &error))
+}
+
+async fn seen(context: &Context, epoch: Epoch, closed: Option<String>) -> Result<Option<In>, End> {
+    let open = closed.is_none();
+    let seen = async {
+        let mut conn = context.dispatch.store().read().await?;
+        sessions::seen(&mut conn, epoch, closed.as_deref()).await
+    };
+    match seen.await {
+        Ok(true) => {
+            if open {
+                context.dispatch.bus().place();
+            }
+            Ok(None)
+        }
+        Ok(false) => Ok(Some(Input::Superseded)),
+        Err(error) => Err(broken(epoch, &error)),
+    }
+}
+
+/// Without the database there is no session: the executor keeps what it has and comes back.
+fn broken(epoch: Epoch, error: &(dyn std::error::Error + 'static)) -> End {
+    tracing::warn!(executor = %epoch.executor, error, "the session's work in the database failed");
+    End::Reject(hello::for_now("the controller's database is out of reach", Duration::from_secs(2)))
+}

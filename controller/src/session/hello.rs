@@ -1,0 +1,96 @@
+//! The first message: who connects, and whether it may.
+
+use sculpt_proto::{
+    EXECUTOR_PROTOCOL, FieldError,
+    executor::v1::{Hello, Reject, reject::Code},
+    id::ClusterId,
+    labels, to_duration,
+};
+use std::time::Duration;
+
+use crate::store::sessions::{Introduction, OpenError};
+
+/// Most agents that one executor offers.
+const AGENTS: usize = 256;
+
+/// Most remarks on itself that are kept of one executor, and their longest, in characters.
+const NOTES: (usize, usize) = (50, 1000);
+
+/// What `hello` says, or why the executor is turned away.
+pub fn check(hello: Hello, cluster: ClusterId) -> Result<Introduction, Reject> {
+    if hello.protocol != EXECUTOR_PROTOCOL {
+        let text = format!(
+            "the executor speaks protocol {}, this controller speaks {EXECUTOR_PROTOCOL}; install matching versions",
+            hello.protocol
+        );
+        return Err(permanent(Code::Protocol, text));
+    }
+    if !hello.cluster_id.is_empty() && hello.cluster_id != cluster.to_string() {
+        let text = format!(
+            "the executor belongs to cluster {}, this controller is cluster {cluster}; \
+             point it to its own controller, or give it a fresh data directory",
+            hello.cluster_id
+        );
+        return Err(permanent(Code::Cluster, text));
+    }
+    introduction(hello).map_err(|error| permanent(Code::Invalid, format!("hello.{error}")))
+}
+
+fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
+    let name = word(hello.name, "name")?;
+    let pool = word(hello.pool, "pool")?;
+    if hello.slots > 10_000 {
+        return Err(FieldError::new("slots", format!("{}; at most 10,000 are taken", hello.slots)));
+    }
+    if hello.agents.len() > AGENTS {
+        return Err(FieldError::new("agents", format!("{}; at most {AGENTS} are taken", hello.agents.len())));
+    }
+    let default_agent = hello.agents.iter().find(|agent| agent.is_default).map(|agent| agent.name.clone());
+    let agents =
+        hello.agents.into_iter().map(|agent| word(agent.name, "agents.name")).collect::<Result<Vec<_>, _>>()?;
+    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(255).collect::<String>();
+    Ok(Introduction {
+        id: FieldError::parse(&hello.executor_id, "executor_id")?,
+        instance: FieldError::parse(&hello.instance_id, "instance_id")?,
+        name,
+        pool,
+        labels: labels(hello.labels, "labels")?,
+        slots: hello.slots,
+        agents,
+        default_agent,
+        separates: hello.separates,
+        version: short(&hello.version),
+        hostname: short(&hello.hostname),
+        owner: short(&hello.owner),
+        notes: hello.notes.iter().take(NOTES.0).map(|note| note.chars().take(NOTES.1).collect()).collect(),
+    })
+}
+
+fn word(text: String, field: &'static str) -> Result<String, FieldError> {
+    if text.is_empty() || text.chars().count() > 128 || text.chars().any(char::is_control) {
+        return Err(FieldError::new(field, "must have 1 to 128 characters without controls"));
+    }
+    Ok(text)
+}
+
+/// A rejection that only a change on the executor's side can end.
+pub fn permanent(code: Code, text: impl Into<String>) -> Reject {
+    Reject { code: code.into(), text: text.into(), retry_after: None }
+}
+
+/// A rejection that ends by itself.
+pub fn for_now(text: impl Into<String>, retry_after: Duration) -> Reject {
+    Reject { code: Code::Unavailable.into(), text: text.into(), retry_after: Some(to_duration(retry_after)) }
+}
+
+impl From<OpenError> for Reject {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NameTaken { .. } | OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            OpenError::Store(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a session cannot be opened");
+                for_now("the controller's database is out of reach", Duration::from_secs(2))
+            }
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! The Logs connection: bytes come in, are committed at their offset, then acknowledged with credit.
+//!
+//! Bounds: at most [`CREDIT`] bytes of one executor are in memory; what it sends beyond waits in the network.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use sculpt_proto::{
+    FieldError, MAX_APPEND,
+    executor::v1::{
+        Append, LogAck, LogRefusal, LogsHello, LogsRequest, LogsResponse, log_refusal::Code, logs_request,
+        logs_response,
+    },
+    id::AttemptId,
+    v1::LogFrame,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::Status;
+
+use crate::{
+    blobs::Blobs,
+    dispatch::Dispatch,
+    session::{
+        frames,
+        held::{HeldError, HeldLog},
+    },
+    store::{
+        Connection, StoreError, attempts,
+        logs::{self, Chunk, Extent},
+        sessions::{self, Epoch},
+    },
+};
+
+/// How many bytes of one executor may be under way.
+pub const CREDIT: u64 = 4 << 20;
+
+/// What one transaction takes, in bytes.
+const BATCH: usize = 1 << 20;
+
+/// Appends that one transaction takes.
+const BATCH_APPENDS: usize = 1024;
+
+/// Largest row, in bytes.
+const ROW: usize = 256 << 10;
+
+/// The least time from one commit to the next, so that many small appends share a transaction.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// How long the first message may take.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// How long an acknowledgement may wait for the executor to read it.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Appends whose bytes count as at least this much against the credit: none is free.
+const LEAST: usize = 256;
+
+/// A checked append.
+#[derive(Clone, Debug, PartialEq)]
+struct Piece {
+    attempt: AttemptId,
+    start: u64,
+    data: Bytes,
+    frames: Vec<LogFrame>,
+}
+
+/// Why bytes cannot be taken now.
+#[derive(Debug, thiserror::Error)]
+enum IngestError {
+    #[error("a newer session has this executor")]
+    Superseded,
+    #[error("append to logs in the database")]
+    Store(#[from] StoreError),
+    #[error("compare with what is held")]
+    Held(#[from] HeldError),
+}
+
+/// What becomes of one log in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Stands(u64),
+    Refused(Code, String),
+}
+
+/// Where an append stands against the end of what is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It adds bytes from this many of its own on; those before are held already.
+    Adds { held: u64 },
+    /// It adds nothing: all of it is held already, or it asks where the end is.
+    Held,
+    /// It starts above the end.
+    Above,
+}
+
+fn place(end: u64, start: u64, length: u64) -> Place {
+    match end.checked_sub(start) {
+        None => Place::Above,
+        Some(held) if held >= length => Place::Held,
+        Some(held) => Place::Adds { held },
+    }
+}
+
+impl TryFrom<Append> for Piece {
+    type Error = FieldError;
+
+    fn try_from(append: Append) -> Result<Self, FieldError> {
+        if append.data.len() > MAX_APPEND {
+            let problem = format!("{} bytes; at most {MAX_APPEND} are taken", append.data.len());
+            return Err(FieldError::new("append.data", problem));
+        }
+        let end = append.start.checked_add(append.data.len() as u64).and_then(|end| i64::try_from(end).ok());
+        if end.is_none() {
+            return Err(FieldError::new("append.start", format!("{} is beyond the end of any log", append.start)));
+        }
+        frames::check(&append.frames, append.data.len())
+            .map_err(|error| FieldError::new("append.frames", error.to_string()))?;
+        Ok(Self {
+            attempt: FieldError::parse(&append.attempt_id, "append.attempt_id")?,
+            start: append.start,
+            data: append.data,
+            frames: append.frames,
+        })
+    }
+}
+
+/// Serves one Logs connection until the executor or a newer session ends it.
+pub async fn serve(
+    dispatch: Dispatch,
+    blobs: Blobs,
+    inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
+    out: mpsc::Sender<Result<LogsResponse, Status>>,
+) {
+    if let Err(status) = run(dispatch, blobs, inbound, &out).await {
+        // The stream may be gone already.
+        let _ = out.send(Err(status)).await;
+    }
+}
+
+async fn run(
+    dispatch: Dispatch,
+    blobs: Blobs,
+    mut inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
+    out: &mpsc::Sender<Result<LogsResponse, Status>>,
+) -> Result<(), Status> {
+    let hello = tokio::time::timeout(HELLO, inbound.next()).await;
+    let hello = hello.map_err(|_| Status::deadline_exceeded("no LogsHello within 10 s"))?;
+    let epoch = match hello.transpose()?.and_then(|request| request.part) {
+        Some(logs_request::Part::Hello(hello)) => epoch(&hello)?,
+        Some(logs_request::Part::Append(_)) | None => {
+            return Err(Status::invalid_argument("the first message of Logs must be a LogsHello"));
+        }
+    };
+    let (queue, batches) = mpsc::channel(BATCH_APPENDS);
+    let reader = read(inbound, queue);
+    let writer = write(&dispatch, &blobs, epoch, batches, out);
+    tokio::pin!(reader, writer);
+    tokio::select! {
+        written = &mut writer => written,
+        () = out.closed() => Ok(()),
+        // What was queued before the executor ended the stream, or before it sent nonsense, is still written.
+        read = &mut reader => writer.await.and(read),
+    }
+}
+
+fn epoch(hello: &LogsHello) -> Result<Epoch, FieldError> {
+    Ok(Epoch { executor: FieldError::parse(&hello.executor_id, "hello.executor_id")?, number: hello.epoch })
+}
+
+type Queued = (Piece, OwnedSemaphorePermit);
+
+async fn read(
+    mut inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
+    queue: mpsc::Sender<Queued>,
+) -> Result<(), Status> {
+    let room = Arc::new(Semaphore::new(usize::try_from(CREDIT).unwrap_or(Semaphore::MAX_PERMITS)));
+    while let Some(request) = inbound.next().await {
+        let append = match request?.part {
+            Some(logs_request::Part::Append(append)) => append,
+            Some(logs_request::Part::Hello(_)) => return Err(Status::invalid_argument("a second LogsHello")),
+            // A newer executor may say what this controller does not know.
+            None => continue,
+        };
+        let piece = Piece::try_from(append)?;
+        let size = u32::try_from(piece.data.len().max(LEAST)).unwrap_or(u32::MAX);
+        let Ok(permit) = room.clone().acquire_many_owned(size).await else { return Ok(()) };
+        if queue.send((piece, permit)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn write(
+    dispatch: &Dispatch,
+    blobs: &Blobs,
+    epoch: Epoch,
+    mut queue: mpsc::Receiver<Queued>,
+    out: &mpsc::Sender<Result<LogsResponse, Status>>,
+) -> Result<(), Status> {
+    let mut next = tokio::time::Instant::now();
+    while let Some(first) = queue.recv().await {
+        let mut bytes = first.0.data.len();
+        let mut batch = vec![first];
+        while bytes < BATCH && batch.len() < BATCH_APPENDS {
+            match tokio::time::timeout_at(next, queue.recv()).await {
+                Ok(Some(queued)) => {
+                    bytes += queued.0.data.len();
+                    batch.push(queued);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let (pieces, permits): (Vec<Piece>, Vec<OwnedSemaphorePermit>) = batch.into_iter().unzip();
+        let verdicts = match commit(dispatch, blobs, epoch, pieces).await {
+            Ok(verdicts) => verdicts,
+            Err(IngestError::Superseded) => {
+                return Err(Status::aborted("a newer session has this executor; end this one"));
+            }
+            Err(error) => {
+                tracing::warn!(executor = %epoch.executor, error = &error as &dyn std::error::Error, "log bytes not taken");
+                return Err(Status::unavailable("the controller cannot store logs now; send again in a moment"));
+            }
+        };
+        drop(permits);
+        next = tokio::time::Instant::now() + LINGER;
+        for (attempt, verdict) in verdicts {
+            let sent = tokio::time::timeout(STALLED, out.send(Ok(response(attempt, verdict)))).await;
+            match sent {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => return Err(Status::deadline_exceeded("acknowledgements were not read for 30 s")),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn response(attempt: AttemptId, verdict: Verdict) -> LogsResponse {
+    let attempt_id = attempt.to_string();
+    let part = match verdict {
+        Verdict::Stands(committed) => logs_response::Part::Ack(LogAck { attempt_id, committed, credit: CREDIT }),
+        Verdict::Refused(code, text) => {
+            logs_response::Part::Refusal(LogRefusal { attempt_id, code: code.into(), text })
+        }
+    };
+    LogsResponse { part: Some(part) }
+}
+
+/// Takes `pieces` in one transaction, wakes those who follow, and says what to answer.
+async fn commit(
+    dispatch: &Dispatch,
+    blobs: &Blobs,
+    epoch: Epoch,
+    pieces: Vec<Piece>,
+) -> Result<BTreeMap<AttemptId, Verdict>, IngestError> {
+    let blobs = blobs.clone();
+    let (verdicts, grown, released) = dispatch
+        .store()
+        .write(move |conn| Box::pin(async move { commit_in(conn, blobs, epoch, pieces).await }))
+        .await?;
+    for attempt in grown {
+        dispatch.bus().log_grew(attempt);
+    }
+    if released {
+        dispatch.bus().tell(epoch.executor);
+    }
+    Ok(verdicts)
+}
+
+type Committed = (BTreeMap<AttemptId, Verdict>, BTreeSet<AttemptId>, bool);
+
+async fn commit_in(
+    conn: &mut Connection,
+    blobs: Blobs,
+    epoch: Epoch,
+    pieces: Vec<Piece>,
+) -> Result<Committed, IngestError> {
+    if !sessions::holds(conn, epoch).await? {
+        return Err(IngestError::Superseded);
+    }
+    let named: BTreeSet<AttemptId> = pieces.iter().map(|piece| piece.attempt).collect();
+    let ids: Vec<AttemptId> = named.iter().copied().collect();
+    let extents = logs::lock_extents(conn, epoch.executor, &ids).await?;
+    let mut logs_of: BTreeMap<AttemptId, Growing> = BTreeMap::new();
+    let mut verdicts = BTreeMap::new();
+    for attempt in named {
+        match extents.get(&attempt) {
+            None => {
+                let text = "this controller's database does not know the attempt".to_owned();
+                verdicts.insert(attempt, Verdict::Refused(Code::UnknownAttempt, text));
+            }
+            Some(extent) if extent.fenced => {
+                let text = "the task has gone on without this attempt".to_owned();
+                verdicts.insert(attempt, Verdict::Refused(Code::Fenced, text));
+            }
+            Some(extent) => {
+                logs_of.insert(attempt, Growing::new(*extent));
+            }
+        }
+    }
+    for piece in pieces {
+        if let Some(log) = logs_of.get_mut(&piece.attempt) {
+            log.take(conn, &blobs, piece).await?;
+        }
+    }
+    let mut grown = BTreeSet::new();
+    let mut chunks = Vec::new();
+    for (attempt, log) in logs_of {
+        if !log.rows.is_empty() {
+            grown.insert(attempt);
+        }
+        verdicts.insert(attempt, log.verdict());
+        chunks.extend(log.rows.into_iter().map(|row| (attempt, row.into())));
+    }
+    logs::append(conn, &chunks).await?;
+    let grew: Vec<AttemptId> = grown.iter().copied().collect();
+    let released = attempts::release_complete(conn, &grew).await?;
+    Ok((verdicts, grown, !released.is_empty()))
+}
+
+/// A row to be.
+#[derive(Debug, Default)]
+struct Row {
+    start: u64,
+    data: BytesMut,
+    frames: Vec<LogFrame>,
+}
+
+impl From<Row> for Chunk {
+    fn from(row: Row) -> Self {
+        Self { start: row.start, data: row.data.freeze(), frames: frames::encode(&row.frames) }
+    }
+}
+
+/// One log in the middle of a batch.
+#[derive(Debug)]
+struct Growing {
+    /// What stands in the database.
+    held: u64,
+    end: u64,
+    final_length: Option<u64>,
+    rows: Vec<Row>,
+    refused: Option<String>,
+}
+
+impl Growing {
+    fn new(extent: Extent) -> Self {
+        Self { held: extent.end, end: extent.end, final_length: extent.final_length, rows: Vec::new(), refused: None }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match &self.refused {
+            Some(text) => Verdict::Refused(Code::Differs, text.clone()),
+            None => Verdict::Stands(self.end),
+        }
+    }
+
+    async fn take(&mut self, conn: &mut Connection, blobs: &Blobs, piece: Piece) -> Result<(), HeldError> {
+        let length = piece.data.len() as u64;
+        let known = match place(self.end, piece.start, length) {
+            Place::Above => return Ok(()),
+            Place::Held => length,
+            Place::Adds { held } => held,
+        };
+        if known > 0 && !self.agrees(conn, blobs, &piece, known).await? {
+            let text = format!("the bytes from offset {} differ from those that are held", piece.start);
+            self.refused.get_or_insert(text);
+            return Ok(());
+        }
+        if known == length || self.refused.is_some() {
+            return Ok(());
+        }
+        if let Some(last) = self.final_length
+            && piece.start + length > last
+        {
+            self.refused = Some(format!("the log was said to end at {last}, but bytes follow"));
+            return Ok(());
+        }
+        let frames = frames::cut(&piece.frames, known, length - known);
+        let data = piece.data.slice(usize::try_from(known).unwrap_or(usize::MAX)..);
+        match self.rows.last_mut() {
+            Some(row) if row.data.len() + data.len() <= ROW => {
+                row.data.extend_from_slice(&data);
+                row.frames.extend(frames);
+            }
+            Some(_) | None => self.rows.push(Row { start: self.end, data: BytesMut::from(data.as_ref()), frames }),
+        }
+        self.end += data.len() as u64;
+        Ok(())
+    }
+
+    /// Whether the first `known` bytes of `piece` are those that are held, in the database or in this batch.
+    async fn agrees(&self, conn: &mut Connection, blobs: &Blobs, piece: &Piece, known: u64) -> Result<bool, HeldError> {
+        let (from, to) = (piece.start, piece.start + known);
+        let mut expected = Vec::new();
+        if from < self.held {
+            let mut log = HeldLog::new(blobs.clone(), piece.attempt);
+            expected = log.bytes(conn, from, to.min(self.held)).await?;
+        }
+        for row in &self.rows {
+            let (start, end) = (row.start.max(from), (row.start + row.data.len() as u64).min(to));
+            if start < end {
+                let offset = |at: u64| usize::try_from(at - row.start).unwrap_or(usize::MAX);
+                expected.extend_from_slice(&row.data[offset(start)..offset(end)]);
+            }
+        }
+        Ok(piece.data.starts_with(&expected) && expected.len() as u64 == known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_is_placed_against_the_end() {
+        for (end, start, length, expected) in [
+            (0, 0, 5, Place::Adds { held: 0 }),
+            (5, 5, 5, Place::Adds { held: 0 }),
+            (5, 3, 5, Place::Adds { held: 2 }),
+            (5, 0, 5, Place::Held),
+            (5, 1, 2, Place::Held),
+            (5, 5, 0, Place::Held),
+            (5, 6, 0, Place::Above),
+            (5, 6, 1, Place::Above),
+            (0, u64::MAX, 0, Place::Above),
+        ] {
+            assert_eq!(place(end, start, length), expected, "end {end}, start {start}, length {length}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_it_is_queued() {
+        let append = |start: u64, length: usize, frames: &[u32]| Append {
+            attempt_id: AttemptId::fresh().to_string(),
+            start,
+            data: Bytes::from(vec![b'x'; length]),
+            frames: frames.iter().map(|length| LogFrame { length: *length, stream: 1, time_ms: 0 }).collect(),
+        };
+        assert!(Piece::try_from(append(0, 3, &[1, 2])).is_ok());
+        assert!(Piece::try_from(append(0, 0, &[])).is_ok());
+        for (bad, field) in [
+            (append(0, 3, &[2]), "append.frames"),
+            (append(0, 3, &[]), "append.frames"),
+            (append(0, 0, &[0]), "append.frames"),
+            (append(u64::MAX, 1, &[1]), "append.start"),
+            (append(i64::MAX as u64, 1, &[1]), "append.start"),
+            (append(0, MAX_APPEND + 1, &[MAX_APPEND as u32 + 1]), "append.data"),
+            (Append { attempt_id: "17".into(), ..append(0, 1, &[1]) }, "append.attempt_id"),
+        ] {
+            assert_eq!(Piece::try_from(bad).map_err(|error| error.field), Err(field));
+        }
+    }
+}

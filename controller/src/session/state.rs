@@ -1,0 +1,345 @@
+//! One executor's session as a pure reducer: what comes in, what goes out. No clock, no socket, no database.
+//!
+//! The database says what should be, the executor what is; this remembers what was said in this session and sends the
+//! difference. Loss, duplication and reordering are harmless: a full set repairs them every [`REFRESH`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use sculpt_proto::id::{AttemptId, ClusterId};
+
+use crate::store::sessions::{Phase, Wish};
+
+/// Silence after which the session is given up.
+pub const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// How often the executor is to send a heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How often what should be is read again, whether anything was told or not.
+pub const POLL: Duration = Duration::from_secs(5);
+
+/// How often the full set is sent again.
+pub const REFRESH: Duration = Duration::from_secs(60);
+
+/// At most so often the database hears that the executor was heard of.
+pub const SEEN: Duration = Duration::from_secs(5);
+
+/// Attempts in one message: far below 256 KiB.
+pub const PIECE: usize = 1000;
+
+/// Attempts that an executor may name in one full set.
+pub const MOST_OBSERVED: usize = 100_000;
+
+/// An attempt that the executor says it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Who minted it.
+    pub cluster: Option<ClusterId>,
+    /// Whether it is over there.
+    pub ended: bool,
+}
+
+/// The full set of what an executor has.
+pub type Census = BTreeMap<AttemptId, Observed>;
+
+/// What comes in. `R` is a report, `A` the answer to one; the reducer looks into neither.
+#[derive(Clone, Debug)]
+pub enum Input<R, A> {
+    /// A piece of what the executor has.
+    Observed {
+        /// The piece.
+        attempts: Vec<Observed>,
+        /// Whether the set is full with it.
+        last: bool,
+    },
+    /// The executor lives.
+    Heartbeat {
+        /// Its count.
+        sequence: u64,
+        /// Why it takes no new work.
+        closed: Option<String>,
+    },
+    /// A step of an attempt's life.
+    Report {
+        /// Whose.
+        attempt: AttemptId,
+        /// The step.
+        report: R,
+    },
+    /// A report was dealt with.
+    Applied(A),
+    /// The census was compared with the database.
+    Reconciled {
+        /// What the executor has and need not keep.
+        released: Vec<AttemptId>,
+    },
+    /// What should be, as the database has it.
+    Wishes(BTreeMap<AttemptId, Wish>),
+    /// Somebody says that what should be has changed.
+    Told,
+    /// Time has passed.
+    Tick,
+    /// A newer session has this executor.
+    Superseded,
+}
+
+/// What goes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output<R, A> {
+    /// Answer a heartbeat.
+    HeartbeatAck(u64),
+    /// Answer a report.
+    Ack(A),
+    /// Say what should be.
+    Desired {
+        /// Starts a full set.
+        full: bool,
+        /// Ends a full set, or is a delta.
+        last: bool,
+        /// What should be.
+        attempts: Vec<(AttemptId, Wish)>,
+        /// What need not be kept.
+        released: Vec<AttemptId>,
+    },
+    /// Apply a report to the database.
+    Apply(R),
+    /// Compare what the executor has with the database.
+    Reconcile(Census),
+    /// Read what should be.
+    Read,
+    /// Write that the executor was heard of, and whether it takes work.
+    Seen(Option<String>),
+    /// End the session.
+    Close(Closed),
+}
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// Nothing was heard for [`WATCHDOG`].
+    Silent,
+    /// A newer session has this executor.
+    Superseded,
+    /// It names more attempts than any executor has.
+    Flood,
+}
+
+/// Where the reading of wishes stands: one read at a time, and one more after it if something changed meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// The first census has not been compared yet: nothing may be said.
+    Waiting,
+    No,
+    Yes,
+    Again,
+}
+
+/// The memory of a session. Times are since its start.
+#[derive(Clone, Debug)]
+pub struct Session {
+    gathering: Census,
+    /// Reported while a census was being gathered: the executor has them, whatever the census says.
+    reported: BTreeSet<AttemptId>,
+    /// What the executor is known to have or was told of in this session.
+    known: BTreeSet<AttemptId>,
+    told: BTreeMap<AttemptId, Wish>,
+    released: BTreeSet<AttemptId>,
+    reading: Reading,
+    /// The next set goes out in full.
+    full: bool,
+    closed: Option<String>,
+    heard: Duration,
+    seen: Duration,
+    polled: Duration,
+    refreshed: Duration,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// A session that has just been welcomed.
+    pub fn new() -> Self {
+        Self {
+            gathering: Census::new(),
+            reported: BTreeSet::new(),
+            known: BTreeSet::new(),
+            told: BTreeMap::new(),
+            released: BTreeSet::new(),
+            reading: Reading::Waiting,
+            full: true,
+            closed: None,
+            heard: Duration::ZERO,
+            seen: Duration::ZERO,
+            polled: Duration::ZERO,
+            refreshed: Duration::ZERO,
+        }
+    }
+
+    /// Takes `input` in at `now`.
+    pub fn step<R, A>(&mut self, now: Duration, input: Input<R, A>) -> Vec<Output<R, A>> {
+        match input {
+            Input::Observed { attempts, last } => {
+                let mut outputs = self.hear(now);
+                outputs.extend(self.observed(attempts, last));
+                outputs
+            }
+            Input::Heartbeat { sequence, closed } => {
+                let mut outputs = vec![Output::HeartbeatAck(sequence)];
+                if closed != self.closed {
+                    self.closed = closed;
+                    self.heard = now;
+                    self.seen = now;
+                    outputs.push(Output::Seen(self.closed.clone()));
+                } else {
+                    outputs.extend(self.hear(now));
+                }
+                outputs
+            }
+            Input::Report { attempt, report } => {
+                let mut outputs = self.hear(now);
+                self.known.insert(attempt);
+                if !self.gathering.is_empty() || self.reading == Reading::Waiting {
+                    self.reported.insert(attempt);
+                }
+                outputs.push(Output::Apply(report));
+                outputs
+            }
+            Input::Applied(answer) => vec![Output::Ack(answer)],
+            Input::Reconciled { released } => {
+                self.released.extend(released);
+                self.read_first()
+            }
+            Input::Wishes(wishes) => self.wishes(now, wishes),
+            Input::Told => self.read(),
+            Input::Tick => self.tick(now),
+            Input::Superseded => vec![Output::Close(Closed::Superseded)],
+        }
+    }
+
+    fn hear<R, A>(&mut self, now: Duration) -> Vec<Output<R, A>> {
+        self.heard = now;
+        if now.saturating_sub(self.seen) < SEEN {
+            return Vec::new();
+        }
+        self.seen = now;
+        vec![Output::Seen(self.closed.clone())]
+    }
+
+    fn observed<R, A>(&mut self, attempts: Vec<Observed>, last: bool) -> Vec<Output<R, A>> {
+        self.gathering.extend(attempts.into_iter().map(|observed| (observed.attempt, observed)));
+        if self.gathering.len() > MOST_OBSERVED {
+            return vec![Output::Close(Closed::Flood)];
+        }
+        if !last {
+            return Vec::new();
+        }
+        let mut census = std::mem::take(&mut self.gathering);
+        for attempt in std::mem::take(&mut self.reported) {
+            census.entry(attempt).or_insert(Observed { attempt, cluster: None, ended: false });
+        }
+        self.known.extend(census.keys());
+        vec![Output::Reconcile(census)]
+    }
+
+    fn read_first<R, A>(&mut self) -> Vec<Output<R, A>> {
+        if self.reading == Reading::Waiting {
+            self.reading = Reading::No;
+        }
+        self.read()
+    }
+
+    fn read<R, A>(&mut self) -> Vec<Output<R, A>> {
+        match self.reading {
+            Reading::Waiting => Vec::new(),
+            Reading::No => {
+                self.reading = Reading::Yes;
+                vec![Output::Read]
+            }
+            Reading::Yes | Reading::Again => {
+                self.reading = Reading::Again;
+                Vec::new()
+            }
+        }
+    }
+
+    fn wishes<R, A>(&mut self, now: Duration, wishes: BTreeMap<AttemptId, Wish>) -> Vec<Output<R, A>> {
+        let again = self.reading == Reading::Again;
+        self.reading = Reading::No;
+        // What the executor is not known to have is named only where it may still begin: it is not asked to stop what it never had.
+        let wishes: BTreeMap<AttemptId, Wish> = wishes
+            .into_iter()
+            .filter(|(attempt, wish)| (wish.may_begin && wish.phase != Phase::Fence) || self.known.contains(attempt))
+            .collect();
+        let mut released = std::mem::take(&mut self.released);
+        released.extend(self.told.keys().filter(|attempt| !wishes.contains_key(attempt)));
+        released.retain(|attempt| !wishes.contains_key(attempt));
+        let full = std::mem::take(&mut self.full);
+        let attempts: Vec<(AttemptId, Wish)> = wishes
+            .iter()
+            .filter(|(attempt, wish)| full || self.told.get(attempt) != Some(wish))
+            .map(|(attempt, wish)| (*attempt, wish.clone()))
+            .collect();
+        self.known.retain(|attempt| !released.contains(attempt));
+        self.known.extend(wishes.keys());
+        self.told = wishes;
+        if full {
+            self.refreshed = now;
+        }
+        let mut outputs = pieces(full, attempts, released.into_iter().collect());
+        if again {
+            outputs.extend(self.read());
+        }
+        outputs
+    }
+
+    fn tick<R, A>(&mut self, now: Duration) -> Vec<Output<R, A>> {
+        if now.saturating_sub(self.heard) >= WATCHDOG {
+            return vec![Output::Close(Closed::Silent)];
+        }
+        if now.saturating_sub(self.refreshed) >= REFRESH && self.reading != Reading::Waiting {
+            self.full = true;
+            self.refreshed = now;
+        }
+        if now.saturating_sub(self.polled) < POLL {
+            return Vec::new();
+        }
+        self.polled = now;
+        self.read()
+    }
+}
+
+/// One set in pieces that fit a message each.
+fn pieces<R, A>(full: bool, attempts: Vec<(AttemptId, Wish)>, released: Vec<AttemptId>) -> Vec<Output<R, A>> {
+    if !full && attempts.is_empty() && released.is_empty() {
+        return Vec::new();
+    }
+    let mut sets: Vec<(Vec<(AttemptId, Wish)>, Vec<AttemptId>)> =
+        attempts.chunks(PIECE).map(|piece| (piece.to_vec(), Vec::new())).collect();
+    sets.extend(released.chunks(PIECE).map(|piece| (Vec::new(), piece.to_vec())));
+    if sets.is_empty() {
+        sets.push((Vec::new(), Vec::new()));
+    }
+    let count = sets.len();
+    sets.into_iter()
+        .enumerate()
+        .map(|(at, (attempts, released))| Output::Desired {
+            full: full && at == 0,
+            last: !full || at + 1 == count,
+            attempts,
+            released,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
