@@ -25,8 +25,8 @@ use crate::{
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
-    /// Output of reading commands: text for people, json for programs
-    #[arg(short = 'o', long = "output", global = true, value_name = "FORMAT", value_enum)]
+    /// Output: text (for people) or json (for programs)
+    #[arg(short = 'o', long = "output", global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub(crate) output: Option<Format>,
 }
 

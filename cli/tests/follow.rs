@@ -8,7 +8,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use sculpt_proto::v1::{Attempt, Failure, Task, TaskState, task_spec::Work};
+use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, task_spec::Work};
 
 use crate::{
     controller::{Controller, PROJECT, TOKEN},
@@ -258,4 +258,24 @@ async fn waiting_ends_with_the_turn_or_with_patience() {
     let list = run(sandbox.sculpt(&home, &["ls", "-o", "json"])).await;
     let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
     assert_eq!(list.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attach_says_why_there_is_nothing_to_attach_to() {
+    let (sandbox, controller) = start(task(TaskState::Running)).await;
+    let home = sandbox.path("home");
+    let set = |tty: bool, socket: &str| {
+        let mut changed = task(TaskState::Running);
+        changed.spec = Some(TaskSpec { tty, ..TaskSpec::default() });
+        changed.attempts[0].tmux_socket = socket.to_owned();
+        controller.script.task.send_replace(changed);
+    };
+    set(false, "");
+    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["--no-tty", "sculpt logs 17"]);
+    set(true, "/no/such/socket");
+    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["/no/such/socket is not there"]);
+    let socket = sandbox.path("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    set(true, &socket.to_string_lossy());
+    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(64, &["not a terminal"]);
 }

@@ -154,9 +154,9 @@ fn show(finding: &Finding) -> Result<(), Failure> {
         Verdict::Warn => ("warn", "33"),
         Verdict::Fail => ("FAIL", "31"),
     };
-    line(format!("{} {:<14} {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
+    line(format!("{} {:<18} {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
     match &finding.remedy {
-        Some(remedy) => line(format!("     {:<14} → {}", "", clean(remedy))),
+        Some(remedy) => line(format!("     {:<18} → {}", "", clean(remedy))),
         None => Ok(()),
     }
 }

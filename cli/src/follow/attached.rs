@@ -78,6 +78,8 @@ struct Following {
     /// When to look whether the task still waits, or whether the log still moves.
     deadline: Instant,
     seen: u64,
+    /// It has waited for longer than a moment.
+    waited: bool,
     said: String,
     /// How many remarks of which attempt were said.
     remarks: (u32, usize),
@@ -98,6 +100,7 @@ impl Following {
             over: None,
             deadline: Instant::now() + MOMENT,
             seen: 0,
+            waited: false,
             said: String::new(),
             remarks: (0, 0),
             cut: false,
@@ -110,7 +113,7 @@ impl Following {
 
     fn update(&mut self, task: Task) {
         self.task = task;
-        if self.task.state() == TaskState::Queued && Instant::now() >= self.deadline {
+        if self.task.state() == TaskState::Queued && self.waited {
             self.say_why();
         }
         self.say_remarks();
@@ -128,8 +131,9 @@ impl Following {
             return;
         }
         let Some(sink) = self.sink.take() else { return };
-        if attempt.number > 1 && self.quiet == Quiet::No {
-            note(format!("attempt {} on {}", attempt.number, attempt.executor));
+        if self.quiet == Quiet::No {
+            let again = if attempt.number > 1 { format!(", attempt {}", attempt.number) } else { String::new() };
+            note(format!("task {} runs on {}{again}", self.task.number, attempt.executor));
         }
         self.followed = attempt.number;
         self.reached = Arc::default();
@@ -160,6 +164,7 @@ impl Following {
             self.seen = reached;
             self.deadline = Instant::now() + REST;
         } else {
+            self.waited = true;
             if self.task.state() == TaskState::Queued {
                 self.say_why();
             }

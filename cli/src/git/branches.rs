@@ -63,3 +63,55 @@ async fn checked_out(repo: &Repo) -> Result<HashSet<String>, GitError> {
     let list = program::text(&repo.directory, &["worktree", "list", "--porcelain"]).await?;
     Ok(list.lines().filter_map(|line| line.strip_prefix("branch ").map(str::to_owned)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, process::Command};
+
+    use super::*;
+
+    fn git(directory: &Path, args: &[&str]) -> String {
+        let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"];
+        let output = Command::new("git").current_dir(directory).args(identity).args(args).output().unwrap();
+        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn work_of_the_user_is_never_moved_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        git(path, &["init", "-q", "-b", "main"]);
+        git(path, &["commit", "-q", "--allow-empty", "-m", "base"]);
+        let base = git(path, &["rev-parse", "HEAD"]);
+        git(path, &["commit", "-q", "--allow-empty", "-m", "of the task"]);
+        let head = git(path, &["rev-parse", "HEAD"]);
+        for (number, here) in [
+            ("1-new", None),
+            ("2-behind", Some(&base)),
+            ("3-same", Some(&head)),
+            ("4-open", Some(&base)),
+            ("5-own", Some(&base)),
+        ] {
+            git(path, &["update-ref", &format!("refs/remotes/sculpt/sculpt/{number}"), &head]);
+            if let Some(here) = here {
+                git(path, &["branch", &format!("sculpt/{number}"), here]);
+            }
+        }
+        git(path, &["checkout", "-q", "sculpt/5-own"]);
+        git(path, &["commit", "-q", "--allow-empty", "-m", "of the user"]);
+        let own = git(path, &["rev-parse", "HEAD"]);
+        git(path, &["checkout", "-q", "sculpt/4-open"]);
+
+        let repo = Repo::open(path).unwrap();
+        let mut outcomes = update(&repo, None).await.unwrap();
+        outcomes.sort_by(|a, b| a.0.cmp(&b.0));
+        let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+        use Outcome::{CheckedOut, Created, Diverged, Forwarded, Unchanged};
+        assert_eq!(outcomes, [Created, Forwarded, Unchanged, CheckedOut, Diverged]);
+        let at = |name: &str| git(path, &["rev-parse", &format!("sculpt/{name}")]);
+        let stand = ["1-new", "2-behind", "3-same", "4-open", "5-own"].map(at);
+        assert_eq!(stand, [head.clone(), head.clone(), head, base, own]);
+        assert_eq!(update(&repo, Some("sculpt/3-same")).await.unwrap().len(), 1);
+    }
+}

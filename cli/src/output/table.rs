@@ -34,8 +34,12 @@ impl Grid {
     }
 
     /// The lines, each no wider than the terminal.
-    pub(crate) fn render(mut self) -> String {
-        if let Some(width) = width() {
+    pub(crate) fn render(self) -> String {
+        self.fit(width())
+    }
+
+    fn fit(mut self, width: Option<u16>) -> String {
+        if let Some(width) = width {
             self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.max(NARROWEST));
             let constraints = self.fixed.iter().map(|fixed| match fixed {
                 true => ColumnConstraint::ContentWidth,
@@ -57,4 +61,41 @@ fn width() -> Option<u16> {
         return None;
     }
     rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Grid {
+        let mut grid = Grid::new(&["TASK", "STATE", "TITLE*", "AGE"]);
+        grid.row([
+            "17".to_owned(),
+            "needs_review".to_owned(),
+            "a long title \x1b[31mthat goes on and on and on and on".to_owned(),
+            "3m".to_owned(),
+        ]);
+        grid.row(["4".to_owned(), "queued".to_owned(), String::new(), "12s".to_owned()]);
+        grid
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let text = grid().fit(Some(50));
+        for line in text.lines() {
+            assert!(line.chars().count() <= 50, "{line:?}");
+        }
+        assert_eq!(text.lines().count(), 3, "{text}");
+        for word in ["17", "needs_review", "3m", "a long title", "…", "queued  "] {
+            assert!(text.contains(word), "{word:?} is not in\n{text}");
+        }
+        assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_table_on_a_pipe_is_whole() {
+        let text = grid().fit(None);
+        assert!(text.contains("that goes on and on and on and on"), "{text}");
+        assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("4 ")), "{text}");
+    }
 }
