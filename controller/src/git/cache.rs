@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use sculpt_proto::id::ProjectId;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -135,11 +135,9 @@ impl Repositories {
             .filter(|pack| present.get(&pack.checksum).and_then(Files::whole) != Some(pack.bytes))
             .map(|pack| (pack.checksum.as_str(), pack))
             .collect();
-        stream::iter(missing.into_values())
-            .map(|pack| self.install_pack(pack, directory, &objects))
-            .buffer_unordered(PACKS_AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        let installs: Vec<_> =
+            missing.into_values().map(|pack| self.install_pack(pack, directory, &objects).boxed()).collect();
+        stream::iter(installs).buffer_unordered(PACKS_AT_ONCE).try_collect::<()>().await?;
         write_whole(directory, "packed-refs", packed_refs(snapshot)).await?;
         write_whole(directory, "HEAD", format!("ref: {}\n", head(snapshot))).await
     }
