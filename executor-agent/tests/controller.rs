@@ -33,31 +33,31 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::watch, task::JoinHan
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-pub const TOKEN: &str = "executor-token";
+pub(crate) const TOKEN: &str = "executor-token";
 
 /// What the controller has committed, and what it wants.
 #[derive(Default)]
-pub struct Memory {
-    pub cluster: String,
-    pub epoch: u64,
-    pub hellos: Vec<Hello>,
-    pub observed: Vec<ObservedAttempt>,
-    pub specs: BTreeMap<String, Vec<u8>>,
-    pub desired: BTreeMap<String, Phase>,
-    pub released: Vec<String>,
-    pub reports: BTreeMap<String, Vec<Report>>,
-    pub logs: BTreeMap<String, Vec<u8>>,
-    pub frames: BTreeMap<String, Vec<LogFrame>>,
-    pub published: BTreeMap<String, publish_request::Header>,
-    pub heartbeats: u64,
+pub(crate) struct Memory {
+    pub(crate) cluster: String,
+    pub(crate) epoch: u64,
+    pub(crate) hellos: Vec<Hello>,
+    pub(crate) observed: Vec<ObservedAttempt>,
+    pub(crate) specs: BTreeMap<String, Vec<u8>>,
+    pub(crate) desired: BTreeMap<String, Phase>,
+    pub(crate) released: Vec<String>,
+    pub(crate) reports: BTreeMap<String, Vec<Report>>,
+    pub(crate) logs: BTreeMap<String, Vec<u8>>,
+    pub(crate) frames: BTreeMap<String, Vec<LogFrame>>,
+    pub(crate) published: BTreeMap<String, publish_request::Header>,
+    pub(crate) heartbeats: u64,
     /// Instead of Welcome.
-    pub reject: Option<Reject>,
+    pub(crate) reject: Option<Reject>,
     /// Answers every publication as if it could not be done now.
-    pub refuse_publications: u32,
+    pub(crate) refuse_publications: u32,
 }
 
 impl Memory {
-    pub fn steps(&self, attempt: &str) -> Vec<&'static str> {
+    pub(crate) fn steps(&self, attempt: &str) -> Vec<&'static str> {
         let name = |report: &Report| match report.step {
             Some(report::Step::Accepted(_)) => Some("accepted"),
             Some(report::Step::Preparing(_)) => Some("preparing"),
@@ -69,25 +69,25 @@ impl Memory {
         self.reports.get(attempt).into_iter().flatten().filter_map(name).collect()
     }
 
-    pub fn ended(&self, attempt: &str) -> Option<sculpt_proto::executor::v1::Ended> {
+    pub(crate) fn ended(&self, attempt: &str) -> Option<sculpt_proto::executor::v1::Ended> {
         self.reports.get(attempt)?.iter().find_map(|report| match &report.step {
             Some(report::Step::Ended(ended)) => Some(ended.clone()),
             _ => None,
         })
     }
 
-    pub fn outcome(&self, attempt: &str) -> Option<Outcome> {
+    pub(crate) fn outcome(&self, attempt: &str) -> Option<Outcome> {
         self.ended(attempt).map(|ended| ended.outcome())
     }
 
-    pub fn pid(&self, attempt: &str) -> Option<u32> {
+    pub(crate) fn pid(&self, attempt: &str) -> Option<u32> {
         self.reports.get(attempt)?.iter().find_map(|report| match &report.step {
             Some(report::Step::Running(running)) => Some(running.pid),
             _ => None,
         })
     }
 
-    pub fn log(&self, attempt: &str) -> &[u8] {
+    pub(crate) fn log(&self, attempt: &str) -> &[u8] {
         self.logs.get(attempt).map(Vec::as_slice).unwrap_or_default()
     }
 }
@@ -100,14 +100,14 @@ struct Inner {
 }
 
 /// The controller; dropped, it is gone.
-pub struct Controller {
+pub(crate) struct Controller {
     inner: Inner,
     address: SocketAddr,
     server: Option<JoinHandle<()>>,
 }
 
 impl Controller {
-    pub async fn start(repositories: &Path) -> Self {
+    pub(crate) async fn start(repositories: &Path) -> Self {
         let memory = Memory { cluster: uuid::Uuid::now_v7().to_string(), ..Memory::default() };
         let inner = Inner {
             memory: Arc::new(Mutex::new(memory)),
@@ -119,33 +119,35 @@ impl Controller {
         controller
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.inner.memory.lock().unwrap()
     }
 
     /// Changes what is wanted, and tells all sessions.
-    pub fn change(&self, change: impl FnOnce(&mut Memory)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Memory)) {
         change(&mut self.memory());
         self.inner.changed.send_modify(|count| *count += 1);
     }
 
     /// Wants an attempt.
-    pub fn offer(&self, spec: &AttemptSpec) {
+    pub(crate) fn offer(&self, spec: &AttemptSpec) {
         self.change(|memory| {
             memory.specs.insert(spec.attempt_id.clone(), spec.encode_to_vec());
             memory.desired.insert(spec.attempt_id.clone(), Phase::Run);
         });
     }
 
-    pub fn want(&self, attempt: &str, phase: Phase) {
-        self.change(|memory| drop(memory.desired.insert(attempt.to_owned(), phase)));
+    pub(crate) fn want(&self, attempt: &str, phase: Phase) {
+        self.change(|memory| {
+            memory.desired.insert(attempt.to_owned(), phase);
+        });
     }
 
-    pub fn release(&self, attempt: &str) {
+    pub(crate) fn release(&self, attempt: &str) {
         self.change(|memory| {
             memory.desired.remove(attempt);
             memory.released.push(attempt.to_owned());
@@ -153,7 +155,7 @@ impl Controller {
     }
 
     /// Waits until what has been committed is as it should be.
-    pub async fn wait<T>(&self, what: &str, mut condition: impl FnMut(&Memory) -> Option<T>) -> T {
+    pub(crate) async fn wait<T>(&self, what: &str, mut condition: impl FnMut(&Memory) -> Option<T>) -> T {
         let mut changed = self.inner.changed.subscribe();
         let waiting = async {
             loop {
@@ -170,7 +172,7 @@ impl Controller {
         }
     }
 
-    pub async fn wait_ended(&self, attempt: &str) -> sculpt_proto::executor::v1::Ended {
+    pub(crate) async fn wait_ended(&self, attempt: &str) -> sculpt_proto::executor::v1::Ended {
         self.wait("the end", |memory| {
             memory.ended(attempt).filter(|ended| memory.log(attempt).len() as u64 >= ended.log_length)
         })
@@ -178,14 +180,14 @@ impl Controller {
     }
 
     /// Every connection is cut, and nobody listens.
-    pub async fn go_away(&mut self) {
+    pub(crate) async fn go_away(&mut self) {
         if let Some(server) = self.server.take() {
             server.abort();
             let _aborted = server.await;
         }
     }
 
-    pub async fn come_back(&mut self) {
+    pub(crate) async fn come_back(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.address = listener.local_addr().unwrap();
         let inner = self.inner.clone();

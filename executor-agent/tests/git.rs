@@ -6,14 +6,14 @@ use std::{
 };
 
 /// Runs git with a clean environment and a fixed identity; returns its output without the last newline.
-pub fn git(directory: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = try_git(directory, arguments);
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 /// The same, whatever its exit code is.
-pub fn try_git(directory: &Path, arguments: &[&str]) -> std::process::Output {
+pub(crate) fn try_git(directory: &Path, arguments: &[&str]) -> std::process::Output {
     Command::new("git")
         .current_dir(directory)
         .env_clear()
@@ -29,7 +29,7 @@ pub fn try_git(directory: &Path, arguments: &[&str]) -> std::process::Output {
 }
 
 /// A bare repository with one commit of these files, and that commit.
-pub fn project(root: &Path, files: &[(&[u8], &str)]) -> (PathBuf, String) {
+pub(crate) fn project(root: &Path, files: &[(&[u8], &str)]) -> (PathBuf, String) {
     use std::os::unix::ffi::OsStrExt as _;
     let work = root.join("work");
     std::fs::create_dir_all(&work).unwrap();

@@ -17,21 +17,21 @@ use sculpt_proto::{
 use crate::controller::{Controller, TOKEN};
 
 /// A machine: a directory, a controller, and at most one executor.
-pub struct Host {
-    pub root: tempfile::TempDir,
-    pub controller: Controller,
-    pub executor: Option<Child>,
+pub(crate) struct Host {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) controller: Controller,
+    pub(crate) executor: Option<Child>,
     arguments: Vec<String>,
     config: String,
 }
 
 impl Host {
     /// A controller with an empty set of repositories; no executor yet.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with("", &[]).await
     }
 
-    pub async fn with(config: &str, arguments: &[&str]) -> Self {
+    pub(crate) async fn with(config: &str, arguments: &[&str]) -> Self {
         let root = tempfile::Builder::new().prefix("sculpt-x").tempdir().unwrap();
         let repositories = root.path().join("repositories");
         fs::create_dir(&repositories).unwrap();
@@ -41,15 +41,15 @@ impl Host {
         Self { root, controller, executor: None, arguments, config: config.to_owned() }
     }
 
-    pub fn repositories(&self) -> PathBuf {
+    pub(crate) fn repositories(&self) -> PathBuf {
         self.root.path().join("repositories")
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.root.path().join("executor")
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let config = self.root.path().join("executor.toml");
         fs::write(&config, &self.config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sculpt-executor"));
@@ -72,7 +72,7 @@ impl Host {
     }
 
     /// Starts the executor and waits until it says that it is ready.
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let mut child = self.command().spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         self.executor = Some(child);
@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// Ends it as kill -9 does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.executor.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -94,19 +94,19 @@ impl Host {
     }
 
     /// Ends it as an administrator does.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.executor.take() {
             kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
             assert!(child.wait().unwrap().success(), "{}", self.log());
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.root.path().join("log")).unwrap_or_default()
     }
 
     /// A spec without a repository.
-    pub fn spec(&self, work: task_spec::Work) -> AttemptSpec {
+    pub(crate) fn spec(&self, work: task_spec::Work) -> AttemptSpec {
         let id = || uuid::Uuid::now_v7().to_string();
         AttemptSpec {
             cluster_id: self.controller.memory().cluster.clone(),
@@ -125,13 +125,13 @@ impl Host {
     }
 
     /// A shell command without a repository or terminal.
-    pub fn shell(&self, script: &str) -> AttemptSpec {
+    pub(crate) fn shell(&self, script: &str) -> AttemptSpec {
         let argv = ["sh", "-c", script].map(|argument| argument.as_bytes().to_vec()).to_vec();
         self.spec(task_spec::Work::Command(v1::Command { argv }))
     }
 
     /// The same on a base commit of `project.git`.
-    pub fn on_base(&self, mut spec: AttemptSpec, base: &str) -> AttemptSpec {
+    pub(crate) fn on_base(&self, mut spec: AttemptSpec, base: &str) -> AttemptSpec {
         spec.project_id = uuid::Uuid::now_v7().to_string();
         spec.project_name = "project".into();
         spec.branch = "sculpt/17-title".into();
@@ -140,7 +140,7 @@ impl Host {
         spec
     }
 
-    pub fn workspace(&self, attempt: &str) -> PathBuf {
+    pub(crate) fn workspace(&self, attempt: &str) -> PathBuf {
         self.data().join("workspaces").join(attempt)
     }
 }

@@ -269,9 +269,10 @@ async fn a_dead_shim_ends_its_agent_and_is_told() {
     host.controller.offer(&spec);
     let pid =
         host.controller.wait("the start", |memory| memory.pid(&id).filter(|_| memory.log(&id) == b"begin\n")).await;
-    let shim: serde_json::Value =
-        serde_json::from_slice(&fs::read(host.data().join("attempts").join(&id).join("shim.json")).unwrap()).unwrap();
-    let shim = shim.pointer("/pid").or_else(|| shim.pointer("/shim/pid")).and_then(serde_json::Value::as_i64).unwrap();
+    let shim = match sculpt_executor::shim::probe(&host.data().join("attempts").join(&id)).await {
+        sculpt_executor::shim::Liveness::Present(status) => status.shim.pid,
+        other => panic!("no shim: {other:?}"),
+    };
     let shim = rustix::process::Pid::from_raw(i32::try_from(shim).unwrap()).unwrap();
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
     let ended = host.controller.wait_ended(&id).await;

@@ -60,7 +60,6 @@ async fn a_second_executor_on_the_same_directory_names_the_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_but_loopback_is_dialled() {
     let host = Host::new().await;
-    let far = |command: &mut std::process::Command| drop(command.args(["--controller", "http://192.0.2.1:7433"]));
     let text = words(
         &ends(&host, |command| {
             *command = std::process::Command::new(env!("CARGO_BIN_EXE_sculpt-executor"));
@@ -69,7 +68,7 @@ async fn nothing_but_loopback_is_dialled() {
                 .arg(host.data())
                 .arg("--token-file")
                 .arg(host.root.path().join("token"));
-            far(command);
+            command.args(["--controller", "http://192.0.2.1:7433"]);
             command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         })
         .await,

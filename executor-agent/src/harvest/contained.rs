@@ -37,9 +37,7 @@ impl Container {
             git::environment().into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         env.insert("SCULPT_ATTEMPT".into(), self.attempt.as_str().into());
         let directory = git::git_dir(cwd);
-        // A file `commondir` in it would lead elsewhere.
         env.insert("GIT_OBJECT_DIRECTORY".into(), directory.join("objects").into());
-        env.insert("GIT_COMMON_DIR".into(), directory.into());
         env.extend(extra.iter().map(|(key, value)| (ByteText::from(*key), ByteText::from(*value))));
         let stage = Stage {
             argv: [ByteText::from("git")].into_iter().chain(arguments).collect(),
@@ -60,24 +58,32 @@ pub(super) struct Repository<'a> {
     work_tree: &'a Path,
     /// `-c` settings that turn off the filters which this repository defines.
     filters: Vec<String>,
+    /// Pathspecs of the files whose filter is required, and therefore cannot be added.
+    held_back: Vec<String>,
 }
 
 impl<'a> Repository<'a> {
     /// Finds out which filters have to be turned off.
     pub(super) async fn open(container: &'a Container, work_tree: &'a Path) -> Result<Self, HarvestError> {
-        let mut repository = Self { container, work_tree, filters: Vec::new() };
-        let listed = ["config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process)$"];
+        let mut repository = Self { container, work_tree, filters: Vec::new(), held_back: Vec::new() };
+        let listed =
+            ["config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"];
         let listed = repository.ask("list the filters", &listed).await?;
         // A filter that is required and off makes git refuse the file, which is better than publishing what the
         // filter would have hidden.
-        repository.filters = listed
-            .stdout
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-            .filter_map(|name| std::str::from_utf8(name).ok())
-            .map(|name| format!("{name}="))
-            .collect();
+        let names = listed.stdout.split(|byte| *byte == 0).filter_map(|name| std::str::from_utf8(name).ok());
+        for name in names.filter(|name| !name.is_empty()) {
+            match name.strip_prefix("filter.").and_then(|name| name.strip_suffix(".required")) {
+                Some(driver) => repository.held_back.push(format!(":(exclude,attr:filter={driver})")),
+                None => repository.filters.push(format!("{name}=")),
+            }
+        }
         Ok(repository)
+    }
+
+    /// Pathspecs that leave out the files which a required filter keeps from being added.
+    pub(super) fn held_back(&self) -> impl Iterator<Item = &str> {
+        self.held_back.iter().map(String::as_str)
     }
 
     /// Runs git; any exit code is an answer.

@@ -100,9 +100,10 @@ pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
         harvest.keep = Some("its .git directory is gone".to_owned());
         return Ok(harvest);
     }
-    // Nobody is left who could hold these; a killed git leaves them behind.
-    for lock in ["index.lock", "HEAD.lock"] {
-        let _absent = fs::remove_file(directory.join(lock));
+    // Locks of a killed git, which nobody is left to hold; and a file that would lead to another repository, which no
+    // clone of ours has.
+    for name in ["index.lock", "HEAD.lock", "commondir"] {
+        let _absent = fs::remove_file(directory.join(name));
     }
     let git = contained::Repository::open(&plan.container, &plan.workspace).await?;
     if let Some(commit) = &plan.commit {
@@ -141,12 +142,14 @@ async fn commit_changes(
     commit: &Commit,
     harvest: &mut Harvest,
 ) -> Result<(), HarvestError> {
-    let add =
-        git.ask_long("add the uncommitted changes", &["add", "--all", "--ignore-errors", "--", "."], None).await?;
+    let mut arguments = vec!["add", "--all", "--ignore-errors", "--", "."];
+    let add = git.ask_long("add the uncommitted changes", &arguments, None).await?;
     if add.code != Some(0) {
         let words = crate::workspace::git::words(&add.stderr);
         harvest.notes.push(format!("some uncommitted changes could not be committed: {words}"));
         harvest.keep = Some("some changes could not be committed".to_owned());
+        arguments.extend(git.held_back());
+        git.ask_long("add the rest of the uncommitted changes", &arguments, None).await?;
     }
     let born = git.ask("read HEAD", &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"]).await?.code == Some(0);
     let changed = if born {
