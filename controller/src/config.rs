@@ -1,1 +1,220 @@
 //! Settings: command line over environment over file.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+/// Port of people and tools.
+pub const PORT: u16 = 7433;
+
+/// Days that the journal is kept, unless told otherwise.
+pub const EVENT_DAYS: u32 = 30;
+
+/// The controller of sculpt: holds tasks in Postgres and dispatches them to executors.
+#[derive(Debug, Parser)]
+#[command(name = "sculpt-controller", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Serve(ServeArgs),
+}
+
+/// Settings as they are given; what is left out is looked for in the file.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Directory of everything that is kept [default: /var/lib/sculpt/controller as root, else below the XDG data directory]
+    #[arg(long, env = "SCULPT_CONTROLLER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address for people and tools; loopback only for now [default: 127.0.0.1:7433]
+    #[arg(long, env = "SCULPT_CONTROLLER_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Address for executors; loopback only for now, port 0 for any [default: 127.0.0.1:0]
+    #[arg(long, env = "SCULPT_CONTROLLER_EXECUTOR_LISTEN")]
+    executor_listen: Option<SocketAddr>,
+    /// Postgres 14 or newer to use instead of a private one; DATABASE_URL is honoured too
+    #[arg(long, env = "SCULPT_CONTROLLER_DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// Days that the journal of events is kept [default: 30]
+    #[arg(long, env = "SCULPT_CONTROLLER_EVENT_DAYS")]
+    event_days: Option<u32>,
+    /// The git program [default: git]
+    #[arg(long, env = "SCULPT_CONTROLLER_GIT")]
+    git: Option<PathBuf>,
+    /// TOML file with any of these settings, written with underscores
+    #[arg(long, env = "SCULPT_CONTROLLER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Shut down when stdin, a pipe held by the parent, reaches its end
+    #[arg(long)]
+    lifeline: bool,
+}
+
+/// Settings in a file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    executor_listen: Option<SocketAddr>,
+    database_url: Option<String>,
+    event_days: Option<u32>,
+    git: Option<PathBuf>,
+}
+
+/// Where the database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseSetting {
+    /// A private cluster in the data directory.
+    BuiltIn,
+    /// Somebody's server.
+    Url(String),
+}
+
+/// Settings, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of everything that is kept; absolute.
+    pub data_dir: PathBuf,
+    /// Address for people and tools.
+    pub listen: SocketAddr,
+    /// Address for executors.
+    pub executor_listen: SocketAddr,
+    /// The database.
+    pub database: DatabaseSetting,
+    /// Days that the journal is kept.
+    pub event_days: u32,
+    /// The git program.
+    pub git: PathBuf,
+    /// Whether the end of stdin is the end of the program.
+    pub lifeline: bool,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings in {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not right.
+    #[error("the settings in {} are not right: {source}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// Nowhere to keep anything.
+    #[error("there is no place for data: neither HOME nor XDG_DATA_HOME is set. Give --data-dir")]
+    NoDataDir,
+    /// A relative path in an impossible place.
+    #[error("cannot make {} absolute: {source}", path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The journal must be kept for a while.
+    #[error("event_days is 0; the journal must be kept for a day at least, because watchers resume from it")]
+    EventDays,
+}
+
+impl ServeArgs {
+    /// The settings of these arguments, the environment and the file.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let url = self.database_url.or_else(|| variable("DATABASE_URL")).or(file.database_url);
+        let data_dir = self.data_dir.or(file.data_dir).or_else(default_data_dir).ok_or(ConfigError::NoDataDir)?;
+        let data_dir = std::path::absolute(&data_dir).map_err(|source| ConfigError::Path { path: data_dir, source })?;
+        let event_days = self.event_days.or(file.event_days).unwrap_or(EVENT_DAYS);
+        if event_days == 0 {
+            return Err(ConfigError::EventDays);
+        }
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Config {
+            data_dir,
+            listen: self.listen.or(file.listen).unwrap_or(local(PORT)),
+            executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
+            database: url.filter(|url| !url.is_empty()).map_or(DatabaseSetting::BuiltIn, DatabaseSetting::Url),
+            event_days,
+            git: self.git.or(file.git).unwrap_or_else(|| "git".into()),
+            lifeline: self.lifeline,
+        })
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+}
+
+fn default_data_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/lib/sculpt/controller".into());
+    }
+    let xdg = variable("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let below_home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    xdg.or_else(below_home).map(|base| base.join("sculpt/controller"))
+}
+
+/// A variable that is set to something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let all = ["sculpt-controller", "serve"].iter().chain(arguments);
+        let Command::Serve(serve) = Cli::try_parse_from(all).expect("arguments are right").command;
+        serve.resolve()
+    }
+
+    #[test]
+    fn the_command_line_outranks_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("controller.toml");
+        let text = "data_dir = \"/d\"\nlisten = \"127.0.0.1:1\"\nevent_days = 7\ndatabase_url = \"postgres://x\"\n";
+        fs::write(&path, text).expect("write");
+        let file = path.display().to_string();
+        let config = resolve(&["--config", &file, "--listen", "127.0.0.1:2"]).expect("settings");
+        assert_eq!(config.listen.port(), 2);
+        assert_eq!(config.data_dir, Path::new("/d"));
+        assert_eq!(config.event_days, 7);
+        assert_eq!(config.executor_listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+
+    #[test]
+    fn a_file_with_a_wrong_word_is_refused_with_its_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("controller.toml");
+        fs::write(&path, "lisen = \"127.0.0.1:1\"\n").expect("write");
+        let error = resolve(&["--config", &path.display().to_string()]).expect_err("it is refused").to_string();
+        assert!(error.contains("lisen") && error.contains(&path.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn the_journal_is_kept_for_a_day_at_least() {
+        assert!(matches!(resolve(&["--data-dir", "/d", "--event-days", "0"]), Err(ConfigError::EventDays)));
+    }
+}

@@ -1,3 +1,25 @@
 //! `sculpt-controller`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sculpt_controller::{
+    app,
+    config::{Cli, Command},
+};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let Command::Serve(serve) = Cli::parse().command;
+    let filter = EnvFilter::try_from_env("SCULPT_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let served = serve.resolve().map_err(Into::into).and_then(app::run);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Read by people and by `sculpt up`; the log above has the details.
+            eprintln!("sculpt-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

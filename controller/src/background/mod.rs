@@ -1,1 +1,9 @@
 //! Duties that nobody calls: each is woken by a signal and by a period.
+
+pub mod bridge;
+pub mod compact;
+pub mod dead_blobs;
+pub mod liveness;
+pub mod maintenance;
+pub mod place;
+pub mod seal;

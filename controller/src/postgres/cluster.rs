@@ -43,6 +43,7 @@ pub(super) async fn prepare(
     initdb.arg("-D").arg(resolved(&fresh)?).arg("-U").arg(SUPERUSER);
     // Whoever enters the socket's directory, which is closed to all but the account, is trusted.
     initdb.args(["--encoding=UTF8", "--locale=C", "--auth=trust", "--no-instructions"]);
+    initdb.kill_on_drop(true);
     if !settings.durable {
         initdb.arg("--no-sync");
     }

@@ -32,7 +32,7 @@ const DATABASE: &str = "sculpt";
 const SUPERUSER: &str = "sculpt";
 
 /// Longest wait for the shutdown to end before the server is told to drop everything; its next start then recovers.
-const FAST_SHUTDOWN: Duration = Duration::from_secs(4);
+const FAST_SHUTDOWN: Duration = Duration::from_millis(1500);
 
 /// Waits between attempts to restart a server that died: from this, doubling, to the next.
 const RESTART_FIRST: Duration = Duration::from_millis(200);

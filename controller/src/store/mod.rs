@@ -2,13 +2,23 @@
 //!
 //! Lock order in every transaction: the task's row, then its attempt's row, then refs and logs, then the journal.
 
-mod connect;
-mod schema;
 pub mod attempts;
 pub mod claims;
+mod connect;
+pub mod events;
+pub mod executors;
 pub mod logs;
+pub mod notify;
+pub mod packs;
+mod partitions;
+pub mod projects;
+pub mod refs;
+pub mod requests;
+mod schema;
 pub mod sessions;
 pub mod task_state;
+pub mod tasks;
+pub mod tasks_read;
 
 use futures_util::future::BoxFuture;
 use sqlx::{Acquire as _, Postgres, pool::PoolConnection, postgres::PgPoolOptions};

@@ -1,1 +1,8 @@
-//! The listeners: credentials, Host and Origin, git over HTTP, gRPC.
+//! Listeners and what stands before every call: limits, Host and Origin, tokens.
+
+pub mod auth;
+pub mod git_http;
+pub mod listen;
+pub mod tokens;
+
+pub use auth::Person;

@@ -1,0 +1,275 @@
+//! The wiring: build, spawn, drain.
+
+mod data_dir;
+mod signals;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use axum::{Router, middleware};
+use sculpt_proto::id::ClusterId;
+use serde_json::json;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+pub use self::data_dir::{DataDir, DataDirError};
+use crate::{
+    background,
+    blobs::Blobs,
+    bus::Bus,
+    config::{Config, DatabaseSetting},
+    dispatch::Dispatch,
+    git::{GitSettings, Repositories},
+    grpc::{About, Api, logs::LogsApi},
+    postgres::{Postgres, Settings},
+    session::{ExecutorApi, Sessions, control},
+    store::{Database, Store, migrate},
+    web::{
+        auth::{Authoriser, authorise},
+        git_http, listen,
+        tokens::Token,
+    },
+};
+
+/// Longest wait for calls and sessions to end, out of the 5 s that a shutdown may take.
+const DRAIN: Duration = Duration::from_millis(2500);
+
+/// Longest wait for connections to the database to be handed back.
+const CLOSE: Duration = Duration::from_millis(300);
+
+/// Connections to the database: of a private one nearly all that it takes.
+const CONNECTIONS_BUILT_IN: u32 = 48;
+const CONNECTIONS_SHARED: u32 = 24;
+
+/// Runs the controller until it is told to end.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let served = runtime.block_on(async {
+        let told = signals::ending(config.lifeline)?;
+        let Some(controller) = Controller::start(config, &told).await? else { return Ok(()) };
+        println!("{}", controller.ready());
+        told.cancelled().await;
+        tracing::info!("shutting down");
+        controller.stop().await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    served
+}
+
+/// A controller that serves.
+#[derive(Debug)]
+pub struct Controller {
+    data_dir: DataDir,
+    ready: serde_json::Value,
+    user: SocketAddr,
+    executor: SocketAddr,
+    store: Store,
+    postgres: Option<Postgres>,
+    ending: CancellationToken,
+    tracker: TaskTracker,
+}
+
+/// Where the database is and whose it is.
+struct Base {
+    database: Database,
+    /// The private server, if it is ours.
+    postgres: Option<Postgres>,
+    /// For people.
+    version: String,
+}
+
+/// What is served, before anybody is.
+struct Parts {
+    dispatch: Dispatch,
+    blobs: Blobs,
+    repositories: Repositories,
+    sessions: Sessions,
+    cluster: ClusterId,
+    ending: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Controller {
+    /// Starts everything; `None` when `told` to end before that was done.
+    pub async fn start(config: Config, told: &CancellationToken) -> anyhow::Result<Option<Self>> {
+        // First what can be refused at once; the kernel lets callers wait until there is somebody to answer.
+        let user_listener = listen::bind(config.listen).await?;
+        let executor_listener = listen::bind(config.executor_listen).await?;
+        let data_dir = DataDir::take(&config.data_dir)?;
+        let user_token = Token::load(&data_dir.join("tokens/user"))?;
+        let executor_token = Token::load(&data_dir.join("tokens/executor"))?;
+        let base = tokio::select! {
+            base = base(&config, &data_dir) => base?,
+            () = told.cancelled() => return Ok(None),
+        };
+        let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
+        let store = Store::new(&base.database, connections);
+        let (parts, user_routes) = match build(&config, &data_dir, &base, &store).await {
+            Ok(parts) => parts,
+            Err(error) => {
+                end_database(&store, base.postgres).await;
+                return Err(error);
+            }
+        };
+        let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
+        let ready = json!({
+            "ready": true,
+            "user_url": format!("http://{user}"),
+            "executor_url": format!("http://{executor}"),
+            "cluster_id": parts.cluster,
+            "postgres": base.version,
+        });
+        let mut announced = ready.clone();
+        announced["pid"] = std::process::id().into();
+        let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
+        duties(&parts, &config, base.postgres.is_none());
+        let people = Authoriser::new(user_token, &signals::account());
+        spawn(&parts, user_listener, guarded(user_routes, people));
+        let executors = Authoriser::new(executor_token, "executor");
+        spawn(&parts, executor_listener, guarded(executor_routes(&parts), executors));
+        data_dir.announce(&announced)?;
+        Ok(Some(Self { data_dir, ready, user, executor, store, postgres: base.postgres, ending, tracker }))
+    }
+
+    /// The line that says that it serves.
+    pub fn ready(&self) -> &serde_json::Value {
+        &self.ready
+    }
+
+    /// Where people and tools call.
+    pub fn user_address(&self) -> SocketAddr {
+        self.user
+    }
+
+    /// Where executors call.
+    pub fn executor_address(&self) -> SocketAddr {
+        self.executor
+    }
+
+    /// Its database.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Ends sessions and streams, waits for calls, then ends the private database.
+    pub async fn stop(self) {
+        self.ending.cancel();
+        self.tracker.close();
+        if timeout(DRAIN, self.tracker.wait()).await.is_err() {
+            tracing::warn!(left = self.tracker.len(), "calls or duties have not ended in time and are cut");
+        }
+        self.data_dir.retract();
+        end_database(&self.store, self.postgres).await;
+    }
+}
+
+async fn end_database(store: &Store, postgres: Option<Postgres>) {
+    if timeout(CLOSE, store.close()).await.is_err() {
+        tracing::debug!("connections to the database are still in use");
+    }
+    if let Some(postgres) = postgres {
+        postgres.stop().await;
+    }
+}
+
+/// The database that the settings name, reached.
+async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
+    match &config.database {
+        DatabaseSetting::BuiltIn => {
+            let postgres = Postgres::start(&data_dir.join("postgres"), Settings::default()).await?;
+            let version = format!("{} (built-in)", postgres.version());
+            Ok(Base { database: postgres.database().clone(), postgres: Some(postgres), version })
+        }
+        DatabaseSetting::Url(url) => {
+            let database = Database::at_url(url).context("the database URL is not one")?;
+            let version = database.version().await.with_context(|| {
+                format!("cannot reach {database:?}, which --database-url or DATABASE_URL names. Without either, sculpt runs its own Postgres")
+            })?;
+            Ok(Base { database, postgres: None, version: version.1 })
+        }
+    }
+}
+
+async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) -> anyhow::Result<(Parts, Router)> {
+    migrate(&base.database).await?;
+    background::maintenance::once(store, config.event_days).await.context("make the journal's partitions")?;
+    let cluster = store.cluster().await.context("read the cluster's id")?;
+    let blobs = Blobs::at_directory(&data_dir.join("blobs")).context("open the blob store")?;
+    let settings = GitSettings { program: config.git.clone(), ..GitSettings::below(&config.data_dir) };
+    let repositories =
+        Repositories::new(store.clone(), blobs.clone(), settings).context("prepare the caches of repositories")?;
+    let parts = Parts {
+        dispatch: Dispatch::new(store.clone(), Bus::new()),
+        blobs,
+        repositories,
+        sessions: Sessions::new(),
+        cluster,
+        ending: CancellationToken::new(),
+        tracker: TaskTracker::new(),
+    };
+    let about = About {
+        cluster,
+        postgres: base.version.clone(),
+        event_days: config.event_days,
+        data_dir: config.data_dir.clone(),
+        git: config.git.clone(),
+    };
+    let routes = user_routes(&parts, about).context("prepare reflection")?;
+    Ok((parts, routes))
+}
+
+/// Spawns what nobody calls.
+fn duties(parts: &Parts, config: &Config, shared: bool) {
+    let Parts { dispatch, blobs, repositories, sessions, cluster, ending, tracker } = parts;
+    let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
+    tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
+    tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, stop()));
+    tracker.spawn(background::liveness::run(dispatch.clone(), stop()));
+    tracker.spawn(background::seal::run(store(), blobs.clone(), stop()));
+    tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
+    tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
+    if shared {
+        // Only then can there be another replica.
+        tracker.spawn(background::bridge::run(store(), dispatch.bus().clone(), stop()));
+    }
+}
+
+fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::server::Error> {
+    let Parts { dispatch, blobs, repositories, ending, .. } = parts;
+    let mut routes = Routes::builder();
+    Api::new(dispatch.clone(), repositories.clone(), about, ending.clone()).routes(&mut routes);
+    let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
+    routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());
+    let (_, health) = tonic_health::server::health_reporter();
+    routes.add_service(health);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(sculpt_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    routes.add_service(reflection);
+    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
+}
+
+fn executor_routes(parts: &Parts) -> Router {
+    let context = control::Context {
+        dispatch: parts.dispatch.clone(),
+        sessions: parts.sessions.clone(),
+        cluster: parts.cluster,
+        shutdown: parts.ending.clone(),
+    };
+    let repositories = parts.repositories.clone();
+    let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
+    Routes::new(api.into_service()).into_axum_router().merge(git_http::routes(repositories))
+}
+
+/// `router` for those whom `authoriser` lets through.
+fn guarded(router: Router, authoriser: Authoriser) -> Router {
+    router.layer(middleware::from_fn_with_state(authoriser, authorise))
+}
+
+fn spawn(parts: &Parts, listener: TcpListener, router: Router) {
+    let tracker = parts.tracker.clone();
+    parts.tracker.spawn(listen::serve(listener, router, parts.ending.clone(), tracker));
+}

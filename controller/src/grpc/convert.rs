@@ -1,0 +1,278 @@
+//! Rows to messages: one conversion per type, in one place.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, why};
+use sculpt_proto::{timestamp, v1};
+
+use crate::store::{
+    events::Event,
+    executors::Executor,
+    projects::Project,
+    tasks_read::{Attempt, Task, View},
+};
+
+/// Each shown state by its name in the database.
+const STATES: [(v1::TaskState, &str); 15] = [
+    (v1::TaskState::Queued, "queued"),
+    (v1::TaskState::Starting, "starting"),
+    (v1::TaskState::Running, "running"),
+    (v1::TaskState::Waiting, "waiting"),
+    (v1::TaskState::Idle, "idle"),
+    (v1::TaskState::Paused, "paused"),
+    (v1::TaskState::Limited, "limited"),
+    (v1::TaskState::NeedsReview, "needs_review"),
+    (v1::TaskState::Accepted, "accepted"),
+    (v1::TaskState::Merged, "merged"),
+    (v1::TaskState::Rejected, "rejected"),
+    (v1::TaskState::Completed, "completed"),
+    (v1::TaskState::Failed, "failed"),
+    (v1::TaskState::Lost, "lost"),
+    (v1::TaskState::Cancelled, "cancelled"),
+];
+
+/// The name of a state in the database.
+pub(super) fn state_name(state: v1::TaskState) -> Option<&'static str> {
+    STATES.iter().find(|(known, _)| *known == state).map(|(_, name)| *name)
+}
+
+/// The tasks of `view`, in its order.
+pub(super) fn tasks(view: View) -> Vec<v1::Task> {
+    let candidates: Vec<Candidate> = view.executors.iter().map(Executor::candidate).collect();
+    let mut reasons: BTreeMap<Class, Option<v1::Waiting>> = BTreeMap::new();
+    let mut attempts: BTreeMap<uuid::Uuid, Vec<Attempt>> = BTreeMap::new();
+    for attempt in view.attempts {
+        attempts.entry(attempt.task_id).or_default().push(attempt);
+    }
+    let convert = |row: Task| {
+        let attempts = attempts.remove(&row.id).unwrap_or_default();
+        let waiting = waiting(&row, &candidates, &mut reasons);
+        task(row, attempts, waiting)
+    };
+    view.tasks.into_iter().map(convert).collect()
+}
+
+fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::Task {
+    let current = attempts.iter().find(|attempt| Some(attempt.id) == row.attempt_id);
+    let open = current.filter(|attempt| attempt.state != "ended");
+    let heard = |attempt: &&Attempt| attempt.liveness == "connected";
+    let failed = row.shown == "failed";
+    let state =
+        STATES.iter().find(|(_, name)| *name == row.shown).map_or(v1::TaskState::Unspecified, |(state, _)| *state);
+    v1::Task {
+        uuid: row.id.to_string(),
+        number: row.number.unsigned_abs(),
+        revision: row.revision.unsigned_abs(),
+        state: state.into(),
+        waiting: waiting.or_else(|| current.and_then(asks)),
+        failure: current.filter(|_| failed).and_then(failure),
+        unreachable: open.is_some_and(|attempt| !heard(&attempt)),
+        live: row.intent == "run" && open.filter(heard).is_some_and(|attempt| attempt.state == "running"),
+        head: current.and_then(|attempt| attempt.head.clone()).unwrap_or_default(),
+        spec: Some(spec(&row)),
+        title: row.title,
+        project_id: row.project_id.map(|id| id.to_string()).unwrap_or_default(),
+        project: row.project.unwrap_or_default(),
+        branch: row.branch,
+        attempts: attempts.into_iter().map(attempt).collect(),
+        created_at: Some(timestamp(row.created_at)),
+        ended_at: row.ended_at.map(timestamp),
+        intent: row.intent,
+        created_by: row.created_by,
+    }
+}
+
+/// What was asked for; what the columns know of it where a list leaves the rest out.
+fn spec(row: &Task) -> v1::TaskSpec {
+    if let Some(bytes) = &row.spec {
+        match v1::TaskSpec::decode(bytes.as_slice()) {
+            Ok(spec) => return spec,
+            Err(error) => tracing::error!(%error, task = row.number, "the stored spec of a task cannot be read"),
+        }
+    }
+    v1::TaskSpec {
+        agent: row.agent.clone().unwrap_or_default(),
+        project: row.project.clone().unwrap_or_default(),
+        base: row.base.clone().unwrap_or_default(),
+        pool: row.pool.clone(),
+        requirements: row.requirements.0.clone().into_iter().collect(),
+        labels: row.labels.0.clone().into_iter().collect(),
+        priority: row.priority,
+        title: row.title.clone(),
+        ..v1::TaskSpec::default()
+    }
+}
+
+fn attempt(row: Attempt) -> v1::Attempt {
+    let exit = v1::Exit { code: row.exit_code, signal: row.exit_signal };
+    v1::Attempt {
+        failure: failure(&row),
+        uuid: row.id.to_string(),
+        number: row.number.unsigned_abs(),
+        executor_id: row.executor_id.to_string(),
+        executor: row.executor,
+        state: row.state,
+        head: row.head.unwrap_or_default(),
+        exit: (exit.code.is_some() || exit.signal.is_some()).then_some(exit),
+        log_bytes: row.log_bytes.unsigned_abs(),
+        log_complete: row.log_final == Some(row.log_bytes),
+        created_at: Some(timestamp(row.created_at)),
+        started_at: row.started_at.map(timestamp),
+        ended_at: row.ended_at.map(timestamp),
+        notes: row.notes,
+        pid: u32::try_from(row.pid).unwrap_or_default(),
+        outcome: row.outcome.unwrap_or_default(),
+        tmux_socket: row.tmux_socket,
+    }
+}
+
+fn failure(row: &Attempt) -> Option<v1::Failure> {
+    let cause = row.cause.clone()?;
+    Some(v1::Failure { cause, message: row.message.clone().unwrap_or_default() })
+}
+
+/// What an agent that asks or is limited waits for.
+fn asks(attempt: &Attempt) -> Option<v1::Waiting> {
+    if attempt.question.is_none() && attempt.limited_until.is_none() {
+        return None;
+    }
+    Some(v1::Waiting {
+        reason: v1::waiting::Reason::Unspecified.into(),
+        text: attempt.question.clone().unwrap_or_default(),
+        not_before: attempt.limited_until.map(timestamp),
+    })
+}
+
+fn waiting(
+    row: &Task,
+    candidates: &[Candidate],
+    reasons: &mut BTreeMap<Class, Option<v1::Waiting>>,
+) -> Option<v1::Waiting> {
+    use v1::waiting::Reason;
+    if row.attempt_id.is_some() {
+        return None;
+    }
+    if row.intent == "hold" {
+        let text = "it is paused; `sculpt resume` lets it go on".to_owned();
+        return Some(v1::Waiting { reason: Reason::Paused.into(), text, not_before: None });
+    }
+    if row.shown != "queued" {
+        return None;
+    }
+    if let Some(not_before) = row.not_before.filter(|at| *at > chrono::Utc::now()) {
+        let text = format!("it is not to start before {}", not_before.format("%Y-%m-%d %H:%M:%S UTC"));
+        return Some(v1::Waiting { reason: Reason::NotBefore.into(), text, not_before: Some(timestamp(not_before)) });
+    }
+    let agent = match &row.agent {
+        None => AgentNeed::None,
+        Some(name) if name.is_empty() => AgentNeed::Default,
+        Some(name) => AgentNeed::Named(name.clone()),
+    };
+    let class = Class { pool: row.pool.clone(), requirements: row.requirements.0.clone(), agent };
+    reasons
+        .entry(class)
+        .or_insert_with_key(|class| why(class, candidates).map(|misfit| misfit_waiting(class, &misfit, candidates)))
+        .clone()
+}
+
+fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
+    use v1::waiting::Reason;
+    let pool = &class.pool;
+    let (reason, text) = match misfit {
+        Misfit::NoExecutor => {
+            (Reason::NoExecutor, "no executor has connected yet; `sculpt up` runs one on this machine".to_owned())
+        }
+        Misfit::Pool => {
+            let there = listed(candidates.iter().map(|candidate| candidate.pool.as_str()));
+            (Reason::NoExecutorInPool, format!("no executor is in the pool {pool}; there are: {there}"))
+        }
+        Misfit::Label { key, value } => {
+            (Reason::NoMatchingLabels, format!("no executor of the pool {pool} has the label {key}={value}"))
+        }
+        Misfit::Agent => {
+            let there = listed(candidates.iter().flat_map(|candidate| candidate.agents.iter().map(String::as_str)));
+            let there = if there.is_empty() { "none".to_owned() } else { there };
+            let wanted = match &class.agent {
+                AgentNeed::Named(name) => format!("no executor that fits has the agent {name}"),
+                AgentNeed::Default | AgentNeed::None => "no executor that fits has a default agent".to_owned(),
+            };
+            (Reason::NoSuchAgent, format!("{wanted}; agents there are: {there}"))
+        }
+        Misfit::Unreachable { executor } => {
+            (Reason::Unreachable, format!("executor {executor} would fit, but has not been heard of lately"))
+        }
+        Misfit::Closed { executor, reason } => {
+            (Reason::Draining, format!("executor {executor} would fit, but takes no new work: {reason}"))
+        }
+        Misfit::NoFreeSlot { slots } => {
+            (Reason::NoFreeSlot, format!("all {slots} slots of the executors that fit are taken"))
+        }
+    };
+    v1::Waiting { reason: reason.into(), text, not_before: None }
+}
+
+/// Names, each once, in order.
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: std::collections::BTreeSet<_> = names.collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn executor(row: Executor) -> v1::Executor {
+    let agents = row
+        .agents
+        .iter()
+        .map(|name| v1::ExecutorAgent { name: name.clone(), is_default: row.default_agent.as_ref() == Some(name) });
+    let mut notes = row.notes;
+    notes.extend(row.closed.filter(|_| !row.drained).map(|reason| format!("takes no new work: {reason}")));
+    v1::Executor {
+        agents: agents.collect(),
+        uuid: row.id.to_string(),
+        name: row.name,
+        pool: row.pool,
+        labels: row.labels.0.into_iter().collect(),
+        slots: row.slots.unsigned_abs(),
+        slots_used: u32::try_from(row.used).unwrap_or(u32::MAX),
+        liveness: row.liveness,
+        last_seen: Some(timestamp(row.last_seen)),
+        connected_at: Some(timestamp(row.connected_at)),
+        draining: row.drained,
+        version: row.version,
+        separates: row.separates,
+        epoch: row.epoch.unsigned_abs(),
+        hostname: row.hostname,
+        unknown_attempts: row.unknown.iter().map(ToString::to_string).collect(),
+        notes,
+        tasks: row.tasks.iter().map(|number| number.unsigned_abs()).collect(),
+    }
+}
+
+pub(super) fn project(row: Project) -> v1::Project {
+    v1::Project {
+        git_path: format!("/git/{}.git", row.id),
+        uuid: row.id.to_string(),
+        name: row.name,
+        root_commit: row.root_commit,
+        remote: row.remote,
+        default_agent: row.default_agent,
+        commit_changes: row.commit_changes,
+        created_at: Some(timestamp(row.created_at)),
+        task_count: row.task_count.unsigned_abs(),
+    }
+}
+
+pub(super) fn event(row: Event, cursor: String) -> v1::Event {
+    v1::Event {
+        cursor,
+        time: Some(timestamp(row.at)),
+        kind: row.kind,
+        task: row.task_number.unwrap_or_default().unsigned_abs(),
+        task_uuid: row.task_id.map(|id| id.to_string()).unwrap_or_default(),
+        attempt: row.attempt.unwrap_or_default().unsigned_abs(),
+        executor: row.executor.unwrap_or_default(),
+        state: row.shown.unwrap_or_default(),
+        data: row.data.to_string(),
+        revision: row.revision.unwrap_or_default().unsigned_abs(),
+        actor: row.actor,
+    }
+}

@@ -1,0 +1,87 @@
+//! Projects: registered on first use, listed, removed.
+
+use sculpt_proto::{FieldError, commit_id, v1};
+use sha2::{Digest as _, Sha256};
+use tonic::{Request, Response, Status};
+
+use super::{Api, convert, cursor, person, request_id};
+use crate::store::{projects::Wish, requests};
+
+#[tonic::async_trait]
+impl v1::projects_server::Projects for Api {
+    async fn ensure_project(
+        &self,
+        request: Request<v1::EnsureProjectRequest>,
+    ) -> Result<Response<v1::EnsureProjectResponse>, Status> {
+        person(&request)?;
+        let message = request.into_inner();
+        let request = once(&message.request_id, "EnsureProject", &without_id(message.clone()))?;
+        let wish = wish(message)?;
+        let (project, created) = self.store.ensure_project(request, wish).await?;
+        if created {
+            self.bus.journal();
+        }
+        Ok(Response::new(v1::EnsureProjectResponse { project: Some(convert::project(project)), created }))
+    }
+
+    async fn list_projects(
+        &self,
+        request: Request<v1::ListProjectsRequest>,
+    ) -> Result<Response<v1::ListProjectsResponse>, Status> {
+        person(&request)?;
+        let message = request.into_inner();
+        let after = cursor::page(&message.page_token)?;
+        let limit = cursor::page_size(message.page_size);
+        let mut projects = self.store.list_projects(after.as_deref(), limit + 1).await?;
+        let more = projects.len() > limit as usize;
+        projects.truncate(limit as usize);
+        let next = projects.last().filter(|_| more).map(|last| cursor::page_token(&last.name)).unwrap_or_default();
+        let projects = projects.into_iter().map(convert::project).collect();
+        Ok(Response::new(v1::ListProjectsResponse { projects, next_page_token: next }))
+    }
+
+    async fn remove_project(
+        &self,
+        request: Request<v1::RemoveProjectRequest>,
+    ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
+        let by = person(&request)?;
+        let message = request.into_inner();
+        let request = once(&message.request_id, "RemoveProject", &message.project)?;
+        let project = self.store.remove_project(request, message.project, by.name().to_owned()).await?;
+        self.bus.journal();
+        Ok(Response::new(v1::RemoveProjectResponse { project: Some(convert::project(project)) }))
+    }
+}
+
+fn once(id: &str, method: &'static str, content: &impl prost::Message) -> Result<requests::Request, FieldError> {
+    let digest = Sha256::digest(content.encode_to_vec()).into();
+    Ok(requests::Request { id: request_id(id)?, method, digest })
+}
+
+fn without_id(message: v1::EnsureProjectRequest) -> v1::EnsureProjectRequest {
+    v1::EnsureProjectRequest { request_id: String::new(), ..message }
+}
+
+fn wish(message: v1::EnsureProjectRequest) -> Result<Wish, FieldError> {
+    if message.remote.len() > 2048 || message.remote.chars().any(char::is_control) {
+        return Err(FieldError::new("remote", "has more than 2048 bytes, or control characters"));
+    }
+    if has_password(&message.remote) {
+        return Err(FieldError::new("remote", "holds a password; send it without"));
+    }
+    if message.name.len() > 4096 {
+        return Err(FieldError::new("name", "has more than 4096 bytes"));
+    }
+    Ok(Wish {
+        root_commit: commit_id(&message.root_commit, "root_commit")?,
+        name: message.name,
+        exact_name: message.exact_name,
+        remote: message.remote,
+        default_agent: message.default_agent,
+        commit_changes: message.commit_changes,
+    })
+}
+
+fn has_password(remote: &str) -> bool {
+    url::Url::parse(remote).is_ok_and(|url| url.password().is_some())
+}

@@ -1,0 +1,95 @@
+//! What a failure is on the wire: the one place where domain errors become gRPC statuses.
+
+use sculpt_core::task::IllegalTransition;
+use tonic::Status;
+
+use crate::{
+    dispatch::DispatchError,
+    store::{StoreError, events::JournalError, projects::ProjectError, requests::RequestError, tasks::LookupError},
+};
+
+/// A fault of ours: the details go to the log, the caller learns only that it happened.
+pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    tracing::error!(error = text, "a call failed by a fault of the controller");
+    Status::internal("internal error")
+}
+
+/// What every stream ends with when the controller does.
+pub fn shutting_down() -> Status {
+    Status::unavailable("the controller is shutting down; call again in a moment")
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Unavailable(source) => {
+                tracing::warn!(error = %source, "a call failed because the database is out of reach");
+                Self::unavailable("the database is out of reach for the moment; call again")
+            }
+            StoreError::Interrupted(_) => shutting_down(),
+            StoreError::Conflict { .. } | StoreError::Unreadable { .. } | StoreError::Sqlx(_) => internal(&error),
+        }
+    }
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Reused(_) => Self::already_exists(error.to_string()),
+            RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LookupError> for Status {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Unknown(_) => Self::not_found(error.to_string()),
+            LookupError::Ambiguous { .. } | LookupError::Malformed(_) => Self::invalid_argument(error.to_string()),
+            LookupError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProjectError> for Status {
+    fn from(error: ProjectError) -> Self {
+        match error {
+            ProjectError::Unknown(_) => Self::not_found(error.to_string()),
+            ProjectError::NameTaken(_) => Self::already_exists(error.to_string()),
+            ProjectError::Busy { .. } => Self::failed_precondition(error.to_string()),
+            ProjectError::Request(error) => error.into(),
+            ProjectError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<JournalError> for Status {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Expired => Self::out_of_range(error.to_string()),
+            JournalError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DispatchError> for Status {
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::NotFound(_) => Self::not_found(error.to_string()),
+            DispatchError::Revision { .. } => Self::aborted(error.to_string()),
+            DispatchError::Illegal(illegal) => match illegal {
+                IllegalTransition::Fenced { .. }
+                | IllegalTransition::Unfit { .. }
+                | IllegalTransition::TooEarly { .. }
+                | IllegalTransition::Review(_) => Self::failed_precondition(illegal.to_string()),
+            },
+            DispatchError::Store(error) => error.into(),
+        }
+    }
+}

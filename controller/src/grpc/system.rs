@@ -1,0 +1,120 @@
+//! The controller about itself: who it is, and whether its parts are well.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use sculpt_proto::v1;
+use tokio::{process::Command, time::timeout};
+use tonic::{Request, Response, Status};
+
+use super::{Api, person};
+
+/// Oldest git that the controller works with.
+const OLDEST_GIT: (u32, u32) = (2, 35);
+
+/// Free space below which people are told, in bytes.
+const LITTLE_SPACE: u64 = 1 << 30;
+
+#[tonic::async_trait]
+impl v1::system_server::System for Api {
+    async fn get_info(&self, request: Request<v1::GetInfoRequest>) -> Result<Response<v1::GetInfoResponse>, Status> {
+        let by = person(&request)?;
+        let about = &self.about;
+        let checks = vec![
+            self.check_database().await,
+            check_space(&about.data_dir),
+            check_git(&about.git).await,
+            well("retention", format!("the journal is kept for {} days", about.event_days)),
+        ];
+        Ok(Response::new(v1::GetInfoResponse {
+            cluster_id: about.cluster.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            postgres: about.postgres.clone(),
+            user: by.name().to_owned(),
+            checks,
+            event_days: about.event_days,
+        }))
+    }
+}
+
+impl Api {
+    async fn check_database(&self) -> v1::Check {
+        let start = Instant::now();
+        match self.store.cluster().await {
+            Ok(cluster) if cluster == self.about.cluster => {
+                let took = start.elapsed().as_secs_f64() * 1000.0;
+                well("database", format!("Postgres {} answers in {took:.1} ms", self.about.postgres))
+            }
+            Ok(_) => ill(
+                "database",
+                "it is another database than the one this controller started with".to_owned(),
+                "Restart the controller if this is meant; else point it at the right database.",
+            ),
+            Err(error) => ill(
+                "database",
+                format!("Postgres {} does not answer: {error}", self.about.postgres),
+                "See the controller's log; the built-in Postgres writes to postgres.log in the data directory.",
+            ),
+        }
+    }
+}
+
+fn well(name: &str, text: String) -> v1::Check {
+    v1::Check { name: name.to_owned(), ok: true, text, remedy: String::new() }
+}
+
+fn ill(name: &str, text: String, remedy: &str) -> v1::Check {
+    v1::Check { name: name.to_owned(), ok: false, text, remedy: remedy.to_owned() }
+}
+
+fn check_space(data_dir: &Path) -> v1::Check {
+    let shown = data_dir.display();
+    match rustix::fs::statvfs(data_dir) {
+        Ok(space) => {
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            let text = format!("{:.1} GiB are free for {shown}", free as f64 / f64::from(1 << 30));
+            if free >= LITTLE_SPACE {
+                well("disk", text)
+            } else {
+                ill("disk", text, "Make room: below 1 GiB packs and logs soon have no place.")
+            }
+        }
+        Err(error) => {
+            ill("disk", format!("cannot tell how much is free for {shown}: {error}"), "Look at the directory.")
+        }
+    }
+}
+
+async fn check_git(program: &Path) -> v1::Check {
+    let asked = timeout(Duration::from_secs(5), Command::new(program).arg("--version").output()).await;
+    let said = match asked {
+        Ok(Ok(told)) => String::from_utf8_lossy(&told.stdout).trim().to_owned(),
+        Ok(Err(error)) => format!("cannot be run: {error}"),
+        Err(_) => "does not answer within 5 s".to_owned(),
+    };
+    if git_version(&said).is_some_and(|version| version >= OLDEST_GIT) {
+        return well("git", said);
+    }
+    let (major, minor) = OLDEST_GIT;
+    ill("git", format!("{}: {said}", program.display()), &format!("Install git {major}.{minor} or newer."))
+}
+
+/// The version in a line like `git version 2.47.1`.
+fn git_version(line: &str) -> Option<(u32, u32)> {
+    let mut parts = line.strip_prefix("git version ")?.split(['.', ' ']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::git_version;
+
+    #[test]
+    fn reads_versions_of_git() {
+        assert_eq!(git_version("git version 2.47.1"), Some((2, 47)));
+        assert_eq!(git_version("git version 2.39.5 (Apple Git-154)"), Some((2, 39)));
+        assert_eq!(git_version("cannot be run: no such file"), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! Tasks as they are made and named.
+
+use std::collections::BTreeMap;
+
+use sculpt_core::{
+    naming,
+    placement::{AgentNeed, Class},
+    task::Policy,
+};
+use sculpt_proto::id::{ProjectId, TaskId};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::{
+    Connection, Store, StoreError,
+    events::{Entry, record},
+    requests::{Request, RequestError, Taken, take_request},
+};
+
+/// Shortest prefix of a uuid that names a task.
+const SHORTEST_PREFIX: usize = 4;
+
+/// A task to be made.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    /// Its project and the commit it begins at.
+    pub base: Option<(ProjectId, String)>,
+    /// What it needs of an executor.
+    pub class: Class,
+    /// Shown in lists.
+    pub title: String,
+    /// Its own labels.
+    pub labels: BTreeMap<String, String>,
+    /// Higher runs earlier.
+    pub priority: i32,
+    /// Who wants it.
+    pub created_by: String,
+    /// Its settings.
+    pub policy: Policy,
+    /// What the person asked for, as it is handed on.
+    pub spec: Vec<u8>,
+}
+
+/// Why a name is not that of one task.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// There is none.
+    #[error("there is no task {0:?}; `sculpt ls` lists those there are")]
+    Unknown(String),
+    /// There are several.
+    #[error("{name:?} is the beginning of {count} tasks' uuids; give more of it, or the task's number")]
+    Ambiguous {
+        /// What was given.
+        name: String,
+        /// How many.
+        count: i64,
+    },
+    /// It is no name at all.
+    #[error(
+        "{0:?} does not name a task: that is done by its number, its uuid, or at least {SHORTEST_PREFIX} characters of \
+         the uuid's beginning"
+    )]
+    Malformed(String),
+    /// The database did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Store {
+    /// Makes a task, unless `request` has made it before. Its id, and whether it is new.
+    pub async fn create_task(&self, request: Request, new: NewTask) -> Result<(TaskId, bool), RequestError> {
+        self.write(move |conn| {
+            Box::pin(async move {
+                let id = TaskId::fresh();
+                match take_request(conn, &request, id.0).await? {
+                    Taken::Done(done) => Ok((TaskId(done), false)),
+                    Taken::Fresh => {
+                        insert(conn, id, &new).await?;
+                        Ok((id, true))
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    /// The task that a person means by `name`.
+    pub async fn find_task(&self, name: &str) -> Result<TaskId, LookupError> {
+        if let Ok(number) = name.trim_start_matches('#').parse::<i64>()
+            && name.len() < 20
+        {
+            let mut conn = self.read().await?;
+            let sql = "SELECT id FROM tasks WHERE number = $1";
+            let found =
+                sqlx::query_scalar(sql).bind(number).fetch_optional(&mut *conn).await.map_err(StoreError::from)?;
+            if let Some(id) = found {
+                return Ok(TaskId(id));
+            }
+        }
+        let Some((from, to)) = uuids(name) else {
+            let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+            let name = name.to_owned();
+            return Err(if digits { LookupError::Unknown(name) } else { LookupError::Malformed(name) });
+        };
+        let mut conn = self.read().await?;
+        let sql = "SELECT id, count(*) OVER () FROM tasks WHERE id BETWEEN $1 AND $2 LIMIT 1";
+        let found: Option<(Uuid, i64)> =
+            sqlx::query_as(sql).bind(from).bind(to).fetch_optional(&mut *conn).await.map_err(StoreError::from)?;
+        match found {
+            Some((id, 1)) => Ok(TaskId(id)),
+            Some((_, count)) => Err(LookupError::Ambiguous { name: name.to_owned(), count }),
+            None => Err(LookupError::Unknown(name.to_owned())),
+        }
+    }
+}
+
+/// The first and the last uuid that begin with `prefix`.
+fn uuids(prefix: &str) -> Option<(Uuid, Uuid)> {
+    let digits: String = prefix.chars().filter(|c| *c != '-').collect();
+    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !hex || digits.len() < SHORTEST_PREFIX || digits.len() > 32 {
+        return None;
+    }
+    let from = Uuid::parse_str(&format!("{digits:0<32}")).ok()?;
+    let to = Uuid::parse_str(&format!("{digits:f<32}")).ok()?;
+    Some((from, to))
+}
+
+async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), StoreError> {
+    let class = class(conn, &new.class).await?;
+    let number: i64 =
+        sqlx::query_scalar("SELECT nextval(pg_get_serial_sequence('tasks', 'number'))").fetch_one(&mut *conn).await?;
+    let (project, base) = new.base.as_ref().map(|(project, base)| (project.0, base)).unzip();
+    let branch = if project.is_some() { naming::branch(number.unsigned_abs(), &new.title) } else { String::new() };
+    sqlx::query(
+        "INSERT INTO tasks (id, number, project_id, class_id, title, branch, base, labels, priority, created_by, spec, \
+         on_lost, lost_after, next_attempt) OVERRIDING SYSTEM VALUE \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::on_lost, $13 * interval '1 microsecond', 1)",
+    )
+    .bind(id.0)
+    .bind(number)
+    .bind(project)
+    .bind(class)
+    .bind(&new.title)
+    .bind(branch)
+    .bind(base)
+    .bind(Json(&new.labels))
+    .bind(new.priority)
+    .bind(&new.created_by)
+    .bind(&new.spec)
+    .bind(new.policy.on_lost.as_str())
+    .bind(new.policy.lost_after.num_microseconds().unwrap_or(i64::MAX))
+    .execute(&mut *conn)
+    .await?;
+    let entry = Entry {
+        task: Some((id, number.unsigned_abs(), 1, "queued")),
+        actor: new.created_by.clone(),
+        data: json!({ "title": new.title }),
+    };
+    record(conn, "task.created", &entry).await
+}
+
+/// The row of a class, made on first use.
+async fn class(conn: &mut Connection, class: &Class) -> Result<i64, StoreError> {
+    let agent = match &class.agent {
+        AgentNeed::None => None,
+        AgentNeed::Default => Some(""),
+        AgentNeed::Named(name) => Some(name.as_str()),
+    };
+    let canonical = json!([class.pool, class.requirements, agent]).to_string();
+    let digest = Sha256::digest(canonical.as_bytes()).to_vec();
+    let find = "SELECT id FROM classes WHERE digest = $1";
+    if let Some(id) = sqlx::query_scalar(find).bind(&digest).fetch_optional(&mut *conn).await? {
+        return Ok(id);
+    }
+    let sql = "INSERT INTO classes (digest, pool, requirements, agent) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+    sqlx::query(sql)
+        .bind(&digest)
+        .bind(&class.pool)
+        .bind(Json(&class.requirements))
+        .bind(agent)
+        .execute(&mut *conn)
+        .await?;
+    Ok(sqlx::query_scalar(find).bind(&digest).fetch_one(&mut *conn).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uuids;
+
+    #[test]
+    fn prefixes_span_uuids() {
+        let (from, to) = uuids("0199-AB").expect("a prefix");
+        assert_eq!(from.to_string(), "0199ab00-0000-0000-0000-000000000000");
+        assert_eq!(to.to_string(), "0199abff-ffff-ffff-ffff-ffffffffffff");
+        assert_eq!(uuids("019"), None, "too short");
+        assert_eq!(uuids("01xz"), None, "not hexadecimal");
+    }
+}
