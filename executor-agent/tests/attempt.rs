@@ -15,25 +15,25 @@ use sculpt_executor::{
 use uuid::Uuid;
 
 /// The binary that shims run.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sculpt-executor");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sculpt-executor");
 /// After this a test has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One attempt; everything of it ends with it.
-pub struct Attempt {
-    pub id: Uuid,
+pub(crate) struct Attempt {
+    pub(crate) id: Uuid,
     root: tempfile::TempDir,
-    pub launch: Launch,
+    pub(crate) launch: Launch,
     client: Option<Client>,
 }
 
 impl Attempt {
     /// An attempt that runs `script` with sh.
-    pub fn new(mode: Mode, script: &str) -> Self {
+    pub(crate) fn new(mode: Mode, script: &str) -> Self {
         Self::with_argv(mode, &["sh", "-c", script])
     }
 
-    pub fn with_argv(mode: Mode, argv: &[&str]) -> Self {
+    pub(crate) fn with_argv(mode: Mode, argv: &[&str]) -> Self {
         let id = Uuid::new_v4();
         // Sockets need a short path.
         let root = tempfile::Builder::new().prefix("sculpt-test-").tempdir_in("/tmp").unwrap();
@@ -64,37 +64,37 @@ impl Attempt {
     }
 
     /// With a cgroup, where one can be made.
-    pub fn in_cgroup(mut self) -> Self {
+    pub(crate) fn in_cgroup(mut self) -> Self {
         self.launch.cgroup = Cgroup::prepare(self.id, Limits::default());
         self
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.root.path()
     }
 
-    pub fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.path().join("work")
     }
 
-    pub fn directory(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> PathBuf {
         self.path().join("attempt")
     }
 
-    pub async fn start(&mut self) -> Client {
+    pub(crate) async fn start(&mut self) -> Client {
         let client = shim::start(Path::new(PROGRAM), &self.directory(), &self.launch).await.unwrap();
         self.client = Some(client.clone());
         client
     }
 
     /// Starts it and waits for its end.
-    pub async fn run(&mut self) -> ExitRecord {
+    pub(crate) async fn run(&mut self) -> ExitRecord {
         let client = self.start().await;
         ended(&client).await
     }
 
     /// The whole log, of one stream or of all.
-    pub fn log(&self, stream: Option<Stream>) -> Vec<u8> {
+    pub(crate) fn log(&self, stream: Option<Stream>) -> Vec<u8> {
         let mut reader = Reader::open(&self.directory().join(shim::files::SPOOL), 0).unwrap();
         let mut log = Vec::new();
         while let Some(chunk) = reader.read(1 << 20).unwrap() {
@@ -112,7 +112,7 @@ impl Attempt {
     }
 
     /// Waits until the log contains `text`.
-    pub async fn says(&self, client: &Client, text: &str) {
+    pub(crate) async fn says(&self, client: &Client, text: &str) {
         let mut news = client.subscribe().await.unwrap();
         let seen = async {
             while !String::from_utf8_lossy(&self.log(None)).contains(text) {
@@ -124,12 +124,12 @@ impl Attempt {
     }
 
     /// A number that the agent writes into a file of its working directory.
-    pub async fn number(&self, file: &str) -> u32 {
+    pub(crate) async fn number(&self, file: &str) -> u32 {
         let path = self.work().join(file);
         eventually(|| std::fs::read_to_string(&path).ok()?.trim().parse().ok()).await
     }
 
-    pub async fn status(&self) -> Status {
+    pub(crate) async fn status(&self) -> Status {
         self.client.as_ref().unwrap().status().await.unwrap()
     }
 }
@@ -151,7 +151,7 @@ impl Drop for Attempt {
 }
 
 /// Waits for the end of a shim's agent.
-pub async fn ended(client: &Client) -> ExitRecord {
+pub(crate) async fn ended(client: &Client) -> ExitRecord {
     let mut news = client.subscribe().await.unwrap();
     let end = async {
         loop {
@@ -164,7 +164,7 @@ pub async fn ended(client: &Client) -> ExitRecord {
 }
 
 /// The value that `look` gives as soon as it gives one.
-pub async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = look() {
@@ -176,7 +176,7 @@ pub async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Environment for tmux.
-pub fn plain_env() -> BTreeMap<sculpt_executor::text::ByteText, sculpt_executor::text::ByteText> {
+pub(crate) fn plain_env() -> BTreeMap<sculpt_executor::text::ByteText, sculpt_executor::text::ByteText> {
     [("PATH", std::env::var("PATH").unwrap()), ("HOME", "/tmp".into())]
         .into_iter()
         .map(|(key, value)| (key.into(), value.into()))

@@ -53,8 +53,8 @@ async fn a_view_sees_what_was_and_what_comes_and_types() {
     let mut rest = Vec::new();
     view.read_to_end(&mut rest).unwrap();
     // Released, but somebody looks at the last picture.
-    client.release().await.unwrap();
     let shim = attempt.status().await.shim;
+    client.release().await.unwrap();
     let mut late = attach(&attempt);
     read_until(&mut late, "end");
     drop((view, late));
@@ -132,9 +132,9 @@ async fn tmux_shows_the_agent_and_is_rebuilt_around_it() {
     eventually(|| screen().contains("50 200\ntwo typed").then_some(())).await;
     client.input(b"\r").await.unwrap();
     assert_eq!(ended(&client).await.outcome, Outcome::Code(0));
+    let shim = attempt.status().await.shim;
     client.release().await.unwrap();
     // Nobody is attached: view, server and shim go by themselves.
-    let shim = attempt.status().await.shim;
     let begun = Instant::now();
     while view.alive().await != Liveness::Absent || shim.is_alive() {
         assert!(begun.elapsed() < PATIENCE, "they stay");

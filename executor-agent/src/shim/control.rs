@@ -73,7 +73,14 @@ fn connection(stream: &UnixStream, shared: &Shared, screen: Option<&Screen>) -> 
         if request == Request::Subscribe {
             return subscription(stream, shared);
         }
-        wire::send(stream, &answer(request, shared, screen))?;
+        let released = request == Request::Release;
+        let sent = wire::send(stream, &answer(request, shared, screen));
+        if released {
+            // After the answer, as the shim may be gone at once; and whether or not somebody waited for it.
+            shared.update(|state| state.released = true);
+            shared.tell(Event::Look);
+        }
+        sent?;
     }
     Ok(())
 }
@@ -86,11 +93,7 @@ fn answer(request: Request, shared: &Shared, screen: Option<&Screen>) -> Respons
         Request::Stop { grace } => living(shared).map(|()| shared.tell(Event::Stop(grace))),
         Request::Hold => living(shared).and_then(|()| hold(shared, true)),
         Request::Resume => living(shared).and_then(|()| hold(shared, false)),
-        Request::Release => {
-            shared.update(|state| state.released = true);
-            shared.tell(Event::Look);
-            Ok(())
-        }
+        Request::Release => Ok(()),
     };
     match outcome {
         Ok(()) => Response::Done,

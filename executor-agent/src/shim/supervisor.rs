@@ -47,6 +47,7 @@ pub(super) struct Supervisor {
     tree: Tree,
     started: Duration,
     ending: Option<Ending>,
+    output_ended: bool,
 }
 
 fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
@@ -94,6 +95,7 @@ impl Supervisor {
             tree,
             started,
             ending: None,
+            output_ended: false,
         };
         let pump = Pump {
             writer,
@@ -199,8 +201,10 @@ impl Supervisor {
                 // Whoever asked may have gone.
                 let _ = reply.send(answer);
             }
+            // An agent may close its outputs long before its end.
+            Event::OutputEnded => self.output_ended = true,
             // They only wake: what they are about is looked at anyway.
-            Event::Child | Event::OutputEnded | Event::Look => {}
+            Event::Child | Event::Look => {}
         }
     }
 
@@ -216,9 +220,10 @@ impl Supervisor {
 
     fn wait_for_output(&mut self) {
         // The sender lives in `shared`, so the channel does not close.
-        while let Ok(event) = self.events.recv() {
+        while !self.output_ended {
+            let Ok(event) = self.events.recv() else { return };
             match event {
-                Event::OutputEnded => return,
+                Event::OutputEnded => self.output_ended = true,
                 Event::Child => reap_others(),
                 Event::Hold(_, reply) => drop(reply.send(Err("the agent has ended".to_owned()))),
                 Event::Terminate | Event::Stop(_) | Event::Look => {}

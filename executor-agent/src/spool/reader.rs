@@ -12,6 +12,9 @@ use super::{
     format::{self, FRAME_HEADER, Header, MAX_FRAME, Parsed, SEGMENT_HEADER},
 };
 
+/// What is read at once while frames are small.
+const WINDOW: usize = 64 << 10;
+
 /// Consecutive bytes of a spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
@@ -154,6 +157,8 @@ pub(super) struct Segment {
     /// Where in the file the next frame begins.
     position: u64,
     window: Vec<u8>,
+    /// How much of the window holds what the file holds.
+    filled: usize,
     /// Where in the file the window begins.
     window_at: u64,
     headed: bool,
@@ -163,18 +168,18 @@ impl Segment {
     pub(super) fn open(path: PathBuf, start: u64) -> Result<Self, Error> {
         let opened = File::open(&path);
         let file = opened.map_err(|source| Error::Io { attempt: "open", path: path.clone(), source })?;
-        let (window, position) = (Vec::new(), SEGMENT_HEADER as u64);
-        Ok(Self { path, file, start, offset: start, position, window, window_at: 0, headed: false })
+        let (window, position) = (vec![0; WINDOW], SEGMENT_HEADER as u64);
+        Ok(Self { path, file, start, offset: start, position, window, filled: 0, window_at: 0, headed: false })
     }
 
     /// Whether the segment's header stands there whole; one that is not a header is an error.
     pub(super) fn headed(&mut self) -> Result<bool, Error> {
         if !self.headed {
             self.fill(SEGMENT_HEADER)?;
-            if self.window.len() < SEGMENT_HEADER {
+            if self.filled < SEGMENT_HEADER {
                 return Ok(false);
             }
-            format::check_segment(&self.window, self.start).map_err(|problem| self.damaged(problem))?;
+            format::check_segment(self.seen(), self.start).map_err(|problem| self.damaged(problem))?;
             self.headed = true;
         }
         Ok(true)
@@ -182,7 +187,7 @@ impl Segment {
 
     /// Whether nothing but zeros stands there: what a power loss leaves of a file that was never flushed.
     pub(super) fn is_blank(&self) -> bool {
-        self.window.iter().all(|byte| *byte == 0)
+        self.seen().iter().all(|byte| *byte == 0)
     }
 
     /// The whole frame at the position; none while there is no whole one.
@@ -193,15 +198,15 @@ impl Segment {
         let mut wanted = FRAME_HEADER;
         loop {
             let at = (self.position - self.window_at) as usize;
-            match format::parse_frame(self.window.get(at..).unwrap_or_default(), self.offset) {
+            match format::parse_frame(self.seen().get(at..).unwrap_or_default(), self.offset) {
                 Parsed::Frame(header) => return Ok(Some(header)),
                 Parsed::Bad(problem) => return Err(self.damaged(problem)),
                 Parsed::Short(needed) => {
                     wanted = wanted.max(needed);
-                    let before = self.window.len().saturating_sub(at);
+                    let before = self.filled.saturating_sub(at);
                     self.window_at = self.position;
                     self.fill(wanted)?;
-                    if self.window.len() <= before || self.window.len() < FRAME_HEADER {
+                    if self.filled <= before || self.filled < FRAME_HEADER {
                         return Ok(None);
                     }
                 }
@@ -233,18 +238,23 @@ impl Segment {
 
     /// Reads a window that begins at `window_at` and has `wanted` bytes if the file has.
     fn fill(&mut self, wanted: usize) -> Result<(), Error> {
-        self.window.resize(wanted.max(FRAME_HEADER + MAX_FRAME), 0);
-        let mut length = 0;
-        while length < self.window.len() {
-            match self.file.read_at(&mut self.window[length..], self.window_at + length as u64) {
+        if self.window.len() < wanted {
+            self.window = vec![0; FRAME_HEADER + MAX_FRAME];
+        }
+        self.filled = 0;
+        while self.filled < self.window.len() {
+            match self.file.read_at(&mut self.window[self.filled..], self.window_at + self.filled as u64) {
                 Ok(0) => break,
-                Ok(bytes) => length += bytes,
+                Ok(bytes) => self.filled += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(Error::Io { attempt: "read", path: self.path.clone(), source }),
             }
         }
-        self.window.truncate(length);
         Ok(())
+    }
+
+    fn seen(&self) -> &[u8] {
+        &self.window[..self.filled]
     }
 
     fn damaged(&self, problem: &'static str) -> Error {
