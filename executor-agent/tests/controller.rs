@@ -23,7 +23,6 @@ use sculpt_proto::executor::v1::{
     AttemptSpec, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse, Hello,
     LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse, Reject, Report,
     ReportAck, Welcome, control_request, control_response,
-    ended::Outcome,
     executor_service_server::{ExecutorService, ExecutorServiceServer},
     logs_request, logs_response, publish_request, report,
     report_ack::Refusal,
@@ -74,10 +73,6 @@ impl Memory {
             Some(report::Step::Ended(ended)) => Some(ended.clone()),
             _ => None,
         })
-    }
-
-    pub(crate) fn outcome(&self, attempt: &str) -> Option<Outcome> {
-        self.ended(attempt).map(|ended| ended.outcome())
     }
 
     pub(crate) fn pid(&self, attempt: &str) -> Option<u32> {

@@ -63,7 +63,7 @@ impl Host {
             .arg(config)
             .args(&self.arguments)
             .env("DATABASE_URL", "postgres://other")
-            .env("SCULPT_EXECUTOR_LOG", "debug")
+            .env("SCULPT_EXECUTOR_LOG", "sculpt_executor=debug")
             .env("HOME", self.root.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

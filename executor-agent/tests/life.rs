@@ -282,6 +282,50 @@ async fn a_dead_shim_ends_its_agent_and_is_told() {
     host.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_separated_attempt_reaches_nothing_but_its_own() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    if !sculpt_executor::host::is_root() {
+        return;
+    }
+    let mut host = Host::with("", &["--separate"]).await;
+    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let data = host.data();
+    let data = data.display();
+    let script = format!(
+        "id -un; echo $HOME; ls {data}/attempts {data}/stores {data} 2>/dev/null; cat {data}/executor.json 2>/dev/null
+         touch $HOME/x && git --no-pager log --format=%s && echo two > a.txt && git commit -qam two && echo left > left.txt"
+    );
+    let mut spec = host.on_base(host.shell(&script), &base);
+    spec.commit_changes = true;
+    spec.task.as_mut().unwrap().tty = true;
+    host.controller.offer(&spec);
+    let ended = host.controller.wait_ended(&spec.attempt_id).await;
+    let log = String::from_utf8_lossy(host.controller.memory().log(&spec.attempt_id)).into_owned();
+    let (name, home) = log.split_once("\r\n").unwrap();
+    let _account = Account(name.to_owned());
+    assert!(name.starts_with("sculpt-a"), "{log}");
+    assert_eq!(home, format!("{data}/homes/{name}\r\nbase\r\n"));
+    assert_eq!(ended.outcome(), Outcome::Completed, "{ended:?}");
+    let repository = host.repositories().join("project.git");
+    assert_eq!(git(&repository, &["show", &format!("{}:a.txt", ended.head)]), "two");
+    assert_eq!(git(&repository, &["show", &format!("{}:left.txt", ended.head)]), "left");
+    let workspace = host.workspace(&spec.attempt_id);
+    wait_for("the workspace to be closed", || fs::metadata(&workspace).is_ok_and(|it| it.uid() == 0)).await;
+    host.stop();
+}
+
+/// An account that a test has made; removed at its end.
+struct Account(String);
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let _absent = std::process::Command::new("/usr/sbin/userdel").arg(&self.0).output();
+    }
+}
+
 /// Awaits something that no signal tells of.
 async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let waiting = async {
