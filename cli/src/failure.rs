@@ -33,6 +33,11 @@ impl Failure {
         self
     }
 
+    /// Whether the reason itself says this already.
+    pub(crate) fn mentions(&self, words: &str) -> bool {
+        self.text.contains(words)
+    }
+
     /// Output that cannot be written; a closed pipe is the reader's wish, not an error.
     pub(crate) fn output(error: io::Error) -> Self {
         match error.kind() {

@@ -108,9 +108,10 @@ async fn controller(context: Context, findings: &mut Vec<Finding>) {
         )
     });
     for check in info.checks {
+        let name = format!("controller {}", check.name);
         findings.push(match check.ok {
-            true => Finding::ok(&check.name, check.text),
-            false => Finding::bad(Verdict::Fail, &check.name, check.text, check.remedy),
+            true => Finding::ok(&name, check.text),
+            false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
         });
     }
     executors(&client, findings).await;
@@ -154,9 +155,9 @@ fn show(finding: &Finding) -> Result<(), Failure> {
         Verdict::Warn => ("warn", "33"),
         Verdict::Fail => ("FAIL", "31"),
     };
-    line(format!("{} {:<18} {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
+    line(format!("{} {:<21} {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
     match &finding.remedy {
-        Some(remedy) => line(format!("     {:<18} → {}", "", clean(remedy))),
+        Some(remedy) => line(format!("     {:<21} → {}", "", clean(remedy))),
         None => Ok(()),
     }
 }

@@ -55,7 +55,9 @@ async fn show(name: &str, format: Format) -> Result<Exit, Failure> {
     let request = GetExecutorRequest { executor: name.to_owned() };
     let answer = client.read(&attempted, client.executors().get_executor(request)).await.map_err(|failure| {
         match failure.exit {
-            Exit::NotFound => failure.next("`sculpt executor ls` shows those there are"),
+            Exit::NotFound if !failure.mentions("executor ls") => {
+                failure.next("`sculpt executor ls` shows those there are")
+            }
             _ => failure,
         }
     })?;

@@ -56,7 +56,7 @@ async fn task_named(client: &Client, task: &str, attempted: &str) -> Result<Task
     let request = GetTaskRequest { task: task.to_owned() };
     let answer = client.read(attempted, client.tasks().get_task(request)).await;
     let answer = answer.map_err(|failure| match failure.exit {
-        Exit::NotFound => failure.next("`sculpt ls` shows the tasks there are"),
+        Exit::NotFound if !failure.mentions("sculpt ls") => failure.next("`sculpt ls` shows the tasks there are"),
         _ => failure,
     })?;
     answer.task.ok_or_else(|| no_task(attempted))

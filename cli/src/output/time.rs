@@ -19,8 +19,7 @@ pub(crate) fn rfc3339(stamp: Option<&Timestamp>) -> Option<String> {
 /// `2026-03-01 14:05:09` on the user's clock, with how long ago that was.
 pub(crate) fn local(stamp: Option<&Timestamp>) -> Option<String> {
     let at = instant(stamp)?;
-    let ago = (Utc::now() - at).to_std().unwrap_or_default();
-    Some(format!("{} ({} ago)", at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S"), brief(ago)))
+    Some(format!("{} ({} ago)", at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S"), brief(since(at))))
 }
 
 /// `03-01 14:05:09.123` on the user's clock.
@@ -31,7 +30,12 @@ pub(crate) fn local_clock(stamp: Option<&Timestamp>) -> String {
 
 /// `3m`: how long ago a time of the wire was.
 pub(crate) fn age(stamp: Option<&Timestamp>) -> String {
-    instant(stamp).map_or_else(|| "-".to_owned(), |at| brief((Utc::now() - at).to_std().unwrap_or_default()))
+    instant(stamp).map_or_else(|| "-".to_owned(), |at| brief(since(at)))
+}
+
+/// Whole seconds since then; a clock that is behind gives none.
+fn since(at: DateTime<Utc>) -> Duration {
+    Duration::from_secs((Utc::now() - at).to_std().unwrap_or_default().as_secs())
 }
 
 /// The span between two times of the wire.

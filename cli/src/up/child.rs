@@ -21,6 +21,8 @@ use crate::{exit::Exit, failure::Failure};
 
 /// A log longer than this is put aside at the next start.
 const LONG_LOG: u64 = 16 << 20;
+/// Name of the part that runs no agents.
+pub(super) const CONTROLLER: &str = "controller";
 /// How much of a log's end is shown when something is wrong.
 const SHOWN_LINES: usize = 12;
 
@@ -59,6 +61,10 @@ impl Part {
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         // Ctrl-C reaches only us, and another program's database is none of ours.
         command.process_group(0).env_remove("DATABASE_URL");
+        if name == CONTROLLER {
+            // Its log is a file. The executor's environment is its agents', whose terminals have colours.
+            command.env("NO_COLOR", "1");
+        }
         let mut child = command.spawn().map_err(broken)?;
         let lifeline = child.stdin.take();
         let stdout = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());

@@ -11,7 +11,11 @@ use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use url::Url;
 
-use super::{ATTEMPTED, Places, child::Part, ports::Ports};
+use super::{
+    ATTEMPTED, Places,
+    child::{CONTROLLER, Part},
+    ports::Ports,
+};
 use crate::{
     args::UpArgs,
     client::Client,
@@ -127,7 +131,7 @@ fn start_controller(places: &Places, ports: Ports) -> Result<Part, Failure> {
         ports.executor_listen.to_string().into(),
         "--lifeline".into(),
     ];
-    Part::start("controller", &args, &places.logs())
+    Part::start(CONTROLLER, &args, &places.logs())
 }
 
 impl Installation<'_> {
