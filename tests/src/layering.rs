@@ -137,7 +137,7 @@ pub fn wrong_names(root: &Path) -> Result<Vec<String>> {
                 continue;
             }
             let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-            let code: Vec<_> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+            let code: Vec<_> = text.lines().map(code_of).collect();
             let code = code.join("\n");
             for word in rule.words {
                 let lines = places(&code, word).map(|at| code[..at].matches('\n').count() + 1);
@@ -151,6 +151,23 @@ pub fn wrong_names(root: &Path) -> Result<Vec<String>> {
 /// Whether `path` is `place`, the file `place.rs`, or stands below `place/`.
 fn belongs(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest == ".rs" || rest.starts_with('/'))
+}
+
+/// A line without its comment and without what stands in quotes.
+fn code_of(line: &str) -> String {
+    let mut code = String::new();
+    let mut quoted = false;
+    let mut rest = line.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => quoted = !quoted,
+            '\\' if quoted => drop(rest.next()),
+            '/' if !quoted && rest.peek() == Some(&'/') => break,
+            _ if quoted => {}
+            _ => code.push(c),
+        }
+    }
+    code
 }
 
 /// Where `code` names `word`, also as part of a group such as `std::{env, fs}`.

@@ -41,7 +41,10 @@ fn a_forbidden_name_is_found() -> Result<()> {
         fs::create_dir_all(path.parent().expect("a parent"))?;
         Ok(fs::write(path, text)?)
     };
-    write("controller/src/dispatch.rs", "// sqlx in a comment\nlet pool: sqlx::PgPool;\nlet my_sqlx_like = 1;\n")?;
+    write(
+        "controller/src/dispatch.rs",
+        "// sqlx in a comment\nlet pool: sqlx::PgPool;\nlet my_sqlx_like = \"sqlx=warn\";\n",
+    )?;
     write("controller/src/store/tasks.rs", "use sqlx::PgPool;\n")?;
     write("controller/src/git/mod.rs", "use git2::Repository;\n")?;
     write("controller/src/gitless.rs", "use git2::Oid;\n")?;
