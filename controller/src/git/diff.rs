@@ -142,7 +142,7 @@ fn compare(reading: &Reading, base: Oid, head: Oid, limits: DiffLimits, parts: &
     diff.find_similar(Some(DiffFindOptions::new().renames(true).rename_limit(RENAME_LIMIT)))?;
     send(parts, DiffPart::Summary(summarize(&diff, limits.files, parts)?))?;
     let mut writer = PatchWriter { parts, buffer: BytesMut::new(), left: limits.patch };
-    for index in 0..diff.deltas().len() {
+    for index in order(&diff) {
         let Some(mut patch) = Patch::from_diff(&diff, index)? else { continue };
         if !writer.add(&mut patch)? {
             writer.flush()?;
@@ -153,9 +153,23 @@ fn compare(reading: &Reading, base: Oid, head: Oid, limits: DiffLimits, parts: &
     writer.flush()
 }
 
+/// The files by path. Where a file makes place for a link or the like, it goes before that comes, else the patch would not
+/// apply; libgit2 has it the other way round.
+fn order(diff: &git2::Diff<'_>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..diff.deltas().len()).collect();
+    let is = |index, status| diff.get_delta(index).is_some_and(|delta| delta.status() == status);
+    let path = |index| diff.get_delta(index).and_then(|delta| delta.new_file().path_bytes().map(<[u8]>::to_vec));
+    for index in 1..order.len() {
+        if is(index - 1, Delta::Added) && is(index, Delta::Deleted) && path(index - 1) == path(index) {
+            order.swap(index - 1, index);
+        }
+    }
+    order
+}
+
 fn summarize(diff: &git2::Diff<'_>, files: usize, parts: &Parts) -> Result<Diff, Stop> {
     let mut summary = Diff::default();
-    for index in 0..diff.deltas().len() {
+    for index in order(diff) {
         if parts.is_closed() {
             return Err(Stop::Left);
         }
@@ -182,9 +196,7 @@ fn summarize(diff: &git2::Diff<'_>, files: usize, parts: &Parts) -> Result<Diff,
 }
 
 fn became_another_type(before: &Change, change: &Change) -> bool {
-    let kinds = (before.kind, change.kind);
-    before.path == change.path
-        && (kinds == (ChangeKind::Deleted, ChangeKind::Added) || kinds == (ChangeKind::Added, ChangeKind::Deleted))
+    before.path == change.path && (before.kind, change.kind) == (ChangeKind::Deleted, ChangeKind::Added)
 }
 
 fn change(delta: &DiffDelta<'_>) -> Change {

@@ -54,6 +54,11 @@ async fn a_hidden_base_is_fetched_by_its_id() {
     let old = repo.commit("a.txt", "one\n").await;
     let tip = repo.commit("a.txt", "two\n").await;
     world.send_all(&repo, &tip).await;
+    // Where nothing at all is advertised, the client's side of version 0 gives up by itself.
+    let other = Repo::new().await;
+    let seen = other.commit("b.txt", "three\n").await;
+    world.send_all(&other, &seen).await;
+    world.make_refs(vec!["refs/heads/main".to_owned()], &seen).await;
     let served = serve(&world).await;
     for version in ["0", "2"] {
         let clone = Repo::new().await;
@@ -73,7 +78,13 @@ async fn a_hidden_base_is_fetched_by_its_id() {
 #[tokio::test]
 async fn a_second_fetch_brings_only_what_is_new() {
     let (world, repo) = (World::new().await, Repo::new().await);
-    let noise: Vec<u8> = (0..400_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut state = 1_u64;
+    let noise: Vec<u8> = (0..400_000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
     repo.commit("noise.bin", &noise).await;
     // Enough commits for a request that git compresses.
     for round in 0..120 {

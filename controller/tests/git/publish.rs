@@ -3,7 +3,7 @@
 use sculpt_controller::{
     bus::Bus,
     dispatch::{Actor, Dispatch, DispatchError},
-    git::{GitError, Publication, Published, names, publish},
+    git::{GitError, Publication, Published, SessionCheck, names, publish},
     store::{
         refs,
         sessions::{self, Epoch, Introduction},
@@ -84,7 +84,7 @@ impl Run {
             branch: "sculpt/1-fix".to_owned(),
         };
         let epoch = self.epoch;
-        let check = Box::new(move |conn: &mut _| Box::pin(sessions::holds(conn, epoch)) as _);
+        let check: SessionCheck = Box::new(move |conn| Box::pin(sessions::holds(conn, epoch)));
         publish(&self.world.repositories, &self.dispatch, publication, received, check).await
     }
 
