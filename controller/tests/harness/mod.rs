@@ -1,8 +1,11 @@
 //! A private Postgres per test program and a fresh database per test.
 
 mod server;
+mod stack;
 
 use sculpt_controller::store::{Database, Store};
+
+pub(crate) use self::stack::{Stack, stack};
 
 /// A database of one test; removed when dropped.
 #[derive(Debug)]
@@ -28,6 +31,13 @@ pub(crate) async fn bare_database() -> Fresh {
 pub(crate) async fn store() -> (Store, Fresh) {
     let fresh = database().await;
     (Store::new(&fresh.database, 8), fresh)
+}
+
+impl Fresh {
+    /// Its name on the server.
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Drop for Fresh {

@@ -25,6 +25,7 @@ const TEMPLATE: &str = "template_of_tests";
 /// The server, run by a thread of its own: a test's runtime ends with the test.
 pub(super) struct Server {
     database: Database,
+    sockets: String,
     count: AtomicU32,
     /// A template can be copied by one connection at a time.
     copying: Mutex<()>,
@@ -45,6 +46,11 @@ impl Server {
         &self.database
     }
 
+    /// The URL of one of its databases.
+    pub(super) fn url(&self, name: &str) -> String {
+        format!("postgres://sculpt@localhost/{name}?host={}", self.sockets.replace('/', "%2F"))
+    }
+
     /// A new database, with the schema or without; its name.
     pub(super) async fn fresh(&self, schema: bool) -> String {
         let name = format!("test_{}", self.count.fetch_add(1, Ordering::Relaxed));
@@ -63,6 +69,7 @@ impl Server {
 fn start() -> Server {
     let directory = tempfile::Builder::new().prefix("sculpt-test-").tempdir_in("/tmp").expect("make a directory");
     let directory = directory.keep();
+    let pid_file = directory.join("postgres/postmaster.pid");
     let mut reaper = reaper(&directory);
     let (ready, started) = oneshot::channel();
     let (removed, mut names) = mpsc::unbounded_channel::<String>();
@@ -84,7 +91,9 @@ fn start() -> Server {
     });
     let (database, pid) = started.blocking_recv().expect("Postgres starts");
     writeln!(reaper, "{}", pid.expect("it runs")).expect("tell the reaper");
-    Server { database, count: AtomicU32::new(0), copying: Mutex::new(()), removed, _reaper: reaper }
+    let told = std::fs::read_to_string(pid_file).expect("a server has a pid file");
+    let sockets = told.lines().nth(4).expect("it names its socket's directory").to_owned();
+    Server { database, sockets, count: AtomicU32::new(0), copying: Mutex::new(()), removed, _reaper: reaper }
 }
 
 /// A process that outlives this one just long enough to end the server and remove its directory.

@@ -1,0 +1,28 @@
+//! The public API, over a real listener.
+
+mod access;
+mod events;
+mod projects;
+mod tasks;
+
+use sculpt_proto::v1;
+use uuid::Uuid;
+
+/// A task that runs a command without a repository.
+fn command(words: &[&str]) -> v1::TaskSpec {
+    let argv = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+    v1::TaskSpec { work: Some(v1::task_spec::Work::Command(v1::Command { argv })), ..v1::TaskSpec::default() }
+}
+
+/// A task for an agent.
+fn prompt(text: &str) -> v1::TaskSpec {
+    v1::TaskSpec { work: Some(v1::task_spec::Work::Prompt(text.to_owned())), ..v1::TaskSpec::default() }
+}
+
+fn create(spec: v1::TaskSpec) -> v1::CreateTaskRequest {
+    v1::CreateTaskRequest { request_id: fresh(), spec: Some(spec) }
+}
+
+fn fresh() -> String {
+    Uuid::new_v4().to_string()
+}

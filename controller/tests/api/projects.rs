@@ -1,0 +1,87 @@
+//! Projects.
+
+use sculpt_proto::v1;
+use tonic::Code;
+
+use super::{create, fresh, prompt};
+use crate::harness;
+
+fn ensure(name: &str, root: char, remote: &str) -> v1::EnsureProjectRequest {
+    v1::EnsureProjectRequest {
+        request_id: fresh(),
+        name: name.to_owned(),
+        root_commit: root.to_string().repeat(40),
+        remote: remote.to_owned(),
+        ..v1::EnsureProjectRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_repository_is_told_by_its_root_and_remote_not_by_its_folder() {
+    let stack = harness::stack().await;
+    let mut projects = stack.projects();
+    let mut make = async |request: v1::EnsureProjectRequest| {
+        let made = projects.ensure_project(request).await.expect("it is made").into_inner();
+        (made.project.expect("a project"), made.created)
+    };
+    let (first, created) = make(ensure("web app", 'a', "https://x/a")).await;
+    assert!(created && first.name == "web-app" && first.git_path == format!("/git/{}.git", first.uuid));
+    let (again, created) = make(ensure("elsewhere", 'a', "https://x/a")).await;
+    assert!(!created && again.uuid == first.uuid);
+    let (second, created) = make(ensure("web app", 'b', "")).await;
+    assert!(created && second.name == "web-app-2");
+    let (changed, _) =
+        make(v1::EnsureProjectRequest { default_agent: Some("robot".to_owned()), ..ensure("x", 'b', "") }).await;
+    assert_eq!(changed.default_agent, "robot");
+
+    let exact = v1::EnsureProjectRequest { exact_name: true, ..ensure("web-app", 'c', "") };
+    assert_eq!(stack.projects().ensure_project(exact).await.expect_err("taken").code(), Code::AlreadyExists);
+    let wrong = v1::EnsureProjectRequest { root_commit: "main".to_owned(), ..ensure("x", 'c', "") };
+    assert_eq!(stack.projects().ensure_project(wrong).await.expect_err("no commit").code(), Code::InvalidArgument);
+    let secret = ensure("x", 'c', "https://me:secret@x/a");
+    assert_eq!(stack.projects().ensure_project(secret).await.expect_err("a password").code(), Code::InvalidArgument);
+
+    let page = v1::ListProjectsRequest { page_size: 1, ..Default::default() };
+    let page = stack.projects().list_projects(page).await.expect("a list").into_inner();
+    assert_eq!(page.projects[0].name, "web-app");
+    let rest = v1::ListProjectsRequest { page_token: page.next_page_token, ..Default::default() };
+    let rest = stack.projects().list_projects(rest).await.expect("a list").into_inner();
+    assert_eq!((rest.projects.len(), rest.next_page_token.as_str()), (1, ""));
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_project_with_work_in_progress_is_not_removed() {
+    let stack = harness::stack().await;
+    let made = stack.projects().ensure_project(ensure("web", 'a', "")).await.expect("it is made").into_inner();
+    let project = made.project.expect("a project");
+    let base = "b".repeat(40);
+    let spec = v1::TaskSpec { project: "web".to_owned(), base: base.clone(), ..prompt("Add a page") };
+    let error = stack.tasks().create_task(create(spec.clone())).await.expect_err("no such commit");
+    assert!(error.code() == Code::InvalidArgument && error.message().contains(&base), "{error}");
+
+    let mut conn = stack.store().read().await.expect("a connection");
+    sqlx::query("INSERT INTO refs (project_id, name, target) VALUES ($1, 'refs/sculpt/bases/x', $2)")
+        .bind(uuid::Uuid::parse_str(&project.uuid).expect("a uuid"))
+        .bind(&base)
+        .execute(&mut *conn)
+        .await
+        .expect("a base that is here");
+    drop(conn);
+    let task = stack.tasks().create_task(create(spec)).await.expect("it is made").into_inner().task.expect("a task");
+    assert_eq!((task.branch.as_str(), task.project.as_str()), ("sculpt/1-add-a-page", "web"));
+
+    let remove = v1::RemoveProjectRequest { request_id: fresh(), project: "web".to_owned() };
+    let error = stack.projects().remove_project(remove.clone()).await.expect_err("it is busy");
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    let stop = v1::StopTaskRequest { request_id: fresh(), task: "1".to_owned(), ..Default::default() };
+    stack.tasks().stop_task(stop).await.expect("it is stopped");
+    for _ in 0..2 {
+        let gone = stack.projects().remove_project(remove.clone()).await.expect("once or again").into_inner();
+        assert_eq!(gone.project.expect("a project").uuid, project.uuid);
+    }
+    let other = v1::RemoveProjectRequest { request_id: fresh(), ..remove };
+    assert_eq!(stack.projects().remove_project(other).await.expect_err("it is gone").code(), Code::NotFound);
+    assert!(stack.projects().ensure_project(ensure("web", 'a', "")).await.expect("anew").into_inner().created);
+    stack.stop().await;
+}
