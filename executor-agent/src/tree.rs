@@ -54,11 +54,13 @@ struct Stat {
     id: ProcessId,
     parent: u32,
     state: u8,
+    threads: u32,
 }
 
 impl Stat {
     fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X')
+        // A process whose first thread has ended looks like a zombie, but the others run on.
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
 }
 
@@ -69,9 +71,10 @@ fn read_stat(pid: u32) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&text[after_name..]).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    // State is field 3 and the start field 22; two are taken.
-    let start = fields.nth(22 - 5)?.parse().ok()?;
-    Some(Stat { id: ProcessId { pid, start }, parent, state })
+    // State is field 3, the number of threads 20 and the start 22; two are taken.
+    let threads = fields.nth(20 - 5)?.parse().ok()?;
+    let start = fields.nth(22 - 21)?.parse().ok()?;
+    Some(Stat { id: ProcessId { pid, start }, parent, state, threads })
 }
 
 fn all() -> Vec<Stat> {

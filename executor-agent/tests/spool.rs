@@ -1,8 +1,10 @@
 //! The recording on disk.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, io::ErrorKind, path::Path, process::Command, sync::mpsc, thread, time::Duration};
 
 use sculpt_executor::spool::{Content, Error, Frame, Options, Reader, Stream, Writer, recover};
+
+use crate::attempt::PATIENCE;
 
 const SMALL: Options = Options { segment_bytes: 200, flush_after: Duration::from_millis(10) };
 
@@ -146,4 +148,52 @@ fn a_spool_is_never_written_over() {
     let directory = tempfile::tempdir().unwrap();
     sample(directory.path());
     assert!(Writer::create(directory.path(), SMALL, Box::new(|_| {})).is_err());
+}
+
+/// A small file system of its own, as root only.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn mount(bytes: u64) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(directory.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(directory))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(self.0.path()).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_full_disk_blocks_the_writer_and_loses_nothing() {
+    let Some(disk) = Disk::mount(1 << 20) else { return };
+    let filler = disk.0.path().join("filler");
+    fs::write(&filler, vec![0; 512 << 10]).unwrap();
+    let directory = disk.0.path().join("spool");
+    let all: Vec<u8> = (0..900_u32 << 10).map(|n| (n % 251) as u8).collect();
+    let (sender, blocked) = mpsc::channel();
+    let options = Options { segment_bytes: 100_000, ..Options::default() };
+    let tell = Box::new(move |error: Option<&std::io::Error>| sender.send(error.map(std::io::Error::kind)).unwrap());
+    let mut writer = Writer::create(&directory, options, tell).unwrap();
+    thread::scope(|scope| {
+        let written = scope.spawn(|| {
+            for piece in all.chunks(30_000) {
+                writer.append(Stream::Terminal, 0, piece);
+            }
+            writer.sync();
+        });
+        assert_eq!(blocked.recv_timeout(PATIENCE).unwrap(), Some(ErrorKind::StorageFull));
+        let before = everything(&directory, 0, 1 << 20);
+        assert_eq!(before, all[..before.len()], "what is there can be read");
+        assert!(!written.is_finished());
+        fs::remove_file(&filler).unwrap();
+        written.join().unwrap();
+    });
+    assert_eq!(blocked.try_iter().last(), Some(None), "it tells that the disk takes more");
+    assert!(everything(&directory, 0, 1 << 20) == all);
+    drop(writer);
 }

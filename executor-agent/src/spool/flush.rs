@@ -5,13 +5,14 @@ use std::{
     io, mem,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 /// A thread that flushes the files it was told of.
 pub(super) struct Flusher {
     shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -33,8 +34,8 @@ impl Flusher {
         let work = Mutex::new(Work { directory: true, ..Work::default() });
         let shared = Arc::new(Shared { work, changed: Condvar::new(), directory: File::open(directory)? });
         let theirs = Arc::clone(&shared);
-        thread::Builder::new().name("flush".into()).spawn(move || run(&theirs, after))?;
-        Ok(Self { shared })
+        let thread = thread::Builder::new().name("flush".into()).spawn(move || run(&theirs, after))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// `file` was written to.
@@ -62,6 +63,8 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.shared.lock().over = true;
         self.shared.changed.notify_one();
+        // So that no file is open any more when the writer has gone; a panic there has been told.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -92,12 +95,13 @@ fn run(shared: &Shared, after: Duration) {
         while work.files.is_empty() && !work.over {
             work = shared.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
+        // What comes in the meantime shares the flush.
+        let waited = shared.changed.wait_timeout_while(work, after, |work| !work.over);
+        let (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if work.over {
             return;
         }
         drop(work);
-        // What comes in the meantime shares the flush.
-        thread::sleep(after);
         // A disk that fails is met by the writer too, which tells of it; here it is only tried again.
         let _ = shared.flush();
     }
