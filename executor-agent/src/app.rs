@@ -147,6 +147,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     };
     cancel.cancel();
     drain(tasks, &attempts).await;
+    context.layout.tidy();
     let ended = match ended {
         Some(ended) => ended,
         None => tokio::time::timeout(DRAIN, control).await.unwrap_or(Ok(Ok(()))),

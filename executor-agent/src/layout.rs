@@ -120,6 +120,11 @@ impl Layout {
     pub fn sockets(&self, id: AttemptId) -> PathBuf {
         self.sockets.join(id.to_string())
     }
+
+    /// Removes the directory of sockets when no attempt has one in it.
+    pub fn tidy(&self) {
+        let _occupied = fs::remove_dir(&self.sockets);
+    }
 }
 
 fn make(path: &Path, passable: bool) -> io::Result<()> {

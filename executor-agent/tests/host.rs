@@ -21,6 +21,8 @@ pub(crate) struct Host {
     pub(crate) root: tempfile::TempDir,
     pub(crate) controller: Controller,
     pub(crate) executor: Option<Child>,
+    /// Below the directory of the executor, to make its path long.
+    pub(crate) deep: String,
     arguments: Vec<String>,
     config: String,
 }
@@ -38,7 +40,7 @@ impl Host {
         let controller = Controller::start(&repositories).await;
         fs::write(root.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { root, controller, executor: None, arguments, config: config.to_owned() }
+        Self { root, controller, executor: None, deep: String::new(), arguments, config: config.to_owned() }
     }
 
     pub(crate) fn repositories(&self) -> PathBuf {
@@ -46,7 +48,8 @@ impl Host {
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.root.path().join("executor")
+        let data = self.root.path().join("executor");
+        if self.deep.is_empty() { data } else { data.join(&self.deep) }
     }
 
     pub(crate) fn command(&self) -> Command {
@@ -65,6 +68,7 @@ impl Host {
             .env("DATABASE_URL", "postgres://other")
             .env("SCULPT_EXECUTOR_LOG", "sculpt_executor=debug")
             .env("HOME", self.root.path())
+            .env("XDG_RUNTIME_DIR", self.root.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());

@@ -261,6 +261,28 @@ async fn a_terminal_attempt_has_its_view() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_of_200_characters_has_its_sockets_elsewhere() {
+    let mut host = Host::new().await;
+    host.deep = "d".repeat(200);
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let mut spec = host.shell(&format!("echo begin; until [ -e '{}' ]; do sleep 0.05; done", gate.display()));
+    spec.task.as_mut().unwrap().tty = true;
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    host.controller.wait("the log", |memory| (memory.log(&id) == b"begin\r\n").then_some(())).await;
+    let socket = host.controller.memory().tmux_socket(&id);
+    assert!(socket.len() <= 107 && socket.starts_with(host.root.path().to_str().unwrap()), "{socket}");
+    wait_for("the view", || fs::exists(&socket).unwrap()).await;
+    fs::write(&gate, "").unwrap();
+    host.controller.wait_ended(&id).await;
+    host.controller.release(&id);
+    wait_for("the sockets to be removed", || !fs::exists(&socket).unwrap()).await;
+    host.stop();
+    assert_eq!(fs::read_dir(host.root.path().join("sculpt")).unwrap().count(), 0, "nothing is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_shim_ends_its_agent_and_is_told() {
     let mut host = Host::new().await;
     host.start().await;
