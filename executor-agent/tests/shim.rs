@@ -74,6 +74,7 @@ async fn the_end_is_told_as_it_was() {
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
     let mut attempt = Attempt::with_argv(Mode::Pipes, &["no-such-agent"]);
+    attempt.launch.env.insert("PATH".into(), "/usr/bin:/bin".into());
     let Outcome::NotStarted(why) = attempt.run().await.outcome else { panic!("it cannot have run") };
     assert!(why.contains("no-such-agent") && why.contains("No such file"), "{why}");
 }

@@ -155,6 +155,9 @@ struct Disk(tempfile::TempDir);
 
 impl Disk {
     fn mount(bytes: u64) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={bytes}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(directory.path()).output();
