@@ -65,6 +65,11 @@ impl Reading {
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+
+    /// Whether nobody has deleted it meanwhile.
+    pub(super) async fn is_there(&self) -> bool {
+        read_marker(&self.directory).await.is_some()
+    }
 }
 
 impl Repositories {

@@ -42,13 +42,15 @@ impl Repositories {
         if small.len() < 2 {
             return Ok(None);
         }
-        let _seat = self.writer().await;
+        let seat = self.writer().await;
         let scratch = self.scratch()?;
         let call = self.inner.git.call("pack-objects", reading.directory()).within(PACK_LIMIT);
         let call = call.args(["--stdin-packs", "--delta-base-offset", "--quiet"]).arg(scratch.path().join("pack"));
         let said = call.run_with(names_of(small).into_bytes()).await?;
         let checksum = String::from_utf8_lossy(&said).trim().to_owned();
         let files = PackFiles::of(scratch.path(), checksum)?;
+        // Whoever brings the cache up to date holds its lock and waits for a seat; `adopt` waits for the lock.
+        drop(seat);
         let new = self.upload_files(&files).await?;
         let compacted = Compacted { packs: small.len(), objects: new.objects };
         self.replace(project, small.iter().map(|pack| pack.id).collect(), new).await?;

@@ -80,12 +80,28 @@ impl Repositories {
     ) -> Result<Verified, GitError> {
         sha1(commit)?;
         let reading = self.open(project).await?;
+        match self.verify_with(&reading, commit, pack).await {
+            // Somebody deleted the cache meanwhile: that is not the sender's fault.
+            Err(GitError::BadPack { .. } | GitError::Incomplete { .. }) if !reading.is_there().await => {
+                let reading = self.open(project).await?;
+                self.verify_with(&reading, commit, pack).await
+            }
+            done => done,
+        }
+    }
+
+    async fn verify_with(
+        &self,
+        reading: &Reading,
+        commit: &str,
+        pack: &mut ReceivedPack,
+    ) -> Result<Verified, GitError> {
         let _seat = self.writer().await;
         if pack.is_empty() {
             self.check_complete(reading.directory(), commit).await?;
             return Ok(Verified { pack: None, _quarantine: None });
         }
-        let quarantine = self.quarantine(&reading)?;
+        let quarantine = self.quarantine(reading)?;
         let checksum = self.unpack(quarantine.path(), pack).await?;
         self.check_complete(quarantine.path(), commit).await?;
         let files = PackFiles::of(&quarantine.path().join("objects/pack"), checksum)?;
@@ -195,8 +211,7 @@ impl Repositories {
         let limit = format!("--max-input-size={}", self.inner.settings.max_pack);
         let said = match call.arg(limit).run().await {
             Ok(said) => said,
-            Err(ChildError::Failed { stderr, .. }) => return Err(GitError::BadPack { reason: reason(&stderr) }),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(blame(error, |reason| GitError::BadPack { reason })),
         };
         let said = String::from_utf8_lossy(&said);
         let checksum = said.lines().find_map(|line| line.strip_prefix("pack\t")).map(str::to_owned);
@@ -206,12 +221,7 @@ impl Repositories {
     /// `commit` is a commit, and everything between it and what refs reach is there. What a submodule's entry names
     /// belongs to another repository and is not looked for.
     async fn check_complete(&self, repository: &Path, commit: &str) -> Result<(), GitError> {
-        let incomplete = |error| match error {
-            ChildError::Failed { stderr, .. } => {
-                GitError::Incomplete { commit: commit.to_owned(), reason: reason(&stderr) }
-            }
-            error => error.into(),
-        };
+        let incomplete = |error| blame(error, |reason| GitError::Incomplete { commit: commit.to_owned(), reason });
         let call = self.inner.git.call("cat-file", repository).args(["-t", commit]);
         if call.run().await.map_err(incomplete)? != b"commit\n" {
             return Err(GitError::NotACommit(commit.to_owned()));
@@ -264,6 +274,30 @@ fn quoted(path: &Path) -> Vec<u8> {
     }
     line.extend(b"\"\n");
     line
+}
+
+/// What git says when this machine is at fault and not what was sent.
+const OURS: [&str; 8] = [
+    "No space left",
+    "Disk quota",
+    "Out of memory",
+    "Too many open files",
+    "Read-only file system",
+    "Input/output error",
+    "unable to create",
+    "cannot create",
+];
+
+/// `theirs` of what git said, unless git was killed or this machine could not do it: that can be tried again.
+fn blame(error: ChildError, theirs: impl FnOnce(String) -> GitError) -> GitError {
+    match error {
+        ChildError::Failed { status, stderr, .. }
+            if status.code().is_some() && !OURS.iter().any(|sign| stderr.contains(sign)) =>
+        {
+            theirs(reason(&stderr))
+        }
+        error => error.into(),
+    }
 }
 
 /// What git said, without its prefixes and paths of ours.

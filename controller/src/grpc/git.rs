@@ -164,6 +164,10 @@ impl From<GitError> for Status {
             | GitError::BadPack { .. }
             | GitError::Incomplete { .. } => Self::invalid_argument(error.to_string()),
             GitError::TooLarge { .. } => Self::resource_exhausted(error.to_string()),
+            GitError::Files { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                tracing::error!("the disk of the data directory is full");
+                Self::resource_exhausted("the controller's disk is full; make room on it, then send it again")
+            }
             GitError::NoRepository(_)
             | GitError::NothingPublished(_)
             | GitError::ForeignBranch { .. }
