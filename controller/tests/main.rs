@@ -3,5 +3,12 @@
 
 mod harness;
 
+mod api;
+mod dispatch;
+mod git;
+mod journal;
+mod make;
 mod postgres;
+mod process;
 mod schema;
+mod sessions;

@@ -6,12 +6,18 @@ mod signals;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Router, middleware};
+use axum::{
+    Router,
+    extract::Request,
+    middleware,
+    response::{IntoResponse as _, Response},
+};
+use http::StatusCode;
 use sculpt_proto::id::ClusterId;
 use serde_json::json;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 
 pub use self::data_dir::{DataDir, DataDirError};
 use crate::{
@@ -26,7 +32,7 @@ use crate::{
     session::{ExecutorApi, Sessions, control},
     store::{Database, Store, migrate},
     web::{
-        auth::{Authoriser, authorise},
+        auth::{Authoriser, authorise, is_grpc},
         git_http, listen,
         tokens::Token,
     },
@@ -266,7 +272,15 @@ fn executor_routes(parts: &Parts) -> Router {
 
 /// `router` for those whom `authoriser` lets through.
 fn guarded(router: Router, authoriser: Authoriser) -> Router {
-    router.layer(middleware::from_fn_with_state(authoriser, authorise))
+    router.fallback(nothing_here).layer(middleware::from_fn_with_state(authoriser, authorise))
+}
+
+/// What a call to something that is not served gets: tonic would answer a browser with a success.
+async fn nothing_here(request: Request) -> Response {
+    if is_grpc(request.headers()) {
+        return Status::unimplemented(format!("this controller does not serve {}", request.uri().path())).into_http();
+    }
+    (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
 fn spawn(parts: &Parts, listener: TcpListener, router: Router) {

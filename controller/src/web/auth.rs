@@ -135,7 +135,8 @@ fn is_git(uri: &Uri) -> bool {
     uri.path().starts_with("/git/")
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether the caller speaks gRPC, and so wants its refusals in gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     text(headers, header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/grpc"))
 }
 

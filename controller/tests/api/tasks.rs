@@ -165,7 +165,8 @@ async fn a_task_is_found_by_number_uuid_and_unique_prefix() {
     assert!(error.message().contains('2'), "{error}");
     assert_eq!(find("99".to_owned()).await.expect_err("none").code(), Code::NotFound);
     assert_eq!(find(fresh()).await.expect_err("none").code(), Code::NotFound);
-    for name in ["", "abc", "not a task", "99999999999999999999999999999999999999"] {
+    assert_eq!(find("9".repeat(38)).await.expect_err("none").code(), Code::NotFound);
+    for name in ["", "abc", "not a task"] {
         assert_eq!(find(name.to_owned()).await.expect_err("no name").code(), Code::InvalidArgument, "{name:?}");
     }
     stack.stop().await;
