@@ -18,6 +18,9 @@ pub const RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// How often it looks without being woken.
 const PERIOD: Duration = Duration::from_secs(30);
 
+/// How soon it looks again when a shim was still there: most go within moments of the end.
+const SOON: Duration = Duration::from_millis(500);
+
 /// What may be removed of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -32,20 +35,22 @@ enum Verdict {
 /// Looks after every release and every half minute, until cancelled.
 pub async fn run(context: Arc<Context>, attempts: Attempts) {
     loop {
+        let mut alive = false;
         for handle in attempts.all() {
             if handle.ended() && handle.released() {
-                sweep(&context, &attempts, &handle).await;
+                alive |= sweep(&context, &attempts, &handle).await;
             }
         }
         tokio::select! {
             () = context.cancel.cancelled() => return,
             () = context.released.notified() => {}
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(if alive { SOON } else { PERIOD }) => {}
         }
     }
 }
 
-async fn sweep(context: &Context, attempts: &Attempts, handle: &Handle) {
+/// True when its shim is still there.
+async fn sweep(context: &Context, attempts: &Attempts, handle: &Handle) -> bool {
     // Somebody may still be attached, and stand in the workspace.
     let alive = !matches!(shim::probe(&handle.dir).await, Liveness::Absent(_));
     let age = released_at(handle).map(|at| at.age(&Stamp::now(&context.boot)));
@@ -66,6 +71,7 @@ async fn sweep(context: &Context, attempts: &Attempts, handle: &Handle) {
         (Ok(()), Verdict::Keep | Verdict::Workspace) => {}
         (Err(error), _) => warn!(attempt = %handle.id, %error, "could not remove a released attempt"),
     }
+    alive
 }
 
 fn judge(age: Option<Duration>, keep: bool, alive: bool) -> Verdict {
