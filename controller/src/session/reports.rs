@@ -170,6 +170,10 @@ impl Told {
 pub async fn apply(dispatch: &Dispatch, epoch: Epoch, report: Report) -> Result<Answer, ReportError> {
     let (answer, moved) =
         dispatch.store().write(move |conn| Box::pin(async move { apply_in(conn, epoch, &report).await })).await?;
+    if matches!(answer.refusal, Some((Refusal::Fenced, _))) {
+        // It may have stopped by now, and then need not be kept.
+        dispatch.bus().tell(epoch.executor);
+    }
     if let Some(moved) = moved {
         dispatch.after_commit(&moved);
         // An end closes the log of what was complete before it; a follower waits for that.

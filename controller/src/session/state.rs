@@ -285,7 +285,7 @@ impl Session {
         let full = std::mem::take(&mut self.full);
         let attempts: Vec<(AttemptId, Wish)> = wishes
             .iter()
-            .filter(|(attempt, wish)| full || self.told.get(attempt) != Some(wish))
+            .filter(|(attempt, wish)| full || self.told.get(attempt).is_none_or(|told| !told.says_the_same(wish)))
             .map(|(attempt, wish)| (*attempt, wish.clone()))
             .collect();
         self.known.retain(|attempt| !released.contains(attempt));
@@ -322,8 +322,8 @@ fn pieces<R, A>(full: bool, attempts: Vec<(AttemptId, Wish)>, released: Vec<Atte
     if !full && attempts.is_empty() && released.is_empty() {
         return Vec::new();
     }
-    let mut sets: Vec<(Vec<(AttemptId, Wish)>, Vec<AttemptId>)> =
-        attempts.chunks(PIECE).map(|piece| (piece.to_vec(), Vec::new())).collect();
+    type Piece = (Vec<(AttemptId, Wish)>, Vec<AttemptId>);
+    let mut sets: Vec<Piece> = attempts.chunks(PIECE).map(|piece| (piece.to_vec(), Vec::new())).collect();
     sets.extend(released.chunks(PIECE).map(|piece| (Vec::new(), piece.to_vec())));
     if sets.is_empty() {
         sets.push((Vec::new(), Vec::new()));

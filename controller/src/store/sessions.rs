@@ -195,6 +195,13 @@ pub struct Wish {
     pub may_begin: bool,
 }
 
+impl Wish {
+    /// Whether the executor would be told the same.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        Self { may_begin: other.may_begin, ..self.clone() } == *other
+    }
+}
+
 /// Everything that the executor should have.
 pub async fn wishes(conn: &mut Connection, executor: ExecutorId) -> Result<BTreeMap<AttemptId, Wish>, StoreError> {
     let rows = sqlx::query(

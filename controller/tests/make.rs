@@ -1,0 +1,72 @@
+//! Rows that tests begin with.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use prost::Message as _;
+use sculpt_controller::store::{
+    Store,
+    requests::Request,
+    sessions::{self, Epoch, Introduction},
+    tasks::NewTask,
+};
+use sculpt_core::{
+    placement::{AgentNeed, Class},
+    task::{OnLost, Policy},
+};
+use sculpt_proto::{
+    id::{ExecutorId, RequestId, TaskId},
+    v1::{Command, TaskSpec, task_spec::Work},
+};
+use uuid::Uuid;
+
+/// A queued plain command.
+pub(crate) async fn task(store: &Store) -> TaskId {
+    task_with(store, Policy { on_lost: OnLost::Wait, lost_after: TimeDelta::minutes(15) }, 0).await
+}
+
+/// The same with a policy and a priority.
+pub(crate) async fn task_with(store: &Store, policy: Policy, priority: i32) -> TaskId {
+    let spec = TaskSpec { work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })), ..Default::default() };
+    let new = NewTask {
+        base: None,
+        class: Class { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None },
+        title: "true".into(),
+        labels: BTreeMap::new(),
+        priority,
+        created_by: "ada".into(),
+        policy,
+        spec: spec.encode_to_vec(),
+    };
+    let request = Request { id: RequestId::fresh(), method: "CreateTask", digest: [0; 32] };
+    store.create_task(request, new).await.unwrap().0
+}
+
+/// What an executor of this name says of itself.
+pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
+    Introduction {
+        id: ExecutorId::fresh(),
+        name: name.into(),
+        instance: Uuid::new_v4(),
+        version: "0.1.0".into(),
+        pool: "default".into(),
+        labels: BTreeMap::new(),
+        slots,
+        agents: vec![],
+        default_agent: None,
+        separates: false,
+        hostname: "host".into(),
+        notes: vec![],
+        owner: "ada".into(),
+    }
+}
+
+/// An executor with four slots and an open session.
+pub(crate) async fn executor(store: &Store, name: &str) -> Epoch {
+    open(store, introduction(name, 4)).await
+}
+
+/// A session of an executor.
+pub(crate) async fn open(store: &Store, who: Introduction) -> Epoch {
+    store.write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await.unwrap()
+}

@@ -1,0 +1,125 @@
+//! The executor protocol over in-memory streams, with a scripted executor and a real Postgres.
+
+mod control;
+mod executor;
+mod logs;
+mod placement;
+
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use sculpt_controller::{
+    background::place,
+    blobs::Blobs,
+    bus::Bus,
+    dispatch::Dispatch,
+    git::{GitSettings, Repositories},
+    grpc::logs::LogsApi,
+    session::{ExecutorApi, Sessions, control::Context},
+    store::Store,
+};
+use sculpt_proto::{
+    executor::v1::executor_service_client::ExecutorServiceClient, id::ClusterId, v1::logs_client::LogsClient,
+};
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+
+use crate::harness::{self, Fresh};
+
+/// A controller without listeners and without duties.
+pub(crate) struct Stack {
+    pub(crate) store: Store,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) sessions: Sessions,
+    pub(crate) cluster: ClusterId,
+    pub(crate) blobs: Blobs,
+    pub(crate) stop: CancellationToken,
+    repositories: Repositories,
+    tracker: TaskTracker,
+    /// Ended when dropped.
+    servers: JoinSet<()>,
+    _directory: tempfile::TempDir,
+    _fresh: Fresh,
+}
+
+impl Stack {
+    pub(crate) async fn start() -> Self {
+        let (store, fresh) = harness::store().await;
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::over(Arc::new(object_store::memory::InMemory::new()));
+        let repositories =
+            Repositories::new(store.clone(), blobs.clone(), GitSettings::below(directory.path())).unwrap();
+        let cluster = store.cluster().await.unwrap();
+        Self {
+            dispatch: Dispatch::new(store.clone(), Bus::new()),
+            store,
+            sessions: Sessions::new(),
+            cluster,
+            blobs,
+            stop: CancellationToken::new(),
+            repositories,
+            tracker: TaskTracker::new(),
+            servers: JoinSet::new(),
+            _directory: directory,
+            _fresh: fresh,
+        }
+    }
+
+    /// A connection to the executors' service.
+    pub(crate) async fn executor_client(&mut self) -> ExecutorServiceClient<Channel> {
+        let context = Context {
+            dispatch: self.dispatch.clone(),
+            sessions: self.sessions.clone(),
+            cluster: self.cluster,
+            shutdown: self.stop.clone(),
+        };
+        let api = ExecutorApi::new(context, self.blobs.clone(), self.repositories.clone(), self.tracker.clone());
+        let router = Server::builder().add_service(api.into_service());
+        ExecutorServiceClient::new(self.connect(router).await)
+    }
+
+    /// A connection to the people's service of logs.
+    pub(crate) async fn logs_client(&mut self) -> LogsClient<Channel> {
+        let (store, bus) = (self.store.clone(), self.dispatch.bus().clone());
+        let api = LogsApi::new(store, bus, self.blobs.clone(), self.stop.clone());
+        let router = Server::builder().add_service(api.into_service());
+        LogsClient::new(self.connect(router).await)
+    }
+
+    /// Places what can be placed now.
+    pub(crate) async fn place(&self) -> usize {
+        place::place_all(&self.dispatch, self.cluster, &self.sessions.held()).await.unwrap()
+    }
+
+    /// The one value that a statement gives.
+    pub(crate) async fn value<T>(&self, sql: &'static str) -> T
+    where
+        T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        sqlx::query_scalar(sql).fetch_one(&mut *self.store.read().await.unwrap()).await.unwrap()
+    }
+
+    /// Runs a statement.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        sqlx::query(sql).execute(&mut *self.store.read().await.unwrap()).await.unwrap();
+    }
+
+    async fn connect(&mut self, router: tonic::transport::server::Router) -> Channel {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let incoming = tokio_stream::once(Ok::<_, std::io::Error>(far));
+        self.servers.spawn(async move { router.serve_with_incoming(incoming).await.unwrap() });
+        let mut near = Some(near);
+        let connector = tower::service_fn(move |_: Uri| {
+            let near = near.take().map(TokioIo::new).ok_or_else(|| std::io::Error::other("it connects once"));
+            std::future::ready(near)
+        });
+        Endpoint::from_static("http://memory").connect_with_connector(connector).await.unwrap()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
