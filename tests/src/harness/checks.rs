@@ -39,6 +39,26 @@ fn is_over(state: TaskState) -> bool {
     }
 }
 
+/// Fails when the executor does not tidy up by itself after the ends of its attempts.
+pub(super) async fn tidied(root: &Path, data: &Path, traces: &Traces) -> Result<()> {
+    let executor = data.join("executor");
+    let places = [executor.join("run"), root.join("run/sculpt")];
+    let mut left = Vec::new();
+    let tidy = soon(GONE, "the executor to tidy up", || {
+        left = cgroups_of(&traces.attempts())?;
+        for place in places.iter().filter(|place| place.exists()) {
+            left.extend(sockets_below(place)?);
+        }
+        if let Ok(workspaces) = fs::read_dir(executor.join("workspaces")) {
+            left.extend(workspaces.filter_map(|entry| Some(entry.ok()?.path())));
+        }
+        Ok(left.is_empty().then_some(()))
+    })
+    .await;
+    ensure!(tidy.is_ok(), "not tidied up: {left:#?}");
+    Ok(())
+}
+
 /// Fails when something lives on, or stands where it should have been tidied away.
 pub(super) async fn nothing_left(root: &Path, data: &Path, traces: &Traces) -> Result<()> {
     let mut left = Vec::new();
@@ -71,9 +91,10 @@ fn sockets_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
+        // What is removed meanwhile holds no socket.
+        for entry in fs::read_dir(&directory).into_iter().flatten() {
             let entry = entry?;
-            let kind = entry.file_type()?;
+            let Ok(kind) = entry.file_type() else { continue };
             if kind.is_socket() {
                 found.push(entry.path());
             } else if kind.is_dir() {

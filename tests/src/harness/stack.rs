@@ -204,6 +204,9 @@ impl Stack {
         if self.up.is_some() || self.controller.is_some() {
             checks::no_open_task(&self).await?;
         }
+        if self.up.is_some() || self.executor.is_some() {
+            checks::tidied(self.ground.root.path(), &self.ground.data, &self.traces()).await?;
+        }
         if let Some(up) = self.up.take() {
             let status = up.end(Signal::INT, SHUTDOWN).await?;
             ensure!(status.success() || status.code() == Some(130), "sculpt up ended with {status}");

@@ -84,10 +84,11 @@ async fn a_flood_is_kept_whole() -> Result<()> {
     let endless = format!("head -c {SIZE} /dev/zero | tr '\\0' x");
     for mode in [&["--no-repo"][..], &["--no-repo", "--no-tty"]] {
         let task = stack.detached(stack.root(), mode.iter().chain(&["--", "sh", "-c", &endless])).await?;
-        let shown = stack.done(&task).await?;
-        ensure!(shown["log_bytes"] == SIZE, "{shown:#}");
+        stack.sculpt(["wait", &task]).run().await?.done()?;
         let log = stack.logs(&task).await?;
         ensure!(log.len() == SIZE && log.iter().all(|byte| *byte == b'x'), "{} bytes", log.len());
+        let shown = stack.show(&task).await?;
+        ensure!(shown["log_bytes"] == SIZE && shown["log_complete"] == true, "{shown:#}");
     }
     stack.finish().await
 }

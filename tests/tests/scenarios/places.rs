@@ -125,7 +125,7 @@ async fn until_identity_stands_only_loopback_is_listened_on_and_dialled() -> Res
     for run in refused {
         let output = run.run().await?;
         ensure!(output.code != 0, "not refused: {output:?}");
-        output.says("loopback")?;
+        output.says("127.0.0.1")?;
     }
     stack.finish().await
 }

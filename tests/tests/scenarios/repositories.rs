@@ -202,10 +202,13 @@ async fn plain_git_fetches_with_the_token_and_not_without() -> Result<()> {
     ensure!(!refs.contains("refs/sculpt/"), "hidden refs are advertised: {refs}");
     repo.git(["-c", &header, "fetch", "-q", &url, &branch])?;
     ensure!(repo.git(["rev-parse", "FETCH_HEAD"])? == shown["head"].as_str().unwrap_or_default());
-    ensure!(repo.git(["-c", "core.askPass=true", "ls-remote", &url]).is_err(), "git needs no token");
+    // Another repository has no credential helper of ours.
+    let stranger = stack.repo()?;
+    ensure!(stranger.git(["-c", "core.askPass=true", "ls-remote", &url]).is_err(), "git needs no token");
     ensure!(repo.git(["-c", &header, "push", "-q", &url, "HEAD:refs/heads/main"]).is_err(), "git can push");
-    // After `sculpt fetch` the credential helper serves plain git in this repository too, and no argument holds a token.
-    stack.sculpt(["fetch", &task]).dir(repo.path()).run().await?.done()?;
+    // Here it serves plain git too, and the token stands nowhere.
+    repo.git(["fetch", "-q", "sculpt"])?;
+    repo.fetched(&task)?;
     let config = repo.git(["config", "--list"])?;
     ensure!(!config.contains(&stack.token("user")?), "the token stands in the repository's configuration");
     stack.finish().await
