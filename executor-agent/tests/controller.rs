@@ -84,11 +84,11 @@ impl Memory {
 
     pub(crate) fn tmux_socket(&self, attempt: &str) -> String {
         let reports = self.reports.get(attempt).into_iter().flatten();
-        let socket = reports.filter_map(|report| match &report.step {
+        let mut socket = reports.filter_map(|report| match &report.step {
             Some(report::Step::Running(running)) => Some(running.tmux_socket.clone()),
             _ => None,
         });
-        socket.last().unwrap()
+        socket.next_back().unwrap()
     }
 
     pub(crate) fn log(&self, attempt: &str) -> &[u8] {
