@@ -312,12 +312,16 @@ async fn send(out: &Responses, part: control_response::Part) -> Result<(), End> 
 
 /// Does the work in the database until it fails or nobody gives any more.
 async fn toil(context: &Context, epoch: Epoch, mut queue: mpsc::Receiver<Work>, done: mpsc::Sender<In>) -> End {
+    let mut closed_before = false;
     while let Some(work) = queue.recv().await {
         let result = match work {
             Work::Apply(report) => apply(context, epoch, report).await.map(Some),
             Work::Reconcile(census) => reconcile(context, epoch, census).await.map(Some),
             Work::Read => read(context, epoch).await.map(Some),
-            Work::Seen(closed) => seen(context, epoch, closed).await,
+            Work::Seen(closed) => {
+                let reopened = std::mem::replace(&mut closed_before, closed.is_some()) && closed.is_none();
+                seen(context, epoch, closed, reopened).await
+            }
         };
         match result {
             Ok(None) => {}
@@ -360,15 +364,14 @@ async fn read(context: &Context, epoch: Epoch) -> Result<In, End> {
     wishes.await.map(Input::Wishes).map_err(|error: StoreError| broken(epoch, &error))
 }
 
-async fn seen(context: &Context, epoch: Epoch, closed: Option<String>) -> Result<Option<In>, End> {
-    let open = closed.is_none();
+async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, reopened: bool) -> Result<Option<In>, End> {
     let seen = async {
         let mut conn = context.dispatch.store().read().await?;
         sessions::seen(&mut conn, epoch, closed.as_deref()).await
     };
     match seen.await {
         Ok(true) => {
-            if open {
+            if reopened {
                 context.dispatch.bus().place();
             }
             Ok(None)

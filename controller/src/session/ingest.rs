@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use sculpt_proto::{
     FieldError, MAX_APPEND,
     executor::v1::{
@@ -16,7 +15,6 @@ use sculpt_proto::{
         logs_response,
     },
     id::AttemptId,
-    v1::LogFrame,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt as _};
@@ -27,11 +25,11 @@ use crate::{
     dispatch::Dispatch,
     session::{
         frames,
-        held::{HeldError, HeldLog},
+        growing::{Growing, Piece, Verdict},
+        held::HeldError,
     },
     store::{
-        Connection, StoreError, attempts,
-        logs::{self, Chunk, Extent},
+        Connection, StoreError, attempts, logs,
         sessions::{self, Epoch},
     },
 };
@@ -45,9 +43,6 @@ const BATCH: usize = 1 << 20;
 /// Appends that one transaction takes.
 const BATCH_APPENDS: usize = 1024;
 
-/// Largest row, in bytes.
-const ROW: usize = 256 << 10;
-
 /// The least time from one commit to the next, so that many small appends share a transaction.
 const LINGER: Duration = Duration::from_millis(20);
 
@@ -60,15 +55,6 @@ const STALLED: Duration = Duration::from_secs(30);
 /// Appends whose bytes count as at least this much against the credit: none is free.
 const LEAST: usize = 256;
 
-/// A checked append.
-#[derive(Clone, Debug, PartialEq)]
-struct Piece {
-    attempt: AttemptId,
-    start: u64,
-    data: Bytes,
-    frames: Vec<LogFrame>,
-}
-
 /// Why bytes cannot be taken now.
 #[derive(Debug, thiserror::Error)]
 enum IngestError {
@@ -78,32 +64,6 @@ enum IngestError {
     Store(#[from] StoreError),
     #[error("compare with what is held")]
     Held(#[from] HeldError),
-}
-
-/// What becomes of one log in a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    Stands(u64),
-    Refused(Code, String),
-}
-
-/// Where an append stands against the end of what is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// It adds bytes from this many of its own on; those before are held already.
-    Adds { held: u64 },
-    /// It adds nothing: all of it is held already, or it asks where the end is.
-    Held,
-    /// It starts above the end.
-    Above,
-}
-
-fn place(end: u64, start: u64, length: u64) -> Place {
-    match end.checked_sub(start) {
-        None => Place::Above,
-        Some(held) if held >= length => Place::Held,
-        Some(held) => Place::Adds { held },
-    }
 }
 
 impl TryFrom<Append> for Piece {
@@ -312,11 +272,11 @@ async fn commit_in(
     let mut grown = BTreeSet::new();
     let mut chunks = Vec::new();
     for (attempt, log) in logs_of {
-        if !log.rows.is_empty() {
+        if log.grew() {
             grown.insert(attempt);
         }
         verdicts.insert(attempt, log.verdict());
-        chunks.extend(log.rows.into_iter().map(|row| (attempt, row.into())));
+        chunks.extend(log.into_chunks().map(|chunk| (attempt, chunk)));
     }
     logs::append(conn, &chunks).await?;
     let grew: Vec<AttemptId> = grown.iter().copied().collect();
@@ -324,116 +284,12 @@ async fn commit_in(
     Ok((verdicts, grown, !released.is_empty()))
 }
 
-/// A row to be.
-#[derive(Debug, Default)]
-struct Row {
-    start: u64,
-    data: BytesMut,
-    frames: Vec<LogFrame>,
-}
-
-impl From<Row> for Chunk {
-    fn from(row: Row) -> Self {
-        Self { start: row.start, data: row.data.freeze(), frames: frames::encode(&row.frames) }
-    }
-}
-
-/// One log in the middle of a batch.
-#[derive(Debug)]
-struct Growing {
-    /// What stands in the database.
-    held: u64,
-    end: u64,
-    final_length: Option<u64>,
-    rows: Vec<Row>,
-    refused: Option<String>,
-}
-
-impl Growing {
-    fn new(extent: Extent) -> Self {
-        Self { held: extent.end, end: extent.end, final_length: extent.final_length, rows: Vec::new(), refused: None }
-    }
-
-    fn verdict(&self) -> Verdict {
-        match &self.refused {
-            Some(text) => Verdict::Refused(Code::Differs, text.clone()),
-            None => Verdict::Stands(self.end),
-        }
-    }
-
-    async fn take(&mut self, conn: &mut Connection, blobs: &Blobs, piece: Piece) -> Result<(), HeldError> {
-        let length = piece.data.len() as u64;
-        let known = match place(self.end, piece.start, length) {
-            Place::Above => return Ok(()),
-            Place::Held => length,
-            Place::Adds { held } => held,
-        };
-        if known > 0 && !self.agrees(conn, blobs, &piece, known).await? {
-            let text = format!("the bytes from offset {} differ from those that are held", piece.start);
-            self.refused.get_or_insert(text);
-            return Ok(());
-        }
-        if known == length || self.refused.is_some() {
-            return Ok(());
-        }
-        if let Some(last) = self.final_length
-            && piece.start + length > last
-        {
-            self.refused = Some(format!("the log was said to end at {last}, but bytes follow"));
-            return Ok(());
-        }
-        let frames = frames::cut(&piece.frames, known, length - known);
-        let data = piece.data.slice(usize::try_from(known).unwrap_or(usize::MAX)..);
-        match self.rows.last_mut() {
-            Some(row) if row.data.len() + data.len() <= ROW => {
-                row.data.extend_from_slice(&data);
-                row.frames.extend(frames);
-            }
-            Some(_) | None => self.rows.push(Row { start: self.end, data: BytesMut::from(data.as_ref()), frames }),
-        }
-        self.end += data.len() as u64;
-        Ok(())
-    }
-
-    /// Whether the first `known` bytes of `piece` are those that are held, in the database or in this batch.
-    async fn agrees(&self, conn: &mut Connection, blobs: &Blobs, piece: &Piece, known: u64) -> Result<bool, HeldError> {
-        let (from, to) = (piece.start, piece.start + known);
-        let mut expected = Vec::new();
-        if from < self.held {
-            let mut log = HeldLog::new(blobs.clone(), piece.attempt);
-            expected = log.bytes(conn, from, to.min(self.held)).await?;
-        }
-        for row in &self.rows {
-            let (start, end) = (row.start.max(from), (row.start + row.data.len() as u64).min(to));
-            if start < end {
-                let offset = |at: u64| usize::try_from(at - row.start).unwrap_or(usize::MAX);
-                expected.extend_from_slice(&row.data[offset(start)..offset(end)]);
-            }
-        }
-        Ok(piece.data.starts_with(&expected) && expected.len() as u64 == known)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
+    use sculpt_proto::v1::LogFrame;
 
-    #[test]
-    fn an_append_is_placed_against_the_end() {
-        for (end, start, length, expected) in [
-            (0, 0, 5, Place::Adds { held: 0 }),
-            (5, 5, 5, Place::Adds { held: 0 }),
-            (5, 3, 5, Place::Adds { held: 2 }),
-            (5, 0, 5, Place::Held),
-            (5, 1, 2, Place::Held),
-            (5, 5, 0, Place::Held),
-            (5, 6, 0, Place::Above),
-            (5, 6, 1, Place::Above),
-            (0, u64::MAX, 0, Place::Above),
-        ] {
-            assert_eq!(place(end, start, length), expected, "end {end}, start {start}, length {length}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn what_cannot_be_is_refused_before_it_is_queued() {

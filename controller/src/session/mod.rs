@@ -6,6 +6,7 @@
 pub mod census;
 pub mod control;
 pub mod frames;
+mod growing;
 pub mod held;
 pub mod hello;
 pub mod ingest;

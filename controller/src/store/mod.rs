@@ -5,6 +5,7 @@
 pub mod attempts;
 pub mod claims;
 mod connect;
+mod event_details;
 pub mod events;
 pub mod executors;
 pub mod logs;

@@ -4,22 +4,24 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sculpt_core::{
-    attempt::{Attempt, AttemptState, Fence, Offer, Step},
+    attempt::{Attempt, AttemptState, Fence, Offer},
     liveness::Liveness,
     outcome::{Cause, Exit, Failure, Outcome},
-    review::{Commit, Review, Verdict},
+    review::{Commit, Review},
     shown::shown,
     task::{Event, Intent, OnLost, Policy, Run, Task},
-    turn::{Ask, Turn, TurnStep},
+    turn::{Ask, Turn},
 };
 use sculpt_proto::id::TaskId;
-use serde_json::{Value, json};
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use crate::{
     dispatch::Actor,
-    store::{Connection, StoreError, Time},
+    store::{
+        Connection, StoreError, Time,
+        event_details::{ask_name, details},
+    },
 };
 
 /// A task whose rows are locked by the transaction that read it.
@@ -112,7 +114,7 @@ pub async fn save(
     by: &Actor,
 ) -> Result<u64, StoreError> {
     if let Some(left) = locked.task.attempt()
-        && taken_away(left, after)
+        && taken_away(left, after, event)
     {
         sqlx::query("UPDATE attempts SET fenced_at = $2 WHERE id = $1")
             .bind(left.fence.id)
@@ -152,8 +154,9 @@ pub async fn save(
 }
 
 /// Whether the controller took the task away from an attempt that had not ended by its own word.
-fn taken_away(left: &Attempt, after: &Task) -> bool {
-    !left.ended() && after.attempt().is_none_or(|now| now.fence != left.fence)
+fn taken_away(left: &Attempt, after: &Task, event: &Event) -> bool {
+    let expired = matches!(event, Event::Expired { .. });
+    !left.ended() && (expired || after.attempt().is_none_or(|now| now.fence != left.fence))
 }
 
 async fn update_task(
@@ -301,60 +304,6 @@ impl<'a> Columns<'a> {
             }
         }
         columns
-    }
-}
-
-/// What the journal keeps of `event` beyond its kind.
-fn details(event: &Event, by: &Actor) -> Value {
-    let mut data = match event {
-        Event::Stop
-        | Event::Hold
-        | Event::Resume
-        | Event::Retry
-        | Event::Claimed { .. }
-        | Event::SpecRead { .. }
-        | Event::Withdrawn { .. }
-        | Event::Expired { .. } => json!({}),
-        Event::Reviewed(Verdict::Accept { head }) => json!({ "head": head }),
-        Event::Reviewed(Verdict::Reject { reason }) => json!({ "reason": reason }),
-        Event::Reviewed(Verdict::Merge { head, commit }) => json!({ "head": head, "commit": commit }),
-        Event::Published { head, .. } => json!({ "head": head }),
-        Event::Liveness { liveness, .. } => match liveness {
-            Liveness::Connected => json!({}),
-            Liveness::Unreachable { since } | Liveness::Lost { since } => json!({ "since": since }),
-        },
-        Event::Stepped { step, .. } => match step {
-            Step::Accepted | Step::Preparing | Step::Running => json!({}),
-            Step::Finalizing { exit } => match exit {
-                Some(Exit::Code(code)) => json!({ "exit_code": code }),
-                Some(Exit::Signal(signal)) => json!({ "exit_signal": signal }),
-                None => json!({}),
-            },
-            Step::Ended { outcome } => match outcome {
-                Outcome::Completed | Outcome::Cancelled | Outcome::Fenced => json!({ "outcome": outcome.as_str() }),
-                Outcome::Failed(failure) => {
-                    json!({ "outcome": "failed", "cause": failure.cause.as_str(), "message": failure.message })
-                }
-            },
-        },
-        Event::Turned { step, .. } => match step {
-            TurnStep::Began | TurnStep::Over | TurnStep::Parked => json!({}),
-            TurnStep::Asked { ask, text } => json!({ "ask": ask_name(*ask), "text": text }),
-            TurnStep::Limited { until } => json!({ "until": until }),
-        },
-    };
-    if !by.reason.is_empty()
-        && let Value::Object(map) = &mut data
-    {
-        map.entry("reason").or_insert_with(|| Value::String(by.reason.clone()));
-    }
-    data
-}
-
-fn ask_name(ask: Ask) -> &'static str {
-    match ask {
-        Ask::Question => "question",
-        Ask::Permission => "permission",
     }
 }
 

@@ -3,7 +3,7 @@ use sculpt_controller::{
     background::liveness,
     dispatch::{Actor, DispatchError},
 };
-use sculpt_core::task::Event;
+use sculpt_core::task::{Event, OnLost, Policy};
 use sculpt_proto::executor::v1::{
     AttemptSpec, Ended, Note, Phase, control_request, control_response, ended, reject::Code as RejectCode,
     report::Step, report_ack::Refusal,
@@ -277,4 +277,34 @@ async fn shutdown_sends_executors_away_for_a_moment() {
     let reject = executor.rejected().await;
     assert_eq!(reject.code(), RejectCode::Unavailable);
     assert!(reject.retry_after.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_limit_and_the_margin_a_task_starts_anew_or_fails_as_it_wishes() {
+    let mut stack = Stack::start().await;
+    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
+    let lost_after = chrono::TimeDelta::seconds(60);
+    for (on_lost, expected) in
+        [(OnLost::Wait, "lost"), (OnLost::Retry, "queued"), (OnLost::Fail, "failed executor_lost")]
+    {
+        make::task_with(&stack.store, Policy { on_lost, lost_after }, 0).await;
+        stack.place().await;
+        let attempt = executor.run_one().await;
+        let shown = "SELECT concat_ws(' ', t.shown, a.cause) FROM tasks t LEFT JOIN attempts a ON a.id = t.attempt_id \
+                     ORDER BY t.number DESC LIMIT 1";
+        stack.run("UPDATE executors SET last_seen = now() - interval '110 seconds'").await;
+        liveness::look(&stack.dispatch).await.unwrap();
+        assert_eq!(stack.value::<String>(shown).await, "lost");
+        stack
+            .run("UPDATE attempts SET silent_since = silent_since - interval '20 seconds' WHERE liveness = 'lost'")
+            .await;
+        liveness::look(&stack.dispatch).await.unwrap();
+        assert_eq!(stack.value::<String>(shown).await, expected, "{on_lost:?}");
+        if on_lost != OnLost::Wait {
+            assert_eq!(executor.desired().await.attempts[0].phase(), Phase::Fence);
+            assert_eq!(executor.report(&attempt, 4, finalizing(0)).await.refusal(), Refusal::Fenced);
+        }
+        stack.run("UPDATE executors SET last_seen = now(), liveness = 'connected'").await;
+        stack.run("UPDATE tasks SET intent = 'hold', shown = 'paused' WHERE next_attempt IS NOT NULL").await;
+    }
 }

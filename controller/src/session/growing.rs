@@ -1,0 +1,181 @@
+//! One log in the middle of a batch of appends.
+
+use bytes::{Bytes, BytesMut};
+use sculpt_proto::{executor::v1::log_refusal::Code, id::AttemptId, v1::LogFrame};
+
+use crate::{
+    blobs::Blobs,
+    session::{
+        frames,
+        held::{HeldError, HeldLog},
+    },
+    store::{
+        Connection,
+        logs::{Chunk, Extent},
+    },
+};
+
+/// Largest row, in bytes.
+const ROW: usize = 256 << 10;
+
+/// A checked append.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Piece {
+    pub(super) attempt: AttemptId,
+    pub(super) start: u64,
+    pub(super) data: Bytes,
+    pub(super) frames: Vec<LogFrame>,
+}
+
+/// What becomes of one log in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// What is held ends here.
+    Stands(u64),
+    /// Nothing of it was taken.
+    Refused(Code, String),
+}
+
+/// A row to be.
+#[derive(Debug, Default)]
+struct Row {
+    start: u64,
+    data: BytesMut,
+    frames: Vec<LogFrame>,
+}
+
+impl From<Row> for Chunk {
+    fn from(row: Row) -> Self {
+        Self { start: row.start, data: row.data.freeze(), frames: frames::encode(&row.frames) }
+    }
+}
+
+/// One log in the middle of a batch.
+#[derive(Debug)]
+pub(super) struct Growing {
+    /// What stands in the database.
+    held: u64,
+    end: u64,
+    final_length: Option<u64>,
+    rows: Vec<Row>,
+    refused: Option<String>,
+}
+
+impl Growing {
+    /// A log as it stands before the batch.
+    pub(super) fn new(extent: Extent) -> Self {
+        Self { held: extent.end, end: extent.end, final_length: extent.final_length, rows: Vec::new(), refused: None }
+    }
+
+    /// What is to be added, in order.
+    pub(super) fn into_chunks(self) -> impl Iterator<Item = Chunk> {
+        self.rows.into_iter().map(Chunk::from)
+    }
+
+    /// Whether something is to be added.
+    pub(super) fn grew(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// What to answer.
+    pub(super) fn verdict(&self) -> Verdict {
+        match &self.refused {
+            Some(text) => Verdict::Refused(Code::Differs, text.clone()),
+            None => Verdict::Stands(self.end),
+        }
+    }
+
+    /// Takes what `piece` adds, or finds that it does not fit.
+    pub(super) async fn take(&mut self, conn: &mut Connection, blobs: &Blobs, piece: Piece) -> Result<(), HeldError> {
+        let length = piece.data.len() as u64;
+        let known = match place(self.end, piece.start, length) {
+            Place::Above => return Ok(()),
+            Place::Held => length,
+            Place::Adds { held } => held,
+        };
+        if known > 0 && !self.agrees(conn, blobs, &piece, known).await? {
+            let text = format!("the bytes from offset {} differ from those that are held", piece.start);
+            self.refused.get_or_insert(text);
+            return Ok(());
+        }
+        if known == length || self.refused.is_some() {
+            return Ok(());
+        }
+        if let Some(last) = self.final_length
+            && piece.start + length > last
+        {
+            self.refused = Some(format!("the log was said to end at {last}, but bytes follow"));
+            return Ok(());
+        }
+        let frames = frames::cut(&piece.frames, known, length - known);
+        let data = piece.data.slice(usize::try_from(known).unwrap_or(usize::MAX)..);
+        match self.rows.last_mut() {
+            Some(row) if row.data.len() + data.len() <= ROW => {
+                row.data.extend_from_slice(&data);
+                row.frames.extend(frames);
+            }
+            Some(_) | None => self.rows.push(Row { start: self.end, data: BytesMut::from(data.as_ref()), frames }),
+        }
+        self.end += data.len() as u64;
+        Ok(())
+    }
+
+    /// Whether the first `known` bytes of `piece` are those that are held, in the database or in this batch.
+    async fn agrees(&self, conn: &mut Connection, blobs: &Blobs, piece: &Piece, known: u64) -> Result<bool, HeldError> {
+        let (from, to) = (piece.start, piece.start + known);
+        let mut expected = Vec::new();
+        if from < self.held {
+            let mut log = HeldLog::new(blobs.clone(), piece.attempt);
+            expected = log.bytes(conn, from, to.min(self.held)).await?;
+        }
+        for row in &self.rows {
+            let (start, end) = (row.start.max(from), (row.start + row.data.len() as u64).min(to));
+            if start < end {
+                let offset = |at: u64| usize::try_from(at - row.start).unwrap_or(usize::MAX);
+                expected.extend_from_slice(&row.data[offset(start)..offset(end)]);
+            }
+        }
+        Ok(piece.data.starts_with(&expected) && expected.len() as u64 == known)
+    }
+}
+
+/// Where an append stands against the end of what is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It adds bytes from this many of its own on; those before are held already.
+    Adds { held: u64 },
+    /// It adds nothing: all of it is held already, or it asks where the end is.
+    Held,
+    /// It starts above the end.
+    Above,
+}
+
+fn place(end: u64, start: u64, length: u64) -> Place {
+    match end.checked_sub(start) {
+        None => Place::Above,
+        Some(held) if held >= length => Place::Held,
+        Some(held) => Place::Adds { held },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_is_placed_against_the_end() {
+        for (end, start, length, expected) in [
+            (0, 0, 5, Place::Adds { held: 0 }),
+            (5, 5, 5, Place::Adds { held: 0 }),
+            (5, 3, 5, Place::Adds { held: 2 }),
+            (5, 0, 5, Place::Held),
+            (5, 1, 2, Place::Held),
+            (5, 5, 0, Place::Held),
+            (5, 6, 0, Place::Above),
+            (5, 6, 1, Place::Above),
+            (0, u64::MAX, 0, Place::Above),
+        ] {
+            assert_eq!(place(end, start, length), expected, "end {end}, start {start}, length {length}");
+        }
+    }
+}
