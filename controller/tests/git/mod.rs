@@ -8,6 +8,7 @@ mod hostile;
 mod import;
 mod publish;
 mod repo;
+mod service;
 
 use std::{collections::BTreeMap, path::Path};
 
