@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Read by people and by `sculpt up`; the log above has the details.
-            eprintln!("sculpt-controller: {error:#}");
+            eprintln!("sculpt-controller: {}", app::explain(&error));
             ExitCode::FAILURE
         }
     }

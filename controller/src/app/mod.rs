@@ -64,6 +64,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     served
 }
 
+/// `error` with its causes, each said once.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// A controller that serves.
 #[derive(Debug)]
 pub struct Controller {

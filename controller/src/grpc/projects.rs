@@ -66,9 +66,6 @@ fn wish(message: v1::EnsureProjectRequest) -> Result<Wish, FieldError> {
     if message.remote.len() > 2048 || message.remote.chars().any(char::is_control) {
         return Err(FieldError::new("remote", "has more than 2048 bytes, or control characters"));
     }
-    if has_password(&message.remote) {
-        return Err(FieldError::new("remote", "holds a password; send it without"));
-    }
     if message.name.len() > 4096 {
         return Err(FieldError::new("name", "has more than 4096 bytes"));
     }
@@ -76,12 +73,44 @@ fn wish(message: v1::EnsureProjectRequest) -> Result<Wish, FieldError> {
         root_commit: commit_id(&message.root_commit, "root_commit")?,
         name: message.name,
         exact_name: message.exact_name,
-        remote: message.remote,
+        remote: without_secrets(message.remote),
         default_agent: message.default_agent,
         commit_changes: message.commit_changes,
     })
 }
 
-fn has_password(remote: &str) -> bool {
-    url::Url::parse(remote).is_ok_and(|url| url.password().is_some())
+/// A remote's URL without passwords and tokens, which must not stand in a database that everybody lists.
+fn without_secrets(remote: String) -> String {
+    let Ok(mut url) = url::Url::parse(&remote) else { return remote };
+    let web = url.scheme() == "http" || url.scheme() == "https";
+    if url.password().is_none() && (!web || url.username().is_empty()) {
+        return remote;
+    }
+    // Neither fails for a URL that had one.
+    let _ = url.set_password(None);
+    if web {
+        let _ = url.set_username("");
+    }
+    url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn remotes_are_kept_without_secrets() {
+        for (given, kept) in [
+            ("https://me:secret@host/a.git", "https://host/a.git"),
+            ("https://token@host/a.git", "https://host/a.git"),
+            ("https://host/a.git", "https://host/a.git"),
+            ("ssh://git@host/a.git", "ssh://git@host/a.git"),
+            ("ssh://git:secret@host/a.git", "ssh://git@host/a.git"),
+            ("git@host:a.git", "git@host:a.git"),
+            ("/srv/a.git", "/srv/a.git"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(given.to_owned()), kept);
+        }
+    }
 }

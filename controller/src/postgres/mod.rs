@@ -18,7 +18,10 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use self::{account::Account, process::Postmaster};
+use self::{
+    account::Account,
+    process::{Postmaster, Starting},
+};
 pub use self::{
     binaries::{Binaries, BinariesError},
     process::StartError,
@@ -148,12 +151,19 @@ impl Postgres {
             settings,
         };
         let running = server.adopt_or_start().await?;
-        let database = server.database(running.sockets());
+        let (database, pid) = (server.database(running.sockets()), running.pid());
+        let starting = Starting::new(running);
         database.named("postgres").ensure(DATABASE).await?;
         let (_, version) = database.version().await?;
-        let (told, postmaster) = watch::channel(Some(running.pid()));
+        let (told, postmaster) = watch::channel(Some(pid));
         let stop = CancellationToken::new();
-        let keeper = tokio::spawn(keep(server, running, told, stop.clone()));
+        let stopping = stop.clone();
+        let running = starting.kept();
+        let keeper = tokio::spawn(async move {
+            if let Some(running) = running {
+                keep(server, running, told, stopping).await;
+            }
+        });
         Ok(Self { database, version, postmaster, stop, keeper })
     }
 

@@ -79,8 +79,20 @@ pub(super) struct Postmaster {
     process: Process,
 }
 
-/// A server that does not accept connections yet; told to end when nobody waits for it any more.
-struct Starting(Option<Postmaster>);
+/// A server that nobody keeps yet; told to end when nobody waits for it any more.
+pub(super) struct Starting(Option<Postmaster>);
+
+impl Starting {
+    /// Holds `postmaster` until somebody keeps it.
+    pub(super) fn new(postmaster: Postmaster) -> Self {
+        Self(Some(postmaster))
+    }
+
+    /// Somebody keeps it from now on.
+    pub(super) fn kept(mut self) -> Option<Postmaster> {
+        self.0.take()
+    }
+}
 
 impl Drop for Starting {
     fn drop(&mut self) {
@@ -164,11 +176,11 @@ impl Server {
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         let pid = pid.ok_or_else(|| self.failed("it ended at once".to_owned()))?;
         let process = Process::Child(child);
-        let mut starting = Starting(Some(Postmaster { pid, sockets: sockets.to_owned(), process }));
+        let mut starting = Starting::new(Postmaster { pid, sockets: sockets.to_owned(), process });
         if let Some(running) = &mut starting.0 {
             self.ready(running).await?;
         }
-        starting.0.take().ok_or_else(|| self.failed("it ended at once".to_owned()))
+        starting.kept().ok_or_else(|| self.failed("it ended at once".to_owned()))
     }
 
     /// Waits until `running` accepts connections.
