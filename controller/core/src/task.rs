@@ -119,10 +119,12 @@ pub enum IllegalTransition {
         fence: Fence,
     },
     /// The event does not fit the state.
-    #[error("{event} does not fit a task that is {state}")]
+    #[error("a task that is {state} {refusal}")]
     Unfit {
         /// What was to happen, as [`Event::kind`] names it.
         event: &'static str,
+        /// The same for people, as [`Event::refusal`] says it.
+        refusal: &'static str,
         /// The shown state.
         state: Shown,
     },
@@ -158,7 +160,7 @@ impl Task {
         {
             return Err(IllegalTransition::Fenced { fence });
         }
-        let unfit = IllegalTransition::Unfit { event: event.kind(), state: shown(self) };
+        let unfit = IllegalTransition::Unfit { event: event.kind(), refusal: event.refusal(), state: shown(self) };
         match event {
             Event::Stop => self.set_intent(Intent::Cancel, unfit),
             Event::Hold => self.set_intent(Intent::Hold, unfit),

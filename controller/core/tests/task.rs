@@ -161,7 +161,7 @@ fn an_endless_wait_never_lets_another_attempt_start() {
 #[test]
 fn a_message_says_what_did_not_fit() {
     let said = |name: &str, what: What| build(name).apply(&what.event(fence(1)), late()).unwrap_err().to_string();
-    assert_eq!(said("completed", What::Stop), "task.stop does not fit a task that is completed");
+    assert_eq!(said("completed", What::Stop), "a task that is completed cannot be stopped");
     assert_eq!(said("queued", What::EndCompleted), "attempt 1 is fenced: the task has gone on without it");
     assert_eq!(said("idle.h2.needed", What::Accept), "its head has moved to h2");
     assert_eq!(said("idle", What::Accept), "it has published no commits");

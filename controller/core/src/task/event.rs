@@ -114,6 +114,27 @@ impl Event {
         }
     }
 
+    /// How a sentence about a task goes on that this event does not fit.
+    pub(super) fn refusal(&self) -> &'static str {
+        match self {
+            Self::Stop => "cannot be stopped",
+            Self::Hold => "cannot be paused",
+            Self::Resume => "cannot be resumed",
+            Self::Retry => "cannot be retried",
+            Self::Reviewed(Verdict::Accept { .. }) => "cannot be accepted",
+            Self::Reviewed(Verdict::Reject { .. }) => "cannot be rejected",
+            Self::Reviewed(Verdict::Merge { .. }) => "cannot be merged",
+            Self::Claimed { .. } => "cannot be placed",
+            Self::SpecRead { .. }
+            | Self::Withdrawn { .. }
+            | Self::Stepped { .. }
+            | Self::Turned { .. }
+            | Self::Published { .. }
+            | Self::Liveness { .. }
+            | Self::Expired { .. } => "does not take this step of its attempt",
+        }
+    }
+
     /// The attempt that it is about, for what comes from or concerns one.
     pub(super) fn fence(&self) -> Option<Fence> {
         match self {
