@@ -243,6 +243,9 @@ fn environment(
         set("SHELL", "/bin/sh".into());
     }
     set("PWD", cwd.into());
+    // Nobody may be there to leave a pager; a task that wants one says so.
+    set("PAGER", "cat".into());
+    set("GIT_PAGER", "cat".into());
     for (key, value) in adapter.iter().chain(&spec.env) {
         set(key, value.as_str().into());
     }

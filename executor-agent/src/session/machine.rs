@@ -294,7 +294,10 @@ impl Machine {
                 vec![Effect::Warn(attempt, "the controller does not know it; it goes on")]
             }
             Refusal::Illegal => {
-                held.parked = true;
+                // One that was consumed all the same does not stand in the way of those after it.
+                held.parked = through <= held.acked;
+                held.acked = held.acked.max(through);
+                held.sent = held.sent.max(held.acked);
                 vec![Effect::Warn(attempt, "the controller refused a report as illegal")]
             }
             Refusal::Fenced if held.cluster.is_some() && held.cluster != ours => {
