@@ -27,11 +27,14 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     let client = Client::connect().await?;
     let place = Box::pin(wish.settle(&client, &args)).await?;
     let task = create(&client, spec(&args, work, title, place)).await?;
+    let quiet = if args.quiet { Quiet::Yes } else { Quiet::No };
     announce(&args, format, &task)?;
     if args.detach {
+        if let (Quiet::No, Some(waiting)) = (quiet, &task.waiting) {
+            note(format!("task {} waits: {}", task.number, waiting.text));
+        }
         return Ok(Exit::Done);
     }
-    let quiet = if args.quiet { Quiet::Yes } else { Quiet::No };
     let sink = match format {
         Format::Text if quiet == Quiet::No => Sink::stdout(format, false),
         Format::Text | Format::Json => Sink::Nothing,
