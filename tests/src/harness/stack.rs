@@ -248,6 +248,11 @@ impl Drop for Stack {
             left.iter().for_each(|found| found.signal(Signal::KILL));
             std::thread::sleep(Duration::from_millis(20));
         }
+        // Its fifth line names the directory of Postgres's socket, which as root is not in ours.
+        let pid_file = fs::read_to_string(self.ground.data.join("controller/postgres/postmaster.pid"));
+        if let Some(sockets) = pid_file.iter().flat_map(|text| text.lines()).nth(4).filter(|path| !path.is_empty()) {
+            let _ = fs::remove_dir_all(sockets);
+        }
         for group in checks::cgroups_of(&self.traces().attempts()).unwrap_or_default() {
             for leaf in ["agent", "view", "shim", "."] {
                 let _ = fs::remove_dir(group.join(leaf).components().as_path());
