@@ -29,13 +29,22 @@ use crate::{
     },
 };
 
-/// Compares and converges. Returns what the executor has and need not keep.
+/// What the executor has of ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// It need not keep these.
+    pub released: Vec<AttemptId>,
+    /// It owes reports, logs or commits of these.
+    pub owed: Vec<AttemptId>,
+}
+
+/// Compares and converges.
 pub async fn reconcile(
     dispatch: &Dispatch,
     cluster: ClusterId,
     epoch: Epoch,
     census: Census,
-) -> Result<Vec<AttemptId>, DispatchError> {
+) -> Result<Comparison, DispatchError> {
     let named: BTreeSet<AttemptId> = census.keys().copied().collect();
     let mut conn = dispatch.store().read().await?;
     let standings = sessions::standings(&mut conn, epoch.executor, &named).await?;
@@ -45,7 +54,7 @@ pub async fn reconcile(
     let unknown: Vec<AttemptId> =
         named.iter().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied().collect();
     sessions::record_unknown(&mut conn, epoch, &unknown).await?;
-    let mut released = Vec::new();
+    let Comparison { mut released, mut owed } = Comparison::default();
     let mut gone = Vec::new();
     let mut stopped = Vec::new();
     for (attempt, standing) in &standings {
@@ -56,7 +65,7 @@ pub async fn reconcile(
                 stopped.push(*attempt);
                 released.push(*attempt);
             }
-            Some(_) => {}
+            Some(_) => owed.push(*attempt),
             None if standing.fenced => stopped.push(*attempt),
             None if standing.ended => gone.push(*attempt),
             None if !standing.begun => {}
@@ -71,7 +80,7 @@ pub async fn reconcile(
     for pulse in silent {
         reachable(dispatch, epoch, pulse.task, pulse.attempt).await?;
     }
-    Ok(released)
+    Ok(Comparison { released, owed })
 }
 
 /// Ends an attempt that its executor has lost.

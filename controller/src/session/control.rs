@@ -351,9 +351,9 @@ async fn apply(context: &Context, epoch: Epoch, report: Report) -> Result<In, En
 }
 
 async fn reconcile(context: &Context, epoch: Epoch, observed: Census) -> Result<In, End> {
-    let released = census::reconcile(&context.dispatch, context.cluster, epoch, observed).await;
-    let released = released.map_err(|error: DispatchError| broken(epoch, &error))?;
-    Ok(Input::Reconciled { released })
+    let found = census::reconcile(&context.dispatch, context.cluster, epoch, observed).await;
+    let census::Comparison { released, owed } = found.map_err(|error: DispatchError| broken(epoch, &error))?;
+    Ok(Input::Reconciled { released, owed })
 }
 
 async fn read(context: &Context, epoch: Epoch) -> Result<In, End> {

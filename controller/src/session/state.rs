@@ -77,6 +77,8 @@ pub enum Input<R, A> {
     Reconciled {
         /// What the executor has and need not keep.
         released: Vec<AttemptId>,
+        /// What it has and owes something for.
+        owed: Vec<AttemptId>,
     },
     /// What should be, as the database has it.
     Wishes(BTreeMap<AttemptId, Wish>),
@@ -148,6 +150,8 @@ pub struct Session {
     /// What the executor is known to have or was told of in this session.
     known: BTreeSet<AttemptId>,
     told: BTreeMap<AttemptId, Wish>,
+    /// What the last census found it to owe something for: it may be released before it is ever told.
+    owed: BTreeSet<AttemptId>,
     released: BTreeSet<AttemptId>,
     reading: Reading,
     /// The next set goes out in full.
@@ -173,6 +177,7 @@ impl Session {
             reported: BTreeSet::new(),
             known: BTreeSet::new(),
             told: BTreeMap::new(),
+            owed: BTreeSet::new(),
             released: BTreeSet::new(),
             reading: Reading::Waiting,
             full: true,
@@ -214,8 +219,9 @@ impl Session {
                 outputs
             }
             Input::Applied(answer) => vec![Output::Ack(answer)],
-            Input::Reconciled { released } => {
+            Input::Reconciled { released, owed } => {
                 self.released.extend(released);
+                self.owed.extend(owed);
                 self.read_first()
             }
             Input::Wishes(wishes) => self.wishes(now, wishes),
@@ -280,6 +286,7 @@ impl Session {
             .filter(|(attempt, wish)| (wish.may_begin && wish.phase != Phase::Fence) || self.known.contains(attempt))
             .collect();
         let mut released = std::mem::take(&mut self.released);
+        released.extend(std::mem::take(&mut self.owed).into_iter().filter(|attempt| !wishes.contains_key(attempt)));
         released.extend(self.told.keys().filter(|attempt| !wishes.contains_key(attempt)));
         released.retain(|attempt| !wishes.contains_key(attempt));
         let full = std::mem::take(&mut self.full);

@@ -33,7 +33,7 @@ fn delta(attempts: Vec<(AttemptId, Wish)>, released: Vec<AttemptId>) -> Out {
 fn settled() -> Session {
     let mut session = Session::new();
     session.step::<u32, u32>(START, In::Observed { attempts: vec![], last: true });
-    session.step::<u32, u32>(START, In::Reconciled { released: vec![] });
+    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![] });
     assert_eq!(session.step(START, In::Wishes(BTreeMap::new())), vec![full(vec![])]);
     session
 }
@@ -48,13 +48,23 @@ fn nothing_is_desired_before_the_executor_said_what_it_has() {
     let output = session.step(START, In::Observed { attempts: vec![seen(2)], last: true });
     assert_eq!(output, vec![Out::Reconcile(census)]);
     assert_eq!(session.step(START, In::Told), Vec::<Out>::new());
-    assert_eq!(session.step(START, In::Reconciled { released: vec![attempt(2)] }), vec![Out::Read]);
+    assert_eq!(session.step(START, In::Reconciled { released: vec![attempt(2)], owed: vec![attempt(1)] }), vec![Out::Read]);
     let run = wish(Phase::Run, false);
     let expected =
         Out::Desired { full: true, last: false, attempts: vec![(attempt(1), run.clone())], released: vec![] };
     let released = Out::Desired { full: false, last: true, attempts: vec![], released: vec![attempt(2)] };
     let output = session.step(START, In::Wishes(BTreeMap::from([(attempt(1), run)])));
     assert_eq!(output, vec![expected, released]);
+}
+
+#[test]
+fn what_was_released_before_it_was_ever_told_is_released() {
+    let mut session = Session::new();
+    session.step::<u32, u32>(START, In::Observed { attempts: vec![seen(1)], last: true });
+    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![attempt(1)] });
+    // Between the census and the first reading its last report and the rest of its log were committed.
+    let released = Out::Desired { full: true, last: true, attempts: vec![], released: vec![attempt(1)] };
+    assert_eq!(session.step(START, In::Wishes(BTreeMap::new())), vec![released]);
 }
 
 #[test]
@@ -148,7 +158,7 @@ fn a_newer_session_and_a_flood_end_it() {
 fn a_large_set_goes_in_pieces() {
     let mut session = Session::new();
     session.step::<u32, u32>(START, In::Observed { attempts: vec![], last: true });
-    session.step::<u32, u32>(START, In::Reconciled { released: vec![] });
+    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![] });
     let wishes = (0..2 * PIECE as u128 + 1).map(|n| (attempt(n), wish(Phase::Run, true))).collect();
     let shape: Vec<_> = session
         .step::<u32, u32>(START, In::Wishes(wishes))
