@@ -10,6 +10,9 @@ pub(crate) mod snapshot;
 
 use std::path::PathBuf;
 
+/// A commit id; the type does not leave its module under its library's name.
+pub(crate) use git2::Oid as CommitId;
+
 use crate::{exit::Exit, failure::Failure};
 
 /// What can be wrong with a repository, or with running git on it.

@@ -1,6 +1,5 @@
 //! Where the work is done: on which commit of which project.
 
-use git2::Oid;
 use sculpt_proto::v1::{FindCommitsRequest, Project, Requester};
 use uuid::Uuid;
 
@@ -11,7 +10,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     git::{
-        GitError,
+        CommitId, GitError,
         pack::{self, Sent},
         program, project,
         remote::{self, Change},
@@ -26,7 +25,7 @@ pub(super) enum Wish {
     /// An empty scratch directory.
     Scratch,
     /// The repository that we stand in, at this commit.
-    Here(Box<Repo>, Oid),
+    Here(Box<Repo>, CommitId),
     /// A project of the controller, perhaps that of the repository that we stand in.
     Named(String),
 }
@@ -85,7 +84,7 @@ async fn here(
     client: &Client,
     args: &RunArgs,
     repo: &Repo,
-    base: Oid,
+    base: CommitId,
     project: Option<String>,
 ) -> Result<Place, Failure> {
     let requester = repo.requester();
@@ -103,7 +102,7 @@ async fn here(
 
 /// The uuid of a project that holds the commit now: the one named, the one that the remote remembers, or the one that
 /// this repository is.
-async fn bring(client: &Client, repo: &Repo, base: Oid, named: Option<String>) -> Result<String, Failure> {
+async fn bring(client: &Client, repo: &Repo, base: CommitId, named: Option<String>) -> Result<String, Failure> {
     let request_id = Uuid::new_v4().to_string();
     let known = named.or_else(|| remote::known_project(repo, &client.context));
     if let Some(project) = known {
@@ -136,7 +135,7 @@ async fn set_up_remote(client: &Client, repo: &Repo, project: &str) {
 }
 
 /// Where we stand below the top, if the base has that folder.
-fn subdirectory(repo: &Repo, base: Oid) -> Vec<u8> {
+fn subdirectory(repo: &Repo, base: CommitId) -> Vec<u8> {
     let path = repo.subdirectory();
     if path.is_empty() || repo.has_folder(base, &path) {
         return path;
