@@ -37,6 +37,7 @@ pub(crate) async fn task_with(store: &Store, policy: Policy, priority: i32) -> T
         created_by: "ada".into(),
         policy,
         spec: spec.encode_to_vec(),
+        brief: None,
     };
     let request = Request { id: RequestId::fresh(), method: "CreateTask", digest: [0; 32] };
     store.create_task(request, new).await.unwrap().0

@@ -71,6 +71,7 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
         live: row.intent == "run" && open.filter(heard).is_some_and(|attempt| attempt.state == "running"),
         head: current.and_then(|attempt| attempt.head.clone()).unwrap_or_default(),
         spec: Some(spec(&row)),
+        spec_cut: row.spec_cut,
         title: row.title,
         project_id: row.project_id.map(|id| id.to_string()).unwrap_or_default(),
         project: row.project.unwrap_or_default(),
@@ -83,25 +84,12 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
     }
 }
 
-/// What was asked for; what the columns know of it where a list leaves the rest out.
+/// What was asked for.
 fn spec(row: &Task) -> v1::TaskSpec {
-    if let Some(bytes) = &row.spec {
-        match v1::TaskSpec::decode(bytes.as_slice()) {
-            Ok(spec) => return spec,
-            Err(error) => tracing::error!(%error, task = row.number, "the stored spec of a task cannot be read"),
-        }
-    }
-    v1::TaskSpec {
-        agent: row.agent.clone().unwrap_or_default(),
-        project: row.project.clone().unwrap_or_default(),
-        base: row.base.clone().unwrap_or_default(),
-        pool: row.pool.clone(),
-        requirements: row.requirements.0.clone().into_iter().collect(),
-        labels: row.labels.0.clone().into_iter().collect(),
-        priority: row.priority,
-        title: row.title.clone(),
-        ..v1::TaskSpec::default()
-    }
+    v1::TaskSpec::decode(row.spec.as_slice()).unwrap_or_else(|error| {
+        tracing::error!(%error, task = row.number, "the stored spec of a task cannot be read");
+        v1::TaskSpec::default()
+    })
 }
 
 fn attempt(row: Attempt) -> v1::Attempt {

@@ -1,5 +1,6 @@
 //! The public API: one file per service, one for conversions, one for statuses.
 
+mod brief;
 mod convert;
 mod cursor;
 mod events;

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, POLL, Replies,
+    brief::brief,
     convert::{self, listed},
     cursor, person, request_id,
     spec::{self, Wish},
@@ -214,6 +215,7 @@ impl Api {
             base,
             class: wish.class(agent),
             spec: wish.spec.encode_to_vec(),
+            brief: brief(&wish.spec).map(|brief| brief.encode_to_vec()),
             title: wish.title,
             labels: wish.labels,
             priority: wish.spec.priority,

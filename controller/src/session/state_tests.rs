@@ -48,7 +48,10 @@ fn nothing_is_desired_before_the_executor_said_what_it_has() {
     let output = session.step(START, In::Observed { attempts: vec![seen(2)], last: true });
     assert_eq!(output, vec![Out::Reconcile(census)]);
     assert_eq!(session.step(START, In::Told), Vec::<Out>::new());
-    assert_eq!(session.step(START, In::Reconciled { released: vec![attempt(2)], owed: vec![attempt(1)] }), vec![Out::Read]);
+    assert_eq!(
+        session.step(START, In::Reconciled { released: vec![attempt(2)], owed: vec![attempt(1)] }),
+        vec![Out::Read]
+    );
     let run = wish(Phase::Run, false);
     let expected =
         Out::Desired { full: true, last: false, attempts: vec![(attempt(1), run.clone())], released: vec![] };

@@ -41,6 +41,8 @@ pub struct NewTask {
     pub policy: Policy,
     /// What the person asked for, as it is handed on.
     pub spec: Vec<u8>,
+    /// What lists show of it; `None`: all of it.
+    pub brief: Option<Vec<u8>>,
 }
 
 /// Why a name is not that of one task.
@@ -136,8 +138,8 @@ async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), 
     let branch = if project.is_some() { naming::branch(number.unsigned_abs(), &new.title) } else { String::new() };
     sqlx::query(
         "INSERT INTO tasks (id, number, project_id, class_id, title, branch, base, labels, priority, created_by, spec, \
-         on_lost, lost_after, next_attempt) OVERRIDING SYSTEM VALUE \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::on_lost, $13 * interval '1 microsecond', 1)",
+         on_lost, lost_after, brief, next_attempt) OVERRIDING SYSTEM VALUE \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::on_lost, $13 * interval '1 microsecond', $14, 1)",
     )
     .bind(id.0)
     .bind(number)
@@ -152,6 +154,7 @@ async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), 
     .bind(&new.spec)
     .bind(new.policy.on_lost.as_str())
     .bind(new.policy.lost_after.num_microseconds().unwrap_or(i64::MAX))
+    .bind(&new.brief)
     .execute(&mut *conn)
     .await?;
     let entry = Entry {

@@ -12,9 +12,6 @@ use super::{
     executors::{self, Executor},
 };
 
-/// Specs up to this size stand in lists, in bytes; longer ones are cut to what the columns say.
-const LISTED_SPEC: i32 = 1024;
-
 /// What lists say of a task, and what one task says beyond its attempts.
 #[derive(Clone, Debug, FromRow)]
 pub struct Task {
@@ -56,8 +53,10 @@ pub struct Task {
     pub requirements: Json<BTreeMap<String, String>>,
     /// The agent it needs: absent for a command, empty for the executor's default.
     pub agent: Option<String>,
-    /// As it was asked for; absent in lists when it is long.
-    pub spec: Option<Vec<u8>>,
+    /// As it was asked for; in lists what stands for it there.
+    pub spec: Vec<u8>,
+    /// Lists: the spec is not whole.
+    pub spec_cut: bool,
     /// Its newest attempt.
     pub attempt_id: Option<Uuid>,
 }
@@ -154,7 +153,7 @@ impl Store {
     pub async fn task(&self, id: TaskId) -> Result<Option<View>, StoreError> {
         let mut conn = self.read().await?;
         let mut snapshot = snapshot(&mut conn).await?;
-        let sql = format!("SELECT t.spec, {TASK} WHERE t.id = $1");
+        let sql = format!("SELECT t.spec, false AS spec_cut, {TASK} WHERE t.id = $1");
         let task: Option<Task> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(&mut *snapshot).await?;
         let Some(task) = task else { return Ok(None) };
@@ -194,8 +193,9 @@ impl Store {
 }
 
 async fn select(conn: &mut Connection, filter: &Filter, limit: u32) -> Result<Vec<Task>, StoreError> {
-    let mut query = QueryBuilder::<Postgres>::new("SELECT CASE WHEN octet_length(t.spec) <= ");
-    query.push_bind(LISTED_SPEC).push(" THEN t.spec END AS spec, ").push(TASK);
+    let mut query =
+        QueryBuilder::<Postgres>::new("SELECT COALESCE(t.brief, t.spec) AS spec, t.brief IS NOT NULL AS spec_cut, ");
+    query.push(TASK);
     query.push(" WHERE t.number < ").push_bind(filter.below.unwrap_or(i64::MAX));
     if !filter.states.is_empty() {
         query.push(" AND t.shown = ANY (").push_bind(&filter.states).push("::text[]::shown_state[])");

@@ -1,5 +1,6 @@
 //! Tasks.
 
+use prost::Message as _;
 use sculpt_controller::store::sessions::{self, Introduction};
 use sculpt_proto::{id::ExecutorId, v1};
 use tonic::{Code, Status};
@@ -135,10 +136,33 @@ async fn a_page_of_large_tasks_stays_below_the_message_limit() {
     }
     let page = list(&stack, v1::ListTasksRequest::default()).await;
     assert_eq!(page.tasks.len(), 6);
-    assert!(page.tasks[0].spec.as_ref().expect("a spec").work.is_none(), "lists leave long prompts out");
+    let listed = page.tasks[0].spec.as_ref().expect("a spec");
+    assert!(page.tasks[0].spec_cut && listed.encoded_len() < 1024, "lists cut long prompts");
+    assert!(matches!(&listed.work, Some(v1::task_spec::Work::Prompt(text)) if text.starts_with("xxx")));
     let get = v1::GetTaskRequest { task: "1".to_owned() };
     let whole = stack.tasks().get_task(get).await.expect("a task").into_inner().task.expect("a task");
     assert_eq!(whole.spec.expect("a spec").work, prompt(&long).work);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_list_says_of_a_long_task_is_true() {
+    let stack = harness::stack().await;
+    let script = "echo 1; ".repeat(1_000);
+    made(&stack, v1::TaskSpec { tty: true, priority: 3, ..command(&["sh", "-c", &script]) }).await;
+    made(&stack, v1::TaskSpec { agent: "robot".to_owned(), tty: true, ..prompt(&script) }).await;
+    made(&stack, v1::TaskSpec { tty: true, ..command(&["true"]) }).await;
+    let page = list(&stack, v1::ListTasksRequest::default()).await;
+    let [short, prompted, commanded] = page.tasks.try_into().expect("three tasks");
+    assert!(!short.spec_cut && prompted.spec_cut && commanded.spec_cut);
+    let specs = [short, prompted, commanded].map(|task| task.spec.expect("a spec"));
+    assert!(specs.iter().all(|spec| spec.tty));
+    let [short, prompted, commanded] = specs;
+    assert_eq!(short.work, command(&["true"]).work);
+    assert!(prompted.agent == "robot" && matches!(prompted.work, Some(v1::task_spec::Work::Prompt(_))));
+    let Some(v1::task_spec::Work::Command(command)) = commanded.work else { panic!("a command") };
+    assert_eq!(command.argv[..2], [b"sh".to_vec(), b"-c".to_vec()]);
+    assert_eq!(commanded.priority, 3);
     stack.stop().await;
 }
 

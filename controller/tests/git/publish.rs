@@ -47,6 +47,7 @@ impl Run {
             created_by: String::new(),
             policy: Policy { on_lost: OnLost::Wait, lost_after: chrono::TimeDelta::minutes(15) },
             spec: Vec::new(),
+            brief: None,
         };
         let (task, _) = world.store.create_task(request(), new).await.unwrap();
         let dispatch = Dispatch::new(world.store.clone(), Bus::new());
