@@ -15,32 +15,44 @@ use sculpt_core::{
     task::{OnLost, Policy},
 };
 use sculpt_proto::{
-    id::{ExecutorId, RequestId, TaskId},
+    id::{ExecutorId, ProjectId, RequestId, TaskId},
     v1::{Command, TaskSpec, task_spec::Work},
 };
 use uuid::Uuid;
 
 /// A queued plain command.
 pub(crate) async fn task(store: &Store) -> TaskId {
-    task_with(store, Policy { on_lost: OnLost::Wait, lost_after: TimeDelta::minutes(15) }, 0).await
+    create(store, command()).await
 }
 
 /// The same with a policy and a priority.
 pub(crate) async fn task_with(store: &Store, policy: Policy, priority: i32) -> TaskId {
+    create(store, NewTask { policy, priority, ..command() }).await
+}
+
+/// The same on a commit of a project.
+pub(crate) async fn task_on(store: &Store, project: ProjectId, base: &str) -> TaskId {
+    create(store, NewTask { base: Some((project, base.into())), ..command() }).await
+}
+
+async fn create(store: &Store, new: NewTask) -> TaskId {
+    let request = Request { id: RequestId::fresh(), method: "CreateTask", digest: [0; 32] };
+    store.create_task(request, new).await.unwrap().0
+}
+
+fn command() -> NewTask {
     let spec = TaskSpec { work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })), ..Default::default() };
-    let new = NewTask {
+    NewTask {
         base: None,
         class: Class { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None },
         title: "true".into(),
         labels: BTreeMap::new(),
-        priority,
+        priority: 0,
         created_by: "ada".into(),
-        policy,
+        policy: Policy { on_lost: OnLost::Wait, lost_after: TimeDelta::minutes(15) },
         spec: spec.encode_to_vec(),
         brief: None,
-    };
-    let request = Request { id: RequestId::fresh(), method: "CreateTask", digest: [0; 32] };
-    store.create_task(request, new).await.unwrap().0
+    }
 }
 
 /// What an executor of this name says of itself.

@@ -7,7 +7,7 @@ mod fetch;
 mod hostile;
 mod import;
 mod publish;
-mod repo;
+pub(crate) mod repo;
 mod service;
 
 use std::{collections::BTreeMap, path::Path};

@@ -5,7 +5,7 @@ mod stack;
 
 use sculpt_controller::store::{Database, Store};
 
-pub(crate) use self::stack::{Authorised, Stack, stack};
+pub(crate) use self::stack::{Authorised, Stack, authorised, stack};
 
 /// A database of one test; removed when dropped.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! A controller in this process, on loopback listeners of its own, and clients that show its token.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use sculpt_controller::{
     app::Controller,
@@ -23,12 +23,17 @@ pub(crate) struct Stack {
     controller: Controller,
     channel: Channel,
     bearer: MetadataValue<Ascii>,
-    _directory: tempfile::TempDir,
-    _database: Fresh,
+    directory: tempfile::TempDir,
+    database: Arc<Fresh>,
 }
 
 /// A client's channel that shows the token.
 pub(crate) type Authorised = InterceptedService<Channel, Bearer>;
+
+/// `channel` with a token.
+pub(crate) fn authorised(channel: Channel, token: &str) -> Authorised {
+    InterceptedService::new(channel, Bearer(format!("Bearer {}", token.trim()).parse().expect("a value")))
+}
 
 /// Adds the token to each call.
 #[derive(Clone)]
@@ -43,16 +48,12 @@ impl tonic::service::Interceptor for Bearer {
 
 /// A controller on a fresh database.
 pub(crate) async fn stack() -> Stack {
-    let fresh = database().await;
-    let directory = tempfile::tempdir().expect("make a directory");
-    let config = config(directory.path(), server::shared().url(fresh.name()));
-    let controller =
-        Controller::start(config, &CancellationToken::new()).await.expect("it starts").expect("it is not told to end");
-    let token = std::fs::read_to_string(directory.path().join("tokens/user")).expect("the token is there");
-    let channel = Channel::from_shared(format!("http://{}", controller.user_address())).expect("a URL");
-    let channel = channel.connect().await.expect("it listens");
-    let bearer = format!("Bearer {}", token.trim()).parse().expect("a value");
-    Stack { controller, channel, bearer, _directory: directory, _database: fresh }
+    Stack::on(Arc::new(database().await)).await
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    let channel = Channel::from_shared(format!("http://{address}")).expect("a URL");
+    channel.connect().await.expect("it listens")
 }
 
 fn config(data_dir: &Path, url: String) -> Config {
@@ -69,11 +70,33 @@ fn config(data_dir: &Path, url: String) -> Config {
 }
 
 impl Stack {
+    async fn on(database: Arc<Fresh>) -> Self {
+        let directory = tempfile::tempdir().expect("make a directory");
+        let config = config(directory.path(), server::shared().url(database.name()));
+        let controller = Controller::start(config, &CancellationToken::new()).await;
+        let controller = controller.expect("it starts").expect("it is not told to end");
+        let token = std::fs::read_to_string(directory.path().join("tokens/user")).expect("the token is there");
+        let channel = connect(controller.user_address()).await;
+        let bearer = format!("Bearer {}", token.trim()).parse().expect("a value");
+        Self { controller, channel, bearer, directory, database }
+    }
+
+    /// Another controller on the same database.
+    pub(crate) async fn replica(&self) -> Self {
+        Self::on(Arc::clone(&self.database)).await
+    }
+
+    /// A connection of an executor.
+    pub(crate) async fn executor_channel(&self) -> Authorised {
+        let token = std::fs::read_to_string(self.directory.path().join("tokens/executor")).expect("a token");
+        authorised(connect(self.controller.executor_address()).await, &token)
+    }
+
     pub(crate) fn store(&self) -> &Store {
         self.controller.store()
     }
 
-    pub(crate) fn address(&self) -> std::net::SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.controller.user_address()
     }
 
@@ -104,6 +127,10 @@ impl Stack {
 
     pub(crate) fn events(&self) -> v1::events_client::EventsClient<Authorised> {
         v1::events_client::EventsClient::new(self.authorised())
+    }
+
+    pub(crate) fn logs(&self) -> v1::logs_client::LogsClient<Authorised> {
+        v1::logs_client::LogsClient::new(self.authorised())
     }
 
     pub(crate) async fn stop(self) {

@@ -5,19 +5,20 @@ use std::time::Duration;
 use sculpt_proto::{
     executor::v1::{
         Accepted, Append, ControlRequest, ControlResponse, Desired, Ended, Finalizing, GetSpecRequest, Hello, LogAck,
-        LogRefusal, LogsHello, LogsRequest, LogsResponse, Observed, ObservedAttempt, Preparing, Reject, Report,
-        ReportAck, Running, control_request, control_response, ended, executor_service_client::ExecutorServiceClient,
-        logs_request, logs_response, report::Step,
+        LogRefusal, LogsHello, LogsRequest, LogsResponse, Observed, ObservedAttempt, Preparing, PublishRequest, Reject,
+        Report, ReportAck, Running, control_request, control_response, ended,
+        executor_service_client::ExecutorServiceClient, logs_request, logs_response, publish_request, report::Step,
     },
     id::{AttemptId, ExecutorId},
     v1::{Exit, LogFrame},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use super::Stack;
+use crate::harness::Authorised;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -36,7 +37,7 @@ pub(crate) fn hello(name: &str) -> Hello {
 
 /// A Control connection.
 pub(crate) struct Scripted {
-    pub(crate) client: ExecutorServiceClient<Channel>,
+    pub(crate) client: ExecutorServiceClient<Authorised>,
     pub(crate) id: String,
     pub(crate) epoch: u64,
     requests: mpsc::Sender<ControlRequest>,
@@ -46,7 +47,11 @@ pub(crate) struct Scripted {
 impl Scripted {
     /// Connects and says hello; the answer is the next response.
     pub(crate) async fn dial(stack: &mut Stack, hello: Hello) -> Self {
-        let mut client = stack.executor_client().await;
+        Self::over(stack.executor_client().await, hello).await
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) async fn over(mut client: ExecutorServiceClient<Authorised>, hello: Hello) -> Self {
         let (requests, stream) = mpsc::channel(1024);
         let id = hello.executor_id.clone();
         let first = ControlRequest { part: Some(control_request::Part::Hello(hello)) };
@@ -58,14 +63,19 @@ impl Scripted {
     /// Connects and is welcomed.
     pub(crate) async fn welcome(stack: &mut Stack, hello: Hello) -> Self {
         let mut scripted = Self::dial(stack, hello).await;
-        match scripted.next().await {
+        assert_eq!(scripted.welcomed().await, stack.cluster.to_string());
+        scripted
+    }
+
+    /// Waits for the welcome; the cluster's id.
+    pub(crate) async fn welcomed(&mut self) -> String {
+        match self.next().await {
             control_response::Part::Welcome(welcome) => {
-                assert_eq!(welcome.cluster_id, stack.cluster.to_string());
-                scripted.epoch = welcome.epoch;
+                self.epoch = welcome.epoch;
+                welcome.cluster_id
             }
             other => panic!("no welcome but {other:?}"),
         }
-        scripted
     }
 
     /// Connects with nothing of its own and is told what it should have.
@@ -133,6 +143,32 @@ impl Scripted {
         self.client.get_spec(request).await.map(|answer| answer.into_inner().spec).map_err(|status| status.code())
     }
 
+    /// Publishes `head` by `pack`, in the session `epoch`; the published head.
+    pub(crate) async fn publish(
+        &mut self,
+        epoch: u64,
+        attempt: &str,
+        head: &str,
+        pack: &[u8],
+    ) -> Result<String, Status> {
+        let length = pack.len() as u64;
+        let parts = [self.header(epoch, attempt, head, length)].into_iter().chain(pieces(pack)).collect::<Vec<_>>();
+        self.client.publish(tokio_stream::iter(parts)).await.map(|answer| answer.into_inner().head)
+    }
+
+    /// The first message of a Publish call.
+    pub(crate) fn header(&self, epoch: u64, attempt: &str, head: &str, pack_length: u64) -> PublishRequest {
+        let header = publish_request::Header {
+            executor_id: self.id.clone(),
+            epoch,
+            attempt_id: attempt.into(),
+            head: head.into(),
+            pack_length,
+            from_branch: String::new(),
+        };
+        PublishRequest { part: Some(publish_request::Part::Header(header)) }
+    }
+
     /// Opens a Logs connection with this epoch.
     pub(crate) async fn logs(&mut self, epoch: u64) -> LogStream {
         let (requests, stream) = mpsc::channel(4096);
@@ -177,6 +213,12 @@ impl LogStream {
             }
         }
     }
+}
+
+/// A pack in messages.
+pub(crate) fn pieces(pack: &[u8]) -> impl Iterator<Item = PublishRequest> {
+    let piece = |piece: &[u8]| PublishRequest { part: Some(publish_request::Part::Data(piece.to_vec().into())) };
+    pack.chunks(100).map(piece)
 }
 
 pub(crate) fn append(attempt: &str, start: u64, data: &[u8]) -> Append {

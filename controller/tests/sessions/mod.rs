@@ -1,9 +1,10 @@
 //! The executor protocol over in-memory streams, with a scripted executor and a real Postgres.
 
 mod control;
-mod executor;
+pub(crate) mod executor;
 mod logs;
 mod placement;
+mod publish;
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
-use crate::harness::{self, Fresh};
+use crate::harness::{self, Authorised, Fresh};
 
 /// A controller without listeners and without duties.
 pub(crate) struct Stack {
@@ -35,11 +36,11 @@ pub(crate) struct Stack {
     pub(crate) cluster: ClusterId,
     pub(crate) blobs: Blobs,
     pub(crate) stop: CancellationToken,
-    repositories: Repositories,
+    pub(crate) repositories: Repositories,
     tracker: TaskTracker,
     /// Ended when dropped.
     servers: JoinSet<()>,
-    _directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
     _fresh: Fresh,
 }
 
@@ -61,13 +62,13 @@ impl Stack {
             repositories,
             tracker: TaskTracker::new(),
             servers: JoinSet::new(),
-            _directory: directory,
+            directory,
             _fresh: fresh,
         }
     }
 
     /// A connection to the executors' service.
-    pub(crate) async fn executor_client(&mut self) -> ExecutorServiceClient<Channel> {
+    pub(crate) async fn executor_client(&mut self) -> ExecutorServiceClient<Authorised> {
         let context = Context {
             dispatch: self.dispatch.clone(),
             sessions: self.sessions.clone(),
@@ -76,7 +77,7 @@ impl Stack {
         };
         let api = ExecutorApi::new(context, self.blobs.clone(), self.repositories.clone(), self.tracker.clone());
         let router = Server::builder().add_service(api.into_service());
-        ExecutorServiceClient::new(self.connect(router).await)
+        ExecutorServiceClient::new(harness::authorised(self.connect(router).await, "of nobody"))
     }
 
     /// A connection to the people's service of logs.
