@@ -9,7 +9,7 @@ use sculpt_proto::v1;
 use uuid::Uuid;
 
 /// A task that runs a command without a repository.
-fn command(words: &[&str]) -> v1::TaskSpec {
+pub(crate) fn command(words: &[&str]) -> v1::TaskSpec {
     let argv = words.iter().map(|word| word.as_bytes().to_vec()).collect();
     v1::TaskSpec { work: Some(v1::task_spec::Work::Command(v1::Command { argv })), ..v1::TaskSpec::default() }
 }
@@ -19,7 +19,7 @@ fn prompt(text: &str) -> v1::TaskSpec {
     v1::TaskSpec { work: Some(v1::task_spec::Work::Prompt(text.to_owned())), ..v1::TaskSpec::default() }
 }
 
-fn create(spec: v1::TaskSpec) -> v1::CreateTaskRequest {
+pub(crate) fn create(spec: v1::TaskSpec) -> v1::CreateTaskRequest {
     v1::CreateTaskRequest { request_id: fresh(), spec: Some(spec) }
 }
 

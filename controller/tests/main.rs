@@ -10,5 +10,6 @@ mod journal;
 mod make;
 mod postgres;
 mod process;
+mod replicas;
 mod schema;
 mod sessions;
