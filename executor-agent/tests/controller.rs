@@ -91,6 +91,15 @@ impl Memory {
         socket.next_back().unwrap()
     }
 
+    pub(crate) fn notes(&self, attempt: &str) -> Vec<String> {
+        let reports = self.reports.get(attempt).into_iter().flatten();
+        let text = |report: &Report| match &report.step {
+            Some(report::Step::Note(note)) => Some(note.text.clone()),
+            _ => None,
+        };
+        reports.filter_map(text).collect()
+    }
+
     pub(crate) fn log(&self, attempt: &str) -> &[u8] {
         self.logs.get(attempt).map(Vec::as_slice).unwrap_or_default()
     }

@@ -291,16 +291,66 @@ async fn a_dead_shim_ends_its_agent_and_is_told() {
     host.controller.offer(&spec);
     let pid =
         host.controller.wait("the start", |memory| memory.pid(&id).filter(|_| memory.log(&id) == b"begin\n")).await;
-    let shim = match sculpt_executor::shim::probe(&host.data().join("attempts").join(&id)).await {
-        sculpt_executor::shim::Liveness::Present(status) => status.shim.pid,
-        other => panic!("no shim: {other:?}"),
-    };
-    let shim = rustix::process::Pid::from_raw(i32::try_from(shim).unwrap()).unwrap();
-    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    kill_shim(&host, &id).await;
     let ended = host.controller.wait_ended(&id).await;
     assert_eq!(cause(&ended).0, "internal");
     assert!(sculpt_executor::tree::ProcessId::of(pid).is_none());
     assert_eq!(host.controller.memory().log(&id), b"begin\n");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_recording_is_named_and_never_ends_before_what_the_controller_holds() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let spec = host.shell("for n in 1 2 3 4 5 6 7 8; do echo line $n; sleep 0.02; done; exec sleep 600");
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    let whole: String = (1..=8).map(|n| format!("line {n}\n")).collect();
+    host.controller.wait("the log", |memory| (memory.log(&id) == whole.as_bytes()).then_some(())).await;
+    host.kill();
+    kill_shim(&host, &id).await;
+    let segment = host.data().join("attempts").join(&id).join("spool/00000000000000000000.spool");
+    let mut bytes = fs::read(&segment).unwrap();
+    // In the header of the second frame: those after it are sound.
+    bytes[24 + 32 + 7 + 9] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    host.start().await;
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.log_length, whole.len() as u64);
+    let notes = host.controller.memory().notes(&id);
+    assert!(notes.iter().any(|note| note.contains("up to byte 7") && note.contains(".spool.damaged")), "{notes:?}");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reboot_interrupts_an_attempt_and_its_log_is_whole() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let spec =
+        host.on_base(host.shell("echo x > x && git add x && git commit -qm x; echo begin; exec sleep 600"), &base);
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    host.controller.wait("the log", |memory| (memory.log(&id) == b"begin\n").then_some(())).await;
+    host.kill();
+    kill_shim(&host, &id).await;
+    // As if all that is on disk were from an earlier boot.
+    let journal = host.data().join("attempts").join(&id).join("journal");
+    let boot = sculpt_executor::host::boot_id().unwrap();
+    let earlier: String = fs::read_to_string(&journal).unwrap().lines().fold(String::new(), |all, line| {
+        let json = line.split_once(' ').unwrap().1.replace(&boot, "00000000-0000-4000-8000-000000000000");
+        format!("{all}{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+    });
+    fs::write(&journal, earlier).unwrap();
+    host.start().await;
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(
+        cause(&ended),
+        ("interrupted".into(), "the host was rebooted while the agent ran; retry the task".into())
+    );
+    assert_eq!((ended.log_length, host.controller.memory().log(&id)), (6, b"begin\n".as_slice()));
+    assert!(!ended.head.is_empty(), "what was committed is published");
     host.stop();
 }
 
@@ -337,6 +387,16 @@ async fn a_separated_attempt_reaches_nothing_but_its_own() {
     let workspace = host.workspace(&spec.attempt_id);
     wait_for("the workspace to be closed", || fs::metadata(&workspace).is_ok_and(|it| it.uid() == 0)).await;
     host.stop();
+}
+
+/// Ends an attempt's shim as nothing but a crash does, and waits until it is gone.
+async fn kill_shim(host: &Host, id: &str) {
+    let shim = match sculpt_executor::shim::probe(&host.data().join("attempts").join(id)).await {
+        sculpt_executor::shim::Liveness::Present(status) => status.shim,
+        other => panic!("no shim: {other:?}"),
+    };
+    shim.signal(rustix::process::Signal::KILL);
+    wait_for("the shim's end", || !shim.is_alive()).await;
 }
 
 /// An account that a test has made; removed at its end.

@@ -115,6 +115,7 @@ fn a_torn_tail_is_cut_wherever_it_is_torn() {
         assert_eq!(everything(torn.path(), 0, 1000), all[..recovered.end as usize]);
         let again = recover(torn.path()).unwrap();
         assert_eq!((again.end, again.torn_bytes), (recovered.end, 0));
+        assert!(recovered.quarantined.is_empty(), "{cut}: a tail that is torn is no damage");
         if cut == bytes.len() {
             assert_eq!((recovered.end, recovered.torn_bytes), (all.len() as u64, 0));
         }
@@ -134,13 +135,62 @@ fn damage_is_named_and_not_read_over() {
     fs::write(&paths[2], &bytes).unwrap();
     let read = |directory: &Path| {
         let mut reader = Reader::open(directory, 0)?;
-        while reader.read(1000)?.is_some() {}
+        while reader.read(1 << 20)?.is_some() {}
         Ok(reader.offset())
     };
+    let before = everything_before_damage(directory.path());
+    assert!(!before.is_empty() && all.starts_with(&before), "what stands before the damage is given out");
     assert!(matches!(read(directory.path()), Err(Error::Damaged { ref path, .. }) if *path == paths[2]));
     fs::remove_file(&paths[2]).unwrap();
     assert!(matches!(read(directory.path()), Err(Error::Missing { .. })));
     assert_eq!(recover(directory.path()).unwrap().end, all.len() as u64, "the tail is sound");
+}
+
+fn everything_before_damage(directory: &Path) -> Vec<u8> {
+    let mut reader = Reader::open(directory, 0).unwrap();
+    let mut read = Vec::new();
+    while let Ok(Some(chunk)) = reader.read(1 << 20) {
+        read.extend(chunk.data);
+    }
+    read
+}
+
+#[test]
+fn damage_before_sound_frames_is_set_aside_and_named() {
+    let whole = tempfile::tempdir().unwrap();
+    let all = sample(whole.path());
+    let last = segments(whole.path()).pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    let frames = |bytes: &[u8]| -> Vec<usize> {
+        let mut starts = vec![24];
+        while let Some(at) = starts.last().copied().filter(|at| at + 32 <= bytes.len()) {
+            starts.push(at + 32 + u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize);
+        }
+        starts
+    };
+    let starts = frames(&bytes);
+    let last_frame = starts[starts.len() - 2];
+    assert!(last_frame > 24, "the last segment has several frames");
+    for at in 0..bytes.len() {
+        let damaged = tempfile::tempdir().unwrap();
+        for path in segments(whole.path()) {
+            fs::copy(&path, damaged.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let target = damaged.path().join(last.file_name().unwrap());
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        fs::write(&target, &flipped).unwrap();
+        let recovered = recover(damaged.path()).unwrap();
+        assert!(recovered.end < all.len() as u64, "{at}: nothing damaged is believed");
+        assert_eq!(everything(damaged.path(), 0, 1000), all[..recovered.end as usize], "{at}");
+        // The last frame alone, damaged, looks like a tail that was torn.
+        assert_eq!(recovered.quarantined.is_empty(), at >= last_frame, "{at}");
+        for kept in &recovered.quarantined {
+            assert!(fs::read(kept).unwrap() == flipped, "{at}: it is kept as it was found");
+        }
+        let again = recover(damaged.path()).unwrap();
+        assert_eq!((again.end, again.torn_bytes, &again.quarantined), (recovered.end, 0, &recovered.quarantined));
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ enum Handed {
 impl Life<'_> {
     /// Ends the attempt, with everything that it made handed over.
     pub(super) async fn finish(&mut self, last: Option<Step>, end: End) -> Result<(), JournalError> {
-        let log_length = self.log_length(&end).await;
+        let log_length = self.log_length(&end).await?;
         self.handle.grew(self.context, LogEnd { length: log_length, finished: true });
         let exit = plan::exit(&end);
         let started = !matches!(&end, End::Recorded(record) if matches!(record.outcome, shim::Outcome::NotStarted(_)));
@@ -79,21 +79,31 @@ impl Life<'_> {
     }
 
     /// The final length of the log; after a shim's death everything of the agent is ended first.
-    async fn log_length(&self, end: &End) -> u64 {
-        match end {
-            End::Recorded(record) => record.log_length,
-            End::Vanished | End::Rebooted => {
-                let dir = self.handle.dir.clone();
-                match tokio::task::spawn_blocking(move || shim::bury(&dir)).await {
-                    Ok(Ok(remains)) => remains.spool.end,
-                    Ok(Err(error)) => {
-                        warn!(attempt = %self.handle.id, %error, "could not repair the log of a dead shim");
-                        self.handle.log_end().length
-                    }
-                    Err(_) => self.handle.log_end().length,
-                }
-            }
+    async fn log_length(&self, end: &End) -> Result<u64, JournalError> {
+        if let End::Recorded(record) = end {
+            return Ok(record.log_length);
         }
+        let dir = self.handle.dir.clone();
+        let buried = tokio::task::spawn_blocking(move || shim::bury(&dir).map_err(|error| error.to_string()));
+        let (readable, damage) = match buried.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(remains) if remains.spool.quarantined.is_empty() => return Ok(remains.spool.end),
+            Ok(remains) => {
+                (remains.spool.end, format!("it is kept as it was found in {:?}", remains.spool.quarantined))
+            }
+            Err(error) => (self.handle.log_end().length, error),
+        };
+        warn!(attempt = %self.handle.id, damage, "the recording of a dead shim is damaged");
+        self.note(format!(
+            "the recording was damaged on the executor's disk and can be read up to byte {readable}; {damage}"
+        ))
+        .await?;
+        self.keep("its recording is damaged")?;
+        // What the controller has taken stays, so the log does not end before it. It is asked when there may be
+        // something to send.
+        self.handle.grew(self.context, LogEnd { length: readable.max(1), finished: false });
+        let mut held = self.handle.held.subscribe();
+        let held = held.wait_for(Option::is_some).await.map_or(0, |held| held.unwrap_or(0));
+        Ok(readable.max(held))
     }
 
     fn agent(&self) -> String {
@@ -109,7 +119,7 @@ impl Life<'_> {
         let harvest = match self.gather(repository).await? {
             Ok(harvest) => harvest,
             Err(why) => {
-                self.keep(&why);
+                self.keep(&why)?;
                 let text = format!("what the agent made could not be gathered, and stays in the workspace: {why}");
                 return Ok(Handed::Failed(Failure::new(Cause::Publish, text)));
             }
@@ -118,7 +128,7 @@ impl Life<'_> {
             self.note(note.clone()).await?;
         }
         if let Some(why) = &harvest.keep {
-            self.keep(why);
+            self.keep(why)?;
         }
         let Some(found) = harvest.found else { return Ok(Handed::Nothing) };
         match self.publish(&found).await? {
@@ -127,7 +137,7 @@ impl Life<'_> {
                 Ok(Handed::Head(head))
             }
             Err(why) => {
-                self.keep(&why);
+                self.keep(&why)?;
                 let text =
                     format!("the controller did not take what the agent made, which stays in the workspace: {why}");
                 Ok(Handed::Failed(Failure::new(Cause::Publish, text)))
@@ -184,10 +194,14 @@ impl Life<'_> {
         }
     }
 
-    fn keep(&self, why: &str) {
-        if let Err(error) = write_durably(&self.handle.dir.join(files::KEEP), why.as_bytes()) {
-            warn!(attempt = %self.handle.id, %error, "could not note that the workspace must be kept");
-        }
+    /// Without this on disk the attempt does not end: what is not published would be removed once it is released.
+    fn keep(&self, why: &str) -> Result<(), JournalError> {
+        let path = self.handle.dir.join(files::KEEP);
+        write_durably(&path, why.as_bytes()).map_err(|source| JournalError::Io {
+            attempt: "note that the workspace is kept beside",
+            path,
+            source,
+        })
     }
 
     /// Lets go of everything that only a living agent needs. May be repeated.

@@ -135,6 +135,8 @@ pub struct Handle {
     journal: OnceLock<Journal>,
     wish: watch::Sender<Wish>,
     log_end: watch::Sender<LogEnd>,
+    /// How much of its log the controller holds; none while that is not known or about to change.
+    held: watch::Sender<Option<u64>>,
     abandoned: CancellationToken,
 }
 
@@ -147,6 +149,7 @@ impl Handle {
             journal: OnceLock::new(),
             wish: watch::Sender::new(wish),
             log_end: watch::Sender::new(LogEnd::default()),
+            held: watch::Sender::new(None),
             abandoned: CancellationToken::new(),
         }
     }
@@ -164,6 +167,11 @@ impl Handle {
     /// How far its log goes.
     pub fn log_end(&self) -> LogEnd {
         *self.log_end.borrow()
+    }
+
+    /// The controller holds so much of its log; none: some of it is under way.
+    pub fn log_held(&self, bytes: Option<u64>) {
+        self.held.send_replace(bytes);
     }
 
     /// Whether its last report is in the journal.

@@ -211,6 +211,7 @@ impl Logs {
                     match read(feed, &handle, start, most).await {
                         Ok(Some(chunk)) => {
                             let end = chunk.offset + chunk.data.len() as u64;
+                            handle.log_held(None);
                             send(outbound, Part::Append(append(id, chunk))).await?;
                             feed.window.sent(start, end);
                             return Ok(true);
@@ -236,6 +237,9 @@ impl Logs {
                     return Ok(());
                 };
                 let length = handle.log_end().length;
+                if feed.window.settled(ack.committed) {
+                    handle.log_held(Some(ack.committed));
+                }
                 feed.window.acked(ack.committed, length);
                 if feed.window.complete(length) {
                     self.complete.insert(id, length);

@@ -12,6 +12,8 @@ pub struct Window {
     sent: u64,
     /// What has been sent and not committed, in order: start and end.
     under_way: VecDeque<(u64, u64)>,
+    /// The end of what was ever sent on this stream.
+    furthest: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +59,12 @@ impl Window {
     pub fn sent(&mut self, start: u64, end: u64) {
         self.under_way.push_back((start, end));
         self.sent = end;
+        self.furthest = self.furthest.max(end);
+    }
+
+    /// Whether an acknowledgement of everything below `committed` is the last that what was sent can bring about.
+    pub fn settled(&self, committed: u64) -> bool {
+        committed >= self.furthest
     }
 
     /// The controller stands at `committed`. Acknowledgements come in the order of what was sent, so one below the
@@ -120,6 +128,7 @@ mod tests {
         assert_eq!(window.next(100), Next::From(40));
         window.sent(40, 100);
         assert_eq!((window.next(100), window.unacknowledged()), (Next::Nothing, 60));
+        assert!(!window.settled(99) && window.settled(100));
         window.acked(100, 100);
         assert!(window.complete(100) && !window.waits());
     }

@@ -156,7 +156,7 @@ pub fn exit_record(attempt_dir: &Path) -> io::Result<Option<ExitRecord>> {
 }
 
 /// What a shim that died has left.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Remains {
     /// The spool to its last whole frame.
     pub spool: Recovered,

@@ -146,6 +146,20 @@ pub(super) fn parse_frame(bytes: &[u8], offset: u64) -> Parsed {
     Parsed::Frame(Header { frame: Frame { content, length, time_ms: u64_at(bytes, 24) }, offset })
 }
 
+/// The offset in what may be a frame's header; none when it is certainly not one that we wrote.
+pub(super) fn claimed_offset(bytes: &[u8]) -> Option<u64> {
+    let possible = bytes.len() >= FRAME_HEADER
+        && (1..=4).contains(&bytes[4])
+        && bytes[5..8] == [0; 3]
+        && u32_at(bytes, 8) as usize <= MAX_FRAME;
+    possible.then(|| u64_at(bytes, 16))
+}
+
+/// Whether a whole frame, wherever it belongs, stands at the beginning of `bytes`.
+pub(super) fn is_whole_frame(bytes: &[u8]) -> bool {
+    claimed_offset(bytes).is_some_and(|offset| matches!(parse_frame(bytes, offset), Parsed::Frame(_)))
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut number = [0; 4];
     number.copy_from_slice(&bytes[at..at + 4]);

@@ -54,19 +54,31 @@ impl Reader {
         let max_bytes = max_bytes.max(1);
         let mut chunk = Chunk { offset: self.offset, ..Chunk::default() };
         while chunk.data.len() < max_bytes {
-            if self.segment.is_none() && !self.find_segment()? {
-                break;
+            match self.frame() {
+                Ok(Some(header)) => self.take(&header, max_bytes, &mut chunk),
+                Ok(None) => break,
+                // What stands before it is given out first; the next call meets the error again.
+                Err(_) if !chunk.frames.is_empty() => break,
+                Err(error) => return Err(error),
             }
-            let Some(segment) = &mut self.segment else { break };
-            let Some(header) = segment.frame()? else {
-                if !self.next_segment()? {
-                    break;
-                }
-                continue;
-            };
-            self.take(&header, max_bytes, &mut chunk);
         }
         Ok(if chunk.frames.is_empty() { None } else { Some(chunk) })
+    }
+
+    /// The next whole frame, wherever it stands.
+    fn frame(&mut self) -> Result<Option<Header>, Error> {
+        if self.segment.is_none() && !self.find_segment()? {
+            return Ok(None);
+        }
+        loop {
+            let Some(segment) = &mut self.segment else { return Ok(None) };
+            if let Some(header) = segment.frame()? {
+                return Ok(Some(header));
+            }
+            if !self.next_segment()? {
+                return Ok(None);
+            }
+        }
     }
 
     /// Moves what is wanted of the frame at the segment's position into `chunk`.
@@ -183,11 +195,6 @@ impl Segment {
             self.headed = true;
         }
         Ok(true)
-    }
-
-    /// Whether nothing but zeros stands there: what a power loss leaves of a file that was never flushed.
-    pub(super) fn is_blank(&self) -> bool {
-        self.seen().iter().all(|byte| *byte == 0)
     }
 
     /// The whole frame at the position; none while there is no whole one.
