@@ -1,7 +1,7 @@
 //! Process trees: who descends from whom, and ending all of them.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     io::Read as _,
     thread,
@@ -48,11 +48,21 @@ impl ProcessId {
     }
 }
 
+/// A session that processes of a tree are in. Unlike a parent, a session outlives the death of those above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id: the pid of the process that began it.
+    pub id: u32,
+    /// Start of that process in clock ticks since boot; when it had ended already, that of the member that was seen.
+    pub start: u64,
+}
+
 /// What `/proc/<pid>/stat` says.
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     id: ProcessId,
     parent: u32,
+    session: u32,
     state: u8,
     threads: u32,
 }
@@ -71,10 +81,11 @@ fn read_stat(pid: u32) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&text[after_name..]).ok()?.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
-    // State is field 3, the number of threads 20 and the start 22; two are taken.
-    let threads = fields.nth(20 - 5)?.parse().ok()?;
+    // State is field 3, the session 6, the number of threads 20 and the start 22.
+    let session = fields.nth(6 - 5)?.parse().ok()?;
+    let threads = fields.nth(20 - 7)?.parse().ok()?;
     let start = fields.nth(22 - 21)?.parse().ok()?;
-    Some(Stat { id: ProcessId { pid, start }, parent, state, threads })
+    Some(Stat { id: ProcessId { pid, start }, parent, session, state, threads })
 }
 
 fn all() -> Vec<Stat> {
@@ -99,8 +110,59 @@ pub fn carriers(attempt: Uuid) -> Vec<ProcessId> {
     living.filter(carries).map(|stat| stat.id).collect()
 }
 
+/// Living processes in these sessions, without the caller.
+pub fn members(sessions: &[Session]) -> Vec<ProcessId> {
+    let own = std::process::id();
+    // A leader with another start than was seen leads a later session with the same id.
+    let same = |session: &&Session| read_stat(session.id).is_none_or(|leader| leader.id.start == session.start);
+    let sessions: Vec<&Session> = sessions.iter().filter(same).collect();
+    let belongs =
+        |stat: &Stat| sessions.iter().any(|session| stat.session == session.id && stat.id.start >= session.start);
+    let living = all().into_iter().filter(|stat| stat.id.pid != own && !stat.is_dead());
+    living.filter(belongs).map(|stat| stat.id).collect()
+}
+
+/// The sessions that living descendants of `pid` are in, without its own.
+pub fn sessions_below(pid: u32) -> BTreeSet<Session> {
+    let Some(own) = read_stat(pid).map(|stat| stat.session) else { return BTreeSet::new() };
+    let stats = family_by_children(pid).unwrap_or_else(|| family(pid));
+    let stats = stats.into_iter().filter(|stat| !stat.is_dead() && stat.session != own);
+    stats
+        .map(|stat| {
+            let start = if stat.session == stat.id.pid { Some(stat.id.start) } else { None };
+            let start = start.or_else(|| read_stat(stat.session).map(|leader| leader.id.start));
+            Session { id: stat.session, start: start.unwrap_or(stat.id.start) }
+        })
+        .collect()
+}
+
 /// Living descendants of `pid`, without itself.
 pub fn descendants(pid: u32) -> Vec<ProcessId> {
+    family(pid).into_iter().filter(|stat| !stat.is_dead()).map(|stat| stat.id).collect()
+}
+
+/// The same from what the kernel notes about children: much cheaper on a busy host, but it may miss some of a tree
+/// that changes meanwhile. None where the kernel does not note it.
+fn family_by_children(pid: u32) -> Option<Vec<Stat>> {
+    let mut found: Vec<Stat> = Vec::new();
+    let mut next = vec![pid];
+    while let Some(parent) = next.pop() {
+        for thread in fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
+            let children = match fs::read_to_string(thread.path().join("children")) {
+                Ok(children) => children,
+                Err(_) if parent == pid => return None,
+                Err(_) => continue,
+            };
+            let pids: Vec<u32> = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+            found.extend(pids.iter().filter_map(|pid| read_stat(*pid)));
+            next.extend(pids);
+        }
+    }
+    Some(found)
+}
+
+/// Descendants of `pid`, without itself, dead ones too.
+fn family(pid: u32) -> Vec<Stat> {
     let all = all();
     let mut family = HashSet::from([pid]);
     loop {
@@ -112,10 +174,7 @@ pub fn descendants(pid: u32) -> Vec<ProcessId> {
             break;
         }
     }
-    all.into_iter()
-        .filter(|stat| stat.id.pid != pid && family.contains(&stat.id.pid) && !stat.is_dead())
-        .map(|stat| stat.id)
-        .collect()
+    all.into_iter().filter(|stat| stat.id.pid != pid && family.contains(&stat.id.pid)).collect()
 }
 
 /// Ends what `list` gives, again and again until it gives nothing: TERM, `grace`, KILL. True when nothing is left.
@@ -209,6 +268,22 @@ mod tests {
         assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), [child.id()]);
         assert!(carriers(Uuid::new_v4()).is_empty());
         assert!(end(|| carriers(attempt), Duration::from_secs(5)));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_session_is_known_by_its_leaders_start() {
+        let mut command = Command::new("setsid");
+        command.args(["sh", "-c", "sleep 1000 & echo x; wait"]).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        let leader = ProcessId::of(child.id()).unwrap();
+        let session = Session { id: leader.pid, start: leader.start };
+        assert!(sessions_below(std::process::id()).contains(&session));
+        assert_eq!(members(&[session]).len(), 2);
+        let other = Session { start: leader.start - 1, ..session };
+        assert!(members(&[other]).is_empty(), "its id was given to another process since");
+        assert!(kill(|| members(&[session])));
         child.wait().unwrap();
     }
 }

@@ -264,6 +264,26 @@ async fn a_killed_shim_is_buried_with_its_tree() {
     }
 }
 
+#[tokio::test]
+async fn what_hides_from_the_sweep_is_buried_too() {
+    // Neither its environment nor an ancestor leads to it once the shim is dead, and there is no cgroup.
+    let script = "trap '' PIPE HUP TERM; env -u SCULPT_ATTEMPT setsid sh -c 'echo $$ > leader; sleep 1000 & echo $! > member; wait' & \
+                  env -u SCULPT_ATTEMPT sleep 1000 & echo $! > plain; wait";
+    let mut attempt = Attempt::new(Mode::Pipes, script);
+    attempt.start().await;
+    let leader = attempt.number("leader").await;
+    let pids = [leader, attempt.number("member").await, attempt.number("plain").await];
+    let kin = attempt.directory().join(shim::files::KIN);
+    eventually(|| fs::read_to_string(&kin).ok()?.contains(&format!("\"id\":{leader},")).then_some(())).await;
+    attempt.status().await.shim.signal(Signal::KILL);
+    eventually(|| client_gone(&attempt)).await;
+    assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_some()), "they outlive the shim");
+    let directory = attempt.directory();
+    let remains = tokio::task::spawn_blocking(move || shim::bury(&directory)).await.unwrap().unwrap();
+    assert!(!remains.left_over);
+    assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_none()), "{pids:?}");
+}
+
 fn client_gone(attempt: &Attempt) -> Option<()> {
     let lock = fs::read(attempt.directory().join(shim::files::LOCK)).unwrap();
     let shim: ProcessId = serde_json::from_slice(&lock).unwrap();

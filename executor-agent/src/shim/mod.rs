@@ -6,6 +6,7 @@ mod client;
 mod control;
 mod disk;
 mod ending;
+mod kin;
 mod launch;
 mod pump;
 mod record;
@@ -56,6 +57,8 @@ pub mod files {
     pub const LOCK: &str = "shim.lock";
     /// What the shim itself had to say.
     pub const LOG: &str = "shim.log";
+    /// Which sessions the agent's processes are in, where no cgroup holds them together.
+    pub const KIN: &str = "kin.json";
     /// Why the agent's program could not be run.
     pub const STAGE: &str = "stage.err";
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{
     client::{Client, ClientError},
-    files,
+    files, kin,
     launch::Launch,
     record::ExitRecord,
     wire::Status,
@@ -169,10 +169,12 @@ pub struct Remains {
 pub fn bury(attempt_dir: &Path) -> Result<Remains, spool::Error> {
     let left_over = match Launch::read(attempt_dir) {
         Ok(launch) => {
+            let sessions = kin::read(attempt_dir);
             let members = || {
                 let in_cgroup = launch.cgroup.members(Leaf::Agent);
                 let mut members: Vec<_> = in_cgroup.into_iter().filter_map(ProcessId::of).collect();
                 members.extend(tree::carriers(launch.attempt));
+                members.extend(tree::members(&sessions));
                 members
             };
             // A frozen tree is killed as it is; what a signal must reach first is thawed by the kernel.

@@ -21,6 +21,7 @@ use super::{
     control, disk,
     ending::{Ending, Tree},
     files,
+    kin::Kin,
     launch::Launch,
     pump::{Drain, Pump},
     record::{EndedBy, ExitRecord, Outcome},
@@ -45,6 +46,8 @@ pub(super) struct Supervisor {
     drain: Arc<Drain>,
     screen: Option<Arc<Screen>>,
     tree: Tree,
+    /// None where a cgroup holds the agent's processes together.
+    kin: Option<Kin>,
     started: Duration,
     ending: Option<Ending>,
     output_ended: bool,
@@ -82,7 +85,9 @@ impl Supervisor {
         let drain = Drain::new().map_err(failed("make an event counter"))?;
         let started = host::boottime();
         let main = connection.spawn(&launch, attempt_dir).map_err(failed("start the agent"))?;
-        shared.update(|state| state.agent = Some(agent::identity(main)));
+        let identity = agent::identity(main);
+        shared.update(|state| state.agent = Some(identity));
+        let kin = if launch.cgroup.can_kill() { None } else { Kin::begin(attempt_dir, identity).ok() };
         let (sources, slave) = connection.into_sources();
         let tree = Tree { attempt: launch.attempt, main, cgroup: launch.cgroup.clone(), master };
         let supervisor = Self {
@@ -93,6 +98,7 @@ impl Supervisor {
             drain,
             screen,
             tree,
+            kin,
             started,
             ending: None,
             output_ended: false,
@@ -164,6 +170,9 @@ impl Supervisor {
             if let Some(event) = event {
                 self.react(event);
             }
+            if let Some(kin) = &mut self.kin {
+                kin.look();
+            }
             if self.ending.is_none() && self.time_left().is_some_and(|left| left.is_zero()) {
                 self.end(EndedBy::Timeout, self.launch.grace);
             }
@@ -175,10 +184,11 @@ impl Supervisor {
 
     /// How long there is nothing to do.
     fn pause(&self) -> Option<Duration> {
-        match &self.ending {
+        let until_next_step = match &self.ending {
             Some(ending) => Some(ending.at.saturating_duration_since(Instant::now())),
             None => self.time_left().map(|left| left.min(CLOCKS)),
-        }
+        };
+        until_next_step.into_iter().chain(self.kin.as_ref().map(Kin::pause)).min()
     }
 
     fn time_left(&self) -> Option<Duration> {
