@@ -1,4 +1,4 @@
-//! Day partitions made ahead, old days of the journal dropped, old request ids forgotten.
+//! Day partitions made ahead, old days of the journal and emptied days of logs dropped, old request ids forgotten.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_secs(3600);
 pub async fn run(store: Store, event_days: u32, stop: CancellationToken) {
     loop {
         if let Err(error) = once(&store, event_days).await {
-            tracing::warn!(%error, "cannot tend the journal's partitions; trying again within the hour");
+            tracing::warn!(%error, "cannot tend the partitions; trying again within the hour");
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -28,6 +28,10 @@ pub async fn once(store: &Store, event_days: u32) -> Result<(), StoreError> {
     let dropped = store.drop_old_events(event_days).await?;
     if dropped > 0 {
         tracing::info!(days = dropped, "dropped old days of the journal");
+    }
+    let emptied = store.drop_empty_log_days().await?;
+    if emptied > 0 {
+        tracing::debug!(days = emptied, "dropped days of logs that are all sealed");
     }
     Ok(())
 }

@@ -3,13 +3,16 @@
 use chrono::{Days, NaiveDate};
 use sqlx::AssertSqlSafe;
 
-use super::{Store, StoreError};
+use super::{Connection, Store, StoreError};
 
 /// Tables that are partitioned by the day of their column `at`.
 const TABLES: [&str; 2] = ["events", "log_chunks"];
 
 /// Days beyond today that have a partition before anybody needs it.
 const AHEAD: u64 = 3;
+
+/// Days after which the partition of a day of logs may go, once it is empty. No transaction that writes into it is as old.
+const LOG_DAYS: i32 = 2;
 
 /// How long a finished request is remembered, so that its repetition is known.
 const REQUEST_DAYS: i32 = 7;
@@ -31,13 +34,7 @@ impl Store {
 
     /// Drops the days of the journal that ended more than `days` ago, and forgets old requests. How many days went.
     pub async fn drop_old_events(&self, days: u32) -> Result<usize, StoreError> {
-        let sql = "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
-                   WHERE inhparent = 'events'::regclass AND relname ~ '^events_[0-9]{8}$' \
-                   AND to_date(right(relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - $1 ORDER BY relname";
-        let mut conn = self.read().await?;
-        let old: Vec<String> =
-            sqlx::query_scalar(sql).bind(i32::try_from(days).unwrap_or(i32::MAX)).fetch_all(&mut *conn).await?;
-        drop(conn);
+        let old = self.partitions_before("events", i32::try_from(days).unwrap_or(i32::MAX)).await?;
         let count = old.len();
         for partition in old {
             self.drop_partition(partition).await?;
@@ -48,6 +45,29 @@ impl Store {
             .execute(&mut *conn)
             .await?;
         Ok(count)
+    }
+
+    /// Drops old days of the log tail that hold nothing any more: whatever is not sealed keeps its day. How many days went.
+    pub async fn drop_empty_log_days(&self) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for partition in self.partitions_before("log_chunks", LOG_DAYS).await? {
+            let mut conn = self.read().await?;
+            // Looked at first: the lock below holds up whoever reads or writes logs.
+            if empty(&mut conn, &partition).await? {
+                drop(conn);
+                count += usize::from(self.drop_empty(partition).await?);
+            }
+        }
+        Ok(count)
+    }
+
+    /// The partitions of `table` whose days ended more than `days` ago.
+    async fn partitions_before(&self, table: &'static str, days: i32) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
+                   WHERE inhparent = $1::text::regclass AND relname ~ ('^' || $1 || '_[0-9]{8}$') \
+                   AND to_date(right(relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - $2 ORDER BY relname";
+        let mut conn = self.read().await?;
+        Ok(sqlx::query_scalar(sql).bind(table).bind(days).fetch_all(&mut *conn).await?)
     }
 
     async fn make_partition(&self, table: &'static str, day: NaiveDate) -> Result<(), StoreError> {
@@ -90,4 +110,24 @@ impl Store {
         })
         .await
     }
+
+    /// Drops a partition of the log tail, unless it holds something after all.
+    async fn drop_empty(&self, partition: String) -> Result<bool, StoreError> {
+        self.write(move |conn| {
+            Box::pin(async move {
+                sqlx::raw_sql("LOCK TABLE log_chunks IN ACCESS EXCLUSIVE MODE").execute(&mut *conn).await?;
+                if !empty(conn, &partition).await? {
+                    return Ok(false);
+                }
+                sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE {partition}"))).execute(&mut *conn).await?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+}
+
+async fn empty(conn: &mut Connection, partition: &str) -> Result<bool, StoreError> {
+    let sql = format!("SELECT NOT EXISTS (SELECT FROM {partition})");
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(conn).await?)
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use sculpt_controller::background::seal;
+use sculpt_controller::background::{maintenance, seal};
 use sculpt_proto::{
     executor::v1::log_refusal::Code as Refused,
     v1::{LogEnd, LogFrame, ReadLogRequest, ReadLogResponse, read_log_response::Part},
@@ -213,4 +213,41 @@ async fn a_log_is_complete_only_when_its_last_byte_is_held() {
     assert_eq!(executor.desired().await.released, [attempt]);
     let (bytes, end) = read_all(client.read_log(request(0, true)).await.unwrap().into_inner(), 0).await;
     assert_eq!((bytes.as_slice(), end), (b"12345678".as_slice(), LogEnd { length: 8, complete: true }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_drops_no_day_that_holds_what_is_not_sealed() {
+    let mut stack = Stack::start().await;
+    let (mut executor, mut logs, attempt) = running(&mut stack).await;
+    let log = lines(1_000);
+    let end = logs.append(&attempt, 0, &log).await.unwrap().committed;
+    // What came long ago, in a day of its own; another day has been emptied since.
+    for day in ["20200101", "20200102"] {
+        let (year, date) = ("2020", &day[6..]);
+        let sql = format!(
+            "CREATE TABLE log_chunks_{day} PARTITION OF log_chunks \
+             FOR VALUES FROM ('{year}-01-{date} 00:00:00+00') TO ('{year}-01-{date} 24:00:00+00')"
+        );
+        let mut conn = stack.store.read().await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
+    }
+    stack.run("UPDATE log_chunks SET at = '2020-01-01 12:00:00+00'").await;
+    let days = "SELECT coalesce(string_agg(relname, ' ' ORDER BY relname), '') FROM pg_class \
+                WHERE relname ~ '^log_chunks_2020[0-9]{4}$'";
+    let mut client = stack.logs_client().await;
+    let keep = |store: sculpt_controller::store::Store| async move { maintenance::once(&store, 1).await.unwrap() };
+    keep(stack.store.clone()).await;
+    assert_eq!(stack.value::<String>(days).await, "log_chunks_20200101", "the emptied one alone is gone");
+    let (bytes, _) = read_all(client.read_log(request(0, false)).await.unwrap().into_inner(), 0).await;
+    assert!(bytes == log);
+    // Also of a log that has ended, until it is sealed.
+    executor.report(&attempt, 4, finalizing(0)).await;
+    executor.report(&attempt, 5, completed(end)).await;
+    keep(stack.store.clone()).await;
+    assert_eq!(stack.value::<String>(days).await, "log_chunks_20200101");
+    seal::seal(&stack.store, &stack.blobs, 1 << 20, Duration::ZERO).await.unwrap();
+    keep(stack.store.clone()).await;
+    assert_eq!(stack.value::<String>(days).await, "");
+    let (bytes, end) = read_all(client.read_log(request(0, true)).await.unwrap().into_inner(), 0).await;
+    assert!(bytes == log && end.complete);
 }
