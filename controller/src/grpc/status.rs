@@ -32,6 +32,12 @@ impl From<StoreError> for Status {
                 tracing::warn!(error = %source, "a call failed because the database is out of reach");
                 Self::unavailable("the database is out of reach for the moment; call again")
             }
+            StoreError::Full(source) => {
+                tracing::error!(error = %source, "a call failed because the disk of the database is full");
+                Self::resource_exhausted(
+                    "the disk of the controller's database is full; make room on it, then call again",
+                )
+            }
             StoreError::Interrupted(_) => shutting_down(),
             StoreError::Conflict { .. } | StoreError::Unreadable { .. } | StoreError::Sqlx(_) => internal(&error),
         }

@@ -2,8 +2,10 @@
 //!
 //! Lock order in every transaction: the task's row, then its attempt's row, then refs and logs, then the journal.
 
+mod attempt_state;
 pub mod attempts;
 pub mod claims;
+mod columns;
 mod connect;
 mod event_details;
 pub mod events;
@@ -47,6 +49,9 @@ pub enum StoreError {
     /// It cannot be reached now; the same call may succeed later.
     #[error("the database is out of reach")]
     Unavailable(#[source] sqlx::Error),
+    /// Its disk is full; the same call succeeds once there is room.
+    #[error("the disk of the database is full")]
+    Full(#[source] sqlx::Error),
     /// A constraint forbids it.
     #[error("the constraint {constraint} forbids it")]
     Conflict {
@@ -81,9 +86,13 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
             sqlx::Error::Database(said) => {
                 let code = said.code().unwrap_or_default();
-                // 08: connection; 57P01..57P03: shut down, crashed, starting; 53300: too many; 40001, 40P01, 55P03, 57014: try again.
+                if code == "53100" {
+                    return Self::Full(error);
+                }
+                // 08: connection; 57P01..57P03: shut down, crashed, starting; 53300: too many; 25006: a standby, until it is
+                // promoted; 40001, 40P01, 55P03, 57014: try again.
                 let away = code.starts_with("08")
-                    || ["57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03", "57014", "25P03"]
+                    || ["57P01", "57P02", "57P03", "53300", "25006", "40001", "40P01", "55P03", "57014", "25P03"]
                         .contains(&code.as_ref());
                 if away {
                     return Self::Unavailable(error);

@@ -4,23 +4,21 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sculpt_core::{
-    attempt::{Attempt, AttemptState, Fence, Offer},
-    liveness::Liveness,
-    outcome::{Cause, Exit, Failure, Outcome},
+    attempt::{Attempt, AttemptState},
     review::{Commit, Review},
     shown::shown,
     task::{Event, Intent, OnLost, Policy, Run, Task},
-    turn::{Ask, Turn},
 };
 use sculpt_proto::id::TaskId;
-use sqlx::Row as _;
+use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     dispatch::Actor,
     store::{
-        Connection, StoreError, Time,
-        event_details::{ask_name, details},
+        Connection, StoreError, Time, attempt_state,
+        columns::{number, present, signed, unreadable},
+        event_details::details,
     },
 };
 
@@ -62,12 +60,12 @@ pub async fn lock(conn: &mut Connection, task: TaskId) -> Result<Option<Locked>,
     let Some(row) = row else { return Ok(None) };
     let (run, now, offered_at) = match row.try_get::<Option<Uuid>, _>("attempt_id")? {
         Some(attempt) => {
-            let (attempt, now, offered_at) = lock_attempt(conn, attempt).await?;
+            let (attempt, now, offered_at) = attempt_state::lock(conn, attempt).await?;
             (Run::Attempt(attempt), now, Some(offered_at))
         }
         None => {
             let now = sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *conn).await?;
-            (Run::Queued { next: unsigned(row.try_get::<i32, _>("next_attempt")?) }, now, None)
+            (Run::Queued { next: row.try_get::<i32, _>("next_attempt")?.unsigned_abs() }, now, None)
         }
     };
     let policy = Policy {
@@ -83,25 +81,6 @@ pub async fn lock(conn: &mut Connection, task: TaskId) -> Result<Option<Locked>,
         now,
         offered_at,
     }))
-}
-
-async fn lock_attempt(conn: &mut Connection, attempt: Uuid) -> Result<(Attempt, Time, Time), StoreError> {
-    let row = sqlx::query(
-        "SELECT id, number, executor_id, state::text, spec_read, turn::text, ask::text, question, limited_until, \
-         liveness::text, silent_since, outcome::text, cause, message, exit_code, exit_signal, head, created_at, \
-         started_at, ended_at, clock_timestamp() AS now FROM attempts WHERE id = $1 FOR UPDATE",
-    )
-    .bind(attempt)
-    .fetch_one(&mut *conn)
-    .await?;
-    let attempt = Attempt {
-        fence: Fence { number: unsigned(row.try_get::<i32, _>("number")?), id: row.try_get("id")? },
-        executor: row.try_get("executor_id")?,
-        state: attempt_state(&row)?,
-        head: row.try_get::<Option<String>, _>("head")?.map(Commit),
-        liveness: liveness(&row)?,
-    };
-    Ok((attempt, row.try_get("now")?, row.try_get("created_at")?))
 }
 
 /// Writes `after`, which `event` made of `locked`, and the journal's entry. Returns the task's revision, which stays as it
@@ -124,9 +103,9 @@ pub async fn save(
     }
     if let Run::Attempt(attempt) = &after.run {
         if matches!(event, Event::Claimed { .. }) {
-            insert_attempt(conn, locked, attempt).await?;
+            attempt_state::insert(conn, locked, attempt).await?;
         } else {
-            update_attempt(conn, attempt).await?;
+            attempt_state::update(conn, attempt).await?;
         }
     }
     if matches!(event, Event::SpecRead { .. }) {
@@ -208,113 +187,6 @@ async fn update_task(
     Ok(())
 }
 
-async fn insert_attempt(conn: &mut Connection, locked: &Locked, attempt: &Attempt) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO attempts (id, task_id, number, executor_id, spec_digest, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(attempt.fence.id)
-    .bind(locked.id.0)
-    .bind(number(attempt.fence.number))
-    .bind(attempt.executor)
-    .bind(Vec::<u8>::new())
-    .bind(locked.now)
-    .execute(&mut *conn)
-    .await?;
-    Ok(())
-}
-
-async fn update_attempt(conn: &mut Connection, attempt: &Attempt) -> Result<(), StoreError> {
-    let columns = Columns::of(attempt);
-    sqlx::query(
-        "UPDATE attempts SET state = $2::attempt_state, spec_read = spec_read OR $3, turn = $4::turn_state, \
-         ask = $5::ask_kind, question = $6, limited_until = $7, liveness = $8::liveness, silent_since = $9, \
-         outcome = $10::outcome, cause = $11, message = $12, exit_code = COALESCE($13, exit_code), \
-         exit_signal = COALESCE($14, exit_signal), head = $15, started_at = COALESCE($16, started_at), ended_at = $17 \
-         WHERE id = $1",
-    )
-    .bind(attempt.fence.id)
-    .bind(attempt.state.as_str())
-    .bind(columns.spec_read)
-    .bind(columns.turn)
-    .bind(columns.ask)
-    .bind(columns.question)
-    .bind(columns.limited_until)
-    .bind(attempt.liveness.as_str())
-    .bind(attempt.liveness.since())
-    .bind(columns.outcome)
-    .bind(columns.cause)
-    .bind(columns.message)
-    .bind(columns.exit_code)
-    .bind(columns.exit_signal)
-    .bind(attempt.head.as_ref().map(|head| &head.0))
-    .bind(columns.started_at)
-    .bind(columns.ended_at)
-    .execute(&mut *conn)
-    .await?;
-    Ok(())
-}
-
-/// An attempt's state as columns.
-#[derive(Default)]
-struct Columns<'a> {
-    spec_read: bool,
-    turn: Option<&'static str>,
-    ask: Option<&'static str>,
-    question: Option<&'a str>,
-    limited_until: Option<Time>,
-    outcome: Option<&'static str>,
-    cause: Option<&'a str>,
-    message: Option<&'a str>,
-    exit_code: Option<i32>,
-    exit_signal: Option<i32>,
-    started_at: Option<Time>,
-    ended_at: Option<Time>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(attempt: &'a Attempt) -> Self {
-        let mut columns = Self { spec_read: true, ..Self::default() };
-        match &attempt.state {
-            AttemptState::Offered { offer } => columns.spec_read = *offer == Offer::Read,
-            AttemptState::Accepted | AttemptState::Preparing => {}
-            AttemptState::Running { since, turn } => {
-                columns.started_at = Some(*since);
-                columns.turn = Some(turn.as_str());
-                match turn {
-                    Turn::Working | Turn::Idle | Turn::Parked => {}
-                    Turn::Asking { ask, text } => {
-                        columns.ask = Some(ask_name(*ask));
-                        columns.question = Some(text);
-                    }
-                    Turn::Limited { until } => columns.limited_until = *until,
-                }
-            }
-            AttemptState::Finalizing { exit } => match exit {
-                Some(Exit::Code(code)) => columns.exit_code = Some(*code),
-                Some(Exit::Signal(signal)) => columns.exit_signal = Some(*signal),
-                None => {}
-            },
-            AttemptState::Ended { outcome, at } => {
-                columns.ended_at = Some(*at);
-                columns.outcome = Some(outcome.as_str());
-                if let Outcome::Failed(Failure { cause, message }) = outcome {
-                    columns.cause = Some(cause.as_str());
-                    columns.message = Some(message);
-                }
-            }
-        }
-        columns
-    }
-}
-
-fn unreadable(what: &'static str, value: &str) -> StoreError {
-    StoreError::Unreadable { what, value: value.to_owned() }
-}
-
-fn present<T>(value: Option<T>, what: &'static str) -> Result<T, StoreError> {
-    value.ok_or_else(|| unreadable(what, "nothing"))
-}
-
 fn intent(name: &str) -> Result<Intent, StoreError> {
     [Intent::Run, Intent::Hold, Intent::Cancel]
         .into_iter()
@@ -329,7 +201,7 @@ fn on_lost(name: &str) -> Result<OnLost, StoreError> {
         .ok_or_else(|| unreadable("tasks.on_lost", name))
 }
 
-fn review(row: &sqlx::postgres::PgRow) -> Result<Review, StoreError> {
+fn review(row: &PgRow) -> Result<Review, StoreError> {
     let head = || -> Result<Commit, StoreError> {
         present(row.try_get::<Option<String>, _>("review_head")?, "tasks.review_head").map(Commit)
     };
@@ -341,83 +213,4 @@ fn review(row: &sqlx::postgres::PgRow) -> Result<Review, StoreError> {
         "rejected" => Review::Rejected { reason: present(row.try_get("reject_reason")?, "tasks.reject_reason")? },
         other => return Err(unreadable("tasks.review", other)),
     })
-}
-
-fn attempt_state(row: &sqlx::postgres::PgRow) -> Result<AttemptState, StoreError> {
-    Ok(match row.try_get("state")? {
-        "offered" => {
-            AttemptState::Offered { offer: if row.try_get("spec_read")? { Offer::Read } else { Offer::Unread } }
-        }
-        "accepted" => AttemptState::Accepted,
-        "preparing" => AttemptState::Preparing,
-        "running" => AttemptState::Running {
-            since: present(row.try_get("started_at")?, "attempts.started_at")?,
-            turn: turn(row)?,
-        },
-        "finalizing" => AttemptState::Finalizing {
-            exit: match (row.try_get("exit_code")?, row.try_get("exit_signal")?) {
-                (Some(code), _) => Some(Exit::Code(code)),
-                (None, Some(signal)) => Some(Exit::Signal(signal)),
-                (None, None) => None,
-            },
-        },
-        "ended" => {
-            AttemptState::Ended { outcome: outcome(row)?, at: present(row.try_get("ended_at")?, "attempts.ended_at")? }
-        }
-        other => return Err(unreadable("attempts.state", other)),
-    })
-}
-
-fn turn(row: &sqlx::postgres::PgRow) -> Result<Turn, StoreError> {
-    Ok(match row.try_get("turn")? {
-        "working" => Turn::Working,
-        "idle" => Turn::Idle,
-        "asking" => Turn::Asking {
-            ask: match row.try_get("ask")? {
-                "question" => Ask::Question,
-                "permission" => Ask::Permission,
-                other => return Err(unreadable("attempts.ask", other)),
-            },
-            text: row.try_get::<Option<String>, _>("question")?.unwrap_or_default(),
-        },
-        "limited" => Turn::Limited { until: row.try_get("limited_until")? },
-        "parked" => Turn::Parked,
-        other => return Err(unreadable("attempts.turn", other)),
-    })
-}
-
-fn outcome(row: &sqlx::postgres::PgRow) -> Result<Outcome, StoreError> {
-    Ok(match row.try_get("outcome")? {
-        "completed" => Outcome::Completed,
-        "failed" => Outcome::Failed(Failure {
-            cause: Cause::from(present(row.try_get::<Option<String>, _>("cause")?, "attempts.cause")?),
-            message: row.try_get::<Option<String>, _>("message")?.unwrap_or_default(),
-        }),
-        "cancelled" => Outcome::Cancelled,
-        "fenced" => Outcome::Fenced,
-        other => return Err(unreadable("attempts.outcome", other)),
-    })
-}
-
-fn liveness(row: &sqlx::postgres::PgRow) -> Result<Liveness, StoreError> {
-    let since = || -> Result<Time, StoreError> { present(row.try_get("silent_since")?, "attempts.silent_since") };
-    Ok(match row.try_get("liveness")? {
-        "connected" => Liveness::Connected,
-        "unreachable" => Liveness::Unreachable { since: since()? },
-        "lost" => Liveness::Lost { since: since()? },
-        other => return Err(unreadable("attempts.liveness", other)),
-    })
-}
-
-/// A count as the database's integer; counts never come near its limit.
-fn number(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
-}
-
-fn unsigned(value: i32) -> u32 {
-    value.unsigned_abs()
-}
-
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
