@@ -54,33 +54,54 @@ pub async fn reconcile(
     let unknown: Vec<AttemptId> =
         named.iter().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied().collect();
     sessions::record_unknown(&mut conn, epoch, &unknown).await?;
+    drop(conn);
     let Comparison { mut released, mut owed } = Comparison::default();
-    let mut gone = Vec::new();
-    let mut stopped = Vec::new();
-    for (attempt, standing) in &standings {
-        match census.get(attempt) {
-            Some(_) if foreign(attempt) => {}
-            Some(_) if standing.released => released.push(*attempt),
+    let (mut stopped, mut gone, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for (attempt, standing) in standings {
+        match census.get(&attempt) {
+            Some(_) if foreign(&attempt) => {}
+            Some(_) if standing.released => released.push(attempt),
             Some(seen) if standing.fenced && seen.ended => {
-                stopped.push(*attempt);
-                released.push(*attempt);
+                stopped.push(attempt);
+                released.push(attempt);
             }
-            Some(_) => owed.push(*attempt),
-            None if standing.fenced => stopped.push(*attempt),
-            None if standing.ended => gone.push(*attempt),
+            Some(_) => owed.push(attempt),
+            None if standing.fenced => stopped.push(attempt),
+            None if standing.ended => gone.push(attempt),
             None if !standing.begun => {}
-            None => interrupt(dispatch, epoch, *attempt, *standing).await?,
+            None => lost.push((attempt, standing)),
         }
     }
-    for attempt in stopped {
-        attempts::end_fenced(&mut conn, attempt).await?;
+    settle(dispatch, epoch, stopped, gone).await?;
+    for (attempt, standing) in lost {
+        interrupt(dispatch, epoch, attempt, standing).await?;
     }
-    attempts::release_gone(&mut conn, epoch.executor, &gone).await?;
-    drop(conn);
     for pulse in silent {
         reachable(dispatch, epoch, pulse.task, pulse.attempt).await?;
     }
     Ok(Comparison { released, owed })
+}
+
+/// Nothing more will come of these. Only the newest session knows that: what an older one does not have, a newer one may.
+async fn settle(
+    dispatch: &Dispatch,
+    epoch: Epoch,
+    stopped: Vec<AttemptId>,
+    gone: Vec<AttemptId>,
+) -> Result<(), DispatchError> {
+    if stopped.is_empty() && gone.is_empty() {
+        return Ok(());
+    }
+    let settled = dispatch.store().write(move |conn: &mut Connection| {
+        Box::pin(async move {
+            if sessions::holds(conn, epoch).await? {
+                attempts::end_fenced(conn, &stopped).await?;
+                attempts::release_gone(conn, epoch.executor, &gone).await?;
+            }
+            Ok::<_, DispatchError>(())
+        })
+    });
+    settled.await
 }
 
 /// Ends an attempt that its executor has lost.

@@ -9,8 +9,8 @@ use prost::Message as _;
 use sculpt_proto::{
     FieldError,
     executor::v1::{
-        ControlRequest, ControlResponse, Desired, DesiredAttempt, HeartbeatAck, Phase as WirePhase, Reject, Welcome,
-        control_request, control_response, reject::Code,
+        ControlRequest, Desired, DesiredAttempt, HeartbeatAck, Phase as WirePhase, Welcome, control_request,
+        control_response,
     },
     id::{AttemptId, ClusterId, ExecutorId},
     to_duration,
@@ -26,7 +26,9 @@ use tonic::Status;
 use crate::{
     dispatch::{Dispatch, DispatchError},
     session::{
-        census, hello,
+        census,
+        end::{End, Responses, say},
+        hello,
         registry::{Seat, Sessions},
         reports::{self, Answer, Report, ReportError},
         state::{Census, Closed, HEARTBEAT, Input, Observed, Output, Session, WATCHDOG},
@@ -59,26 +61,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
 }
 
-type Responses = mpsc::Sender<Result<ControlResponse, Status>>;
 type In = Input<Report, Answer>;
 type Out = Output<Report, Answer>;
-
-/// Why a session is over.
-#[derive(Debug)]
-enum End {
-    /// The executor has gone, or the stream is broken.
-    Gone,
-    /// It is told why, and whether to come back.
-    Reject(Reject),
-    /// It did what no executor does.
-    Fault(Status),
-}
-
-impl From<FieldError> for End {
-    fn from(error: FieldError) -> Self {
-        Self::Fault(error.into())
-    }
-}
 
 /// Work in the database, in order.
 #[derive(Debug)]
@@ -92,33 +76,34 @@ enum Work {
 /// Serves one Control connection until either side ends it.
 pub async fn serve(
     context: Context,
-    inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
+    mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: Responses,
 ) {
-    let end = match run(&context, inbound, &out).await {
-        Ok(never) => match never {},
-        Err(end) => end,
+    let opened = tokio::select! {
+        opened = open(&context, &mut inbound) => opened,
+        () = context.shutdown.cancelled() => Err(End::leaving()),
     };
-    // The stream may be gone already.
-    let last = match end {
-        End::Gone => return,
-        End::Reject(reject) => Ok(say(control_response::Part::Reject(reject))),
-        End::Fault(status) => Err(status),
+    let (epoch, seat) = match opened {
+        Ok(opened) => opened,
+        Err(end) => return end.tell(out).await,
     };
-    let _ = tokio::time::timeout(WATCHDOG, out.send(last)).await;
+    tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
+    let end = attend(&context, epoch, &seat, inbound, &out).await;
+    // Nothing is placed on it from here on.
+    drop(seat);
+    tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
+    let reason = end.reason();
+    end.tell(out).await;
+    record_end(&context, epoch, reason).await;
 }
 
-async fn run(
+async fn attend(
     context: &Context,
-    mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
+    epoch: Epoch,
+    seat: &Seat,
+    inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: &Responses,
-) -> Result<std::convert::Infallible, End> {
-    let leaving = || End::Reject(hello::for_now("the controller is shutting down", Duration::from_secs(1)));
-    let opened = tokio::select! {
-        opened = open(context, &mut inbound) => opened?,
-        () = context.shutdown.cancelled() => return Err(leaving()),
-    };
-    let (epoch, seat) = opened;
+) -> End {
     let welcome = Welcome {
         cluster_id: context.cluster.to_string(),
         epoch: epoch.number,
@@ -126,19 +111,28 @@ async fn run(
         watchdog: Some(to_duration(WATCHDOG)),
     };
     let told = context.dispatch.bus().told();
-    send(out, control_response::Part::Welcome(welcome)).await?;
+    if let Err(end) = send(out, control_response::Part::Welcome(welcome)).await {
+        return end;
+    }
     context.dispatch.bus().journal();
     context.dispatch.bus().place();
-    tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
-    let end = tokio::select! {
-        end = talk(epoch, inbound, told, work, results, out, &seat) => end,
+    tokio::select! {
+        end = talk(epoch, inbound, told, work, results, out, seat) => end,
         end = toil(context, epoch, queue, done) => end,
-        () = context.shutdown.cancelled() => leaving(),
-    };
-    tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
-    Err(end)
+        () = context.shutdown.cancelled() => End::leaving(),
+    }
+}
+
+async fn record_end(context: &Context, epoch: Epoch, reason: String) {
+    let store = context.dispatch.store();
+    match store.write(move |conn| Box::pin(async move { sessions::close(conn, epoch, &reason).await })).await {
+        Ok(true) => context.dispatch.bus().journal(),
+        Ok(false) => {}
+        // With the database away the journal has a gap: liveness shows what it means.
+        Err(error) => tracing::debug!(executor = %epoch.executor, %error, "the end of a session was not recorded"),
+    }
 }
 
 async fn open(
@@ -270,15 +264,10 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
         Output::Seen(closed) => queue(Work::Seen(closed)).await,
         Output::Close(closed) => Err(match closed {
             Closed::Silent => End::Fault(Status::deadline_exceeded("nothing was heard for 30 s")),
-            Closed::Superseded => superseded(),
+            Closed::Superseded => End::superseded(),
             Closed::Flood => End::Fault(Status::resource_exhausted("more attempts than any executor has")),
         }),
     }
-}
-
-fn superseded() -> End {
-    let text = "another process has connected with this executor's identity; only one may run on a data directory";
-    End::Reject(hello::permanent(Code::Superseded, text))
 }
 
 fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
@@ -296,10 +285,6 @@ fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
         spec_digest: wish.digest,
         phase: phase.into(),
     }
-}
-
-fn say(part: control_response::Part) -> ControlResponse {
-    ControlResponse { part: Some(part) }
 }
 
 async fn send(out: &Responses, part: control_response::Part) -> Result<(), End> {
@@ -345,14 +330,14 @@ async fn apply(context: &Context, epoch: Epoch, report: Report) -> Result<In, En
             Ok(Input::Applied(answer))
         }
         Err(ReportError::Superseded) => Ok(Input::Superseded),
-        Err(ReportError::Dispatch(error)) => Err(broken(epoch, &error)),
-        Err(ReportError::Store(error)) => Err(broken(epoch, &error)),
+        Err(ReportError::Dispatch(error)) => Err(End::broken(epoch, &error)),
+        Err(ReportError::Store(error)) => Err(End::broken(epoch, &error)),
     }
 }
 
 async fn reconcile(context: &Context, epoch: Epoch, observed: Census) -> Result<In, End> {
     let found = census::reconcile(&context.dispatch, context.cluster, epoch, observed).await;
-    let census::Comparison { released, owed } = found.map_err(|error: DispatchError| broken(epoch, &error))?;
+    let census::Comparison { released, owed } = found.map_err(|error: DispatchError| End::broken(epoch, &error))?;
     Ok(Input::Reconciled { released, owed })
 }
 
@@ -361,7 +346,7 @@ async fn read(context: &Context, epoch: Epoch) -> Result<In, End> {
         let mut conn = context.dispatch.store().read().await?;
         sessions::wishes(&mut conn, epoch.executor).await
     };
-    wishes.await.map(Input::Wishes).map_err(|error: StoreError| broken(epoch, &error))
+    wishes.await.map(Input::Wishes).map_err(|error: StoreError| End::broken(epoch, &error))
 }
 
 async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, reopened: bool) -> Result<Option<In>, End> {
@@ -377,12 +362,6 @@ async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, reopened:
             Ok(None)
         }
         Ok(false) => Ok(Some(Input::Superseded)),
-        Err(error) => Err(broken(epoch, &error)),
+        Err(error) => Err(End::broken(epoch, &error)),
     }
-}
-
-/// Without the database there is no session: the executor keeps what it has and comes back.
-fn broken(epoch: Epoch, error: &(dyn std::error::Error + 'static)) -> End {
-    tracing::warn!(executor = %epoch.executor, error, "the session's work in the database failed");
-    End::Reject(hello::for_now("the controller's database is out of reach", Duration::from_secs(2)))
 }

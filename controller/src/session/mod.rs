@@ -5,6 +5,7 @@
 
 pub mod census;
 pub mod control;
+mod end;
 pub mod frames;
 mod growing;
 pub mod held;

@@ -201,7 +201,7 @@ async fn apply_in(
     let Some(ledger) = attempts::lock(conn, attempt).await? else { return Ok(unknown()) };
     if ledger.fenced {
         if matches!(report.told, Told::Ended { .. }) {
-            attempts::end_fenced(conn, attempt).await?;
+            attempts::end_fenced(conn, &[attempt]).await?;
         }
         let text = "the task has gone on without this attempt".to_owned();
         return Ok(answer(report.sequence, Some((Refusal::Fenced, text))));

@@ -115,14 +115,16 @@ pub async fn set_end(
     Ok(())
 }
 
-/// A fenced attempt has stopped: nothing more is owed for it.
-pub async fn end_fenced(conn: &mut Connection, attempt: AttemptId) -> Result<(), StoreError> {
+/// Fenced attempts have stopped: nothing more is owed for them.
+pub async fn end_fenced(conn: &mut Connection, attempts: &[AttemptId]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
     sqlx::query(
         "UPDATE attempts SET turn = NULL, ask = NULL, question = NULL, limited_until = NULL, pid = 0, \
          state = 'ended', outcome = COALESCE(outcome, 'fenced'), ended_at = COALESCE(ended_at, clock_timestamp()), \
-         released_at = COALESCE(released_at, clock_timestamp()) WHERE id = $1 AND fenced_at IS NOT NULL",
+         released_at = COALESCE(released_at, clock_timestamp()) \
+         WHERE id IN (SELECT id FROM attempts WHERE id = ANY ($1) AND fenced_at IS NOT NULL ORDER BY id FOR UPDATE)",
     )
-    .bind(attempt.0)
+    .bind(ids)
     .execute(conn)
     .await?;
     Ok(())
@@ -164,7 +166,7 @@ pub async fn release_complete(conn: &mut Connection, attempts: &[AttemptId]) -> 
     Ok(released.into_iter().map(AttemptId).collect())
 }
 
-/// An attempt of `executor` that is over is no longer on it: nothing more is owed for it.
+/// Those of `attempts` that are over are no longer on `executor`: nothing more is owed for them.
 pub async fn release_gone(
     conn: &mut Connection,
     executor: ExecutorId,
@@ -172,8 +174,8 @@ pub async fn release_gone(
 ) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
     sqlx::query(
-        "UPDATE attempts SET released_at = clock_timestamp() WHERE id = ANY ($1) AND executor_id = $2 \
-         AND state = 'ended' AND released_at IS NULL",
+        "UPDATE attempts SET released_at = clock_timestamp() WHERE id IN (SELECT id FROM attempts \
+         WHERE id = ANY ($1) AND executor_id = $2 AND state = 'ended' AND released_at IS NULL ORDER BY id FOR UPDATE)",
     )
     .bind(ids)
     .bind(executor.0)

@@ -118,6 +118,22 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     Ok(Epoch { executor: who.id, number: epoch.unsigned_abs() })
 }
 
+/// Writes into the journal that the session is over, and why. False when a newer one has taken its place: then the executor
+/// is not gone.
+pub async fn close(conn: &mut Connection, epoch: Epoch, reason: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO events (kind, executor_id, data) \
+         SELECT 'executor.disconnected', id, jsonb_build_object('name', name, 'reason', $3::text) \
+         FROM executors WHERE id = $1 AND epoch = $2 AND removed_at IS NULL FOR SHARE",
+    )
+    .bind(epoch.executor.0)
+    .bind(i64::try_from(epoch.number).unwrap_or(i64::MAX))
+    .bind(reason)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Writes an entry about an executor into the journal.
 pub async fn journal(conn: &mut Connection, kind: &str, executor: ExecutorId, name: &str) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO events (kind, executor_id, data) VALUES ($1, $2, $3)")

@@ -2,6 +2,8 @@ use prost::Message as _;
 use sculpt_controller::{
     background::liveness,
     dispatch::{Actor, DispatchError},
+    session::{census, state::Census},
+    store::sessions::Epoch,
 };
 use sculpt_core::task::{Event, OnLost, Policy};
 use sculpt_proto::executor::v1::{
@@ -307,4 +309,45 @@ async fn past_the_limit_and_the_margin_a_task_starts_anew_or_fails_as_it_wishes(
         stack.run("UPDATE executors SET last_seen = now(), liveness = 'connected'").await;
         stack.run("UPDATE tasks SET intent = 'hold', shown = 'paused' WHERE next_attempt IS NOT NULL").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_session_stands_in_the_journal() {
+    let mut stack = Stack::start().await;
+    let who = hello("one");
+    let (mut older, _) = Scripted::ready(&mut stack, who.clone()).await;
+    let (newer, _) = Scripted::ready(&mut stack, who).await;
+    older.rejected().await;
+    drop(newer);
+    let kinds = "SELECT string_agg(kind, ' ' ORDER BY id) FROM events WHERE kind LIKE 'executor.%'";
+    let expected = "executor.connected executor.connected executor.disconnected";
+    let written = async {
+        while stack.value::<String>(kinds).await != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), written).await.expect("one entry, of the newer session");
+    let reason = "SELECT data->>'reason' FROM events WHERE kind = 'executor.disconnected'";
+    assert_eq!(stack.value::<String>(reason).await, "its connection is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_over_releases_nothing() {
+    let mut stack = Stack::start().await;
+    let who = hello("one");
+    let (mut executor, _) = Scripted::ready(&mut stack, who.clone()).await;
+    make::task(&stack.store).await;
+    stack.place().await;
+    let attempt = executor.run_one().await;
+    // It has ended, and its log is still owed.
+    executor.report(&attempt, 4, finalizing(0)).await;
+    executor.report(&attempt, 5, completed(5)).await;
+    let stale = Epoch { executor: who.executor_id.parse().unwrap(), number: executor.epoch };
+    let newer = Scripted::welcome(&mut stack, who).await;
+    census::reconcile(&stack.dispatch, stack.cluster, stale, Census::new()).await.unwrap();
+    let released = "SELECT count(*) FROM attempts WHERE released_at IS NOT NULL";
+    assert_eq!(stack.value::<i64>(released).await, 0);
+    let current = Epoch { number: newer.epoch, ..stale };
+    census::reconcile(&stack.dispatch, stack.cluster, current, Census::new()).await.unwrap();
+    assert_eq!(stack.value::<i64>(released).await, 1);
 }
