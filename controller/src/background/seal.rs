@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     blobs::Blobs,
-    session::held::{self, HeldError, SEGMENT},
-    store::{Store, logs},
+    session::held::{self, SEGMENT},
+    store::{Store, StoreError, logs},
 };
 
 /// How often it looks.
@@ -30,14 +30,14 @@ pub async fn run(store: Store, blobs: Blobs, stop: CancellationToken) {
         match stop.run_until_cancelled(seal(&store, &blobs, TAIL, FINISHED)).await {
             None => return,
             Some(Ok(_)) => {}
-            Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "logs were not sealed"),
+            Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no logs were sealed"),
         }
     }
 }
 
 /// Seals what is beyond `tail` bytes of growing logs, and logs that were closed `finished` ago; returns how many segments
-/// were made.
-pub async fn seal(store: &Store, blobs: &Blobs, tail: u64, finished: Duration) -> Result<usize, HeldError> {
+/// were made. A log that cannot be sealed hinders no other.
+pub async fn seal(store: &Store, blobs: &Blobs, tail: u64, finished: Duration) -> Result<usize, StoreError> {
     let logs = {
         let mut conn = store.read().await?;
         logs::sealable(&mut conn, tail, finished, LIMIT).await?
@@ -45,9 +45,18 @@ pub async fn seal(store: &Store, blobs: &Blobs, tail: u64, finished: Duration) -
     let mut made = 0;
     for mut log in logs {
         while log.closed || log.end - log.sealed > tail {
-            let Some(sealed) = held::seal_next(store, blobs, log).await? else { break };
-            log.sealed = sealed;
-            made += 1;
+            match held::seal_next(store, blobs, log).await {
+                Ok(Some(sealed)) => {
+                    log.sealed = sealed;
+                    made += 1;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let attempt = log.attempt;
+                    tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "a log was not sealed");
+                    break;
+                }
+            }
         }
     }
     Ok(made)
