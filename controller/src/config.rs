@@ -9,6 +9,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::git::GitSettings;
+
 /// Port of people and tools.
 pub const PORT: u16 = 7433;
 
@@ -52,6 +54,15 @@ pub struct ServeArgs {
     /// The git program [default: git]
     #[arg(long, env = "SCULPT_CONTROLLER_GIT")]
     git: Option<PathBuf>,
+    /// Largest pack of git objects that is taken, in MiB [default: 4096]
+    #[arg(long, env = "SCULPT_CONTROLLER_GIT_MAX_PACK_MIB")]
+    git_max_pack_mib: Option<u64>,
+    /// Packs that are verified, unpacked or compacted at once; each uses a processor and disk [default: 2]
+    #[arg(long, env = "SCULPT_CONTROLLER_GIT_WRITERS")]
+    git_writers: Option<usize>,
+    /// Fetches and diffs that are served at once; more wait [default: 32]
+    #[arg(long, env = "SCULPT_CONTROLLER_GIT_READERS")]
+    git_readers: Option<usize>,
     /// TOML file with any of these settings, written with underscores
     #[arg(long, env = "SCULPT_CONTROLLER_CONFIG")]
     config: Option<PathBuf>,
@@ -70,6 +81,9 @@ struct File {
     database_url: Option<String>,
     event_days: Option<u32>,
     git: Option<PathBuf>,
+    git_max_pack_mib: Option<u64>,
+    git_writers: Option<usize>,
+    git_readers: Option<usize>,
 }
 
 /// Where the database is.
@@ -94,8 +108,8 @@ pub struct Config {
     pub database: DatabaseSetting,
     /// Days that the journal is kept.
     pub event_days: u32,
-    /// The git program.
-    pub git: PathBuf,
+    /// The git program, where it works and what it may use.
+    pub git: GitSettings,
     /// Whether the end of stdin is the end of the program.
     pub lifeline: bool,
 }
@@ -130,6 +144,12 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing could be done with it.
+    #[error("{setting} is 0; give at least 1, or leave it out")]
+    Zero {
+        /// Which setting.
+        setting: &'static str,
+    },
     /// The journal must be kept for a while.
     #[error("event_days is 0; the journal must be kept for a day at least, because watchers resume from it")]
     EventDays,
@@ -146,6 +166,15 @@ impl ServeArgs {
         if event_days == 0 {
             return Err(ConfigError::EventDays);
         }
+        let usual = GitSettings::below(&data_dir);
+        let max_pack = self.git_max_pack_mib.or(file.git_max_pack_mib).map(|mib| mib.saturating_mul(1 << 20));
+        let git = GitSettings {
+            program: self.git.or(file.git).unwrap_or(usual.program),
+            max_pack: positive("git_max_pack_mib", max_pack.unwrap_or(usual.max_pack))?,
+            writers: positive("git_writers", self.git_writers.or(file.git_writers).unwrap_or(usual.writers))?,
+            readers: positive("git_readers", self.git_readers.or(file.git_readers).unwrap_or(usual.readers))?,
+            ..usual
+        };
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Config {
             data_dir,
@@ -153,7 +182,7 @@ impl ServeArgs {
             executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
             database: url.filter(|url| !url.is_empty()).map_or(DatabaseSetting::BuiltIn, DatabaseSetting::Url),
             event_days,
-            git: self.git.or(file.git).unwrap_or_else(|| "git".into()),
+            git,
             lifeline: self.lifeline,
         })
     }
@@ -164,6 +193,10 @@ impl File {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
+}
+
+fn positive<T: Default + PartialEq>(setting: &'static str, value: T) -> Result<T, ConfigError> {
+    if value == T::default() { Err(ConfigError::Zero { setting }) } else { Ok(value) }
 }
 
 fn default_data_dir() -> Option<PathBuf> {
@@ -211,6 +244,22 @@ mod tests {
         fs::write(&path, "lisen = \"127.0.0.1:1\"\n").expect("write");
         let error = resolve(&["--config", &path.display().to_string()]).expect_err("it is refused").to_string();
         assert!(error.contains("lisen") && error.contains(&path.display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn git_is_given_its_limits() {
+        let usual = resolve(&["--data-dir", "/d"]).expect("settings").git;
+        assert_eq!((usual.program.as_path(), usual.max_pack, usual.writers), (Path::new("git"), 4096 << 20, 2));
+        assert_eq!((usual.readers, usual.cache.as_path()), (32, Path::new("/d/cache/git")));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("controller.toml");
+        fs::write(&path, "git_max_pack_mib = 7\ngit_writers = 3\n").expect("write");
+        let given = ["--data-dir", "/d", "--config", &path.display().to_string(), "--git-writers", "5"];
+        let git = resolve(&given).expect("settings").git;
+        assert_eq!((git.max_pack, git.writers, git.readers), (7 << 20, 5, 32));
+        for zero in ["--git-max-pack-mib", "--git-writers", "--git-readers"] {
+            assert!(matches!(resolve(&["--data-dir", "/d", zero, "0"]), Err(ConfigError::Zero { .. })), "{zero}");
+        }
     }
 
     #[test]

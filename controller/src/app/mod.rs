@@ -26,7 +26,7 @@ use crate::{
     bus::Bus,
     config::{Config, DatabaseSetting},
     dispatch::Dispatch,
-    git::{GitSettings, Repositories},
+    git::Repositories,
     grpc::{About, Api, logs::LogsApi},
     postgres::{Postgres, Settings},
     session::{ExecutorApi, Sessions, control},
@@ -123,11 +123,15 @@ impl Controller {
         };
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
-        let (parts, user_routes) = match build(&config, &data_dir, &base, &store).await {
-            Ok(parts) => parts,
-            Err(error) => {
+        let built = tokio::select! {
+            built = build(&config, &data_dir, &base, &store) => built.map(Some),
+            () = told.cancelled() => Ok(None),
+        };
+        let (parts, user_routes) = match built {
+            Ok(Some(parts)) => parts,
+            unbuilt => {
                 end_database(&store, base.postgres).await;
-                return Err(error);
+                return unbuilt.map(|_| None);
             }
         };
         let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
@@ -202,7 +206,11 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
         DatabaseSetting::Url(url) => {
             let database = Database::at_url(url).context("the database URL is not one")?;
             let version = database.version().await.with_context(|| {
-                format!("cannot reach {database:?}, which --database-url or DATABASE_URL names. Without either, sculpt runs its own Postgres")
+                format!(
+                    "cannot use the database at {database}, which --database-url, DATABASE_URL or the config file names. \
+                     See that its server runs and takes this user and password, then start again; without a URL sculpt \
+                     runs a Postgres of its own"
+                )
             })?;
             Ok(Base { database, postgres: None, version: version.1 })
         }
@@ -211,12 +219,13 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
 
 async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) -> anyhow::Result<(Parts, Router)> {
     migrate(&base.database).await?;
-    background::maintenance::once(store, config.event_days).await.context("make the journal's partitions")?;
+    background::maintenance::once(store, config.event_days)
+        .await
+        .context("make the partitions of the journal and of logs")?;
     let cluster = store.cluster().await.context("read the cluster's id")?;
     let blobs = Blobs::at_directory(&data_dir.join("blobs")).context("open the blob store")?;
-    let settings = GitSettings { program: config.git.clone(), ..GitSettings::below(&config.data_dir) };
-    let repositories =
-        Repositories::new(store.clone(), blobs.clone(), settings).context("prepare the caches of repositories")?;
+    let repositories = Repositories::new(store.clone(), blobs.clone(), config.git.clone())
+        .context("prepare the caches of repositories")?;
     let parts = Parts {
         dispatch: Dispatch::new(store.clone(), Bus::new()),
         blobs,
@@ -231,7 +240,7 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         postgres: base.version.clone(),
         event_days: config.event_days,
         data_dir: config.data_dir.clone(),
-        git: config.git.clone(),
+        git: config.git.program.clone(),
     };
     let routes = user_routes(&parts, about).context("prepare reflection")?;
     Ok((parts, routes))

@@ -98,10 +98,21 @@ impl Database {
     }
 }
 
-impl fmt::Debug for Database {
-    /// Without the password.
+impl fmt::Display for Database {
+    /// Host, port and name, without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Database({}/{})", self.options.get_host(), self.options.get_database().unwrap_or_default())
+        let Self { options } = self;
+        let name = options.get_database().unwrap_or_default();
+        match options.get_socket() {
+            Some(socket) => write!(f, "{}/{name}", socket.display()),
+            None => write!(f, "{}:{}/{name}", options.get_host(), options.get_port()),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({self})")
     }
 }
 

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use sculpt_controller::{
     app::Controller,
     config::{Config, DatabaseSetting, EVENT_DAYS},
+    git::GitSettings,
     store::Store,
 };
 use sculpt_proto::v1;
@@ -64,7 +65,7 @@ fn config(data_dir: &Path, url: String) -> Config {
         executor_listen: any,
         database: DatabaseSetting::Url(url),
         event_days: EVENT_DAYS,
-        git: "git".into(),
+        git: GitSettings::below(data_dir),
         lifeline: false,
     }
 }
