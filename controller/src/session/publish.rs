@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use sculpt_core::{shown::Shown, task::IllegalTransition};
 use sculpt_proto::{
     FieldError, MAX_PACK_PIECE, commit_id,
     executor::v1::{PublishRequest, PublishResponse, publish_request},
@@ -159,6 +160,11 @@ fn refuse(header: &Header, error: GitError) -> Status {
         | GitError::BadName(_) => Status::invalid_argument(text),
         GitError::TooLarge { .. } => Status::out_of_range(text),
         GitError::Superseded | GitError::Ref(_) => Status::aborted(text),
+        // Its reports come in another stream and may be late, after an outage for one: no reason to refuse the result.
+        GitError::Dispatch(DispatchError::Illegal(IllegalTransition::Unfit {
+            state: Shown::Starting | Shown::Paused | Shown::Lost,
+            ..
+        })) => unavailable(header, &error),
         GitError::Dispatch(DispatchError::Illegal(illegal)) => Status::failed_precondition(illegal.to_string()),
         GitError::Dispatch(DispatchError::NotFound(_)) => Status::not_found(text),
         GitError::Dispatch(DispatchError::Revision { .. } | DispatchError::Store(_))

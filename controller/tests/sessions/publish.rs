@@ -12,11 +12,11 @@ use tonic::Code;
 
 use super::{
     Stack,
-    executor::{Scripted, finalizing, hello, pieces},
+    executor::{Scripted, accepted, finalizing, hello, pieces, preparing, running},
 };
 use crate::{git::repo::Repo, make};
 
-/// A running attempt of a task on a base.
+/// An attempt of a task on a base.
 struct Run {
     stack: Stack,
     executor: Scripted,
@@ -29,7 +29,15 @@ const REFS: &str = "SELECT coalesce(string_agg(name || ' ' || target, ',' ORDER 
                     WHERE name NOT LIKE 'refs/sculpt/bases/%'";
 
 impl Run {
+    /// A running one.
     async fn new() -> Self {
+        let mut run = Self::silent().await;
+        run.report_all().await;
+        run
+    }
+
+    /// One of which no report has come yet.
+    async fn silent() -> Self {
         let mut stack = Stack::start().await;
         let repo = Repo::new().await;
         let base = repo.commit("a.txt", "base\n").await;
@@ -50,8 +58,16 @@ impl Run {
         make::task_on(&stack.store, project, &base).await;
         let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
         stack.place().await;
-        let attempt = executor.run_one().await;
+        let attempt = executor.desired().await.attempts.remove(0).attempt_id;
+        executor.spec(&attempt).await.unwrap();
         Self { stack, executor, repo, base, attempt }
+    }
+
+    async fn report_all(&mut self) {
+        let attempt = self.attempt.clone();
+        for (sequence, step) in (1..).zip([accepted(), preparing(), running()]) {
+            assert_eq!(self.executor.report(&attempt, sequence, step).await.through, sequence);
+        }
     }
 
     /// A commit on the base, with its pack.
@@ -108,6 +124,17 @@ async fn new_commits_move_both_refs_once_and_need_review() {
     let row = "SELECT shown::text || ' ' || review_head FROM tasks";
     assert_eq!(run.stack.value::<String>(row).await, format!("needs_review {head}"));
     assert_eq!(run.publish(&head, b"").await.as_deref(), Ok(head.as_str()), "also after its end");
+}
+
+/// After an outage the call may overtake the reports, which have a stream of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_overtakes_its_reports_has_to_wait() {
+    let mut run = Run::silent().await;
+    let (head, pack) = run.work().await;
+    assert_eq!(run.publish(&head, &pack).await, Err(Code::Unavailable));
+    run.assert_nothing().await;
+    run.report_all().await;
+    assert_eq!(run.publish(&head, &pack).await.as_deref(), Ok(head.as_str()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
