@@ -23,6 +23,6 @@ impl Adapter for Command {
     }
 
     fn start(&self, _prompt_file: &Path) -> Result<Start, AdapterError> {
-        Ok(Start { argv: self.argv.clone(), ..Start::default() })
+        Start { argv: self.argv.clone(), ..Start::default() }.checked()
     }
 }

@@ -14,6 +14,9 @@ use crate::{
 /// Longest prompt that is handed over as an argument, in bytes; the kernel refuses single arguments over 128 KiB.
 pub const LONGEST_ARGUMENT: usize = 100 << 10;
 
+/// Longest argument that the kernel takes, in bytes: 128 KiB with the NUL at its end.
+const LONGEST: usize = (128 << 10) - 1;
+
 /// An agent that cannot be started as asked.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AdapterError {
@@ -41,6 +44,16 @@ pub enum AdapterError {
         /// Length of the prompt.
         bytes: usize,
     },
+    /// The system takes no such argument.
+    #[error(
+        "argument {number} of the command has {bytes} bytes, and the system takes at most {LONGEST}; put what it says into a file"
+    )]
+    Argument {
+        /// 0 for the program.
+        number: usize,
+        /// Its length.
+        bytes: usize,
+    },
     /// Arguments cannot hold NUL.
     #[error(
         "the prompt holds a NUL byte, and agent {agent:?} takes it as an argument; give the agent prompt = \"stdin\" or prompt = \"file\""
@@ -62,6 +75,16 @@ pub struct Start {
     pub prompt_file: Option<String>,
     /// The prompt's file is the agent's standard input.
     pub prompt_on_stdin: bool,
+}
+
+impl Start {
+    /// Refuses what the kernel would refuse without saying which argument it is about.
+    fn checked(self) -> Result<Self, AdapterError> {
+        match self.argv.iter().position(|argument| argument.len() > LONGEST) {
+            Some(number) => Err(AdapterError::Argument { number, bytes: self.argv[number].len() }),
+            None => Ok(self),
+        }
+    }
 }
 
 /// One kind of agent.

@@ -41,12 +41,13 @@ impl Adapter for Template {
         self.check()?;
         let fill = |argument: &String| fill(argument, &self.prompt, prompt_file);
         let by_file = !matches!(self.template.prompt, PromptBy::Argument);
-        Ok(Start {
+        let start = Start {
             argv: self.template.command.iter().map(fill).collect(),
             env: self.template.env.clone(),
             prompt_file: by_file.then(|| self.prompt.clone()),
             prompt_on_stdin: self.template.prompt == PromptBy::Stdin,
-        })
+        };
+        start.checked()
     }
 }
 
