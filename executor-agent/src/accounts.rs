@@ -11,7 +11,10 @@ use std::{
 use sculpt_proto::id::AttemptId;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{self, Passwd};
+use crate::{
+    host::{self, Passwd},
+    tree,
+};
 
 const PREFIX: &str = "sculpt-a";
 
@@ -86,7 +89,9 @@ impl Accounts {
         if let Some(account) = leases.get(&attempt) {
             return Ok(account.clone());
         }
-        let taken: BTreeSet<u32> = leases.values().map(|account| account.uid).collect();
+        // What an attempt before has left running could meddle with the next one.
+        let busy = tree::busy_accounts();
+        let taken: BTreeSet<u32> = leases.values().map(|account| account.uid).chain(busy).collect();
         let account = self.find(&taken)?;
         make_home(&account)?;
         leases.insert(attempt, account.clone());

@@ -94,6 +94,15 @@ fn all() -> Vec<Stat> {
     pids.filter_map(read_stat).collect()
 }
 
+/// Real user ids of all living processes.
+pub fn busy_accounts() -> BTreeSet<u32> {
+    let uid = |stat: Stat| {
+        let status = fs::read_to_string(format!("/proc/{}/status", stat.id.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().next()?.parse().ok()
+    };
+    all().into_iter().filter(|stat| !stat.is_dead()).filter_map(uid).collect()
+}
+
 /// Living processes that carry `SCULPT_ATTEMPT=<attempt>` in their environment, without the caller. Processes whose
 /// environment the caller may not read are not seen.
 pub fn carriers(attempt: Uuid) -> Vec<ProcessId> {
