@@ -123,3 +123,41 @@ async fn a_separated_account_owns_its_copy_and_not_what_it_borrows() {
     assert!(packs.len() >= 2 && packs.iter().all(|pack| owner(&pack.path()) == 0), "{packs:?}");
     assert!(!path.join(".git/objects/info/alternates").exists());
 }
+
+#[tokio::test]
+async fn packs_are_joined_under_a_workspace_and_no_object_goes() {
+    let root = tempfile::tempdir().unwrap();
+    let (origin, base) = project(root.path(), &[(b"a", "x")]);
+    let store = root.path().join("store.git");
+    git(root.path(), &["init", "-q", "--bare", store.to_str().unwrap()]);
+    let work = root.path().join("work");
+    let fetch = |commit: &str, reference: &str| {
+        git(&origin, &["fetch", "-q", work.to_str().unwrap(), "+main:main"]);
+        let arguments = ["-c", "fetch.unpackLimit=1", "-c", "gc.auto=0", "fetch", "-q", origin.to_str().unwrap()];
+        git(&store, &[&arguments[..], &[&format!("+{commit}:{reference}")]].concat());
+    };
+    fetch(&base, &format!("refs/sculpt/bases/{base}"));
+    let (path, _) = check_out(root.path(), &store, &repository(&base, ""), None).await;
+    let mut commits = Vec::new();
+    for n in 0..25 {
+        git(&work, &["commit", "-q", "--allow-empty", "-m", &format!("commit {n}")]);
+        commits.push(git(&work, &["rev-parse", "HEAD"]));
+        fetch(&commits[n], "refs/sculpt/last");
+    }
+    git(&store, &["update-ref", "-d", "refs/sculpt/last"]);
+    let packs = || {
+        fs::read_dir(store.join("objects/pack"))
+            .unwrap()
+            .flatten()
+            .filter(|it| it.path().extension().is_some_and(|kind| kind == "pack"))
+            .count()
+    };
+    assert!(packs() >= 25);
+    assert!(workspace::compact::compact(&store).await.unwrap());
+    assert!(packs() < 5, "{}", packs());
+    assert!(!workspace::compact::compact(&store).await.unwrap(), "few packs are left alone");
+    assert_eq!(git(&path, &["status", "--porcelain"]), "");
+    for commit in &commits {
+        assert_eq!(git(&path, &["cat-file", "-t", commit]), "commit", "a workspace may borrow what no ref leads to");
+    }
+}

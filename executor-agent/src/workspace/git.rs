@@ -65,7 +65,7 @@ impl Done {
 }
 
 /// Settings that every git of ours runs with, as `-c` arguments.
-pub const SAFE: [&str; 11] = [
+pub const SAFE: [&str; 12] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",
@@ -77,6 +77,8 @@ pub const SAFE: [&str; 11] = [
     "commit.gpgSign=false",
     "credential.helper=",
     "safe.directory=*",
+    // The graft file that the environment names would put this hint before the reason of every failure.
+    "advice.graftFileDeprecated=false",
 ];
 
 /// Environment that every git of ours runs with, and nothing else.

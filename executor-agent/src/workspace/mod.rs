@@ -1,5 +1,6 @@
 //! Makes the directory that an agent works in: a clone of its own at the base commit, or an empty scratch directory.
 
+pub mod compact;
 pub mod git;
 mod store;
 
@@ -20,6 +21,9 @@ use crate::{
 
 const CHECKOUT: Duration = Duration::from_secs(3_600);
 const QUICK: Duration = Duration::from_secs(120);
+
+/// How often lending is begun again when packs are joined meanwhile.
+const LENDINGS: u32 = 5;
 
 /// A workspace could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -152,10 +156,27 @@ fn borrow(store: &Path, directory: &Path, separate: bool) -> Result<(), Workspac
         return fs::write(&alternates, line).map_err(WorkspaceError::io("write", &alternates));
     }
     let target = directory.join("objects/pack");
-    fs::create_dir_all(&target).map_err(WorkspaceError::io("make the directory", &target))?;
     let packs = objects.join("pack");
-    for entry in fs::read_dir(&packs).map_err(WorkspaceError::io("list", &packs))? {
-        let entry = entry.map_err(WorkspaceError::io("list", &packs))?;
+    // While the packs of the store are being joined, some of what is lent may be gone before it is linked; what was
+    // joined is then there under another name.
+    for _ in 0..LENDINGS {
+        remove(&target)?;
+        fs::create_dir_all(&target).map_err(WorkspaceError::io("make the directory", &target))?;
+        let before = compact::packs(store);
+        match link_packs(&packs, &target) {
+            Err(WorkspaceError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            linked => linked?,
+        }
+        if compact::packs(store) == before && before == compact::packs(directory) {
+            return Ok(());
+        }
+    }
+    Err(WorkspaceError::io("lend", &packs)(io::Error::other("its packs keep changing")))
+}
+
+fn link_packs(packs: &Path, target: &Path) -> Result<(), WorkspaceError> {
+    for entry in fs::read_dir(packs).map_err(WorkspaceError::io("list", packs))? {
+        let entry = entry.map_err(WorkspaceError::io("list", packs))?;
         let path = entry.path();
         let lent = path.extension().is_some_and(|kind| kind == "pack" || kind == "idx" || kind == "rev");
         if lent && entry.file_name().as_encoded_bytes().starts_with(b"pack-") {
