@@ -24,11 +24,12 @@ use crate::{
     attempts::{Attempts, Context},
     config::Settings,
     connect::{ConnectError, Dialer},
+    disk::write_durably,
     gc, host,
-    layout::{Layout, LayoutError, write_durably},
+    layout::{Layout, LayoutError},
     logs::Logs,
     session::{Control, Fatal},
-    workspace::Stores,
+    workspace::{self, Stores},
 };
 
 /// How long the executor's own tasks may take to end.
@@ -134,6 +135,10 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let mut tasks = JoinSet::new();
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(gc::run(Arc::clone(&context), attempts.clone()));
+    let compacted = Arc::clone(&context);
+    tasks.spawn(async move {
+        workspace::compact::run(&compacted.layout.stores(), compacted.cancel.clone()).await;
+    });
     let announced = Arc::clone(&context);
     tasks.spawn(async move {
         if ready.await.is_ok() {

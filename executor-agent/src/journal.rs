@@ -15,9 +15,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host,
+    disk, host,
     report::{Ended, Step},
 };
+
+/// Disk space that is held back for the reports that are still to come.
+const RESERVE: u64 = 16 << 10;
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +108,13 @@ struct Inner {
     length: u64,
 }
 
+impl Inner {
+    /// So that the last report can be written on a full disk. What cannot be held back now is tried for with the next.
+    fn hold_room(&self) {
+        let _full = disk::allocate(&self.file, self.length + RESERVE);
+    }
+}
+
 impl Journal {
     /// Opens or makes the journal at `path`; `boot` is the kernel's boot id. A torn tail is cut off.
     pub fn open(path: &Path, boot: &str) -> Result<Self, JournalError> {
@@ -123,7 +133,9 @@ impl Journal {
         if let Some(parent) = path.parent() {
             File::open(parent).and_then(|directory| directory.sync_all()).map_err(fail("flush the directory of"))?;
         }
-        let inner = Mutex::new(Inner { file, entries, length });
+        let inner = Inner { file, entries, length };
+        inner.hold_room();
+        let inner = Mutex::new(inner);
         Ok(Self { path: path.to_owned(), boot: boot.to_owned(), inner })
     }
 
@@ -143,6 +155,7 @@ impl Journal {
         }
         inner.length += line.len() as u64;
         inner.entries.push(entry);
+        inner.hold_room();
         Ok(sequence)
     }
 

@@ -4,10 +4,15 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use rustix::fs::{FlockOperation, flock};
 use sculpt_proto::id::{AttemptId, ProjectId};
 use sha2::{Digest as _, Sha256};
+
+/// Name, or beginning of the name, of what is not in the data directory.
+const OURS: &str = "sculpt";
 
 /// Longest path of a unix socket that the kernel takes, in bytes.
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -38,6 +43,16 @@ pub enum LayoutError {
         /// Its permissions.
         mode: u32,
     },
+    /// Accounts of attempts cannot get to their workspaces.
+    #[error(
+        "other accounts cannot pass through {path} (mode {mode:o}), below which the data directory stands; choose another one with --data-dir, or run chmod o+x {path}"
+    )]
+    Closed {
+        /// The directory that is closed.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// No directory is short enough.
     #[error(
         "no directory for sockets is short enough (at most {MAX_SOCKET_PATH} bytes for a socket); set XDG_RUNTIME_DIR to a short path"
@@ -53,6 +68,8 @@ pub enum LayoutError {
 pub struct Layout {
     data: PathBuf,
     sockets: PathBuf,
+    /// A shared lock on the directory of sockets, by which others see that it is in use.
+    _in_use: Arc<fs::File>,
 }
 
 impl Layout {
@@ -67,18 +84,25 @@ impl Layout {
         if data.as_os_str().as_encoded_bytes().contains(&b'\n') {
             return Err(LayoutError::Newline(data));
         }
+        if shared {
+            passable(&data)?;
+        }
         for (name, passable) in [("attempts", false), ("stores", false), ("workspaces", shared), ("homes", shared)] {
             let path = data.join(name);
             make(&path, passable).map_err(fail(&path))?;
         }
-        let sockets = sockets_directory(&data, std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).as_deref())?;
-        make(&sockets, shared).map_err(fail(&sockets))?;
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let sockets = sockets_directory(&data, runtime.as_deref())?;
+        let in_use = hold(&sockets, shared).map_err(fail(&sockets))?;
         let metadata = fs::symlink_metadata(&sockets).map_err(fail(&sockets))?;
         let ours = metadata.uid() == rustix::process::geteuid().as_raw();
         if !metadata.is_dir() || !ours || metadata.mode() & 0o022 != 0 {
             return Err(LayoutError::Foreign { path: sockets, uid: metadata.uid(), mode: metadata.mode() & 0o7777 });
         }
-        Ok(Self { data, sockets })
+        let layout = Self { data, sockets, _in_use: Arc::new(in_use) };
+        layout.tidy_attempts();
+        tidy_others(runtime.as_deref());
+        Ok(layout)
     }
 
     /// Who this executor is.
@@ -106,9 +130,14 @@ impl Layout {
         self.data.join("workspaces").join(id.to_string())
     }
 
+    /// Parent of all stores.
+    pub fn stores(&self) -> PathBuf {
+        self.data.join("stores")
+    }
+
     /// Base history of a project.
     pub fn store(&self, id: ProjectId) -> PathBuf {
-        self.data.join("stores").join(format!("{id}.git"))
+        self.stores().join(format!("{id}.git"))
     }
 
     /// Parent of the homes of separated accounts.
@@ -123,8 +152,75 @@ impl Layout {
 
     /// Removes the directory of sockets when no attempt has one in it.
     pub fn tidy(&self) {
+        self.tidy_attempts();
         let _occupied = fs::remove_dir(&self.sockets);
+        if let Some(parent) = self.sockets.parent().filter(|parent| parent.ends_with(OURS) && *parent != self.data) {
+            let _occupied = fs::remove_dir(parent);
+        }
     }
+
+    /// Removes what attempts that have gone left of their directories of sockets. An account may own the view's
+    /// directory, so nothing inside is touched.
+    fn tidy_attempts(&self) {
+        for entry in fs::read_dir(&self.sockets).into_iter().flatten().flatten() {
+            for leaf in ["control", "view"] {
+                let _occupied = fs::remove_dir(entry.path().join(leaf));
+            }
+            let _occupied = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Makes the directory of sockets and takes a shared lock on it.
+fn hold(sockets: &Path, shared: bool) -> io::Result<fs::File> {
+    loop {
+        make(sockets, shared)?;
+        // Another executor that tidies up may have been faster.
+        let file = match fs::File::open(sockets) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        flock(&file, FlockOperation::LockShared)?;
+        if fs::metadata(sockets).is_ok_and(|now| file.metadata().is_ok_and(|held| held.ino() == now.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes empty directories of sockets that executors with other data directories have left behind.
+fn tidy_others(runtime: Option<&Path>) {
+    let uid = rustix::process::geteuid().as_raw();
+    let (temporary, prefix) = (PathBuf::from("/tmp"), format!("{OURS}-{uid}-"));
+    for (parent, prefix) in
+        runtime.map(|path| (path.join(OURS), String::new())).into_iter().chain([(temporary, prefix)])
+    {
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let named = entry.file_name().to_str().is_some_and(|name| {
+                name.strip_prefix(&prefix)
+                    .is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|it| it.is_ascii_hexdigit()))
+            });
+            let ours = entry.metadata().is_ok_and(|it| it.is_dir() && it.uid() == uid);
+            if named
+                && ours
+                && let Ok(file) = fs::File::open(entry.path())
+                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            {
+                let _occupied = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+/// Whether accounts of attempts can get to what is below `data`.
+fn passable(data: &Path) -> Result<(), LayoutError> {
+    for path in data.ancestors() {
+        let fail = |source| LayoutError::Make { path: path.to_owned(), source };
+        let mode = fs::metadata(path).map_err(fail)?.mode() & 0o7777;
+        if mode & 0o001 == 0 {
+            return Err(LayoutError::Closed { path: path.to_owned(), mode });
+        }
+    }
+    Ok(())
 }
 
 fn make(path: &Path, passable: bool) -> io::Result<()> {
@@ -147,24 +243,13 @@ fn sockets_directory(data: &Path, runtime: Option<&Path>) -> Result<PathBuf, Lay
     let runtime = runtime.filter(|path| path.is_absolute() && path.is_dir());
     [
         Some(data.join("run")),
-        runtime.map(|path| path.join("sculpt").join(&short)),
-        Some(PathBuf::from(format!("/tmp/sculpt-{uid}-{short}"))),
+        runtime.map(|path| path.join(OURS).join(&short)),
+        Some(PathBuf::from(format!("/tmp/{OURS}-{uid}-{short}"))),
     ]
     .into_iter()
     .flatten()
     .find(fits)
     .ok_or(LayoutError::TooLong)
-}
-
-/// Writes a small file so that it is there whole or not at all, also after power loss.
-pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    use std::io::Write as _;
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(parent)?.sync_all()
 }
 
 #[cfg(test)]
@@ -184,10 +269,36 @@ mod tests {
     #[test]
     fn directories_are_for_their_owner_alone_unless_accounts_pass_through() {
         let root = tempfile::tempdir().unwrap();
+        let closed = Layout::open(&root.path().join("e"), true).unwrap_err();
+        assert!(closed.to_string().contains(&format!("chmod o+x {}", root.path().display())), "{closed}");
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let layout = Layout::open(&root.path().join("d"), false).unwrap();
         assert_eq!(fs::metadata(layout.attempts()).unwrap().mode() & 0o777, 0o700);
         let shared = Layout::open(&root.path().join("e"), true).unwrap();
         assert_eq!(fs::metadata(shared.attempts()).unwrap().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(shared.homes()).unwrap().mode() & 0o777, 0o711);
+    }
+
+    #[test]
+    fn empty_directories_of_sockets_are_removed_and_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&root.path().join("d"), false).unwrap();
+        for (id, inside) in [("gone", "control"), ("left", "view/tmux")] {
+            fs::create_dir_all(layout.sockets.join(id).join(inside)).unwrap();
+        }
+        layout.tidy();
+        assert!(!layout.sockets.join("gone").exists() && layout.sockets.join("left/view/tmux").exists());
+
+        let runtime = root.path().join("sculpt");
+        for name in ["0123abcd", "89abcdef/x", "4567cdef"] {
+            fs::create_dir_all(runtime.join(name)).unwrap();
+        }
+        let held = hold(&runtime.join("4567cdef"), false).unwrap();
+        tidy_others(Some(root.path()));
+        let left = |name: &str| runtime.join(name).exists();
+        assert!(!left("0123abcd") && left("89abcdef/x") && left("4567cdef"));
+        drop(held);
+        tidy_others(Some(root.path()));
+        assert!(!left("4567cdef"));
     }
 }

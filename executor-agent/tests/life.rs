@@ -89,13 +89,19 @@ async fn what_cannot_be_set_up_fails_with_its_cause() {
     let nameless = host.spec(Work::Prompt("fix it".into()));
     let mut long = host.spec(Work::Prompt("x".repeat(200 << 10)));
     long.agent = "robot".into();
+    let mut long_on_a_terminal = host.spec(Work::Prompt("x".repeat(101 << 10)));
+    long_on_a_terminal.agent = "robot".into();
+    long_on_a_terminal.task.as_mut().unwrap().tty = true;
+    let long_argument = host.shell(&"x".repeat(200 << 10));
     let mut missing = host.spec(Work::Prompt("fix it".into()));
     missing.agent = "robot".into();
     let unknown_base = host.on_base(host.shell("true"), &"1".repeat(base.len()));
     for (spec, expected, words) in [
         (absent, "setup", "no agent \"robto\"; it has: robot"),
         (nameless, "setup", "no default_agent; it has: robot"),
-        (long, "setup", "prompt = \"stdin\""),
+        (long, "setup", "give the agent prompt = \"stdin\" or prompt = \"file\""),
+        (long_on_a_terminal, "setup", "give the agent prompt = \"stdin\" or prompt = \"file\""),
+        (long_argument, "setup", "put what it says into a file"),
         (missing, "setup", "\"robot\" could not be started"),
         (unknown_base, "workspace", "not our ref"),
     ] {
@@ -279,7 +285,7 @@ async fn a_data_directory_of_200_characters_has_its_sockets_elsewhere() {
     host.controller.release(&id);
     wait_for("the sockets to be removed", || !fs::exists(&socket).unwrap()).await;
     host.stop();
-    assert_eq!(fs::read_dir(host.root.path().join("sculpt")).unwrap().count(), 0, "nothing is left");
+    assert!(!host.root.path().join("sculpt").exists(), "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -389,6 +395,36 @@ async fn a_separated_attempt_reaches_nothing_but_its_own() {
     host.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_blocks_the_agent_and_the_end_is_told_all_the_same() {
+    let mut host = Host::new().await;
+    fs::create_dir(host.data()).unwrap();
+    let Some(_disk) = crate::disk::Disk::mount(&host.data(), 8 << 20) else { return };
+    host.start().await;
+    let spec = host.shell("trap '' INT TERM; head -c 50000000 /dev/zero; sleep 600");
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    host.controller.wait("the log", |memory| (memory.log(&id).len() > 1 << 20).then_some(())).await;
+    let attempt = host.data().join("attempts").join(&id);
+    let mut blocked = None;
+    while blocked.is_none() {
+        if let sculpt_executor::shim::Liveness::Present(status) = sculpt_executor::shim::probe(&attempt).await {
+            blocked = status.blocked;
+        }
+    }
+    assert!(blocked.unwrap().contains("the log cannot be written"));
+    let _filled = fs::write(host.data().join("filler"), vec![0; 8 << 20]);
+    assert!(fs::write(host.data().join("more"), [0; 4096]).is_err(), "the disk is full");
+    host.controller.want(&id, Phase::Stop);
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.outcome(), Outcome::Cancelled);
+    let record = sculpt_executor::shim::exit_record(&attempt).unwrap().unwrap();
+    assert_eq!(record.log_length, ended.log_length);
+    assert_eq!(host.controller.memory().log(&id).len() as u64, ended.log_length);
+    assert_eq!(host.controller.memory().steps(&id), STEPS);
+    host.stop();
+}
+
 /// Ends an attempt's shim as nothing but a crash does, and waits until it is gone.
 async fn kill_shim(host: &Host, id: &str) {
     let shim = match sculpt_executor::shim::probe(&host.data().join("attempts").join(id)).await {
@@ -397,6 +433,78 @@ async fn kill_shim(host: &Host, id: &str) {
     };
     shim.signal(rustix::process::Signal::KILL);
     wait_for("the shim's end", || !shim.is_alive()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_separated_attempt_has_its_view_and_cannot_reach_what_is_ours_or_anothers() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !sculpt_executor::host::is_root() {
+        return;
+    }
+    let mut host = Host::with("", &["--separate"]).await;
+    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(host.root.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
+    host.start().await;
+    let mut first = host.shell("id -un; pwd; echo secret > secret; stty -echo; read -r line; echo \"typed $line\"");
+    first.task.as_mut().unwrap().tty = true;
+    let id = first.attempt_id.clone();
+    host.controller.offer(&first);
+    let log = host.controller.wait("the log", |memory| {
+        let log = String::from_utf8_lossy(memory.log(&id)).into_owned();
+        (log.lines().count() == 2).then_some(log)
+    });
+    let log = log.await;
+    let _account = Account(log.lines().next().unwrap().to_owned());
+    let socket = host.controller.memory().tmux_socket(&id);
+    let tmux = |arguments: &[&str]| {
+        let output = std::process::Command::new("tmux").arg("-S").arg(&socket).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    wait_for("the view", || tmux(&["capture-pane", "-p"]).contains(&log.replace("\r\n", "\n"))).await;
+
+    let data = host.data();
+    let (attempts, run) = (data.join("attempts").join(&id), data.join("run").join(&id));
+    let shim = match sculpt_executor::shim::probe(&attempts).await {
+        sculpt_executor::shim::Liveness::Present(status) => status,
+        other => panic!("no shim: {other:?}"),
+    };
+    let paths = [
+        run.join("control/shim"),
+        run.join("view/shim"),
+        run.join("view/tmux"),
+        attempts.join("spool/00000000000000000000.spool"),
+        attempts.join("journal"),
+        attempts.join("launch.json"),
+        data.join("attempts"),
+        data.join("stores"),
+        data.join("executor.json"),
+        host.root.path().join("token"),
+        host.workspace(&id),
+        host.workspace(&id).join("secret"),
+        format!("/proc/{}/environ", shim.agent.unwrap().pid).into(),
+        format!("/proc/{}/environ", shim.shim.pid).into(),
+    ];
+    for path in &paths {
+        assert!(fs::symlink_metadata(path).is_ok(), "{path:?} is there to be reached");
+    }
+    // Its own control socket is the executor's, too.
+    let own = format!("{}/run/$SCULPT_ATTEMPT/control/shim", data.display());
+    let probe = |path: &str| format!("test -r \"{path}\" -o -w \"{path}\" && echo \"reached {path}\"; ");
+    let script: String = paths.iter().map(|path| probe(path.to_str().unwrap())).chain([probe(&own)]).collect();
+    let kills = format!("kill -9 {} {} 2>/dev/null && echo killed; id -un", shim.agent.unwrap().pid, shim.shim.pid);
+    let second = host.shell(&(script + &kills));
+    host.controller.offer(&second);
+    host.controller.wait_ended(&second.attempt_id).await;
+    let said = String::from_utf8_lossy(host.controller.memory().log(&second.attempt_id)).into_owned();
+    let other = Account(said.trim().to_owned());
+    assert!(other.0.starts_with("sculpt-a") && other.0 != _account.0, "{said}");
+
+    tmux(&["send-keys", "-l", "from the view"]);
+    tmux(&["send-keys", "Enter"]);
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!(ended.outcome(), Outcome::Completed);
+    assert!(String::from_utf8_lossy(host.controller.memory().log(&id)).ends_with("typed from the view\r\n"));
+    host.stop();
 }
 
 /// An account that a test has made; removed at its end.

@@ -3,6 +3,7 @@
 
 mod attempt;
 mod controller;
+mod disk;
 mod git;
 mod harvest;
 mod host;

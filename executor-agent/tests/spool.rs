@@ -1,15 +1,23 @@
 //! The recording on disk.
 
-use std::{fs, io::ErrorKind, path::Path, process::Command, sync::mpsc, thread, time::Duration};
+use std::{fs, io::ErrorKind, path::Path, sync::mpsc, thread, time::Duration};
 
-use sculpt_executor::spool::{Content, Error, Frame, Options, Reader, Stream, Writer, recover};
+use sculpt_executor::spool::{Content, Error, Frame, Options, Reader, Reserve, Stream, Writer, recover};
 
-use crate::attempt::PATIENCE;
+use crate::{attempt::PATIENCE, disk::Disk};
 
-const SMALL: Options = Options { segment_bytes: 200, flush_after: Duration::from_millis(10) };
+const SMALL: Options = Options { segment_bytes: 200, flush_after: Duration::from_millis(10), reserve_bytes: 1000 };
 
 fn writer(directory: &Path, options: Options) -> Writer {
-    Writer::create(directory, options, Box::new(|error| assert!(error.is_none()))).unwrap()
+    Writer::create(
+        directory,
+        options,
+        Box::new(|error| {
+            assert!(error.is_none());
+            Reserve::Keep
+        }),
+    )
+    .unwrap()
 }
 
 fn everything(directory: &Path, from: u64, step: usize) -> Vec<u8> {
@@ -197,40 +205,23 @@ fn damage_before_sound_frames_is_set_aside_and_named() {
 fn a_spool_is_never_written_over() {
     let directory = tempfile::tempdir().unwrap();
     sample(directory.path());
-    assert!(Writer::create(directory.path(), SMALL, Box::new(|_| {})).is_err());
-}
-
-/// A small file system of its own, as root only.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    fn mount(bytes: u64) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let size = format!("size={bytes}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(directory.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(directory))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        assert!(Command::new("umount").arg(self.0.path()).status().unwrap().success());
-    }
+    assert!(Writer::create(directory.path(), SMALL, Box::new(|_| Reserve::Keep)).is_err());
 }
 
 #[test]
 fn a_full_disk_blocks_the_writer_and_loses_nothing() {
-    let Some(disk) = Disk::mount(1 << 20) else { return };
-    let filler = disk.0.path().join("filler");
+    let place = tempfile::tempdir().unwrap();
+    let Some(_disk) = Disk::mount(place.path(), 1 << 20) else { return };
+    let filler = place.path().join("filler");
     fs::write(&filler, vec![0; 512 << 10]).unwrap();
-    let directory = disk.0.path().join("spool");
+    let directory = place.path().join("spool");
     let all: Vec<u8> = (0..900_u32 << 10).map(|n| (n % 251) as u8).collect();
     let (sender, blocked) = mpsc::channel();
-    let options = Options { segment_bytes: 100_000, ..Options::default() };
-    let tell = Box::new(move |error: Option<&std::io::Error>| sender.send(error.map(std::io::Error::kind)).unwrap());
+    let options = Options { segment_bytes: 100_000, reserve_bytes: 50_000, ..Options::default() };
+    let tell = Box::new(move |error: Option<&std::io::Error>| {
+        sender.send(error.map(std::io::Error::kind)).unwrap();
+        Reserve::Keep
+    });
     let mut writer = Writer::create(&directory, options, tell).unwrap();
     thread::scope(|scope| {
         let written = scope.spawn(|| {
@@ -249,4 +240,34 @@ fn a_full_disk_blocks_the_writer_and_loses_nothing() {
     assert_eq!(blocked.try_iter().last(), Some(None), "it tells that the disk takes more");
     assert!(everything(&directory, 0, 1 << 20) == all);
     drop(writer);
+}
+
+#[test]
+fn the_reserve_of_a_full_disk_takes_the_last_words() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(_disk) = Disk::mount(place.path(), 1 << 20) else { return };
+    let directory = place.path().join("spool");
+    let options = Options { segment_bytes: 100_000, reserve_bytes: 300_000, ..Options::default() };
+    let (sender, blocked) = mpsc::channel();
+    let spend = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let may = std::sync::Arc::clone(&spend);
+    let tell = Box::new(move |error: Option<&std::io::Error>| {
+        sender.send(error.is_some()).unwrap();
+        if may.load(std::sync::atomic::Ordering::Relaxed) { Reserve::Spend } else { Reserve::Keep }
+    });
+    let mut writer = Writer::create(&directory, options, tell).unwrap();
+    let all = vec![b'x'; 900_000];
+    thread::scope(|scope| {
+        let written = scope.spawn(|| {
+            for piece in all.chunks(20_000) {
+                writer.append(Stream::Terminal, 0, piece);
+            }
+        });
+        assert!(blocked.recv_timeout(PATIENCE).unwrap(), "with the reserve it does not fit");
+        assert!(everything(&directory, 0, 1 << 20).len() < 750_000);
+        spend.store(true, std::sync::atomic::Ordering::Relaxed);
+        written.join().unwrap();
+    });
+    drop(writer);
+    assert!(everything(&directory, 0, 1 << 20) == all);
 }

@@ -18,8 +18,8 @@ use tonic::Code;
 use super::{Context, Handle, Link, files};
 use crate::{
     connect::{Backoff, ConnectError},
+    disk::write_durably,
     journal::JournalError,
-    layout::write_durably,
     report::{Cause, Ended, Exit, Failure, Outcome, Step},
     spec::{Spec, digest},
 };

@@ -8,18 +8,19 @@ use super::{
     LogEnd, files,
     life::{Life, wished},
     plan::{self, End},
-    prepare::identity,
+    prepare::{KEEP_ROOM, identity},
 };
 use crate::{
     adapters,
     cgroup::Leaf,
-    harvest::{self, Commit, Container, Harvest},
+    disk,
+    harvest::{self, Commit, Container, Harvest, HarvestError},
     journal::JournalError,
-    layout::write_durably,
     report::{Cause, Ended, Failure, Outcome, Step},
     session::Wish,
     shim::{self, Client},
     spec::{Repository, Work},
+    workspace::git::GitError,
 };
 
 /// How often a failed gathering is tried again.
@@ -158,7 +159,8 @@ impl Life<'_> {
                 Err(error) => error,
             };
             warn!(attempt = %self.handle.id, %error, tries, "could not gather what the agent made");
-            if tries == TRIES {
+            // What hung once hangs again, and meanwhile the attempt holds its slot.
+            if tries == TRIES || matches!(error, HarvestError::Git(GitError::Slow { .. })) {
                 return Ok(Err(error.to_string()));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -197,7 +199,8 @@ impl Life<'_> {
     /// Without this on disk the attempt does not end: what is not published would be removed once it is released.
     fn keep(&self, why: &str) -> Result<(), JournalError> {
         let path = self.handle.dir.join(files::KEEP);
-        write_durably(&path, why.as_bytes()).map_err(|source| JournalError::Io {
+        let why = &why.as_bytes()[..why.len().min(KEEP_ROOM)];
+        disk::fill_reserved(&path, why).map_err(|source| JournalError::Io {
             attempt: "note that the workspace is kept beside",
             path,
             source,
@@ -215,6 +218,7 @@ impl Life<'_> {
         }
         let workspace = self.context.layout.workspace(self.handle.id);
         let _absent = fs::remove_file(adapters::prompt_file(&workspace));
+        disk::unreserve(&self.handle.dir.join(files::KEEP));
         if self.handle.account().is_some() {
             // The next attempt under this account must not read it.
             let _absent = lchown(&workspace, Some(0), Some(0));

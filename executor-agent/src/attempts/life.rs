@@ -103,7 +103,11 @@ impl Life<'_> {
             Liveness::Absent(Some(record)) => Ok(Found::Recorded(Box::new(record))),
             Liveness::Absent(None) if !dir.join(shim::files::LAUNCH).exists() => Ok(Found::Never),
             Liveness::Absent(None) => Ok(Found::Vanished),
-            Liveness::Unknown(why) => Err(why),
+            // What stands on disk counts, also when whoever wrote it cannot be asked.
+            Liveness::Unknown(why) => match shim::exit_record(dir) {
+                Ok(Some(record)) => Ok(Found::Recorded(Box::new(record))),
+                Ok(None) | Err(_) => Err(why),
+            },
         }
     }
 

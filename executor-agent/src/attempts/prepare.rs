@@ -19,8 +19,8 @@ use crate::{
     cgroup::{Cgroup, Limits},
     config::Settings,
     connect::Backoff,
+    disk::{self, write_durably},
     journal::JournalError,
-    layout::write_durably,
     report::{Cause, Failure, Outcome, Step},
     session::Wish,
     shim::{self, Launch, Mode},
@@ -32,6 +32,9 @@ use crate::{
 
 /// From interrupt to kill.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// Room for the reason why a workspace is kept, which must be on disk before the attempt ends.
+pub(super) const KEEP_ROOM: usize = 2048;
 
 /// A terminal until a view says otherwise, in cells.
 const TERMINAL: Mode = Mode::Terminal { columns: 200, rows: 50 };
@@ -98,6 +101,10 @@ impl Life<'_> {
     }
 
     async fn make_ready(&self) -> Result<Launch, Stopped> {
+        let keep = self.handle.dir.join(files::KEEP);
+        disk::reserve(&keep, KEEP_ROOM).map_err(|error| {
+            failed(Cause::Workspace, format!("could not reserve room in {}: {error}", self.handle.dir.display()))
+        })?;
         let account = self.account().await?;
         let path = self.context.layout.workspace(self.handle.id);
         let cwd = match &self.spec.repository {

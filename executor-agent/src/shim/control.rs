@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::net::UnixStream,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,6 +19,7 @@ use rustix::{
 };
 
 use super::{
+    door::Door,
     screen::Screen,
     shared::{Event, Shared},
     wire::{self, Phase, Progress, Request, Response},
@@ -33,16 +34,12 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long a terminal may take to read what is typed.
 const TYPING: Duration = Duration::from_secs(10);
 
-/// Serves `listener` for the rest of the shim's life.
-pub(super) fn serve(listener: UnixListener, shared: Arc<Shared>, screen: Option<Arc<Screen>>) -> io::Result<()> {
+/// Serves who comes in at `door` for the rest of the shim's life.
+pub(super) fn serve(mut door: Door, shared: Arc<Shared>, screen: Option<Arc<Screen>>) -> io::Result<()> {
     let count = Arc::<AtomicUsize>::default();
     thread::Builder::new().name("control".into()).spawn(move || {
         loop {
-            let Ok((stream, _)) = listener.accept() else {
-                // Out of descriptors: others are freed by and by.
-                thread::sleep(Duration::from_millis(50));
-                continue;
-            };
+            let stream = door.accept();
             if !is_ours(&stream) || count.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
                 count.fetch_sub(1, Ordering::AcqRel);
                 continue;

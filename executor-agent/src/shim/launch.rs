@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{disk, files};
-use crate::{cgroup::Cgroup, stage::Identity, text::ByteText};
+use super::files;
+use crate::{cgroup::Cgroup, disk::write_durably, stage::Identity, text::ByteText};
 
 /// What the agent's standard streams are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,6 @@ impl Launch {
 
     /// Writes it for the shim; it can hold secrets, so only its owner can read it.
     pub fn write(&self, attempt_dir: &Path) -> io::Result<()> {
-        disk::replace(attempt_dir, files::LAUNCH, &serde_json::to_vec(self)?)
+        write_durably(&attempt_dir.join(files::LAUNCH), &serde_json::to_vec(self)?)
     }
 }

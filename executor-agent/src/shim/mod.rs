@@ -4,7 +4,7 @@
 mod agent;
 mod client;
 mod control;
-mod disk;
+mod door;
 mod ending;
 mod kin;
 mod launch;

@@ -56,7 +56,7 @@ impl Drain {
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    fn has_begun(&self) -> bool {
+    pub(super) fn has_begun(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 }

@@ -18,7 +18,8 @@ use signal_hook::{consts::signal, iterator::Signals};
 use super::{
     Error,
     agent::{self, Connection},
-    control, disk,
+    control,
+    door::Door,
     ending::{Ending, Tree},
     files,
     kin::Kin,
@@ -30,7 +31,7 @@ use super::{
     views,
     wire::Phase,
 };
-use crate::{host, spool, stage, tree::ProcessId};
+use crate::{disk, host, spool, stage, tree::ProcessId};
 
 /// The clock that sleeps with the machine is compared with the one that does not this often.
 const CLOCKS: Duration = Duration::from_secs(10);
@@ -64,25 +65,31 @@ impl Supervisor {
         let (sender, events) = mpsc::channel();
         watch_signals(sender.clone()).map_err(failed("watch signals"))?;
         let shared = Arc::new(Shared::new(launch.attempt, agent::identity(std::process::id()), sender));
-        disk::reserve(attempt_dir, files::EXIT, RECORD).map_err(failed("reserve space for the exit record"))?;
-        let control = listen(&launch.control_socket, launch.identity.is_some())?;
+        disk::reserve(&attempt_dir.join(files::EXIT), RECORD).map_err(failed("reserve space for the exit record"))?;
+        let control = {
+            let (socket, others_pass) = (launch.control_socket.clone(), launch.identity.is_some());
+            Door::open(socket.clone(), Arc::clone(&shared), move || listen(&socket, others_pass))?
+        };
         let connection = Connection::open(&launch).map_err(failed("make a terminal or pipes"))?;
-        let (screen, master, view_listener) = match &connection {
+        let (screen, master, view_door) = match &connection {
             Connection::Terminal { master, size, .. } => {
-                let listener = listen_for_views(&launch)?;
-                (Some(Arc::new(Screen::new(Arc::clone(master), *size))), Some(Arc::clone(master)), Some(listener))
+                let (socket, launch) = (launch.view_socket.clone(), launch.clone());
+                let views = Door::open(socket, Arc::clone(&shared), move || listen_for_views(&launch))?;
+                (Some(Arc::new(Screen::new(Arc::clone(master), *size))), Some(Arc::clone(master)), Some(views))
             }
             Connection::Pipes { .. } => (None, None, None),
         };
+        let drain = Drain::new().map_err(failed("make an event counter"))?;
         let writer = {
-            let shared = Arc::clone(&shared);
+            let (shared, drain) = (Arc::clone(&shared), Arc::clone(&drain));
             let on_blocked = move |error: Option<&io::Error>| {
                 shared.update(|state| state.blocked = error.map(|error| format!("the log cannot be written: {error}")));
+                // What the agent has printed before its end has a place.
+                if drain.has_begun() { spool::Reserve::Spend } else { spool::Reserve::Keep }
             };
             spool::Writer::create(&attempt_dir.join(files::SPOOL), spool::Options::default(), Box::new(on_blocked))
                 .map_err(|error| failed("begin the recording")(io::Error::other(error)))?
         };
-        let drain = Drain::new().map_err(failed("make an event counter"))?;
         let started = host::boottime();
         let main = connection.spawn(&launch, attempt_dir).map_err(failed("start the agent"))?;
         let identity = agent::identity(main);
@@ -113,15 +120,15 @@ impl Supervisor {
             started,
         };
         pump.start().map_err(failed("start a thread"))?;
-        supervisor.serve(control, view_listener).map_err(failed("start a thread"))?;
+        supervisor.serve(control, view_door).map_err(failed("start a thread"))?;
         Ok(supervisor)
     }
 
-    fn serve(&self, control: UnixListener, views: Option<UnixListener>) -> io::Result<()> {
+    fn serve(&self, control: Door, view: Option<Door>) -> io::Result<()> {
         control::serve(control, Arc::clone(&self.shared), self.screen.clone())?;
-        if let (Some(listener), Some(screen)) = (views, &self.screen) {
+        if let (Some(view), Some(screen)) = (view, &self.screen) {
             let uid = self.launch.identity.as_ref().map(|identity| identity.uid);
-            views::serve(listener, Arc::clone(&self.shared), Arc::clone(screen), uid)?;
+            views::serve(view, Arc::clone(&self.shared), Arc::clone(screen), uid)?;
         }
         Ok(())
     }
@@ -151,6 +158,7 @@ impl Supervisor {
             screen.end();
         }
         self.linger();
+        self.shared.update(|state| state.released = true);
         for socket in [&self.launch.control_socket, &self.launch.view_socket] {
             // There may be none.
             let _ = fs::remove_file(socket);
@@ -256,7 +264,7 @@ impl Supervisor {
     /// Writes the end down; a disk that refuses is tried again, as nobody else knows what happened.
     fn record(&self, record: &ExitRecord) -> Result<(), Error> {
         let json = serde_json::to_vec(record).map_err(|error| failed("write the exit record")(error.into()))?;
-        while let Err(error) = disk::fill_reserved(&self.attempt_dir, files::EXIT, &json) {
+        while let Err(error) = disk::fill_reserved(&self.attempt_dir.join(files::EXIT), &json) {
             self.shared.update(|state| state.blocked = Some(format!("the exit record cannot be written: {error}")));
             thread::sleep(CLOCKS / 10);
         }

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write as _},
     net::Shutdown,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::net::UnixStream,
     sync::Arc,
     thread,
     time::Duration,
@@ -16,6 +16,7 @@ use rustix::{
 };
 
 use super::{
+    door::Door,
     screen::{Screen, View, Work},
     shared::{Event, Shared},
     wire::{self, ViewMessage},
@@ -28,19 +29,11 @@ const STALLED: Duration = Duration::from_secs(1);
 /// A view says its size this soon.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// Serves `listener` for the rest of the shim's life; `uid` is the agent's account.
-pub(super) fn serve(
-    listener: UnixListener,
-    shared: Arc<Shared>,
-    screen: Arc<Screen>,
-    uid: Option<u32>,
-) -> io::Result<()> {
+/// Serves who comes in at `door` for the rest of the shim's life; `uid` is the agent's account.
+pub(super) fn serve(mut door: Door, shared: Arc<Shared>, screen: Arc<Screen>, uid: Option<u32>) -> io::Result<()> {
     thread::Builder::new().name("views".into()).spawn(move || {
         loop {
-            let Ok((stream, _)) = listener.accept() else {
-                thread::sleep(Duration::from_millis(50));
-                continue;
-            };
+            let stream = door.accept();
             let known = socket_peercred(&stream)
                 .is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid() || uid == Some(peer.uid.as_raw()));
             if !known || shared.state().views >= VIEWS {

@@ -14,7 +14,7 @@ use std::{io, path::PathBuf};
 pub use reader::{Chunk, Reader};
 pub use recover::{Recovered, recover};
 use serde::{Deserialize, Serialize};
-pub use writer::{OnBlocked, Options, Writer};
+pub use writer::{OnBlocked, Options, Reserve, Writer};
 
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,68 @@
+//! A listening socket that is made again when its file is gone: what tidies up temporary directories, or a logout, may
+//! remove it while the agent lives on, and then nobody could stop the agent or hear of its end.
+
+use std::{
+    io,
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Error, shared::Shared};
+
+/// How often the file is looked for.
+const LOOK: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+/// Pause after a failure, such as being out of descriptors: others are freed by and by.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where peers come in.
+pub(super) struct Door {
+    socket: PathBuf,
+    listener: UnixListener,
+    listen: Box<dyn Fn() -> Result<UnixListener, Error> + Send>,
+    shared: Arc<Shared>,
+}
+
+impl Door {
+    /// A door at `socket`, which `listen` makes, now and whenever it has vanished.
+    pub(super) fn open(
+        socket: PathBuf,
+        shared: Arc<Shared>,
+        listen: impl Fn() -> Result<UnixListener, Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        Ok(Self { socket, listener: listen()?, listen: Box::new(listen), shared })
+    }
+
+    /// The next peer.
+    pub(super) fn accept(&mut self) -> UnixStream {
+        loop {
+            match self.wait() {
+                Ok(Some(stream)) => return stream,
+                Ok(None) => self.look(),
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Option<UnixStream>> {
+        match poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&LOOK)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
+            Ok(_) => self.listener.accept().map(|(stream, _)| Some(stream)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn look(&mut self) {
+        // A released shim is about to go, and its sockets with it.
+        if self.shared.state().released || self.socket.symlink_metadata().is_ok() {
+            return;
+        }
+        if let Ok(listener) = (self.listen)() {
+            self.listener = listener;
+        }
+    }
+}
