@@ -120,7 +120,8 @@ impl Store {
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
-            .acquire_timeout(std::time::Duration::from_secs(5))
+            // Less than the 5 s in which a caller is to learn that the database is away.
+            .acquire_timeout(std::time::Duration::from_secs(4))
             // A dropped begin() may hand back a connection with an open transaction; outside one this is a warning.
             .after_release(|conn, _| {
                 Box::pin(async move {
