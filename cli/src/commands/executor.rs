@@ -31,7 +31,7 @@ async fn ls(format: Format) -> Result<Exit, Failure> {
         Format::Json => json(&executors.iter().map(ExecutorJson::from).collect::<Vec<_>>())?,
         Format::Text if executors.is_empty() => note("no executors; `sculpt up` starts one on this machine"),
         Format::Text => {
-            let mut grid = Grid::new(&["NAME", "STATE", "POOL", "SLOTS", "LABELS*", "AGENTS*", "SEEN"]);
+            let mut grid = Grid::new(&["NAME", "STATE", "POOL-", "SLOTS", "LABELS-", "AGENTS*", "SEEN-"]);
             for executor in &executors {
                 grid.row([
                     executor.name.clone(),

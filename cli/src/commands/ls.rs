@@ -1,10 +1,6 @@
 //! `sculpt ls`.
 
-use std::{
-    collections::HashMap,
-    io::{self, IsTerminal as _},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use sculpt_proto::v1::{
     GetInfoRequest, ListTasksRequest, Task, TaskState, WatchEventsRequest, WatchEventsResponse,
@@ -19,7 +15,7 @@ use crate::{
     failure::{Failure, is_transient},
     output::{
         Format, json, json_line, line, note, paint,
-        table::Grid,
+        table::{Grid, window},
         tasks::{TaskJson, colour, current},
         time::{age, between},
     },
@@ -27,6 +23,8 @@ use crate::{
 
 /// Changes that come within this time are shown together.
 const TOGETHER: Duration = Duration::from_millis(200);
+/// On a terminal ages are kept current, and the table follows the window's size.
+const REDRAW: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(args: LsArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
@@ -78,7 +76,7 @@ async fn list(client: &Client, filter: ListTasksRequest, limit: u32) -> Result<(
 }
 
 fn table(tasks: &[Task]) -> String {
-    let mut grid = Grid::new(&["TASK", "STATE", "TITLE*", "PROJECT*", "EXECUTOR*", "AGE", "RAN"]);
+    let mut grid = Grid::new(&["TASK", "STATE", "TITLE*", "PROJECT-", "EXECUTOR-", "AGE", "RAN-"]);
     for task in tasks {
         let attempt = current(task);
         let executor = attempt.map(|attempt| attempt.executor.clone()).unwrap_or_default();
@@ -147,15 +145,24 @@ async fn follow(
     present(&tasks, format, shown)?;
     let request = WatchEventsRequest { cursor, follow: true, task: String::new() };
     let mut events = client.read("watch tasks", client.events().watch_events(request)).await?;
-    while changed(&mut events).await? {
+    let mut tasks = tasks;
+    loop {
+        match tokio::time::timeout(REDRAW, changed(&mut events)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Ok(()),
+            Ok(Err(failure)) => return Err(failure),
+            Err(_) => {
+                present(&tasks, format, shown)?;
+                continue;
+            }
+        }
         // More of the same moment is taken along before the list is read again.
         if let Ok(Err(failure)) = tokio::time::timeout(TOGETHER, all_changes(&mut events)).await {
             return Err(failure);
         }
-        let (tasks, _) = list(client, filter.clone(), limit).await?;
+        (tasks, _) = list(client, filter.clone(), limit).await?;
         present(&tasks, format, shown)?;
     }
-    Ok(())
 }
 
 /// Waits for an event about a task; false when the stream ended and must be begun again.
@@ -179,11 +186,28 @@ async fn all_changes(events: &mut Streaming<WatchEventsResponse>) -> Result<(), 
     Ok(())
 }
 
+/// The newest tasks that fit a window of so many lines, drawn over what stood there.
+fn screen(tasks: &[Task], lines: usize) -> String {
+    // The header, an empty line, the last line, and the line that the cursor stands in.
+    let fit = lines.saturating_sub(4).max(1).min(tasks.len());
+    let table = match tasks {
+        [] => "no tasks".to_owned(),
+        _ => table(&tasks[..fit]),
+    };
+    let more = match tasks.len() - fit {
+        0 => String::new(),
+        older => format!("{older} older; "),
+    };
+    let screen = format!("{table}\n\n{more}Ctrl-C ends the watch").replace('\n', "\x1b[K\n");
+    format!("\x1b[H{screen}\x1b[K\x1b[J")
+}
+
 /// Redraws the table on a terminal; elsewhere and in JSON gives a line for each task that is new or changed.
 fn present(tasks: &[Task], format: Format, shown: &mut HashMap<String, (u64, TaskState)>) -> Result<(), Failure> {
-    if format == Format::Text && io::stdout().is_terminal() {
-        let screen = table(tasks).replace('\n', "\x1b[K\n");
-        return line(format!("\x1b[H\x1b[2J{screen}\n\nCtrl-C ends the watch"));
+    if format == Format::Text
+        && let Some((_, lines)) = window()
+    {
+        return line(screen(tasks, usize::from(lines)));
     }
     for task in tasks.iter().rev() {
         let seen = (task.revision, task.state());
@@ -198,4 +222,25 @@ fn present(tasks: &[Task], format: Format, shown: &mut HashMap<String, (u64, Tas
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_shows_the_newest_that_fit() {
+        let task = |number| Task { number, title: format!("title {number}"), ..Task::default() };
+        let tasks: Vec<Task> = (1..=30).rev().map(task).collect();
+        let screen = screen(&tasks, 12);
+        assert_eq!(screen.lines().count(), 11, "{screen:?}");
+        assert!(screen.starts_with("\x1b[HTASK"), "{screen:?}");
+        assert!(
+            screen.contains("title 30") && screen.contains("title 23") && !screen.contains("title 22"),
+            "{screen:?}"
+        );
+        assert!(screen.contains("22 older; Ctrl-C"), "{screen:?}");
+        assert!(super::screen(&[], 24).contains("no tasks"));
+        assert!(super::screen(&tasks, 1).contains("title 30"));
+    }
 }

@@ -27,7 +27,7 @@ async fn ls(format: Format) -> Result<Exit, Failure> {
         Format::Json => json(&projects.iter().map(ProjectJson::from).collect::<Vec<_>>())?,
         Format::Text if projects.is_empty() => note("no projects; the first `sculpt run` in a repository registers it"),
         Format::Text => {
-            let mut grid = Grid::new(&["NAME", "TASKS", "AGENT", "REMOTE*", "ROOT", "AGE"]);
+            let mut grid = Grid::new(&["NAME", "TASKS", "AGENT", "REMOTE*", "ROOT-", "AGE"]);
             for project in &projects {
                 let root = project.root_commit.get(..12).unwrap_or(&project.root_commit);
                 grid.row([

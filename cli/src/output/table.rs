@@ -7,22 +7,37 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
 use super::clean;
 
 /// Width below which a table is not squeezed any further.
-const NARROWEST: u16 = 40;
+const NARROWEST: u16 = 30;
+/// Width below which the columns that can be missed are left out.
+const NARROW: u16 = 60;
 
 /// A table under construction.
 pub(crate) struct Grid {
     table: Table,
-    fixed: Vec<bool>,
+    columns: Vec<Column>,
+}
+
+/// How a column meets a narrow terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Whole,
+    Cut,
+    LeftOut,
 }
 
 impl Grid {
-    /// Columns whose name ends in `*` give way when the terminal is narrow.
+    /// Columns whose name ends in `*` are cut where the terminal is narrow; those with `-` are cut too, and left out
+    /// where it is very narrow.
     pub(crate) fn new(columns: &[&str]) -> Self {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| name.trim_end_matches('*')));
+        table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| name.trim_end_matches(['*', '-'])));
         table.set_truncation_indicator("…");
-        let fixed = columns.iter().map(|name| !name.ends_with('*')).collect();
-        Self { table, fixed }
+        let columns = columns.iter().map(|name| match name.chars().last() {
+            Some('*') => Column::Cut,
+            Some('-') => Column::LeftOut,
+            _ => Column::Whole,
+        });
+        Self { table, columns: columns.collect() }
     }
 
     /// Adds a row; an empty cell shows as a dash.
@@ -41,9 +56,10 @@ impl Grid {
     fn fit(mut self, width: Option<u16>) -> String {
         if let Some(width) = width {
             self.table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width.max(NARROWEST));
-            let constraints = self.fixed.iter().map(|fixed| match fixed {
-                true => ColumnConstraint::ContentWidth,
-                false => ColumnConstraint::LowerBoundary(comfy_table::Width::Fixed(4)),
+            let constraints = self.columns.iter().map(|column| match column {
+                Column::Whole => ColumnConstraint::ContentWidth,
+                Column::LeftOut if width < NARROW => ColumnConstraint::Hidden,
+                Column::Cut | Column::LeftOut => ColumnConstraint::LowerBoundary(comfy_table::Width::Fixed(4)),
             });
             self.table.set_constraints(constraints);
         }
@@ -56,11 +72,17 @@ impl Grid {
 
 /// Columns of the terminal that standard output is.
 fn width() -> Option<u16> {
+    window().map(|(columns, _)| columns)
+}
+
+/// Columns and lines of the terminal that standard output is.
+pub(crate) fn window() -> Option<(u16, u16)> {
     let out = io::stdout();
     if !out.is_terminal() {
         return None;
     }
-    rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+    let size = rustix::termios::tcgetwinsize(&out).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 #[cfg(test)]
@@ -90,6 +112,21 @@ mod tests {
             assert!(text.contains(word), "{word:?} is not in\n{text}");
         }
         assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_very_narrow_table_leaves_columns_out() {
+        let table = |width| {
+            let mut grid = Grid::new(&["TASK", "STATE", "TITLE*", "EXECUTOR-", "AGE"]);
+            let row = ["17", "needs_review", "make the tests pass", "worker", "3m 12s"];
+            grid.row(row.map(str::to_owned));
+            grid.fit(Some(width))
+        };
+        let narrow = table(40);
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
+        assert_eq!(narrow.lines().count(), 2, "{narrow}");
+        assert!(narrow.contains("make the") && narrow.contains("3m 12s") && !narrow.contains("EXECUTOR"), "{narrow}");
+        assert!(table(80).contains("worker"));
     }
 
     #[test]
