@@ -3,28 +3,37 @@
 use std::{
     env,
     io::{self, IsTerminal as _},
-    os::unix::{fs::FileTypeExt as _, process::CommandExt as _},
+    os::unix::fs::FileTypeExt as _,
     path::Path,
-    process::Command,
+    process::Stdio,
+    time::Duration,
 };
 
 use sculpt_proto::v1::{Attempt, GetExecutorRequest, Task};
+use tokio::{process::Command, time::Instant};
 
 use super::task_named;
 use crate::{
     client::Client,
     exit::{Exit, state_name},
     failure::Failure,
-    follow::Watch,
+    follow::{Watch, outcome},
     git::repository::hostname,
     output::{note, tasks::current},
 };
+
+/// How long a terminal that was announced may take to be there.
+const APPEARS: Duration = Duration::from_secs(10);
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long the end of a task may take to be known after its terminal closed.
+const SETTLES: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(name: &str) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let attempted = format!("attach to task {name}");
     let task = task_named(&client, name, &attempted).await?;
-    let number = task.number;
+    let (number, uuid) = (task.number, task.uuid.clone());
     let socket = tokio::select! {
         socket = socket(&client, task, &attempted) => socket?,
         _ = tokio::signal::ctrl_c() => {
@@ -32,13 +41,17 @@ pub(super) async fn run(name: &str) -> Result<Exit, Failure> {
             return Ok(Exit::Detached);
         }
     };
-    Err(open(&socket, &attempted))
+    refuse_without_terminal(&attempted)?;
+    let detached = open(&socket, &attempted).await?;
+    note(what_now(&client, number, &uuid, detached).await);
+    Ok(Exit::Done)
 }
 
 /// Waits until the attempt has a terminal and gives its socket.
 async fn socket(client: &Client, mut task: Task, attempted: &str) -> Result<String, Failure> {
     let mut watch: Option<Watch> = None;
     let mut said = String::new();
+    let mut missing_since = None;
     loop {
         let number = task.number;
         let refuse = |exit, why: &str| Err(Failure::new(exit, attempted, why).next(format!("sculpt logs {number}")));
@@ -47,8 +60,19 @@ async fn socket(client: &Client, mut task: Task, attempted: &str) -> Result<Stri
         }
         let attempt = current(&task);
         if let Some(attempt) = attempt.filter(|attempt| !attempt.tmux_socket.is_empty() && attempt.state != "ended") {
-            check(client, attempt, number, attempted).await?;
-            return Ok(attempt.tmux_socket.clone());
+            if is_there(client, attempt, number, attempted).await? {
+                return Ok(attempt.tmux_socket.clone());
+            }
+            // Its place is known before tmux has made it.
+            let expected = Path::new(&attempt.tmux_socket).ancestors().nth(2).is_some_and(Path::is_dir);
+            if !expected || missing_since.get_or_insert_with(Instant::now).elapsed() > APPEARS {
+                return refuse(Exit::Conflict, &format!("its terminal {} is not there", attempt.tmux_socket));
+            }
+            let watch = watch.get_or_insert_with(|| Watch::new(client, &task.uuid, false));
+            if let Ok(changed) = tokio::time::timeout(LOOK, watch.next()).await {
+                task = changed?;
+            }
+            continue;
         }
         let over = Exit::of_state(task.state()).is_some() && !task.live;
         if over || attempt.is_some_and(|attempt| attempt.state == "finalizing") {
@@ -68,11 +92,11 @@ async fn socket(client: &Client, mut task: Task, attempted: &str) -> Result<Stri
     }
 }
 
-/// The socket must stand on this machine.
-async fn check(client: &Client, attempt: &Attempt, number: u64, attempted: &str) -> Result<(), Failure> {
+/// Whether the socket stands on this machine; an error when it never will.
+async fn is_there(client: &Client, attempt: &Attempt, number: u64, attempted: &str) -> Result<bool, Failure> {
     let here = std::fs::symlink_metadata(&attempt.tmux_socket);
     match here {
-        Ok(data) if data.file_type().is_socket() => return Ok(()),
+        Ok(data) if data.file_type().is_socket() => return Ok(true),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(Failure::new(
                 Exit::NotAllowed,
@@ -88,25 +112,59 @@ async fn check(client: &Client, attempt: &Attempt, number: u64, attempted: &str)
     let executor =
         client.read(attempted, client.executors().get_executor(request)).await.ok().and_then(|answer| answer.executor);
     let machine = executor.map(|executor| executor.hostname).filter(|name| !name.is_empty() && *name != hostname());
-    let why = match machine {
-        Some(machine) => format!("it runs on {machine}, and this is {}", hostname()),
-        None => format!("its terminal {} is not there", attempt.tmux_socket),
-    };
+    let Some(machine) = machine else { return Ok(false) };
+    let why = format!("it runs on {machine}, and this is {}", hostname());
     Err(Failure::new(Exit::Conflict, attempted, why).next(format!("sculpt logs -f {number}")))
 }
 
-/// Becomes tmux; returns only when that is not possible.
-fn open(socket: &str, attempted: &str) -> Failure {
+/// tmux needs a terminal that it knows.
+fn refuse_without_terminal(attempted: &str) -> Result<(), Failure> {
+    let refuse = |why, next: &str| Err(Failure::new(Exit::BadInput, attempted, why).next(next));
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-        return Failure::new(Exit::BadInput, attempted, "this is not a terminal").next("`sculpt logs -f` needs none");
+        return refuse("this is not a terminal", "`sculpt logs -f` needs none");
     }
     if env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
-        return Failure::new(Exit::BadInput, attempted, "TERM is unset or `dumb`, which tmux refuses")
-            .next("export TERM=xterm-256color");
+        return refuse("TERM is unset or `dumb`, which tmux refuses", "export TERM=xterm-256color");
     }
+    Ok(())
+}
+
+/// Runs tmux until it is left; true when the person left it, false when the terminal closed.
+async fn open(socket: &str, attempted: &str) -> Result<bool, Failure> {
     let mut tmux = Command::new("tmux");
     // Inside another tmux it would refuse to nest; this is another server.
     tmux.arg("-S").arg(Path::new(socket)).arg("attach").env_remove("TMUX").env_remove("TMUX_PANE");
-    let error = tmux.exec();
-    Failure::new(Exit::Failed, attempted, format!("tmux cannot be started: {error}")).next("install tmux")
+    let failed = |why: String| Failure::new(Exit::Failed, attempted, why);
+    // Keys go to tmux, so that a signal that comes here is meant for us and for it.
+    let status =
+        tmux.status().await.map_err(|error| failed(format!("tmux cannot be started: {error}")).next("install tmux"))?;
+    // The session that is left goes on; one that closed is not found any more.
+    let mut ask = Command::new("tmux");
+    ask.arg("-S").arg(Path::new(socket)).arg("has-session").env_remove("TMUX").env_remove("TMUX_PANE");
+    ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let goes_on = ask.status().await.is_ok_and(|status| status.success());
+    match status.success() || !goes_on {
+        true => Ok(goes_on),
+        false => Err(failed(format!("tmux ended with {status}"))),
+    }
+}
+
+/// What became of the task, and how to come back to it.
+async fn what_now(client: &Client, number: u64, uuid: &str, detached: bool) -> String {
+    let goes_on = format!("task {number} goes on; `sculpt attach {number}` opens its terminal again");
+    if detached {
+        return goes_on;
+    }
+    let ended = async {
+        let mut watch = Watch::new(client, uuid, true);
+        while let Ok(task) = watch.next().await {
+            if !task.live && Exit::of_state(task.state()).is_some() {
+                return outcome(&task);
+            }
+        }
+        format!("`sculpt show {number}` says how task {number} stands")
+    };
+    tokio::time::timeout(SETTLES, ended)
+        .await
+        .unwrap_or_else(|_| format!("`sculpt show {number}` says how task {number} stands"))
 }
