@@ -30,7 +30,8 @@ const GRACE: Duration = Duration::from_millis(4500);
 /// Pauses before a part that died is started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A start that takes longer is worth a word.
+/// A start that takes longer than a moment says what is being done, one that takes very long where to look.
+const MOMENT: Duration = Duration::from_millis(200);
 const SLOW_START: Duration = Duration::from_secs(6);
 /// A part that ran this long is not taken for one that cannot start.
 const STEADY: Duration = Duration::from_secs(60);
@@ -78,9 +79,11 @@ impl Ending {
 pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure> {
     let mut ending = Ending::listen()?;
     let mut ports = Ports::choose(&places.data, args.listen)?;
+    let first = !places.controller().exists();
     let mut controller = start_controller(places, ports)?;
+    let doing = if first { "making the database and starting the controller" } else { "starting the controller" };
     let urls: ControllerReady = tokio::select! {
-        ready = patiently(places, controller.ready()) => ready?,
+        ready = patiently(places, doing, controller.ready()) => ready?,
         () = ending.asked() => return end(vec![controller], &mut ending).await,
     };
     ports.listen = address(&urls.user_url).unwrap_or(ports.listen);
@@ -91,7 +94,7 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     let mut installation = Installation { places, args, ports, controller, executor: None, urls };
     let mut executor = installation.start_executor()?;
     let ready: ExecutorReady = tokio::select! {
-        ready = patiently(places, executor.ready()) => match ready {
+        ready = patiently(places, "starting the executor", executor.ready()) => match ready {
             Ok(ready) => ready,
             Err(failure) => {
                 end(vec![installation.controller], &mut ending).await?;
@@ -110,9 +113,13 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     installation.leave(&mut ending).await
 }
 
-/// Says where to look when a start takes longer than it should.
-async fn patiently<T>(places: &Places, starting: impl Future<Output = T>) -> T {
+/// Says what takes longer than a moment, and where to look when it takes longer than it should.
+async fn patiently<T>(places: &Places, doing: &str, starting: impl Future<Output = T>) -> T {
     let mut starting = std::pin::pin!(starting);
+    if let Ok(done) = tokio::time::timeout(MOMENT, &mut starting).await {
+        return done;
+    }
+    note(format!("{doing} …"));
     if let Ok(done) = tokio::time::timeout(SLOW_START, &mut starting).await {
         return done;
     }
@@ -162,7 +169,8 @@ impl Installation<'_> {
     fn say_ready(&self, executor: &ExecutorReady) -> Result<(), Failure> {
         let data = shell_quoted(&self.places.data.to_string_lossy());
         line(format!("ready {} data {data}", super::url(self.ports.listen)))?;
-        note(format!("Postgres {}, executor {}; logs in {data}/logs", self.urls.postgres, executor.name));
+        let logs = shell_quoted(&self.places.logs().to_string_lossy());
+        note(format!("Postgres {}, executor {}; logs in {logs}", self.urls.postgres, executor.name));
         note("in another shell: sculpt run -- COMMAND; Ctrl-C here ends all but the agents");
         Ok(())
     }
