@@ -1,6 +1,6 @@
 //! `sculpt fetch`.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use super::task_named;
 use crate::{
@@ -15,10 +15,12 @@ use crate::{
         remote::{self, Change},
         repository::Repo,
     },
-    output::{line, note},
+    output::{line, note, progress::Progress},
 };
 
 const ATTEMPTED: &str = "fetch the branches of tasks";
+/// How often the progress moves.
+const TICK: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: FetchArgs) -> Result<Exit, Failure> {
     let broken = |error: GitError| error.failure(ATTEMPTED);
@@ -67,13 +69,15 @@ pub(super) async fn run(args: FetchArgs) -> Result<Exit, Failure> {
     report(&outcomes, task.as_ref().map(|task| task.branch.as_str()))
 }
 
-/// The project that this repository is, by its remote or by its history.
+/// The project that this repository is: the one its remote remembers, as for `sculpt run`, else by its history.
 async fn project(client: &Client, repo: &Repo) -> Result<String, Failure> {
+    if let Some(known) = remote::known_project(repo, &client.context)
+        && project::list(client).await?.iter().any(|project| project.uuid == known)
+    {
+        return Ok(known);
+    }
     if let Some(project) = project::find(client, repo).await? {
         return Ok(project.uuid);
-    }
-    if let Some(known) = remote::known_project(repo, &client.context) {
-        return Ok(known);
     }
     Err(Failure::new(
         Exit::NotFound,
@@ -85,8 +89,17 @@ async fn project(client: &Client, repo: &Repo) -> Result<String, Failure> {
 
 async fn git_fetch(repo: &Repo) -> Result<(), Failure> {
     let mut git = program::git(&repo.directory);
-    git.args(["fetch", remote::NAME]).stdout(Stdio::inherit()).stderr(Stdio::inherit());
-    let status = git.status().await.map_err(|error| GitError::NoProgram(error).failure(ATTEMPTED))?;
+    // What came is said by `report`; git's own list of the same refs would only double it.
+    git.args(["fetch", "--quiet", remote::NAME]).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let mut progress = Progress::new("fetching");
+    let mut ended = std::pin::pin!(git.status());
+    let status = loop {
+        match tokio::time::timeout(TICK, &mut ended).await {
+            Ok(status) => break status.map_err(|error| GitError::NoProgram(error).failure(ATTEMPTED))?,
+            Err(_) => progress.tick("the branches of tasks"),
+        }
+    };
+    drop(progress);
     if status.success() {
         return Ok(());
     }

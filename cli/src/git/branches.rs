@@ -34,7 +34,13 @@ pub(crate) async fn update(repo: &Repo, only: Option<&str>) -> Result<Vec<(Strin
         let outcome = bring(repo, name, head, occupied.contains(&format!("refs/heads/{name}")))?;
         outcomes.push((name.to_owned(), outcome));
     }
+    outcomes.sort_by_key(|(name, _)| (number(name), name.clone()));
     Ok(outcomes)
+}
+
+/// The task's number in `sculpt/<number>-<slug>`.
+fn number(branch: &str) -> Option<u64> {
+    branch.strip_prefix("sculpt/")?.split('-').next()?.parse().ok()
 }
 
 fn bring(repo: &Repo, name: &str, head: Oid, occupied: bool) -> Result<Outcome, GitError> {
@@ -77,6 +83,12 @@ mod tests {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    #[test]
+    fn branches_are_ordered_by_number() {
+        assert!(number("sculpt/9-a") < number("sculpt/10-a"));
+        assert_eq!(number("sculpt/own"), None);
+    }
+
     #[tokio::test]
     async fn work_of_the_user_is_never_moved_over() {
         let folder = tempfile::tempdir().unwrap();
@@ -104,8 +116,7 @@ mod tests {
         git(path, &["checkout", "-q", "sculpt/4-open"]);
 
         let repo = Repo::open(path).unwrap();
-        let mut outcomes = update(&repo, None).await.unwrap();
-        outcomes.sort_by(|a, b| a.0.cmp(&b.0));
+        let outcomes = update(&repo, None).await.unwrap();
         let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
         use Outcome::{CheckedOut, Created, Diverged, Forwarded, Unchanged};
         assert_eq!(outcomes, [Created, Forwarded, Unchanged, CheckedOut, Diverged]);

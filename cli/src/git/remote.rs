@@ -23,11 +23,16 @@ pub(crate) enum Change {
     Foreign { url: String },
 }
 
-/// The project's uuid as an existing remote says it, when that remote belongs to this controller.
+/// The project's uuid as an existing remote says it, when that remote belongs to this controller: ours before others,
+/// since a clone of the controller's own repository has it as `origin`.
 pub(crate) fn known_project(repo: &Repo, context: &Context) -> Option<String> {
-    let url = current(repo)?;
-    let uuid = our_project(&url)?;
-    (url == context.join(&path(&uuid))).then_some(uuid)
+    let remotes = repo.inner().remotes().ok()?;
+    let names = remotes.iter().filter_map(|name| name.ok().flatten()).filter(|name| *name != NAME);
+    [NAME].into_iter().chain(names).find_map(|name| {
+        let url = url_of(repo, name)?;
+        let uuid = our_project(&url)?;
+        (url == context.join(&path(&uuid))).then_some(uuid)
+    })
 }
 
 /// Makes sure of the remote and of its credential helper. Several commands may do so at once.
@@ -83,8 +88,13 @@ fn helper() -> String {
 }
 
 fn current(repo: &Repo) -> Option<String> {
+    url_of(repo, NAME)
+}
+
+/// The URL as it is written, before any `insteadOf`.
+fn url_of(repo: &Repo, remote: &str) -> Option<String> {
     let config = repo.inner().config().and_then(|mut config| config.snapshot()).ok()?;
-    config.get_string(&format!("remote.{NAME}.url")).ok()
+    config.get_string(&format!("remote.{remote}.url")).ok()
 }
 
 fn path(project: &str) -> String {
