@@ -1,5 +1,7 @@
 //! The dirty tree as a commit, with the user's index and files left as they are.
 
+use std::time::Duration;
+
 use git2::Oid;
 use sculpt_proto::v1::Requester;
 use tokio::process::Command;
@@ -41,6 +43,20 @@ pub(crate) async fn take(repo: &Repo, requester: &Requester) -> Result<Oid, GitE
         commit.env(format!("GIT_{role}_NAME"), &requester.name).env(format!("GIT_{role}_EMAIL"), &requester.email);
     }
     id(program::finish(commit).await?)
+}
+
+/// How long counting may take: it is only for a word to the user.
+const COUNTING: Duration = Duration::from_millis(500);
+
+/// How many paths differ from HEAD or are new and not ignored; none when it is not known soon.
+pub(crate) async fn differing(repo: &Repo) -> Option<usize> {
+    if repo.is_bare() {
+        return None;
+    }
+    let mut status = program::git(repo.top());
+    status.args(["-c", "core.fsmonitor=false", "status", "--porcelain", "-z", "--no-renames"]);
+    let list = tokio::time::timeout(COUNTING, program::finish(status)).await.ok()?.ok()?;
+    Some(list.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()).count())
 }
 
 fn id(output: Vec<u8>) -> Result<Oid, GitError> {

@@ -17,7 +17,7 @@ use crate::{
         repository::{Repo, requester_anywhere},
         snapshot,
     },
-    output::note,
+    output::{counted, note},
 };
 
 /// What the command line asks for, checked against the repository.
@@ -94,10 +94,22 @@ async fn here(
             .map_err(|error| error.failure("snapshot the changes that are not committed"))?,
         false => base,
     };
-    let project = bring(client, repo, base, project).await?;
+    let (project, ()) = tokio::join!(bring(client, repo, base, project), say_what_stays(args, repo));
+    let project = project?;
     set_up_remote(client, repo, &project).await;
     let subdirectory = subdirectory(repo, base);
     Ok(Place { project, base: base.to_string(), subdirectory, requester })
+}
+
+/// Who expects the changes of the working tree in the task is told otherwise.
+async fn say_what_stays(args: &RunArgs, repo: &Repo) {
+    if args.include_changes || args.base.is_some() || args.quiet {
+        return;
+    }
+    if let Some(count) = snapshot::differing(repo).await.filter(|count| *count > 0) {
+        let (files, stay) = (counted(count, "uncommitted file"), if count == 1 { "stays" } else { "stay" });
+        note(format!("{files} {stay} here; --include-changes takes them along"));
+    }
 }
 
 /// The uuid of a project that holds the commit now: the one named, the one that the remote remembers, or the one that
