@@ -279,3 +279,63 @@ async fn attach_says_why_there_is_nothing_to_attach_to() {
     set(true, &socket.to_string_lossy());
     run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(64, &["not a terminal"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn completion_offers_what_the_controller_knows() {
+    let (sandbox, _controller) = start(task(TaskState::Running)).await;
+    let home = sandbox.path("home");
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_sculpt"));
+    let offered = async |words: &str| {
+        let script = format!(
+            "PATH={}:$PATH; source <(sculpt completion bash); COMP_WORDS=(sculpt {words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _sculpt_words sculpt \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            program.parent().unwrap().display()
+        );
+        let mut bash = sandbox.command("bash", &home);
+        bash.args(["-c", &script]);
+        let offered = run(bash).await;
+        assert_eq!(offered.code, 0, "{}", offered.stderr);
+        offered.stdout.trim().to_owned()
+    };
+    assert_eq!(offered("show ''").await, "17");
+    assert_eq!(offered("logs -f 1").await, "17");
+    assert_eq!(offered("sh").await, "show");
+    assert_eq!(offered("ls --state need").await, "needs_review");
+    assert!(offered("logs --f").await.contains("--follow"));
+    assert!(offered("run --no-repo -- bas").await.contains("bash"));
+    let verbs = offered("''").await;
+    assert!(verbs.contains("attach") && !verbs.contains("git-credential") && !verbs.contains("--output"), "{verbs}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_of_the_controllers_repository_is_its_project() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("repo", 1);
+    assert_eq!(run(sandbox.sculpt(&repo, &["run", "-d", "x"])).await.code, 0);
+    let url = sandbox.git(&repo, &["config", "remote.sculpt.url"]);
+    let clone = sandbox.path("clone");
+    sandbox.git(&sandbox.path("home"), &["clone", "-q", &repo.to_string_lossy(), &clone.to_string_lossy()]);
+    sandbox.git(&clone, &["remote", "set-url", "origin", &url]);
+    let done = run(sandbox.sculpt(&clone, &["run", "-d", "x"])).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(!done.stderr.contains("registered"), "{}", done.stderr);
+    assert_eq!(controller.script.ensured.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_uncommitted_is_said() {
+    let (sandbox, _controller) = start(failed()).await;
+    let repo = sandbox.repository("repo", 1);
+    fs::write(repo.join("file0"), "changed\n").unwrap();
+    let said = async |args: &[&str]| run(sandbox.sculpt(&repo, args)).await.stderr;
+    let first = said(&["run", "-d", "x"]).await;
+    assert!(first.contains("1 uncommitted file stays here; --include-changes"), "{first}");
+    fs::write(repo.join("new"), "").unwrap();
+    assert!(said(&["run", "-d", "x"]).await.contains("2 uncommitted files stay here"));
+    for quiet in
+        [&["run", "-d", "-q", "x"][..], &["run", "-d", "--include-changes", "x"], &["run", "-d", "--base", "HEAD", "x"]]
+    {
+        assert!(!said(quiet).await.contains("uncommitted"), "{quiet:?}");
+    }
+}

@@ -1,0 +1,47 @@
+
+# What only the controller knows: numbers of tasks, names of projects, executors and agents. Flags are offered once a
+# dash is typed.
+_sculpt_known() {
+    sculpt "$@" 2>/dev/null
+}
+
+_sculpt_words() {
+    local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" verb="" word="" index
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        if [[ ${COMP_WORDS[index]} == -- ]]; then
+            # The command of `run`: first a program, then whatever the shell offers.
+            COMPREPLY=()
+            if ((index + 1 == COMP_CWORD)); then
+                mapfile -t COMPREPLY < <(compgen -c -- "$cur")
+            fi
+            return
+        fi
+        case ${COMP_WORDS[index]} in
+            -*) ;;
+            *) [[ ${COMP_WORDS[index-1]} == -o || ${COMP_WORDS[index-1]} == --output ]] || verb+=" ${COMP_WORDS[index]}" ;;
+        esac
+    done
+
+    local words=""
+    case $prev in
+        --agent | --default-agent)
+            words=$(_sculpt_known executor ls | awk -F '   *' 'NR > 1 { gsub(/\*/, "", $6); print $6 }') ;;
+        --project) words=$(_sculpt_known project ls | awk 'NR > 1 { print $1 }') ;;
+    esac
+    if [[ -z $words ]]; then
+        _sculpt "$@"
+        [[ $cur == -* ]] && return
+        for word in "${COMPREPLY[@]}"; do
+            [[ $word == -* ]] || words+=" $word"
+        done
+        case $verb in
+            " show"* | " wait"* | " logs"* | " attach"* | " stop"* | " retry"* | " diff"* | " fetch"*)
+                [[ $prev == -o || $prev == --* ]] || words+=" $(_sculpt_known ls --limit 200 | awk 'NR > 1 { print $1 }')" ;;
+            " project rm") words+=" $(_sculpt_known project ls | awk 'NR > 1 { print $1 }')" ;;
+            " executor show") words+=" $(_sculpt_known executor ls | awk 'NR > 1 { print $1 }')" ;;
+        esac
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+
+complete -F _sculpt_words -o bashdefault -o default sculpt
