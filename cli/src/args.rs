@@ -43,18 +43,39 @@ pub(crate) enum Verb {
     /// Say everything about one task: why it waits, why it failed, where it ran
     Show(TaskArg),
     /// Wait until tasks are done or need a person
+    #[command(after_help = EXIT_CODES)]
     Wait(WaitArgs),
     /// Print what a task's agent wrote
+    #[command(
+        after_help = "On a pipe or in a file the bytes are exact; on a terminal what could question or steer it is left out.\n\
+        Ctrl-C while following lets go of the log; the task goes on."
+    )]
     Logs(LogsArgs),
     /// Open the task's terminal; leave it with Ctrl-b d
+    #[command(
+        after_help = "It is a tmux session, on the machine where the task runs. What you type goes to the agent: Ctrl-C \
+        interrupts it.\nCtrl-b d leaves it running. Several people may attach at once."
+    )]
     Attach(TaskArg),
     /// Stop tasks that are not done
+    #[command(
+        after_help = "A queued task is cancelled. A running agent is interrupted, then terminated, then killed, with everything \
+        that it started;\nwhat it committed is kept. `sculpt wait TASK` returns when it has ended."
+    )]
     Stop(TasksArg),
-    /// Start ended tasks again, in a new attempt
+    /// Start failed, lost and cancelled tasks again, in a new attempt
+    #[command(
+        after_help = "The new attempt begins at the same commit with the same prompt or command; `sculpt logs --attempt N` \
+        shows earlier ones."
+    )]
     Retry(TasksArg),
     /// Show what a task changed
     Diff(DiffArgs),
     /// Fetch the branches of this project's tasks into this repository
+    #[command(
+        after_help = "Each task's commits become the local branch sculpt/<number>-<title>. A branch with commits of your own, or one \
+        that is\nchecked out, is left as it is. Plain `git fetch sculpt` only moves the remote-tracking branches."
+    )]
     Fetch(FetchArgs),
     /// Projects: git repositories that the controller knows
     #[command(subcommand)]
@@ -76,18 +97,25 @@ pub(crate) enum Verb {
 
 const RUN_EXAMPLES: &str = "Examples:\n  sculpt run \"add a test for the parser\"\n  \
     sculpt run -- cargo test --workspace\n  sculpt run --agent reviewer --base main < prompt.md\n  \
-    id=$(sculpt run -q -d --no-repo -- sh -c 'seq 1 10'); sculpt wait \"$id\"";
+    id=$(sculpt run -q -d --no-repo -- sh -c 'seq 1 10'); sculpt wait \"$id\"\n\n\
+    Exit codes:\n  0 done  1 failed or lost  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
+    130 let go of by Ctrl-C: the task goes on";
+
+const EXIT_CODES: &str = "Exit codes, for several tasks the first that is not 0 in the order given:\n  \
+    0 done  1 failed or lost  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
+    7 --for a state that will not come   124 --timeout ran out";
 
 #[derive(Args)]
 pub(crate) struct UpArgs {
-    /// Where everything is kept [default: /var/lib/sculpt for root, else $XDG_DATA_HOME/sculpt]
+    /// Where everything is kept [default: /var/lib/sculpt for root, else ~/.local/share/sculpt, or below
+    /// $XDG_DATA_HOME]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address for the command line and git, on loopback [default: 127.0.0.1:7433, else a free port]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<std::net::SocketAddr>,
     /// Attempts that run at once on this machine
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1, 10_000))]
     pub(crate) slots: Option<u32>,
     /// Run each attempt under an account of its own (root only)
     #[arg(long)]
@@ -123,7 +151,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) pool: Option<String>,
     /// Higher starts earlier, -1000 to 1000
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole::<i32>(-1000, 1000))]
     pub(crate) priority: Option<i32>,
     /// A variable for the agent; without a value, the one of this shell
     #[arg(long = "env", value_name = "KEY[=VALUE]", value_parser = variable)]
@@ -163,7 +191,7 @@ pub(crate) struct LsArgs {
     #[arg(long)]
     pub(crate) mine: bool,
     /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole::<u32>(1, u32::MAX.into()))]
     pub(crate) limit: u32,
     /// Go on showing what changes until Ctrl-C
     #[arg(long)]
@@ -206,10 +234,10 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// An attempt other than the current one
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1, u32::MAX.into()))]
     pub(crate) attempt: Option<u32>,
     /// Start at this byte
-    #[arg(long, value_name = "BYTE", default_value_t = 0)]
+    #[arg(long, value_name = "BYTE", default_value_t = 0, value_parser = whole::<u64>(0, i64::MAX))]
     pub(crate) from_offset: u64,
     /// Text alone, without colours and other control sequences
     #[arg(long)]
@@ -305,8 +333,23 @@ fn state() -> clap::builder::PossibleValuesParser {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 90s or \"2h 30m\""))?;
+    let span = humantime::parse_duration(text).map_err(|_| "write it like 90s or \"2h 30m\"")?;
     if span.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(span) }
+}
+
+/// A number between these, both included; the largest of its type stands for no limit.
+fn whole<N>(least: i64, most: i64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync
+where
+    N: TryFrom<i64> + Send + Sync,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| {
+            let range =
+                if most < u32::MAX.into() { format!("from {least} to {most}") } else { format!("of {least} or more") };
+            format!("write a whole number {range}")
+        })
+    }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -50,8 +50,8 @@ impl Failure {
     pub(crate) fn status(attempted: impl AsRef<str>, status: &Status) -> Self {
         let exit = if is_transient(status) { Exit::OutOfReach } else { Exit::of_status(status.code()) };
         let why = match status.message() {
-            "" => status.code().description(),
-            message => message,
+            "" => status.code().description().to_owned(),
+            message => as_typed(message),
         };
         let failure = Self::new(exit, attempted, why);
         match exit {
@@ -73,6 +73,17 @@ impl Failure {
         lines.extend(self.next.iter().map(|advice| format!("  {advice}")));
         lines
     }
+}
+
+/// A field that the controller names, as the flag that fills it.
+fn as_typed(message: &str) -> String {
+    let flags = [("spec.requirements", "--require"), ("spec.labels", "--label")];
+    for (field, flag) in flags {
+        if let Some(rest) = message.strip_prefix(field) {
+            return format!("{flag}{rest}");
+        }
+    }
+    message.strip_prefix("spec.").map_or_else(|| message.to_owned(), |rest| format!("--{rest}"))
 }
 
 /// Whether the same call may succeed when it is made again: the connection broke, or the controller is on its way

@@ -10,7 +10,7 @@ use crate::{
     client::Client,
     exit::Exit,
     failure::Failure,
-    output::{Format, clean, json, line, note, paint, tasks::filled},
+    output::{Format, json, line, note, paint, tasks::filled},
 };
 
 #[derive(Serialize)]
@@ -90,10 +90,10 @@ fn show_json(summary: &Summary) -> Result<Exit, Failure> {
 
 fn stat(summary: &Summary) -> Result<Exit, Failure> {
     let name = |file: &FileChange| {
-        let path = clean(&String::from_utf8_lossy(&file.path));
+        let path = quoted(&file.path);
         match file.old_path.is_empty() || file.old_path == file.path {
             true => path,
-            false => format!("{} => {path}", clean(&String::from_utf8_lossy(&file.old_path))),
+            false => format!("{} => {path}", quoted(&file.old_path)),
         }
     };
     let names: Vec<String> = summary.files.iter().map(name).collect();
@@ -115,6 +115,45 @@ fn stat(summary: &Summary) -> Result<Exit, Failure> {
     }
     let total = summary.files.len() as u64 + summary.files_omitted;
     let files = crate::output::counted(usize::try_from(total).unwrap_or(usize::MAX), "file");
-    line(format!(" {files} changed, {} insertions(+), {} deletions(-)", summary.additions, summary.deletions))?;
+    let counted = |count, noun| crate::output::counted(usize::try_from(count).unwrap_or(usize::MAX), noun);
+    let (additions, deletions) = (counted(summary.additions, "insertion"), counted(summary.deletions, "deletion"));
+    line(format!(" {files} changed, {additions}(+), {deletions}(-)"))?;
     Ok(Exit::Done)
+}
+
+/// A path as git shows it: between quotes, with escapes, when it holds control characters, quotes or bytes that are not
+/// UTF-8.
+fn quoted(path: &[u8]) -> String {
+    match std::str::from_utf8(path) {
+        Ok(text) if !text.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) => text.to_owned(),
+        Ok(_) | Err(_) => {
+            let escaped = path.utf8_chunks().flat_map(|chunk| {
+                let text = chunk.valid().chars().map(|c| match c {
+                    '"' | '\\' => format!("\\{c}"),
+                    '\n' => "\\n".to_owned(),
+                    '\t' => "\\t".to_owned(),
+                    c if c.is_control() => c.to_string().bytes().map(octal).collect(),
+                    c => c.to_string(),
+                });
+                text.chain(chunk.invalid().iter().copied().map(octal)).collect::<Vec<_>>()
+            });
+            format!("\"{}\"", escaped.collect::<String>())
+        }
+    }
+}
+
+fn octal(byte: u8) -> String {
+    format!("\\{byte:03o}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn paths_are_shown_as_git_shows_them() {
+        assert_eq!(quoted("with space/é".as_bytes()), "with space/é");
+        assert_eq!(quoted(b"out\xff\n2"), r#""out\377\n2""#);
+        assert_eq!(quoted(b"a\"b\\c\x1b"), r#""a\"b\\c\033""#);
+    }
 }

@@ -74,7 +74,12 @@ fn spec(args: &RunArgs, work: work::Work, title: String, place: place::Place) ->
 async fn create(client: &Client, spec: TaskSpec) -> Result<Task, Failure> {
     // One id for this one wish: a broken connection never makes two tasks of it.
     let request = CreateTaskRequest { request_id: Uuid::new_v4().to_string(), spec: Some(spec) };
-    let answer = client.change(ATTEMPTED, async || client.tasks().create_task(request.clone()).await).await?;
+    let answer = client.change(ATTEMPTED, async || client.tasks().create_task(request.clone()).await).await;
+    let answer = answer.map_err(|failure| match failure.mentions("--agent") {
+        true => failure
+            .next("agents are defined in the executor's TOML, which is read when the executor or `sculpt up` starts"),
+        false => failure,
+    })?;
     answer.task.ok_or_else(|| no_task(ATTEMPTED))
 }
 

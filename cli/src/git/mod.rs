@@ -20,6 +20,8 @@ use crate::{exit::Exit, failure::Failure};
 pub(crate) enum GitError {
     #[error("{0} is not in a git repository")]
     NoRepository(PathBuf),
+    #[error("{}: {source}", path.display())]
+    NoDirectory { path: PathBuf, source: std::io::Error },
     #[error("the repository {0} has no commit yet")]
     Empty(PathBuf),
     #[error("{0:?} names no commit of this repository")]
@@ -44,6 +46,7 @@ impl GitError {
             Self::NoRepository(_) => failure(Exit::BadInput).next(
                 "go to a repository, name a known project with --project, or use --no-repo for an empty directory",
             ),
+            Self::NoDirectory { .. } => failure(Exit::BadInput).next("name the directory of a repository"),
             Self::Empty(_) => {
                 failure(Exit::BadInput).next("commit something first, or use --no-repo for an empty scratch directory")
             }

@@ -29,8 +29,8 @@ pub(crate) struct Repo {
 impl Repo {
     /// The repository around `directory`, as git itself would find it.
     pub(crate) fn open(directory: &Path) -> Result<Self, GitError> {
-        let directory =
-            fs::canonicalize(directory).map_err(|source| GitError::File { doing: "look at the directory", source })?;
+        let directory = fs::canonicalize(directory)
+            .map_err(|source| GitError::NoDirectory { path: directory.to_owned(), source })?;
         let found = if env::var_os("GIT_DIR").is_some() {
             Repository::open_from_env()
         } else {
