@@ -21,7 +21,7 @@ pub enum GitError {
     #[error("task {0} has no repository, so there are no commits to compare")]
     NoRepository(TaskId),
     /// Nothing to show.
-    #[error("the attempt of task {0} has published no commits, so there is nothing to compare with its base")]
+    #[error("the task has published no commits, so there is nothing to compare with its base")]
     NothingPublished(TaskId),
     /// 64 digits.
     #[error("{0} is a SHA-256 commit; only SHA-1 repositories are supported for now")]

@@ -61,8 +61,7 @@ pub enum LookupError {
     },
     /// It is no name at all.
     #[error(
-        "{0:?} does not name a task: that is done by its number, its uuid, or at least {SHORTEST_PREFIX} characters of \
-         the uuid's beginning"
+        "{0:?} is neither a task's number nor its uuid, of which the first {SHORTEST_PREFIX} characters or more are enough"
     )]
     Malformed(String),
     /// The database did not answer.
