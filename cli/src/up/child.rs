@@ -62,8 +62,9 @@ impl Part {
         // Ctrl-C reaches only us, and another program's database is none of ours.
         command.process_group(0).env_remove("DATABASE_URL");
         if name == CONTROLLER {
-            // Its log is a file. The executor's environment is its agents', whose terminals have colours.
-            command.env("NO_COLOR", "1");
+            // Its log is a file, and its server takes no settings of other servers. The executor's environment is its
+            // agents', whose terminals have colours.
+            command.env("NO_COLOR", "1").env_remove("PGOPTIONS");
         }
         let mut child = command.spawn().map_err(broken)?;
         let lifeline = child.stdin.take();
