@@ -16,13 +16,20 @@ use crate::sandbox::{Sandbox, ran};
 fn installation(sandbox: &Sandbox, controller: &str, executor: &str) -> PathBuf {
     let bin = sandbox.path("bin");
     fs::create_dir(&bin).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_sculpt"), bin.join("sculpt")).unwrap();
+    copy(Path::new(env!("CARGO_BIN_EXE_sculpt")), &bin.join("sculpt"));
     for (name, script) in [("controller", controller), ("executor", executor)] {
-        let path = bin.join(format!("sculpt-{name}"));
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let source = sandbox.path(name);
+        fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).unwrap();
+        copy(&source, &bin.join(format!("sculpt-{name}")));
     }
     bin
+}
+
+/// By another process: a file that this one wrote may still be open in a child that another test is just forking, and
+/// is then too busy to be run.
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
 }
 
 /// Says that it is ready on the addresses it was given, and lives as long as its lifeline.
