@@ -289,7 +289,7 @@ fn agent(wish: &Wish, project: Option<&Project>, executors: &[Executor]) -> Resu
             return Ok(AgentNeed::Default);
         }
         let problem =
-            format!("is missing, and neither project nor executor has a default; agents there are: {}", known());
+            format!("none was named, and neither project nor executor has a default; agents there are: {}", known());
         return Err(FieldError::new("spec.agent", problem));
     }
     if executors.is_empty() || executors.iter().any(|executor| executor.agents.iter().any(|agent| agent == name)) {
