@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::{
     attempts::{Attempts, Context, Handle, files},
     journal::Stamp,
-    shim::{self, Liveness},
+    shim::{self, Client, Liveness},
     workspace,
 };
 
@@ -52,7 +52,14 @@ pub async fn run(context: Arc<Context>, attempts: Attempts) {
 /// True when its shim is still there.
 async fn sweep(context: &Context, attempts: &Attempts, handle: &Handle) -> bool {
     // Somebody may still be attached, and stand in the workspace.
-    let alive = !matches!(shim::probe(&handle.dir).await, Liveness::Absent(_));
+    let liveness = shim::probe(&handle.dir).await;
+    if matches!(liveness, Liveness::Present(_)) {
+        // Its socket may have been gone when it was told before.
+        if let Some(launch) = launch(handle) {
+            let _gone = Client::new(&launch.control_socket).release().await;
+        }
+    }
+    let alive = !matches!(liveness, Liveness::Absent(_));
     let age = released_at(handle).map(|at| at.age(&Stamp::now(&context.boot)));
     let verdict = judge(age, handle.dir.join(files::KEEP).exists(), alive);
     let removed = match verdict {
@@ -87,15 +94,17 @@ fn released_at(handle: &Handle) -> Option<Stamp> {
     serde_json::from_slice(&std::fs::read(handle.dir.join(files::RELEASED)).ok()?).ok()
 }
 
+fn launch(handle: &Handle) -> Option<shim::Launch> {
+    serde_json::from_slice(&std::fs::read(handle.dir.join(shim::files::LAUNCH)).ok()?).ok()
+}
+
 async fn remove_workspace(context: &Context, handle: &Handle) -> io::Result<()> {
     let path = context.layout.workspace(handle.id);
     let sockets = context.layout.sockets(handle.id);
-    let launch = handle.dir.join(shim::files::LAUNCH);
+    let launch = launch(handle);
     let work = tokio::task::spawn_blocking(move || {
         workspace::remove(&path).map_err(io::Error::other)?;
-        if let Some(launch) =
-            std::fs::read(launch).ok().and_then(|json| serde_json::from_slice::<shim::Launch>(&json).ok())
-        {
+        if let Some(launch) = launch {
             // What is left in it keeps it, and is told elsewhere.
             let _occupied = launch.cgroup.remove();
         }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod api;
+mod attacks;
 mod disks;
 mod done_when;
 mod ends;
