@@ -269,6 +269,7 @@ mod tests {
     #[test]
     fn directories_are_for_their_owner_alone_unless_accounts_pass_through() {
         let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let closed = Layout::open(&root.path().join("e"), true).unwrap_err();
         assert!(closed.to_string().contains(&format!("chmod o+x {}", root.path().display())), "{closed}");
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o711)).unwrap();
