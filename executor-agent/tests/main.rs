@@ -7,6 +7,7 @@ mod disk;
 mod git;
 mod harvest;
 mod host;
+mod kept;
 mod life;
 mod refusals;
 mod shim;
