@@ -7,7 +7,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, chown},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     time::Duration,
 };
 
@@ -153,13 +153,6 @@ impl View {
         let output = self.run(ATTEMPT, &["kill-server".as_ref()]).await?;
         let _ = std::fs::remove_file(&self.socket);
         if output.status.success() || output.status.code() == Some(1) { Ok(()) } else { Err(refused(ATTEMPT, &output)) }
-    }
-
-    /// The command line by which a person on this machine attaches; run it with a terminal.
-    pub fn attach_command(&self) -> Command {
-        let mut command = Command::new("tmux");
-        command.arg("-u").arg("-S").arg(&self.socket).args(["attach-session", "-t", "=main"]);
-        command
     }
 
     fn make_directory(&self, directory: &Path) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal as _},
-    os::unix::fs::FileTypeExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::Path,
     process::Stdio,
     time::Duration,
@@ -131,22 +131,37 @@ fn refuse_without_terminal(attempted: &str) -> Result<(), Failure> {
 
 /// Runs tmux until it is left; true when the person left it, false when the terminal closed.
 async fn open(socket: &str, attempted: &str) -> Result<bool, Failure> {
-    let mut tmux = Command::new("tmux");
-    // Inside another tmux it would refuse to nest; this is another server.
-    tmux.arg("-S").arg(Path::new(socket)).arg("attach").env_remove("TMUX").env_remove("TMUX_PANE");
     let failed = |why: String| Failure::new(Exit::Failed, attempted, why);
+    let mut tmux =
+        client(socket, "attach").map_err(|error| failed(format!("its terminal {socket} cannot be opened: {error}")))?;
     // Keys go to tmux, so that a signal that comes here is meant for us and for it.
     let status =
         tmux.status().await.map_err(|error| failed(format!("tmux cannot be started: {error}")).next("install tmux"))?;
-    // The session that is left goes on; one that closed is not found any more.
-    let mut ask = Command::new("tmux");
-    ask.arg("-S").arg(Path::new(socket)).arg("has-session").env_remove("TMUX").env_remove("TMUX_PANE");
-    ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let goes_on = ask.status().await.is_ok_and(|status| status.success());
+    // The session that is left goes on; one that closed is not found any more, nor may its socket be.
+    let goes_on = match client(socket, "has-session") {
+        Ok(mut ask) => {
+            ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            ask.status().await.is_ok_and(|status| status.success())
+        }
+        Err(_) => false,
+    };
     match status.success() || !goes_on {
         true => Ok(goes_on),
         false => Err(failed(format!("tmux ended with {status}"))),
     }
+}
+
+/// A tmux client of this server. A server can make its client run commands, and a separated agent may have put its own in
+/// the place of ours: so root looks on as the account that the socket belongs to.
+fn client(socket: &str, verb: &str) -> io::Result<Command> {
+    let owner = std::fs::symlink_metadata(socket)?;
+    let mut tmux = Command::new("tmux");
+    // Inside another tmux it would refuse to nest; this is another server.
+    tmux.arg("-S").arg(Path::new(socket)).arg(verb).env_remove("TMUX").env_remove("TMUX_PANE");
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        tmux.uid(owner.uid()).gid(owner.gid());
+    }
+    Ok(tmux)
 }
 
 /// What became of the task, and how to come back to it.
