@@ -110,7 +110,17 @@ fn refuse(args: &UpArgs) -> Result<(), Failure> {
             "run it as root, or without --separate",
         );
     }
+    if !on_path("git") {
+        return refuse("git is not in PATH, and both parts need it", "apt install git");
+    }
+    if !on_path("tmux") {
+        note("tmux is not in PATH: tasks run, but nobody can attach to their terminals (apt install tmux)");
+    }
     Ok(())
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// Parts of a `sculpt up` that was killed end by themselves within seconds.
