@@ -38,6 +38,7 @@ impl From<StoreError> for Status {
                     "the disk of the controller's database is full; make room on it, then call again",
                 )
             }
+            StoreError::Nul(_) => Self::invalid_argument(error.to_string()),
             StoreError::Interrupted(_) => shutting_down(),
             StoreError::Conflict { .. } | StoreError::Unreadable { .. } | StoreError::Sqlx(_) => internal(&error),
         }

@@ -52,6 +52,9 @@ pub enum StoreError {
     /// Its disk is full; the same call succeeds once there is room.
     #[error("the disk of the database is full")]
     Full(#[source] sqlx::Error),
+    /// A text holds what no text in the database can.
+    #[error("a text holds a NUL byte, which no text here may")]
+    Nul(#[source] sqlx::Error),
     /// A constraint forbids it.
     #[error("the constraint {constraint} forbids it")]
     Conflict {
@@ -86,8 +89,10 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
             sqlx::Error::Database(said) => {
                 let code = said.code().unwrap_or_default();
-                if code == "53100" {
-                    return Self::Full(error);
+                match code.as_ref() {
+                    "53100" => return Self::Full(error),
+                    "22021" => return Self::Nul(error),
+                    _ => {}
                 }
                 // 08: connection; 57P01..57P03: shut down, crashed, starting; 53300: too many; 25006: a standby, until it is
                 // promoted; 40001, 40P01, 55P03, 57014: try again.
