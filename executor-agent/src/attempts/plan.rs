@@ -91,7 +91,7 @@ pub(super) fn judge(end: &End, wish: Wish, agent: &str, limit: Option<Duration>)
         }
     };
     if let shim::Outcome::NotStarted(why) = &record.outcome {
-        return failed(Cause::Setup, format!("{agent:?} could not be started: {why}"));
+        return failed(Cause::Setup, format!("the agent could not be started: {why}"));
     }
     match record.ended_by {
         EndedBy::Stop => Outcome::Cancelled,

@@ -73,7 +73,7 @@ fn every_end_has_its_outcome() {
         (
             ended(O::NotStarted("No such file".into()), EndedBy::Itself),
             Wish::Run,
-            "setup: \"robot\" could not be started: No such file",
+            "setup: the agent could not be started: No such file",
         ),
         (End::Vanished, Wish::Stop, "cancelled"),
         (End::Vanished, Wish::Fence, "fenced"),
