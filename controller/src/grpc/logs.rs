@@ -65,7 +65,7 @@ impl Logs for LogsApi {
             wanted: request.attempt,
             at: request.from_offset,
             follow: request.follow,
-            stage: Stage::Waiting,
+            stage: Stage::Waiting(self.bus.journal_moved()),
         };
         let first = reader.attempt().await?;
         if first.is_none() && request.attempt != 0 {
@@ -94,8 +94,8 @@ struct Reader {
 }
 
 enum Stage {
-    /// The task may have no attempt yet.
-    Waiting,
+    /// The task may have no attempt yet; changes when it may have got one.
+    Waiting(watch::Receiver<u64>),
     /// In the middle of a log.
     Reading(Open),
     /// Everything was said.
@@ -121,7 +121,7 @@ impl Reader {
         loop {
             let step = match &mut self.stage {
                 Stage::Over => return Ok(None),
-                Stage::Waiting => self.begin().await?,
+                Stage::Waiting(_) => self.begin().await?,
                 Stage::Reading(open) => {
                     if let Some(piece) = open.pieces.pop_front() {
                         self.at = piece.offset + piece.data.len() as u64;
@@ -143,14 +143,21 @@ impl Reader {
 
     /// Finds the attempt, or says that there is none.
     async fn begin(&mut self) -> Result<Option<Next>, Status> {
+        if let Stage::Waiting(moved) = &mut self.stage {
+            // Whatever happens from here on is seen by the wait.
+            moved.mark_unchanged();
+        }
+        // Asked first: a task that is claimed between the two questions may not begin any more, and has its attempt.
+        let may_begin = {
+            let mut conn = self.api.store.read().await?;
+            logs::may_begin(&mut conn, self.task).await?.unwrap_or(false)
+        };
         if let Some((attempt, number)) = self.attempt().await? {
             let grew = self.api.bus.subscribe_log(attempt);
             let log = HeldLog::new(self.api.blobs.clone(), attempt);
             self.stage = Stage::Reading(Open { log, attempt, number, grew, pieces: VecDeque::new() });
             return Ok(None);
         }
-        let mut conn = self.api.store.read().await?;
-        let may_begin = logs::may_begin(&mut conn, self.task).await?.unwrap_or(false);
         if may_begin && self.follow {
             return Ok(Some(Next::Wait));
         }
@@ -187,7 +194,8 @@ impl Reader {
         let signal = async {
             match &mut self.stage {
                 Stage::Reading(open) => open.grew.changed().await,
-                Stage::Waiting | Stage::Over => self.api.bus.journal_moved().changed().await,
+                Stage::Waiting(moved) => moved.changed().await,
+                Stage::Over => Ok(()),
             }
         };
         tokio::select! {
