@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -137,6 +138,24 @@ impl Ground {
     fn has_programs(&self) -> Result<()> {
         let missing = PROGRAMS.into_iter().find(|name| !self.bin.join(name).exists());
         missing.map_or(Ok(()), |name| bail!("{name} is not in {}: run `make build`", self.bin.display()))
+    }
+}
+
+impl Drop for Ground {
+    /// The accounts that a separating executor made here go with it: those whose home is below our directory.
+    fn drop(&mut self) {
+        if !self.separate {
+            return;
+        }
+        let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        for fields in accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()) {
+            if let [name, .., home, _shell] = fields.as_slice()
+                && Path::new(home).starts_with(self.root.path())
+                && let Err(error) = Command::new("/usr/sbin/userdel").arg(name).output()
+            {
+                eprintln!("the account {name} is left over: {error}");
+            }
+        }
     }
 }
 
