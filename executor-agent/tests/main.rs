@@ -10,6 +10,7 @@ mod host;
 mod kept;
 mod life;
 mod refusals;
+mod separate;
 mod shim;
 mod spool;
 mod view;
