@@ -400,7 +400,8 @@ async fn kill_shim(host: &Host, id: &str) {
     wait_for("the shim's end", || !shim.is_alive()).await;
 }
 
-async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+/// Awaits something that no signal tells of.
+pub(crate) async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let waiting = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(10)).await;

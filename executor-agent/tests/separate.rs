@@ -126,5 +126,3 @@ impl Drop for Account {
         let _absent = std::process::Command::new("/usr/sbin/userdel").arg(&self.0).output();
     }
 }
-
-/// Awaits something that no signal tells of.
