@@ -39,6 +39,18 @@ async fn ten_tasks_share_four_slots() -> Result<()> {
     stack.finish().await
 }
 
+/// Whoever follows a task from its first moment misses nothing, also when it is placed at that very moment.
+#[tokio::test]
+async fn a_log_can_be_followed_while_its_task_is_being_placed() -> Result<()> {
+    let stack = Stack::up().await?;
+    for _ in 0..20 {
+        let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", "echo", "here"]).await?;
+        stack.log_until(&task, "its line", |log| log == b"here\n").await?;
+        stack.done(&task).await?;
+    }
+    stack.finish().await
+}
+
 #[tokio::test]
 async fn a_higher_priority_starts_earlier() -> Result<()> {
     let stack = Stack::options().slots(1).up().await?;
