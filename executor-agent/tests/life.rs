@@ -102,7 +102,7 @@ async fn what_cannot_be_set_up_fails_with_its_cause() {
         (long, "setup", "give the agent prompt = \"stdin\" or prompt = \"file\""),
         (long_on_a_terminal, "setup", "give the agent prompt = \"stdin\" or prompt = \"file\""),
         (long_argument, "setup", "put what it says into a file"),
-        (missing, "setup", "\"robot\" could not be started"),
+        (missing, "setup", "the agent could not be started: cannot run \"robot\""),
         (unknown_base, "workspace", "not our ref"),
     ] {
         host.controller.offer(&spec);
