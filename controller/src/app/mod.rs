@@ -18,6 +18,10 @@ use serde_json::json;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, service::Routes};
+use tonic_health::{
+    pb::health_server::{self, HealthServer},
+    server::{HealthReporter, HealthService},
+};
 
 pub use self::data_dir::{DataDir, DataDirError};
 use crate::{
@@ -103,6 +107,7 @@ struct Parts {
     blobs: Blobs,
     repositories: Repositories,
     sessions: Sessions,
+    health: HealthReporter,
     cluster: ClusterId,
     ending: CancellationToken,
     tracker: TaskTracker,
@@ -231,6 +236,7 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         blobs,
         repositories,
         sessions: Sessions::new(),
+        health: HealthReporter::new(),
         cluster,
         ending: CancellationToken::new(),
         tracker: TaskTracker::new(),
@@ -248,9 +254,10 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
 
 /// Spawns what nobody calls.
 fn duties(parts: &Parts, config: &Config, shared: bool) {
-    let Parts { dispatch, blobs, repositories, sessions, cluster, ending, tracker } = parts;
+    let Parts { dispatch, blobs, repositories, sessions, health, cluster, ending, tracker } = parts;
     let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
     tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
+    tracker.spawn(background::health::run(store(), health.clone(), stop()));
     tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, stop()));
     tracker.spawn(background::liveness::run(dispatch.clone(), stop()));
     tracker.spawn(background::seal::run(store(), blobs.clone(), stop()));
@@ -263,18 +270,25 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
 }
 
 fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::server::Error> {
-    let Parts { dispatch, blobs, repositories, ending, .. } = parts;
+    let Parts { dispatch, blobs, repositories, ending, health, .. } = parts;
     let mut routes = Routes::builder();
     Api::new(dispatch.clone(), repositories.clone(), about, ending.clone()).routes(&mut routes);
     let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
     routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());
-    let (_, health) = tonic_health::server::health_reporter();
-    routes.add_service(health);
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(sculpt_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
-    routes.add_service(reflection);
+    routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
+    let reflection = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(sculpt_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        // The executors' service is served on their own listener.
+        crate::grpc::SERVICES
+            .into_iter()
+            .chain([health_server::SERVICE_NAME])
+            .fold(builder, |builder, service| builder.with_service_name(service))
+    };
+    routes.add_service(reflection().build_v1()?);
+    // What most clients still speak.
+    routes.add_service(reflection().build_v1alpha()?);
     Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
 }
 

@@ -3,6 +3,7 @@
 pub mod bridge;
 pub mod compact;
 pub mod dead_blobs;
+pub mod health;
 pub mod liveness;
 pub mod maintenance;
 pub mod place;

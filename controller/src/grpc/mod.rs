@@ -26,6 +26,17 @@ use tonic::{Request, Status};
 
 use crate::{bus::Bus, dispatch::Dispatch, git::Repositories, store::Store, web::Person};
 
+/// What is served to people, by full name.
+pub const SERVICES: [&str; 7] = [
+    sculpt_proto::v1::tasks_server::SERVICE_NAME,
+    sculpt_proto::v1::logs_server::SERVICE_NAME,
+    sculpt_proto::v1::projects_server::SERVICE_NAME,
+    sculpt_proto::v1::git_server::SERVICE_NAME,
+    sculpt_proto::v1::executors_server::SERVICE_NAME,
+    sculpt_proto::v1::events_server::SERVICE_NAME,
+    sculpt_proto::v1::system_server::SERVICE_NAME,
+];
+
 /// How soon a lost signal is repaired.
 const POLL: Duration = Duration::from_secs(5);
 
