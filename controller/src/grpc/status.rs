@@ -57,8 +57,9 @@ impl From<RequestError> for Status {
 impl From<LookupError> for Status {
     fn from(error: LookupError) -> Self {
         match error {
-            LookupError::Unknown(_) => Self::not_found(error.to_string()),
-            LookupError::Ambiguous { .. } | LookupError::Malformed(_) => Self::invalid_argument(error.to_string()),
+            // What cannot name a task names none.
+            LookupError::Unknown(_) | LookupError::Malformed(_) => Self::not_found(error.to_string()),
+            LookupError::Ambiguous { .. } => Self::invalid_argument(error.to_string()),
             LookupError::Store(error) => error.into(),
         }
     }

@@ -191,7 +191,7 @@ async fn a_task_is_found_by_number_uuid_and_unique_prefix() {
     assert_eq!(find(fresh()).await.expect_err("none").code(), Code::NotFound);
     assert_eq!(find("9".repeat(38)).await.expect_err("none").code(), Code::NotFound);
     for name in ["", "abc", "not a task"] {
-        assert_eq!(find(name.to_owned()).await.expect_err("no name").code(), Code::InvalidArgument, "{name:?}");
+        assert_eq!(find(name.to_owned()).await.expect_err("no name").code(), Code::NotFound, "{name:?}");
     }
     stack.stop().await;
 }
