@@ -67,9 +67,9 @@ impl Client {
             .map_err(|error| away(error.to_string()))?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true)
-            // Broken connections are noticed, also while nothing is sent.
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(10))
+            // A controller that hangs is noticed within 5 s, and a broken connection also while nothing is sent.
+            .http2_keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true)
             // One stream that is read slowly does not stall the others.
             .initial_stream_window_size(1 << 20)
@@ -122,6 +122,11 @@ impl Client {
 
     /// What a refusal means, with what to do about it.
     pub(crate) fn refused(&self, attempted: &str, status: &Status) -> Failure {
+        // Only what was made on this side has a source: the answer never came.
+        if let Some(source) = std::error::Error::source(status) {
+            let why = format!("the controller at {} does not answer: {}", self.context.url, root_cause(source));
+            return Failure::status(attempted, &Status::unavailable(why));
+        }
         Failure::status(attempted, status)
     }
 
