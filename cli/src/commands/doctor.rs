@@ -89,11 +89,11 @@ fn context(findings: &mut Vec<Finding>) -> Option<Context> {
 async fn controller(context: Context, findings: &mut Vec<Finding>) {
     let client = match Client::to(context).await {
         Ok(client) => client,
-        Err(failure) => return findings.push(Finding::failure("controller", &failure)),
+        Err(failure) => return findings.push(absent(&failure)),
     };
     let info = match client.read("ask the controller how it is", client.system().get_info(GetInfoRequest {})).await {
         Ok(info) => info,
-        Err(failure) => return findings.push(Finding::failure("controller", &failure)),
+        Err(failure) => return findings.push(absent(&failure)),
     };
     let ours = env!("CARGO_PKG_VERSION");
     let text = format!("version {}, Postgres {}, you are {}", info.version, info.postgres, info.user);
@@ -115,6 +115,17 @@ async fn controller(context: Context, findings: &mut Vec<Finding>) {
         });
     }
     executors(&client, findings).await;
+}
+
+/// A controller that does not answer; what other commands advise then is to ask the doctor.
+fn absent(failure: &Failure) -> Finding {
+    let finding = Finding::failure("controller", failure);
+    if failure.exit != Exit::OutOfReach {
+        return finding;
+    }
+    let remedy =
+        "start it with `sculpt up`; if it runs, logs/controller.log in its data directory says what it waits for";
+    Finding { remedy: Some(remedy.to_owned()), ..finding }
 }
 
 async fn executors(client: &Client, findings: &mut Vec<Finding>) {

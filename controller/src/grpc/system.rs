@@ -55,7 +55,7 @@ impl Api {
             Err(error) => ill(
                 "database",
                 format!("Postgres {} does not answer: {error}", self.about.postgres),
-                "See the controller's log; the built-in Postgres writes to postgres.log in the data directory.",
+                "Start the database if it is yours; see the controller's log and that of Postgres (the built-in one's is postgres.log in the data directory).",
             ),
         }
     }

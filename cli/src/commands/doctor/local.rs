@@ -123,8 +123,13 @@ fn postgres(findings: &mut Vec<Finding>) {
 }
 
 fn disk(findings: &mut Vec<Finding>) {
-    let Ok(data) = Places::default_data() else { return };
-    let place = existing(&data);
+    // Where an installation here keeps its token it keeps everything.
+    let config = Config::path().and_then(|file| Config::load(&file)).unwrap_or_default();
+    let mut tokens = config.contexts.into_values().map(|entry| entry.token_file);
+    let Some(data) = tokens.find(|token| token.exists()).or_else(|| Places::default_data().ok()) else {
+        return;
+    };
+    let place = existing(data.parent().unwrap_or(&data));
     let Ok(room) = rustix::fs::statvfs(&place) else { return };
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     let text = format!("{} free at {}", size(free), place.display());
