@@ -21,8 +21,8 @@ use futures_util::Stream;
 use prost::Message as _;
 use sculpt_proto::executor::v1::{
     AttemptSpec, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse, Hello,
-    LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse, Reject, Report,
-    ReportAck, Welcome, control_request, control_response,
+    LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse, PutSpecRequest,
+    PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request, control_response,
     executor_service_server::{ExecutorService, ExecutorServiceServer},
     logs_request, logs_response, publish_request, report,
     report_ack::Refusal,
@@ -315,6 +315,10 @@ impl ExecutorService for Inner {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
+    async fn put_spec(&self, _request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
+        Err(Status::unimplemented("this controller adopts nothing"))
+    }
+
     async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let inner = self.clone();
         let answers = request.into_inner().filter_map(move |message| match message.ok()?.part? {
@@ -392,7 +396,10 @@ impl Inner {
             }
             Some(control_request::Part::Heartbeat(heartbeat)) => {
                 self.memory.lock().unwrap().heartbeats += 1;
-                let ack = sculpt_proto::executor::v1::HeartbeatAck { sequence: heartbeat.sequence };
+                let ack = sculpt_proto::executor::v1::HeartbeatAck {
+                    sequence: heartbeat.sequence,
+                    leased: heartbeat.sequence,
+                };
                 vec![control_response::Part::HeartbeatAck(ack)]
             }
             Some(control_request::Part::Report(report)) => vec![self.take(report)],
@@ -428,7 +435,13 @@ impl Inner {
             ..DesiredAttempt::default()
         });
         let attempts = attempts.collect();
-        control_response::Part::Desired(Desired { full, last: true, attempts, released: memory.released.clone() })
+        control_response::Part::Desired(Desired {
+            full,
+            last: true,
+            attempts,
+            released: memory.released.clone(),
+            adopted: Vec::new(),
+        })
     }
 
     fn take(&self, report: Report) -> control_response::Part {

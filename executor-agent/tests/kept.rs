@@ -66,6 +66,7 @@ fn spec() -> AttemptSpec {
         commit_changes: true,
         agent: String::new(),
         title: "make check".into(),
+        workspace_of: String::new(),
     }
 }
 

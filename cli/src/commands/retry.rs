@@ -18,7 +18,8 @@ pub(super) async fn run(tasks: &[String], format: Format) -> Result<Exit, Failur
 
 async fn retry(client: &Client, task: String, format: Format) -> Result<(), Failure> {
     let attempted = format!("retry task {task}");
-    let request = RetryTaskRequest { request_id: Uuid::new_v4().to_string(), task, expected_revision: 0 };
+    let request =
+        RetryTaskRequest { request_id: Uuid::new_v4().to_string(), task, expected_revision: 0, in_workspace: false };
     let answer = client.change(&attempted, async || client.tasks().retry_task(request.clone()).await).await?;
     let task = answer.task.ok_or_else(|| no_task(&attempted))?;
     match format {

@@ -232,6 +232,9 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         unknown_attempts: row.unknown.iter().map(ToString::to_string).collect(),
         notes,
         tasks: row.tasks.iter().map(|number| number.unsigned_abs()).collect(),
+        closed_reason: String::new(),
+        disk_used: 0,
+        disk_budget: 0,
     }
 }
 

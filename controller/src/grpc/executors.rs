@@ -33,4 +33,12 @@ impl v1::executors_server::Executors for Api {
         })?;
         Ok(Response::new(v1::GetExecutorResponse { executor: Some(convert::executor(executor)) }))
     }
+
+    async fn adopt_attempts(
+        &self,
+        request: Request<v1::AdoptAttemptsRequest>,
+    ) -> Result<Response<v1::AdoptAttemptsResponse>, Status> {
+        person(&request)?;
+        Err(Status::unimplemented("this controller cannot adopt attempts yet"))
+    }
 }

@@ -246,7 +246,7 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
     let queue = |item| async move { work.send(item).await.map_err(|_| End::Gone) };
     match output {
         Output::HeartbeatAck(sequence) => {
-            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence })).await
+            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased: 0 })).await
         }
         Output::Ack(answer) => send(out, control_response::Part::ReportAck(answer.into())).await,
         Output::Desired { full, last, attempts, released } => {
@@ -255,6 +255,7 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
                 last,
                 attempts: attempts.into_iter().map(|(attempt, wish)| desired(attempt, wish)).collect(),
                 released: released.iter().map(AttemptId::to_string).collect(),
+                adopted: Vec::new(),
             };
             send(out, control_response::Part::Desired(desired)).await
         }

@@ -21,7 +21,7 @@ use sculpt_proto::{
     FieldError, MAX_MESSAGE,
     executor::v1::{
         ControlRequest, ControlResponse, GetSpecRequest, GetSpecResponse, LogsRequest, LogsResponse, PublishRequest,
-        PublishResponse,
+        PublishResponse, PutSpecRequest, PutSpecResponse,
         executor_service_server::{ExecutorService, ExecutorServiceServer},
     },
 };
@@ -107,6 +107,10 @@ impl ExecutorService for ExecutorApi {
             }
         })?;
         Ok(Response::new(GetSpecResponse { spec }))
+    }
+
+    async fn put_spec(&self, _request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
+        Err(Status::unimplemented("this controller cannot adopt attempts yet"))
     }
 
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<PublishResponse>, Status> {

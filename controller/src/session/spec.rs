@@ -63,6 +63,7 @@ pub fn build(cluster: ClusterId, task: TaskId, fence: Fence, order: Order) -> Re
         commit_changes,
         agent: order.agent.unwrap_or_default(),
         title: order.title,
+        workspace_of: String::new(),
     }
     .encode_to_vec();
     let digest = Sha256::digest(&body).to_vec();

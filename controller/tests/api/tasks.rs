@@ -211,7 +211,12 @@ async fn stop_and_retry_move_a_task_once() {
     }
     let error = stack.tasks().stop_task(stop("1")).await.expect_err("it has ended");
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
-    let reused = v1::RetryTaskRequest { request_id: request.request_id, task: "1".to_owned(), expected_revision: 0 };
+    let reused = v1::RetryTaskRequest {
+        request_id: request.request_id,
+        task: "1".to_owned(),
+        expected_revision: 0,
+        in_workspace: false,
+    };
     assert_eq!(stack.tasks().retry_task(reused.clone()).await.expect_err("reused").code(), Code::AlreadyExists);
     let retry = v1::RetryTaskRequest { request_id: fresh(), ..reused };
     let task = stack.tasks().retry_task(retry).await.expect("again").into_inner().task.expect("a task");

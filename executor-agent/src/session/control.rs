@@ -323,11 +323,19 @@ impl Control {
             hostname: host::hostname(),
             notes: self.notes.clone(),
             owner: if settings.separate { String::new() } else { host::owner() },
+            directory_id: String::new(),
         }
     }
 
     fn heartbeat(&self, sequence: u64) -> wire::Heartbeat {
-        wire::Heartbeat { sequence, slots_used: self.attempts.slots_used(), accepts_work: true, reason: String::new() }
+        wire::Heartbeat {
+            sequence,
+            slots_used: self.attempts.slots_used(),
+            accepts_work: true,
+            reason: String::new(),
+            disk_used: 0,
+            disk_budget: 0,
+        }
     }
 
     fn observed(&self) -> Vec<wire::Observed> {
@@ -345,6 +353,7 @@ impl Control {
                     report_sequence: journal.last(),
                     log_length: handle.log_end().length,
                     ended: handle.ended(),
+                    unreadable: String::new(),
                 })
             })
             .collect();
