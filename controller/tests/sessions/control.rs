@@ -256,6 +256,8 @@ async fn heartbeats_are_answered_and_an_executor_that_takes_no_work_gets_none() 
             slots_used: 0,
             accepts_work,
             reason: "disk over its budget".into(),
+            disk_used: 0,
+            disk_budget: 0,
         })
     };
     executor.send(beat(1, false)).await;

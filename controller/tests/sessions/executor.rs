@@ -261,6 +261,7 @@ pub(crate) fn observed(stack: &Stack, attempt: &str, ended: bool) -> ObservedAtt
         report_sequence: 0,
         log_length: 0,
         ended,
+        unreadable: String::new(),
     }
 }
 
