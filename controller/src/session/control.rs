@@ -70,7 +70,7 @@ enum Work {
     Apply(Report),
     Reconcile(Census),
     Read,
-    Seen(Option<String>),
+    Seen { closed: Option<String>, beat: u64 },
 }
 
 /// Serves one Control connection until either side ends it.
@@ -245,8 +245,8 @@ impl TryFrom<sculpt_proto::executor::v1::ObservedAttempt> for Observed {
 async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
     let queue = |item| async move { work.send(item).await.map_err(|_| End::Gone) };
     match output {
-        Output::HeartbeatAck(sequence) => {
-            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased: 0 })).await
+        Output::HeartbeatAck { sequence, leased } => {
+            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased })).await
         }
         Output::Ack(answer) => send(out, control_response::Part::ReportAck(answer.into())).await,
         Output::Desired { full, last, attempts, released } => {
@@ -262,7 +262,7 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
         Output::Apply(report) => queue(Work::Apply(report)).await,
         Output::Reconcile(census) => queue(Work::Reconcile(census)).await,
         Output::Read => queue(Work::Read).await,
-        Output::Seen(closed) => queue(Work::Seen(closed)).await,
+        Output::Seen { closed, beat } => queue(Work::Seen { closed, beat }).await,
         Output::Close(closed) => Err(match closed {
             Closed::Silent => End::Fault(Status::deadline_exceeded("nothing was heard for 30 s")),
             Closed::Superseded => End::superseded(),
@@ -301,17 +301,16 @@ async fn toil(context: &Context, epoch: Epoch, mut queue: mpsc::Receiver<Work>, 
     let mut closed_before = false;
     while let Some(work) = queue.recv().await {
         let result = match work {
-            Work::Apply(report) => apply(context, epoch, report).await.map(Some),
-            Work::Reconcile(census) => reconcile(context, epoch, census).await.map(Some),
-            Work::Read => read(context, epoch).await.map(Some),
-            Work::Seen(closed) => {
+            Work::Apply(report) => apply(context, epoch, report).await,
+            Work::Reconcile(census) => reconcile(context, epoch, census).await,
+            Work::Read => read(context, epoch).await,
+            Work::Seen { closed, beat } => {
                 let reopened = std::mem::replace(&mut closed_before, closed.is_some()) && closed.is_none();
-                seen(context, epoch, closed, reopened).await
+                seen(context, epoch, closed, beat, reopened).await
             }
         };
         match result {
-            Ok(None) => {}
-            Ok(Some(input)) => {
+            Ok(input) => {
                 if done.send(input).await.is_err() {
                     return End::Gone;
                 }
@@ -350,7 +349,7 @@ async fn read(context: &Context, epoch: Epoch) -> Result<In, End> {
     wishes.await.map(Input::Wishes).map_err(|error: StoreError| End::broken(epoch, &error))
 }
 
-async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, reopened: bool) -> Result<Option<In>, End> {
+async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, beat: u64, reopened: bool) -> Result<In, End> {
     let seen = async {
         let mut conn = context.dispatch.store().read().await?;
         sessions::seen(&mut conn, epoch, closed.as_deref()).await
@@ -360,9 +359,9 @@ async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, reopened:
             if reopened {
                 context.dispatch.bus().place();
             }
-            Ok(None)
+            Ok(Input::Leased(beat))
         }
-        Ok(false) => Ok(Some(Input::Superseded)),
+        Ok(false) => Ok(Input::Superseded),
         Err(error) => Err(End::broken(epoch, &error)),
     }
 }

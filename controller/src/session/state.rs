@@ -73,6 +73,8 @@ pub enum Input<R, A> {
     },
     /// A report was dealt with.
     Applied(A),
+    /// The database has committed that the executor was heard of up to this heartbeat.
+    Leased(u64),
     /// The census was compared with the database.
     Reconciled {
         /// What the executor has and need not keep.
@@ -93,8 +95,13 @@ pub enum Input<R, A> {
 /// What goes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output<R, A> {
-    /// Answer a heartbeat.
-    HeartbeatAck(u64),
+    /// Answer the newest heartbeat.
+    HeartbeatAck {
+        /// The heartbeat's count.
+        sequence: u64,
+        /// The newest one that the database knows of; 0: the Hello alone.
+        leased: u64,
+    },
     /// Answer a report.
     Ack(A),
     /// Say what should be.
@@ -115,7 +122,12 @@ pub enum Output<R, A> {
     /// Read what should be.
     Read,
     /// Write that the executor was heard of, and whether it takes work.
-    Seen(Option<String>),
+    Seen {
+        /// Why it takes no new work.
+        closed: Option<String>,
+        /// The newest heartbeat that this covers.
+        beat: u64,
+    },
     /// End the session.
     Close(Closed),
 }
@@ -157,6 +169,10 @@ pub struct Session {
     /// The next set goes out in full.
     full: bool,
     closed: Option<String>,
+    /// The newest heartbeat that was heard; the newest that a [`Output::Seen`] covers; the newest that is committed.
+    beat: u64,
+    noted: u64,
+    leased: u64,
     heard: Duration,
     seen: Duration,
     polled: Duration,
@@ -182,6 +198,9 @@ impl Session {
             reading: Reading::Waiting,
             full: true,
             closed: None,
+            beat: 0,
+            noted: 0,
+            leased: 0,
             heard: Duration::ZERO,
             seen: Duration::ZERO,
             polled: Duration::ZERO,
@@ -197,18 +216,7 @@ impl Session {
                 outputs.extend(self.observed(attempts, last));
                 outputs
             }
-            Input::Heartbeat { sequence, closed } => {
-                let mut outputs = vec![Output::HeartbeatAck(sequence)];
-                if closed != self.closed {
-                    self.closed = closed;
-                    self.heard = now;
-                    self.seen = now;
-                    outputs.push(Output::Seen(self.closed.clone()));
-                } else {
-                    outputs.extend(self.hear(now));
-                }
-                outputs
-            }
+            Input::Heartbeat { sequence, closed } => self.heartbeat(now, sequence, closed),
             Input::Report { attempt, report } => {
                 let mut outputs = self.hear(now);
                 self.known.insert(attempt);
@@ -219,6 +227,7 @@ impl Session {
                 outputs
             }
             Input::Applied(answer) => vec![Output::Ack(answer)],
+            Input::Leased(beat) => self.lease(beat),
             Input::Reconciled { released, owed } => {
                 self.released.extend(released);
                 self.owed.extend(owed);
@@ -231,13 +240,37 @@ impl Session {
         }
     }
 
-    fn hear<R, A>(&mut self, now: Duration) -> Vec<Output<R, A>> {
-        self.heard = now;
-        if now.saturating_sub(self.seen) < SEEN {
+    fn heartbeat<R, A>(&mut self, now: Duration, sequence: u64, closed: Option<String>) -> Vec<Output<R, A>> {
+        self.beat = self.beat.max(sequence);
+        let mut outputs = vec![Output::HeartbeatAck { sequence, leased: self.leased }];
+        if closed == self.closed {
+            outputs.extend(self.hear(now));
+        } else {
+            self.closed = closed;
+            self.heard = now;
+            outputs.push(self.note(now));
+        }
+        outputs
+    }
+
+    /// What the database has not committed is no lease: a replica that takes over knows nothing of it.
+    fn lease<R, A>(&mut self, beat: u64) -> Vec<Output<R, A>> {
+        if beat <= self.leased {
             return Vec::new();
         }
+        self.leased = beat;
+        vec![Output::HeartbeatAck { sequence: self.beat, leased: beat }]
+    }
+
+    fn hear<R, A>(&mut self, now: Duration) -> Vec<Output<R, A>> {
+        self.heard = now;
+        if now.saturating_sub(self.seen) < SEEN { Vec::new() } else { vec![self.note(now)] }
+    }
+
+    fn note<R, A>(&mut self, now: Duration) -> Output<R, A> {
         self.seen = now;
-        vec![Output::Seen(self.closed.clone())]
+        self.noted = self.beat;
+        Output::Seen { closed: self.closed.clone(), beat: self.beat }
     }
 
     fn observed<R, A>(&mut self, attempts: Vec<Observed>, last: bool) -> Vec<Output<R, A>> {
@@ -312,15 +345,20 @@ impl Session {
         if now.saturating_sub(self.heard) >= WATCHDOG {
             return vec![Output::Close(Closed::Silent)];
         }
+        let mut outputs = Vec::new();
+        // A heartbeat that came right after another message is no lease yet, and the next one is far away.
+        if self.beat > self.noted && now.saturating_sub(self.seen) >= SEEN {
+            outputs.push(self.note(now));
+        }
         if now.saturating_sub(self.refreshed) >= REFRESH && self.reading != Reading::Waiting {
             self.full = true;
             self.refreshed = now;
         }
-        if now.saturating_sub(self.polled) < POLL {
-            return Vec::new();
+        if now.saturating_sub(self.polled) >= POLL {
+            self.polled = now;
+            outputs.extend(self.read());
         }
-        self.polled = now;
-        self.read()
+        outputs
     }
 }
 

@@ -121,21 +121,59 @@ fn one_read_is_under_way_and_one_follows_when_something_changed_meanwhile() {
     assert_eq!(session.step(START, In::Wishes(BTreeMap::new())), Vec::<Out>::new());
 }
 
+fn ack(sequence: u64, leased: u64) -> Out {
+    Out::HeartbeatAck { sequence, leased }
+}
+
+fn noted(closed: Option<&str>, beat: u64) -> Out {
+    Out::Seen { closed: closed.map(str::to_owned), beat }
+}
+
 #[test]
 fn heartbeats_are_answered_at_once_and_written_now_and_then() {
     let mut session = settled();
     let beat = |sequence, closed: Option<&str>| In::Heartbeat { sequence, closed: closed.map(str::to_owned) };
     let seconds = Duration::from_secs;
     for (now, input, expected) in [
-        (1, beat(1, None), vec![Out::HeartbeatAck(1)]),
-        (5, beat(2, None), vec![Out::HeartbeatAck(2), Out::Seen(None)]),
-        (6, beat(3, None), vec![Out::HeartbeatAck(3)]),
-        (7, beat(4, Some("disk")), vec![Out::HeartbeatAck(4), Out::Seen(Some("disk".into()))]),
-        (8, beat(5, Some("disk")), vec![Out::HeartbeatAck(5)]),
-        (8, beat(5, Some("disk")), vec![Out::HeartbeatAck(5)]),
-        (9, beat(6, None), vec![Out::HeartbeatAck(6), Out::Seen(None)]),
+        (1, beat(1, None), vec![ack(1, 0)]),
+        (5, beat(2, None), vec![ack(2, 0), noted(None, 2)]),
+        (6, beat(3, None), vec![ack(3, 0)]),
+        (7, beat(4, Some("disk")), vec![ack(4, 0), noted(Some("disk"), 4)]),
+        (8, beat(5, Some("disk")), vec![ack(5, 0)]),
+        (8, beat(5, Some("disk")), vec![ack(5, 0)]),
+        (9, beat(6, None), vec![ack(6, 0), noted(None, 6)]),
     ] {
         assert_eq!(session.step(seconds(now), input), expected, "at {now} s");
+    }
+}
+
+#[test]
+fn a_heartbeat_is_a_lease_once_the_database_has_committed_what_covers_it() {
+    let mut session = settled();
+    let beat = |sequence| In::Heartbeat { sequence, closed: None };
+    for (now, input, expected) in [
+        // What is written before the first heartbeat covers none.
+        (5, In::Report { attempt: attempt(1), report: 7 }, vec![noted(None, 0), Out::Apply(7)]),
+        (5, In::Leased(0), vec![]),
+        (6, beat(1), vec![ack(1, 0)]),
+        // Nothing else is heard: it is written as soon as something may be written again.
+        (9, In::Tick, vec![Out::Read]),
+        (10, In::Tick, vec![noted(None, 1)]),
+        (11, In::Tick, vec![]),
+        // The next one comes before the commit of the first, and is not covered by it.
+        (16, beat(2), vec![ack(2, 0), noted(None, 2)]),
+        (16, In::Leased(1), vec![ack(2, 1)]),
+        (17, beat(3), vec![ack(3, 1)]),
+        (18, In::Leased(2), vec![ack(3, 2)]),
+        // A lease never goes back, and a replayed heartbeat is no newer one.
+        (18, In::Leased(1), vec![]),
+        (19, beat(1), vec![ack(1, 2)]),
+        (21, In::Report { attempt: attempt(1), report: 8 }, vec![noted(None, 3), Out::Apply(8)]),
+        (21, In::Leased(3), vec![ack(3, 3)]),
+        (21, In::Leased(3), vec![]),
+    ] {
+        let shown = format!("at {now} s: {input:?}");
+        assert_eq!(session.step(Duration::from_secs(now), input), expected, "{shown}");
     }
 }
 

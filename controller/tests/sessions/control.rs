@@ -7,8 +7,8 @@ use sculpt_controller::{
 };
 use sculpt_core::task::{Event, OnLost, Policy};
 use sculpt_proto::executor::v1::{
-    AttemptSpec, Ended, Note, Phase, control_request, control_response, ended, reject::Code as RejectCode,
-    report::Step, report_ack::Refusal,
+    AttemptSpec, Ended, HeartbeatAck, Note, Phase, control_request, control_response, ended,
+    reject::Code as RejectCode, report::Step, report_ack::Refusal,
 };
 use sha2::Digest as _;
 use tonic::Code;
@@ -260,16 +260,17 @@ async fn heartbeats_are_answered_and_an_executor_that_takes_no_work_gets_none() 
             disk_budget: 0,
         })
     };
+    let ack = |sequence, leased| control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased });
     executor.send(beat(1, false)).await;
-    assert!(matches!(executor.next().await, control_response::Part::HeartbeatAck(ack) if ack.sequence == 1));
-    // A report is dealt with after the heartbeat's own write.
-    executor.report(&unknown(), 1, accepted()).await;
+    assert_eq!(executor.next().await, ack(1, 0));
+    // And again, once the database has it.
+    assert_eq!(executor.next().await, ack(1, 1));
     make::task(&stack.store).await;
     assert_eq!(stack.place().await, 0);
     assert_eq!(stack.value::<String>("SELECT closed_reason FROM executors").await, "disk over its budget");
     executor.send(beat(2, true)).await;
-    assert!(matches!(executor.next().await, control_response::Part::HeartbeatAck(ack) if ack.sequence == 2));
-    executor.report(&unknown(), 1, accepted()).await;
+    assert_eq!(executor.next().await, ack(2, 1));
+    assert_eq!(executor.next().await, ack(2, 2));
     assert_eq!(stack.place().await, 1);
 }
 

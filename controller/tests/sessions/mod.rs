@@ -2,6 +2,7 @@
 
 mod control;
 pub(crate) mod executor;
+mod leases;
 mod logs;
 mod placement;
 mod publish;
