@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::process::Command;
 
 use super::{DEADLINE, Options, Service, checks, options::Ground, processes, service::tail};
 
@@ -32,6 +33,10 @@ pub struct Stack {
     executor: Option<Service>,
     ports: Option<Ports>,
     executor_dials: Option<String>,
+    executor_listen: String,
+    executor_program: Option<PathBuf>,
+    executor_via: Vec<String>,
+    controller_via: Vec<String>,
     pub(super) names: AtomicUsize,
     finished: bool,
 }
@@ -46,6 +51,10 @@ impl Stack {
             executor: None,
             ports: None,
             executor_dials: None,
+            executor_listen: "127.0.0.1:0".to_owned(),
+            executor_program: None,
+            executor_via: Vec::new(),
+            controller_via: Vec::new(),
             names: AtomicUsize::new(0),
             finished: false,
         }
@@ -87,10 +96,10 @@ impl Stack {
 
     /// Starts the controller, on the ports it had before.
     pub async fn start_controller(&mut self) -> Result<()> {
-        let any = || "127.0.0.1:0".to_owned();
+        let any = || ("127.0.0.1:0".to_owned(), self.executor_listen.clone());
         let (user, executor) =
-            self.ports.as_ref().map_or_else(|| (any(), any()), |ports| (ports.user.clone(), ports.executor.clone()));
-        let mut command = self.command("sculpt-controller");
+            self.ports.as_ref().map_or_else(any, |ports| (ports.user.clone(), ports.executor.clone()));
+        let mut command = self.through(&self.controller_via, self.command("sculpt-controller"));
         command.arg("serve").arg("--data-dir").arg(self.ground.data.join("controller"));
         command.args(["--listen", &user, "--executor-listen", &executor]);
         let (controller, line) = Service::start("controller", command, self.log("controller"), is_ready).await?;
@@ -110,20 +119,44 @@ impl Stack {
             Some(url) => url.clone(),
             None => format!("http://{}", self.executor_address()?),
         };
-        let mut command = self.command("sculpt-executor");
-        command
-            .arg("run")
-            .arg("--data-dir")
-            .arg(self.ground.data.join("executor"))
-            .args(["--controller", &url])
-            .arg("--token-file")
-            .arg(self.ground.data.join("controller/tokens/executor"))
-            .args(["--name", "worker"])
-            .arg("--config")
-            .arg(self.ground.data.join("executor.toml"));
+        let command = self.executor_command(&url, &self.data().join("executor"), "worker")?;
+        let command = self.through(&self.executor_via, command);
         let (executor, _) = Service::start("executor", command, self.log("executor"), is_ready).await?;
         self.executor = Some(executor);
         Ok(())
+    }
+
+    /// One more executor, beside the one that [`Stack::start_executor`] starts; whoever gets it ends it.
+    pub async fn another_executor(&self, data: &Path, name: &str) -> Result<Service> {
+        let url = format!("http://{}", self.executor_address()?);
+        let command = self.executor_command(&url, data, name)?;
+        let (executor, _) = Service::start("another executor", command, self.log(name), is_ready).await?;
+        Ok(executor)
+    }
+
+    /// An executor about to be started, with the settings of this stack.
+    pub fn executor_command(&self, url: &str, data: &Path, name: &str) -> Result<Command> {
+        let program = self.executor_program.as_ref().map_or(Path::new("sculpt-executor"), PathBuf::as_path);
+        let mut command = self.command(program.to_str().context("a path of the tests is text")?);
+        command
+            .arg("run")
+            .arg("--data-dir")
+            .arg(data)
+            .args(["--controller", url])
+            .arg("--token-file")
+            .arg(self.ground.data.join("controller/tokens/executor"))
+            .args(["--name", name])
+            .arg("--config")
+            .arg(self.ground.data.join("executor.toml"));
+        Ok(command)
+    }
+
+    /// `command`, started by the program and arguments `via`, such as `nsenter --net=…`, which must end in exec.
+    fn through(&self, via: &[String], command: Command) -> Command {
+        let Some((first, rest)) = via.split_first() else { return command };
+        let mut outer = self.command(first);
+        outer.args(rest).arg(command.as_std().get_program()).args(command.as_std().get_args());
+        outer
     }
 
     /// Address on which the controller listens for executors.
@@ -139,6 +172,26 @@ impl Stack {
     /// From the next start on the executor dials `url`, for example a fault proxy's.
     pub fn executor_dials(&mut self, url: String) {
         self.executor_dials = Some(url);
+    }
+
+    /// From its first start on the controller listens for executors on `address`.
+    pub fn executors_arrive_at(&mut self, address: &str) {
+        address.clone_into(&mut self.executor_listen);
+    }
+
+    /// From the next start on the executor is the program at `path`.
+    pub fn executor_is(&mut self, path: PathBuf) {
+        self.executor_program = Some(path);
+    }
+
+    /// From the next start on the executor is started by this program, which must end in exec.
+    pub fn executor_via<A: Into<String>>(&mut self, via: impl IntoIterator<Item = A>) {
+        self.executor_via = via.into_iter().map(Into::into).collect();
+    }
+
+    /// The same for the controller.
+    pub fn controller_via<A: Into<String>>(&mut self, via: impl IntoIterator<Item = A>) {
+        self.controller_via = via.into_iter().map(Into::into).collect();
     }
 
     /// The running controller; whoever takes it ends it.
