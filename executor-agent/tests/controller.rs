@@ -49,6 +49,8 @@ pub(crate) struct Memory {
     pub(crate) frames: BTreeMap<String, Vec<LogFrame>>,
     pub(crate) published: BTreeMap<String, publish_request::Header>,
     pub(crate) heartbeats: u64,
+    /// What the executor said it removes or keeps.
+    pub(crate) collected: Vec<sculpt_proto::v1::GarbageItem>,
     /// Instead of Welcome.
     pub(crate) reject: Option<Reject>,
     /// Answers every publication as if it could not be done now.
@@ -403,6 +405,10 @@ impl Inner {
                 vec![control_response::Part::HeartbeatAck(ack)]
             }
             Some(control_request::Part::Report(report)) => vec![self.take(report)],
+            Some(control_request::Part::Collected(collected)) => {
+                self.memory.lock().unwrap().collected.extend(collected.items);
+                vec![]
+            }
             None => vec![],
         };
         self.changed.send_modify(|_| {});

@@ -11,13 +11,17 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Packages of ours, each with those of ours that it may depend on.
-const DEPENDENCIES: [(&str, &[&str]); 6] = [
+const DEPENDENCIES: [(&str, &[&str]); 9] = [
     ("sculpt-proto", &[]),
     ("sculpt-core", &[]),
-    ("sculpt-controller", &["sculpt-core", "sculpt-proto"]),
-    ("sculpt-executor", &["sculpt-proto"]),
-    ("sculpt", &["sculpt-proto"]),
+    ("sculpt-space", &[]),
+    ("sculpt-controller", &["sculpt-core", "sculpt-proto", "sculpt-space"]),
+    ("sculpt-executor", &["sculpt-proto", "sculpt-space"]),
+    ("sculpt", &["sculpt-proto", "sculpt-space"]),
     ("sculpt-tests", &["sculpt-proto"]),
+    // It runs both sides in one process, and nothing depends on it.
+    ("sculpt-simulation", &["sculpt-controller", "sculpt-core", "sculpt-executor", "sculpt-proto"]),
+    ("sculpt-fuzz", &["sculpt", "sculpt-controller", "sculpt-executor"]),
 ];
 
 /// Crates that the pure core must not even depend on.

@@ -3,10 +3,12 @@
 use sculpt_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, person};
+use super::{Api, Replies, convert, person};
 
 #[tonic::async_trait]
 impl v1::executors_server::Executors for Api {
+    type CollectGarbageStream = Replies<v1::CollectGarbageResponse>;
+
     async fn list_executors(
         &self,
         request: Request<v1::ListExecutorsRequest>,
@@ -40,5 +42,13 @@ impl v1::executors_server::Executors for Api {
     ) -> Result<Response<v1::AdoptAttemptsResponse>, Status> {
         person(&request)?;
         Err(Status::unimplemented("this controller cannot adopt attempts yet"))
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<v1::CollectGarbageRequest>,
+    ) -> Result<Response<Self::CollectGarbageStream>, Status> {
+        person(&request)?;
+        Err(Status::unimplemented("this controller cannot have garbage collected yet"))
     }
 }

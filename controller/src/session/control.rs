@@ -217,7 +217,7 @@ fn input(request: ControlRequest) -> Result<Option<In>, End> {
             let report = Report::try_from(report)?;
             Input::Report { attempt: report.attempt, report }
         }
-        None => return Ok(None),
+        Some(control_request::Part::Collected(_)) | None => return Ok(None),
     }))
 }
 

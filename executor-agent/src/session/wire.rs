@@ -16,7 +16,7 @@ use crate::{
 /// A message of the controller as the machine takes it; none for what the machine has no part in.
 pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
     match part {
-        Part::Welcome(_) | Part::Reject(_) | Part::HeartbeatAck(_) => Ok(None),
+        Part::Welcome(_) | Part::Reject(_) | Part::HeartbeatAck(_) | Part::Collect(_) => Ok(None),
         Part::Desired(desired) => Ok(Some(Input::Desired {
             full: desired.full,
             last: desired.last,
@@ -138,7 +138,7 @@ pub(super) fn first(part: Option<Part>) -> Result<First, FieldError> {
                 watchdog: span(welcome.watchdog, 30, "welcome.watchdog")?,
             }))
         }
-        Part::HeartbeatAck(_) | Part::Desired(_) | Part::ReportAck(_) => {
+        Part::HeartbeatAck(_) | Part::Desired(_) | Part::ReportAck(_) | Part::Collect(_) => {
             Err(FieldError::new("part", "is neither Welcome nor Reject"))
         }
     }
