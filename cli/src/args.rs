@@ -2,12 +2,15 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
-use sculpt_proto::v1::TaskState;
+use clap::{Args, Parser, Subcommand, builder::TypedValueParser as _};
+use sculpt_proto::v1::{OnLost, TaskState};
 
 use crate::{
     exit::{STATES, state_name},
-    output::Format,
+    output::{
+        Format,
+        tasks::{ON_LOST, on_lost_name},
+    },
 };
 
 /// Run coding agents on a fleet: start, follow, review, merge.
@@ -159,6 +162,12 @@ pub(crate) struct RunArgs {
     /// Stop the agent after this time, such as 90s or "2h 30m"
     #[arg(long, value_name = "DURATION", value_parser = span)]
     pub(crate) timeout: Option<Duration>,
+    /// When the executor stays away for --lost-after: wait for it, retry in another attempt, or fail [default: wait]
+    #[arg(long, value_name = "wait|retry|fail", value_parser = on_lost(), hide_possible_values = true)]
+    pub(crate) on_lost: Option<OnLost>,
+    /// Call the task lost when its executor was not heard of for this time, such as 5m [default: 15m]
+    #[arg(long, value_name = "DURATION", value_parser = span)]
+    pub(crate) lost_after: Option<Duration>,
     /// Pipes instead of a terminal: exact bytes, nothing to attach to
     #[arg(long)]
     pub(crate) no_tty: bool,
@@ -330,6 +339,11 @@ pub(crate) fn state_named(name: &str) -> TaskState {
 
 fn state() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(STATES.map(state_name))
+}
+
+fn on_lost() -> impl clap::builder::TypedValueParser<Value = OnLost> {
+    clap::builder::PossibleValuesParser::new(ON_LOST.map(on_lost_name))
+        .map(|name| ON_LOST.into_iter().find(|on_lost| on_lost_name(*on_lost) == name).unwrap_or_default())
 }
 
 fn span(text: &str) -> Result<Duration, String> {

@@ -55,6 +55,8 @@ fn command_lines() {
         &["run", "--no-repo", "--base", "x", "--", "true"],
         &["run", "--include-changes", "--base", "x", "--", "true"],
         &["run", "--timeout", "soon", "--", "true"],
+        &["run", "--on-lost", "panic", "--", "true"],
+        &["run", "--lost-after", "0s", "--", "true"],
         &["run", "--label", "novalue", "--", "true"],
         &["ls", "--state", "sleeping"],
         &["wait"],

@@ -8,8 +8,8 @@ use sculpt::{
     output::tasks::TaskJson,
 };
 use sculpt_proto::v1::{
-    Attempt, Command, Exit as ProcessExit, Failure, Requester, Task, TaskSpec, TaskState, Waiting, task_spec::Work,
-    waiting::Reason,
+    Attempt, Command, Exit as ProcessExit, Failure, OnLost, Requester, Task, TaskSpec, TaskState, Waiting,
+    task_spec::Work, waiting::Reason,
 };
 
 use crate::sandbox::Sandbox;
@@ -68,6 +68,8 @@ fn full_task() -> Task {
             tty: true,
             env: [("KEY".to_owned(), "value".to_owned())].into(),
             timeout: Some(prost_types::Duration { seconds: 90, nanos: 0 }),
+            on_lost: OnLost::Retry.into(),
+            lost_after: Some(prost_types::Duration { seconds: 5_400, nanos: 0 }),
             requirements: [("gpu".to_owned(), "yes".to_owned())].into(),
             labels: [("team".to_owned(), "core".to_owned())].into(),
             requester: Some(Requester { name: "Ada".into(), email: "ada@example.org".into() }),

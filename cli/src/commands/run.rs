@@ -3,7 +3,7 @@
 mod place;
 mod work;
 
-use sculpt_proto::v1::{CommitPolicy, CreateTaskRequest, OnLost, Task, TaskSpec};
+use sculpt_proto::v1::{CommitPolicy, CreateTaskRequest, Task, TaskSpec};
 use uuid::Uuid;
 
 use super::no_task;
@@ -64,8 +64,8 @@ fn spec(args: &RunArgs, work: work::Work, title: String, place: place::Place) ->
         requirements: args.requirements.iter().cloned().collect(),
         pool: args.pool.clone().unwrap_or_default(),
         priority: args.priority.unwrap_or_default(),
-        on_lost: OnLost::Unspecified.into(),
-        lost_after: None,
+        on_lost: args.on_lost.unwrap_or_default().into(),
+        lost_after: args.lost_after.map(sculpt_proto::to_duration),
         labels: args.labels.iter().cloned().collect(),
         title,
     }

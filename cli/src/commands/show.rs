@@ -1,6 +1,6 @@
 //! `sculpt show`.
 
-use sculpt_proto::v1::{Attempt, Exit as ProcessExit, Task, TaskSpec, TaskState, task_spec::Work};
+use sculpt_proto::v1::{Attempt, Exit as ProcessExit, OnLost, Task, TaskSpec, TaskState, task_spec::Work};
 
 use super::task_named;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     output::{
         Format, clean, json, line, paint, shell_quoted,
-        tasks::{TaskJson, colour, current},
+        tasks::{LOST_AFTER, TaskJson, colour, current, lost_after, on_lost_name},
         time::{between, local, size},
     },
 };
@@ -59,6 +59,7 @@ fn page(task: &Task) -> String {
     field("ended", local(task.ended_at.as_ref()).unwrap_or_default());
     field("pool", if spec.pool.is_empty() { String::new() } else { clean(&spec.pool) });
     field("priority", if spec.priority == 0 { String::new() } else { spec.priority.to_string() });
+    field("if lost", if_lost(spec));
     field("requires", pairs(&spec.requirements));
     field("labels", pairs(&spec.labels));
     field("uuid", task.uuid.clone());
@@ -80,6 +81,15 @@ fn reason(task: &Task) -> String {
         (None, Some(failure)) => format!(" ({}): {}", clean(&failure.cause), clean(&failure.message)),
         (None, None) => String::new(),
     }
+}
+
+/// What follows when its executor stays away, where that is not the ordinary.
+fn if_lost(spec: &TaskSpec) -> String {
+    let (on_lost, after) = (spec.on_lost(), lost_after(spec));
+    if matches!(on_lost, OnLost::Unspecified | OnLost::Wait) && after == LOST_AFTER {
+        return String::new();
+    }
+    format!("{} after {}", on_lost_name(on_lost), humantime::format_duration(after))
 }
 
 fn attempt_lines(attempt: &Attempt) -> Vec<String> {

@@ -1,8 +1,8 @@
 //! Tasks for programs and for people.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use sculpt_proto::v1::{Attempt, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason};
+use sculpt_proto::v1::{Attempt, OnLost, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason};
 use serde::Serialize;
 
 use super::time::rfc3339;
@@ -44,6 +44,9 @@ pub struct TaskJson {
     requirements: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
     timeout_seconds: Option<f64>,
+    on_lost: &'static str,
+    /// As `--lost-after` takes it.
+    lost_after: String,
     subdirectory: Option<String>,
     requester: Option<RequesterJson>,
     notes: Vec<String>,
@@ -138,6 +141,8 @@ impl From<&Task> for TaskJson {
             requirements: sorted(&spec.requirements),
             env: sorted(&spec.env),
             timeout_seconds: spec.timeout.as_ref().map(|span| span.seconds as f64 + f64::from(span.nanos) / 1e9),
+            on_lost: on_lost_name(spec.on_lost()),
+            lost_after: humantime::format_duration(lost_after(spec)).to_string(),
             subdirectory: (!spec.subdirectory.is_empty()).then(|| lossy(&spec.subdirectory)),
             requester: spec
                 .requester
@@ -182,6 +187,26 @@ impl From<&Attempt> for AttemptJson {
 /// The attempt that counts: the newest.
 pub(crate) fn current(task: &Task) -> Option<&Attempt> {
     task.attempts.iter().max_by_key(|attempt| attempt.number)
+}
+
+/// What can follow when an executor stays away.
+pub(crate) const ON_LOST: [OnLost; 3] = [OnLost::Wait, OnLost::Retry, OnLost::Fail];
+
+/// Its name in JSON and on the command line.
+pub(crate) const fn on_lost_name(on_lost: OnLost) -> &'static str {
+    match on_lost {
+        OnLost::Unspecified | OnLost::Wait => "wait",
+        OnLost::Retry => "retry",
+        OnLost::Fail => "fail",
+    }
+}
+
+/// `lost_after` of a task that names none.
+pub(crate) const LOST_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// How long the executor may stay away.
+pub(crate) fn lost_after(spec: &TaskSpec) -> Duration {
+    spec.lost_after.and_then(|span| sculpt_proto::duration(span, "spec.lost_after").ok()).unwrap_or(LOST_AFTER)
 }
 
 /// SGR parameters of a state's colour.

@@ -28,6 +28,9 @@ const MAX_ENV: usize = 256 << 10;
 /// Pool of a task that names none.
 const DEFAULT_POOL: &str = "default";
 
+/// Shortest and longest `lost_after` of a task. Silence is seen after 30 s at the earliest, whatever a task says.
+const LOST_AFTER: (TimeDelta, TimeDelta) = (TimeDelta::seconds(1), TimeDelta::days(366));
+
 /// A checked wish.
 #[derive(Debug)]
 pub(super) struct Wish {
@@ -227,7 +230,11 @@ fn policy(spec: &v1::TaskSpec) -> Result<Policy, FieldError> {
         None => DEFAULT_LOST_AFTER,
         Some(span) => {
             let span = duration(span, "spec.lost_after")?;
-            TimeDelta::from_std(span).map_err(|_| FieldError::new("spec.lost_after", "is too long"))?
+            let (least, most) = LOST_AFTER;
+            TimeDelta::from_std(span).ok().filter(|span| (least..=most).contains(span)).ok_or_else(|| {
+                let days = most.num_days();
+                FieldError::new("spec.lost_after", format!("{span:?} is not within 1 second to {days} days"))
+            })?
         }
     };
     Ok(Policy { on_lost, lost_after })
@@ -276,6 +283,11 @@ mod tests {
         }
         let zero = prost_types::Duration::default();
         refused(v1::TaskSpec { timeout: Some(zero), ..prompt("x") }, "spec.timeout");
+        refused(v1::TaskSpec { on_lost: 9, ..prompt("x") }, "spec.on_lost");
+        for (seconds, nanos) in [(0, 0), (0, 999_999_999), (-60, 0), (366 * 86_400, 1), (i64::MAX, 0)] {
+            let lost_after = Some(prost_types::Duration { seconds, nanos });
+            refused(v1::TaskSpec { lost_after, ..prompt("x") }, "spec.lost_after");
+        }
     }
 
     #[test]
@@ -285,6 +297,26 @@ mod tests {
         assert!(wish.title.ends_with('…'));
         let wish = Wish::try_from(command(&[b"printf", b"\xff"])).expect("it is taken");
         assert_eq!(wish.title, "printf \u{fffd}");
+    }
+
+    #[test]
+    fn a_task_says_what_follows_when_its_executor_stays_away() {
+        use v1::OnLost as Wire;
+        for (on_lost, expected) in [
+            (Wire::Unspecified, OnLost::Wait),
+            (Wire::Wait, OnLost::Wait),
+            (Wire::Retry, OnLost::Retry),
+            (Wire::Fail, OnLost::Fail),
+        ] {
+            for (seconds, lost_after) in
+                [(None, DEFAULT_LOST_AFTER), (Some(1), LOST_AFTER.0), (Some(366 * 86_400), LOST_AFTER.1)]
+            {
+                let span = seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+                let spec = v1::TaskSpec { on_lost: on_lost.into(), lost_after: span, ..prompt("x") };
+                let wish = Wish::try_from(spec).expect("it is taken");
+                assert_eq!(wish.policy, Policy { on_lost: expected, lost_after });
+            }
+        }
     }
 
     #[test]
