@@ -19,6 +19,13 @@ use super::{DEADLINE, Stack, within};
 #[derive(Clone, Debug)]
 pub struct Bearer(MetadataValue<Ascii>);
 
+impl Bearer {
+    /// Of this token.
+    pub(super) fn of(token: &str) -> Result<Self> {
+        Ok(Self(format!("Bearer {token}").parse().context("make a header of the token")?))
+    }
+}
+
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.0.clone());
@@ -26,7 +33,8 @@ impl Interceptor for Bearer {
     }
 }
 
-type Authorized = InterceptedService<Channel, Bearer>;
+/// A connection on which every call carries a token.
+pub type Authorized = InterceptedService<Channel, Bearer>;
 
 /// One client per service, over one connection.
 #[derive(Clone, Debug)]
@@ -51,7 +59,7 @@ impl Api {
     /// Connects on first use, and again whenever the connection was lost.
     pub fn dial(url: String, token: &str) -> Result<Self> {
         let channel = Endpoint::from_shared(url)?.connect_lazy();
-        let bearer = Bearer(format!("Bearer {token}").parse().context("make a header of the token")?);
+        let bearer = Bearer::of(token)?;
         let service = || InterceptedService::new(channel.clone(), bearer.clone());
         Ok(Self {
             tasks: TasksClient::new(service()),
