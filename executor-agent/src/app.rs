@@ -109,6 +109,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let program = reachable(program, &settings).map_err(AppError::io("put this program where accounts can run it"))?;
     let cancel = CancellationToken::new();
     let (link_sender, link) = watch::channel(None);
+    let (lease_sender, lease) = watch::channel(None);
     let (news, inbox) = mpsc::channel(1_024);
     let context = Arc::new(Context {
         executor: identity.executor_id,
@@ -120,6 +121,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
         layout,
         settings,
         link,
+        lease,
         news,
         log_growth: Notify::new(),
         released: Notify::new(),
@@ -129,8 +131,8 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let ending = ending(context.settings.lifeline).map_err(AppError::io("listen for signals"))?;
     let attempts = Attempts::new(Arc::clone(&context));
     let notes = attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
-    let (control, ready) =
-        Control::new(Arc::clone(&context), attempts.clone(), inbox, link_sender, identity.cluster_id, notes);
+    let (shared, cluster) = (Arc::clone(&context), identity.cluster_id);
+    let (control, ready) = Control::new(shared, attempts.clone(), inbox, link_sender, lease_sender, cluster, notes);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());

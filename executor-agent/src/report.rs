@@ -27,6 +27,8 @@ pub enum Cause {
     Timeout,
     /// What was made cannot be handed over.
     Publish,
+    /// Nobody heard of the executor for longer than the task allows.
+    ExecutorLost,
     /// The host was rebooted.
     Interrupted,
     /// A fault of the executor itself.
@@ -43,6 +45,7 @@ impl Cause {
             Self::Oom => "oom",
             Self::Timeout => "timeout",
             Self::Publish => "publish",
+            Self::ExecutorLost => "executor_lost",
             Self::Interrupted => "interrupted",
             Self::Internal => "internal",
         }

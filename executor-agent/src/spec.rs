@@ -13,9 +13,15 @@ use sculpt_proto::{
     executor::v1::AttemptSpec,
     id::{AttemptId, ClusterId, ProjectId, TaskId},
     required,
-    v1::{self, task_spec},
+    v1::{self, OnLost, task_spec},
 };
 use sha2::{Digest as _, Sha256};
+
+/// `lost_after` of a task that names none.
+const LOST_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Nothing is lost earlier than its executor is shown as unreachable.
+const SHORTEST_LEASE: Duration = Duration::from_secs(30);
 
 /// SHA-256 of an encoded spec.
 pub fn digest(encoded: &[u8]) -> [u8; 32] {
@@ -84,6 +90,8 @@ pub struct Spec {
     pub env: BTreeMap<String, String>,
     /// Counted from the start of the agent.
     pub timeout: Option<Duration>,
+    /// With `on_lost = retry`: how long the agent may run without word that the controller knows of its executor.
+    pub lease: Option<Duration>,
     /// Author of what is committed.
     pub requester: Requester,
     /// One line for people.
@@ -95,6 +103,7 @@ impl TryFrom<AttemptSpec> for Spec {
 
     fn try_from(wire: AttemptSpec) -> Result<Self, FieldError> {
         let task = required(wire.task, "task")?;
+        let on_lost = task.on_lost();
         let repository = if wire.project_id.is_empty() {
             None
         } else {
@@ -120,10 +129,17 @@ impl TryFrom<AttemptSpec> for Spec {
             tty: task.tty,
             env: environment(task.env)?,
             timeout: task.timeout.map(|span| duration(span, "task.timeout")).transpose()?,
+            lease: lease(on_lost, task.lost_after)?,
             requester: requester(task.requester.unwrap_or_default()),
             title: wire.title,
         })
     }
+}
+
+/// The controller waits for as long, and then some, before another attempt begins.
+fn lease(on_lost: OnLost, lost_after: Option<prost_types::Duration>) -> Result<Option<Duration>, FieldError> {
+    let span = lost_after.map(|span| duration(span, "task.lost_after")).transpose()?;
+    Ok((on_lost == OnLost::Retry).then(|| span.unwrap_or(LOST_AFTER).max(SHORTEST_LEASE)))
 }
 
 fn work(work: Option<task_spec::Work>) -> Result<Work, FieldError> {

@@ -55,6 +55,7 @@ impl Attempt {
             mode,
             stdin: None,
             timeout: None,
+            lease: None,
             grace: Duration::from_secs(1),
             cgroup: Cgroup::default(),
             control_socket: path.join("s/control"),

@@ -4,10 +4,11 @@ use std::{fs, time::Duration};
 
 use sculpt_proto::{
     executor::v1::{Phase, ended::Outcome},
-    v1::task_spec::Work,
+    v1::{OnLost, task_spec::Work},
 };
 
 use crate::{
+    controller::Memory,
     git::{git, project},
     host::Host,
 };
@@ -245,6 +246,44 @@ async fn a_time_limit_ends_it_with_its_cause() {
     host.controller.offer(&spec);
     let ended = host.controller.wait_ended(&spec.attempt_id).await;
     assert_eq!(cause(&ended), ("timeout".into(), "it ran longer than its limit of 1s".into()));
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_its_agent_while_the_executor_is_dead_and_no_other() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let mut spec = host.shell("echo begin; exec sleep 600");
+    let task = spec.task.as_mut().unwrap();
+    task.set_on_lost(OnLost::Retry);
+    task.lost_after = Some(sculpt_proto::to_duration(Duration::from_secs(1)));
+    let other = host.shell("echo begin; exec sleep 600");
+    let mut pids = Vec::new();
+    for id in [&spec.attempt_id, &other.attempt_id] {
+        host.controller.offer(if *id == spec.attempt_id { &spec } else { &other });
+        let running = |memory: &Memory| memory.pid(id).filter(|_| memory.log(id) == b"begin\n");
+        pids.push(host.controller.wait("the start", running).await);
+    }
+    host.kill();
+    let attempt = host.data().join("attempts").join(&spec.attempt_id);
+    // No lease is shorter than 30 s, and this is the time that it takes.
+    let end = async {
+        loop {
+            match sculpt_executor::shim::exit_record(&attempt).unwrap() {
+                Some(record) => return record,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let end = tokio::time::timeout(Duration::from_secs(60), end).await.unwrap();
+    assert_eq!(end.ended_by, sculpt_executor::shim::EndedBy::Lease);
+    assert!(sculpt_executor::tree::ProcessId::of(pids[0]).is_none());
+    assert!(sculpt_executor::tree::ProcessId::of(pids[1]).is_some(), "by default nothing is stopped");
+    host.start().await;
+    let ended = host.controller.wait_ended(&spec.attempt_id).await;
+    assert_eq!(cause(&ended).0, "executor_lost");
+    host.controller.want(&other.attempt_id, Phase::Stop);
+    assert_eq!(host.controller.wait_ended(&other.attempt_id).await.outcome(), Outcome::Cancelled);
     host.stop();
 }
 

@@ -4,7 +4,8 @@ use std::{fs, time::Duration};
 
 use rustix::process::Signal;
 use sculpt_executor::{
-    shim::{self, EndedBy, Liveness, Mode, Outcome, Phase},
+    host,
+    shim::{self, EndedBy, Lease, Liveness, Mode, Outcome, Phase},
     spool::Stream,
     tree::{self, ProcessId},
 };
@@ -137,6 +138,46 @@ async fn the_timeout_ends_it() {
     let end = attempt.run().await;
     assert_eq!((end.outcome, end.ended_by), (Outcome::Signal(9), EndedBy::Timeout));
     assert!(end.ended - end.started >= Duration::from_millis(500));
+}
+
+#[tokio::test]
+async fn an_agent_ends_with_its_lease_whoever_is_dead() {
+    let mut attempt = Attempt::new(Mode::Pipes, "echo ready; trap '' INT; while :; do sleep 0.02; done");
+    attempt.launch.lease = Some(Lease { confirmed: host::boottime(), lasts: Duration::from_millis(500) });
+    let client = attempt.start().await;
+    eventually_ending(&client).await;
+    client.lease(host::boottime()).await.unwrap();
+    let end = ended(&client).await;
+    assert_eq!(
+        (end.outcome, end.ended_by),
+        (Outcome::Signal(15), EndedBy::Lease),
+        "word that comes late changes nothing"
+    );
+    assert!(end.ended >= attempt.launch.lease.unwrap().ends());
+    assert_eq!(attempt.log(None), b"ready\n");
+}
+
+#[tokio::test]
+async fn a_renewed_lease_ends_nothing() {
+    let mut attempt = Attempt::new(Mode::Pipes, "until test -e go; do sleep 0.01; done; exit 7");
+    let lease = Lease { confirmed: host::boottime(), lasts: Duration::from_secs(3) };
+    attempt.launch.lease = Some(lease);
+    let client = attempt.start().await;
+    let confirmed = lease.confirmed + Duration::from_secs(3_600);
+    client.lease(confirmed).await.unwrap();
+    client.lease(lease.confirmed).await.unwrap();
+    assert_eq!(attempt.status().await.lease.map(|lease| lease.confirmed), Some(confirmed), "older word is no news");
+    eventually(|| (host::boottime() > lease.ends()).then_some(())).await;
+    assert_eq!(attempt.status().await.phase, Phase::Running);
+    fs::write(attempt.work().join("go"), "").unwrap();
+    let end = ended(&client).await;
+    assert_eq!((end.outcome, end.ended_by), (Outcome::Code(7), EndedBy::Itself));
+}
+
+async fn eventually_ending(client: &shim::Client) {
+    let mut news = client.subscribe().await.unwrap();
+    let ending = async { while news.next().await.unwrap().unwrap().phase != Phase::Ending {} };
+    tokio::time::timeout(PATIENCE, ending).await.expect("its end begins");
 }
 
 #[tokio::test]

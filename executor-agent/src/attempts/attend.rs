@@ -7,6 +7,7 @@ use tracing::{debug, warn};
 
 use super::{
     LogEnd,
+    lease::Renewals,
     life::Life,
     prepare::{GRACE, TMUX},
 };
@@ -58,7 +59,7 @@ impl Life<'_> {
             self.record(Step::Running { pid: agent.pid, tmux_socket }).await?;
         }
         let _view = terminal.then(|| AbortOnDropHandle::new(tokio::spawn(keep_view(self.view(&launch, tmux)))));
-        match self.follow(&client).await {
+        match self.follow(&client, self.renewals(&launch, &status)).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 debug!(attempt = %self.handle.id, %error, "lost the shim");
@@ -68,7 +69,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    async fn follow(&mut self, client: &Client) -> Result<(), ClientError> {
+    async fn follow(&mut self, client: &Client, mut renewals: Renewals) -> Result<(), ClientError> {
         let mut news = client.subscribe().await?;
         let mut held = false;
         self.wish.mark_unchanged();
@@ -90,6 +91,7 @@ impl Life<'_> {
                     }
                     apply(client, self.wished(), &mut held).await?;
                 }
+                confirmed = renewals.next() => client.lease(confirmed).await?,
             }
         }
     }

@@ -4,6 +4,7 @@
 mod attend;
 mod fetch;
 mod finish;
+mod lease;
 mod life;
 mod plan;
 mod prepare;
@@ -13,6 +14,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId};
@@ -90,6 +92,8 @@ pub struct Context {
     pub accounts: Accounts,
     /// The session, while there is one.
     pub link: watch::Receiver<Option<Link>>,
+    /// When the newest message was sent that the controller is known to have got, by CLOCK_BOOTTIME.
+    pub lease: watch::Receiver<Option<Duration>>,
     /// To the session; when it is full, attempts wait.
     pub news: mpsc::Sender<News>,
     /// Told when a log has grown or ended.

@@ -99,6 +99,11 @@ pub(super) fn judge(end: &End, wish: Wish, agent: &str, limit: Option<Duration>)
             let limit = limit.map(|limit| format!(" of {}", humantime::format_duration(limit))).unwrap_or_default();
             failed(Cause::Timeout, format!("it ran longer than its limit{limit}"))
         }
+        EndedBy::Lease => {
+            let text =
+                "the executor did not reach the controller for longer than the task allows, so its agent was ended";
+            failed(Cause::ExecutorLost, text.to_owned())
+        }
         EndedBy::Host => {
             failed(Cause::Interrupted, "the host was shut down while the agent ran; retry the task".into())
         }

@@ -71,6 +71,12 @@ fn every_end_has_its_outcome() {
         (ended(O::Signal(15), EndedBy::Stop), Wish::Fence, "fenced"),
         (ended(O::Signal(9), EndedBy::Timeout), Wish::Run, "timeout: it ran longer than its limit of 1m 30s"),
         (
+            ended(O::Signal(15), EndedBy::Lease),
+            Wish::Run,
+            "executor_lost: the executor did not reach the controller for longer than the task allows, so its agent was ended",
+        ),
+        (ended(O::Signal(15), EndedBy::Lease), Wish::Fence, "fenced"),
+        (
             ended(O::NotStarted("No such file".into()), EndedBy::Itself),
             Wish::Run,
             "setup: the agent could not be started: No such file",

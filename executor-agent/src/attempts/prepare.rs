@@ -187,6 +187,7 @@ impl Life<'_> {
             mode: if self.spec.tty { TERMINAL } else { Mode::Pipes },
             stdin: start.prompt_on_stdin.then(|| prompt.into()),
             timeout: self.spec.timeout,
+            lease: self.lease().await,
             grace: GRACE,
             cgroup: cgroup.await.unwrap_or_default(),
             control_socket: sockets.join(CONTROL),

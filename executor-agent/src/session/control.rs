@@ -16,6 +16,7 @@ use tonic::Streaming;
 use tracing::{info, warn};
 
 use super::{
+    lease::Leases,
     machine::{Effect, Input, Machine},
     wire::{First, Welcome, first, input, report},
 };
@@ -89,6 +90,8 @@ pub struct Control {
     attempts: Attempts,
     news: mpsc::Receiver<News>,
     link: watch::Sender<Option<Link>>,
+    leases: Leases,
+    lease: watch::Sender<Option<Duration>>,
     machine: Machine,
     cluster: Option<ClusterId>,
     instance: String,
@@ -97,19 +100,21 @@ pub struct Control {
 }
 
 impl Control {
-    /// `cluster`: the one that this executor belongs to, if it has met one. `notes`: remarks on itself.
+    /// `lease`: told what [`Leases`] hold. `cluster`: the one that this executor belongs to, if it has met one. `notes`:
+    /// remarks on itself.
     pub fn new(
         context: Arc<Context>,
         attempts: Attempts,
         news: mpsc::Receiver<News>,
         link: watch::Sender<Option<Link>>,
+        lease: watch::Sender<Option<Duration>>,
         cluster: Option<ClusterId>,
         notes: Vec<String>,
     ) -> (Self, oneshot::Receiver<()>) {
         let (ready, is_ready) = oneshot::channel();
         let instance = uuid::Uuid::new_v4().to_string();
-        let machine = Machine::default();
-        (Self { context, attempts, news, link, machine, cluster, instance, notes, ready: Some(ready) }, is_ready)
+        let (machine, leases, ready) = (Machine::default(), Leases::default(), Some(ready));
+        (Self { context, attempts, news, link, leases, lease, machine, cluster, instance, notes, ready }, is_ready)
     }
 
     /// Runs until cancelled, or until the executor must not go on.
@@ -153,16 +158,17 @@ impl Control {
         let hello = ControlRequest { part: Some(Part::Hello(self.hello())) };
         let connect = async move {
             let mut client = dialer.dial().await?;
+            let hello_at = host::boottime();
             // The hello is under way before the answer's headers are waited for.
             let _room = outbound.send(hello).await;
             let response = client.control(ReceiverStream::new(requests)).await?;
             let mut inbound = response.into_inner();
             let word = inbound.message().await?.ok_or(Ended::Closed)?;
-            Ok::<_, Ended>((outbound, inbound, word))
+            Ok::<_, Ended>((hello_at, outbound, inbound, word))
         };
         let connect = timeout(FIRST_WORD, connect);
         tokio::pin!(connect);
-        let (outbound, inbound, word) = loop {
+        let (hello_at, outbound, inbound, word) = loop {
             tokio::select! {
                 connected = &mut connect => break connected.map_err(|_| Ended::Silent(FIRST_WORD))??,
                 Some(news) = self.news.recv() => self.offline(news),
@@ -174,6 +180,8 @@ impl Control {
         };
         self.meet(welcome.link.cluster)?;
         info!(epoch = welcome.link.epoch, "session with the controller");
+        self.leases.welcomed(hello_at);
+        self.hand_lease_on();
         self.link.send_replace(Some(welcome.link));
         self.converse(welcome, &outbound, inbound).await
     }
@@ -186,7 +194,6 @@ impl Control {
     ) -> Result<std::convert::Infallible, Ended> {
         let mut heartbeat = interval(welcome.heartbeat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut sequence = 0;
         let mut deadline = Instant::now() + welcome.watchdog;
         let out = Out { outbound, patience: welcome.watchdog };
         let effects = self.machine.apply(Input::Welcomed { cluster: welcome.link.cluster });
@@ -195,7 +202,7 @@ impl Control {
             tokio::select! {
                 biased;
                 _ = heartbeat.tick() => {
-                    sequence += 1;
+                    let sequence = self.leases.beat(host::boottime());
                     out.send(Part::Heartbeat(self.heartbeat(sequence))).await?;
                 }
                 message = inbound.message() => {
@@ -203,6 +210,10 @@ impl Control {
                     deadline = Instant::now() + welcome.watchdog;
                     match message.part {
                         Some(wire::control_response::Part::Reject(reject)) => return Err(rejected(reject)),
+                        Some(wire::control_response::Part::HeartbeatAck(ack)) => {
+                            self.leases.acked(ack.leased);
+                            self.hand_lease_on();
+                        }
                         Some(part) => {
                             if let Some(input) = input(part)? {
                                 let effects = self.machine.apply(input);
@@ -285,6 +296,11 @@ impl Control {
             News::Recorded(attempt, sequence) => self.machine.apply(Input::Recorded { attempt, sequence }),
             News::Gone(attempt) => self.machine.apply(Input::Gone(attempt)),
         }
+    }
+
+    fn hand_lease_on(&self) {
+        let confirmed = self.leases.confirmed();
+        self.lease.send_if_modified(|held| std::mem::replace(held, confirmed) != confirmed);
     }
 
     /// The first cluster that is met is ours from then on.

@@ -1,8 +1,10 @@
 //! The control session: a pure machine in the middle, thin I/O around it.
 
 mod control;
+mod lease;
 mod machine;
 mod wire;
 
 pub use control::{Control, Fatal};
+pub use lease::Leases;
 pub use machine::{Effect, Input, Machine, Refusal, Wanted, Wish};

@@ -101,6 +101,12 @@ impl Client {
         self.tell(&Request::Resume, PATIENCE).await
     }
 
+    /// The controller is known to have heard of the executor at `confirmed`, by CLOCK_BOOTTIME. A lease that has run out
+    /// is not renewed by it.
+    pub async fn lease(&self, confirmed: Duration) -> Result<(), ClientError> {
+        self.tell(&Request::Lease { confirmed }, PATIENCE).await
+    }
+
     /// The end has been taken note of: the shim goes away once it has ended and nobody is attached.
     pub async fn release(&self) -> Result<(), ClientError> {
         self.tell(&Request::Release, PATIENCE).await

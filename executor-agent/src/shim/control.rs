@@ -90,6 +90,10 @@ fn answer(request: Request, shared: &Shared, screen: Option<&Screen>) -> Respons
         Request::Stop { grace } => living(shared).map(|()| shared.tell(Event::Stop(grace))),
         Request::Hold => living(shared).and_then(|()| hold(shared, true)),
         Request::Resume => living(shared).and_then(|()| hold(shared, false)),
+        Request::Lease { confirmed } => {
+            shared.renew(confirmed);
+            Ok(())
+        }
         Request::Release => Ok(()),
     };
     match outcome {

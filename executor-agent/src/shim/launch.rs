@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::files;
+use super::{files, lease::Lease};
 use crate::{cgroup::Cgroup, disk::write_durably, stage::Identity, text::ByteText};
 
 /// What the agent's standard streams are.
@@ -47,7 +47,10 @@ pub struct Launch {
     pub stdin: Option<ByteText>,
     /// The agent is ended this long after its start.
     pub timeout: Option<Duration>,
-    /// From interrupt to kill when it is ended by timeout or by the host.
+    /// Absent: nothing is stopped because nobody is heard of. A shim goes on counting from what it was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+    /// From interrupt to kill when it is ended by timeout, by its lease or by the host.
     pub grace: Duration,
     /// Where its cgroups are.
     pub cgroup: Cgroup,

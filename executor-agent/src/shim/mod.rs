@@ -8,6 +8,7 @@ mod door;
 mod ending;
 mod kin;
 mod launch;
+mod lease;
 mod pump;
 mod record;
 mod repaint;
@@ -38,6 +39,7 @@ use rustix::{
 
 pub use client::{Client, ClientError, Subscription};
 pub use launch::{Launch, Mode};
+pub use lease::Lease;
 pub use record::{EndedBy, ExitRecord, Outcome};
 pub use start::{Liveness, Remains, StartError, bury, exit_record, probe, start};
 pub use wire::{Phase, Progress, Status};

@@ -29,6 +29,8 @@ pub enum EndedBy {
     Timeout,
     /// A SIGTERM to the shim: the host goes down.
     Host,
+    /// The launch's lease, which nobody renewed in time.
+    Lease,
 }
 
 /// The end of an attempt's agent, written once when all its output is on disk.

@@ -8,10 +8,12 @@ use std::{
 use uuid::Uuid;
 
 use super::{
+    launch::Launch,
+    lease::Lease,
     lock,
     wire::{Phase, Progress, Status, VERSION},
 };
-use crate::tree::ProcessId;
+use crate::{host, tree::ProcessId};
 
 /// What happens to the supervisor.
 pub(super) enum Event {
@@ -45,12 +47,21 @@ pub(super) struct State {
     pub(super) views: u32,
     pub(super) blocked: Option<String>,
     pub(super) released: bool,
+    pub(super) lease: Option<Lease>,
 }
 
 impl Shared {
-    pub(super) fn new(attempt: Uuid, shim: ProcessId, events: mpsc::Sender<Event>) -> Self {
-        let state = State { agent: None, phase: Phase::Running, log_end: 0, views: 0, blocked: None, released: false };
-        Self { attempt, shim, state: Mutex::new(state), changed: Condvar::new(), events }
+    pub(super) fn new(launch: &Launch, shim: ProcessId, events: mpsc::Sender<Event>) -> Self {
+        let state = State {
+            agent: None,
+            phase: Phase::Running,
+            log_end: 0,
+            views: 0,
+            blocked: None,
+            released: false,
+            lease: launch.lease,
+        };
+        Self { attempt: launch.attempt, shim, state: Mutex::new(state), changed: Condvar::new(), events }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -68,6 +79,13 @@ impl Shared {
         let _ = self.events.send(event);
     }
 
+    /// The controller is known to have heard of the executor at `confirmed`. The supervisor sees it when it looks for
+    /// the end of the lease.
+    pub(super) fn renew(&self, confirmed: Duration) {
+        let mut state = self.state();
+        state.lease = state.lease.map(|lease| lease.renewed(confirmed, host::boottime()));
+    }
+
     pub(super) fn status(&self) -> Status {
         let state = self.state();
         Status {
@@ -79,6 +97,7 @@ impl Shared {
             log_end: state.log_end,
             views: state.views,
             blocked: state.blocked.clone(),
+            lease: state.lease,
         }
     }
 

@@ -24,6 +24,7 @@ use super::{
     files,
     kin::Kin,
     launch::Launch,
+    lease,
     pump::{Drain, Pump},
     record::{EndedBy, ExitRecord, Outcome},
     screen::Screen,
@@ -64,7 +65,7 @@ impl Supervisor {
     pub(super) fn start(attempt_dir: &Path, launch: Launch) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel();
         watch_signals(sender.clone()).map_err(failed("watch signals"))?;
-        let shared = Arc::new(Shared::new(launch.attempt, agent::identity(std::process::id()), sender));
+        let shared = Arc::new(Shared::new(&launch, agent::identity(std::process::id()), sender));
         disk::reserve(&attempt_dir.join(files::EXIT), RECORD).map_err(failed("reserve space for the exit record"))?;
         let control = {
             let (socket, others_pass) = (launch.control_socket.clone(), launch.identity.is_some());
@@ -181,8 +182,10 @@ impl Supervisor {
             if let Some(kin) = &mut self.kin {
                 kin.look();
             }
-            if self.ending.is_none() && self.time_left().is_some_and(|left| left.is_zero()) {
-                self.end(EndedBy::Timeout, self.launch.grace);
+            if let Some((at, by)) = self.limit().filter(|_| self.ending.is_none())
+                && host::boottime() >= at
+            {
+                self.end(by, self.launch.grace);
             }
             if let Some(ending) = &mut self.ending {
                 ending.go_on(&self.tree);
@@ -194,14 +197,15 @@ impl Supervisor {
     fn pause(&self) -> Option<Duration> {
         let until_next_step = match &self.ending {
             Some(ending) => Some(ending.at.saturating_duration_since(Instant::now())),
-            None => self.time_left().map(|left| left.min(CLOCKS)),
+            None => self.limit().map(|(at, _)| at.saturating_sub(host::boottime()).min(CLOCKS)),
         };
         until_next_step.into_iter().chain(self.kin.as_ref().map(Kin::pause)).min()
     }
 
-    fn time_left(&self) -> Option<Duration> {
-        let timeout = self.launch.timeout?;
-        Some(timeout.saturating_sub(host::boottime().saturating_sub(self.started)))
+    /// When the agent's time is up unless something happens, and who ends it then.
+    fn limit(&self) -> Option<(Duration, EndedBy)> {
+        let timeout = self.launch.timeout.map(|timeout| self.started.saturating_add(timeout));
+        lease::limit(timeout, self.shared.state().lease)
     }
 
     fn react(&mut self, event: Event) {

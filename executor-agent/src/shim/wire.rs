@@ -14,11 +14,13 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::record::ExitRecord;
+use super::{lease::Lease, record::ExitRecord};
 use crate::{text::ByteText, tree::ProcessId};
 
 /// Version of the control protocol.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The first version that takes a lease.
+const LEASES: u32 = 2;
 /// Largest message on the control socket in bytes.
 pub(super) const MAX_MESSAGE: usize = 8 << 20;
 /// Largest payload on the view socket in bytes.
@@ -57,6 +59,16 @@ pub struct Status {
     pub views: u32,
     /// Why output cannot be written to disk now.
     pub blocked: Option<String>,
+    /// How long the agent may go on unless the controller is heard of.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+}
+
+impl Status {
+    /// Whether this shim understands a lease; an older build's does not.
+    pub fn takes_leases(&self) -> bool {
+        self.version >= LEASES
+    }
 }
 
 /// News of a subscription; several changes may come as one.
@@ -74,11 +86,22 @@ pub struct Progress {
 pub(super) enum Request {
     Status,
     Subscribe,
-    Input { bytes: ByteText },
-    Resize { columns: u16, rows: u16 },
-    Stop { grace: Duration },
+    Input {
+        bytes: ByteText,
+    },
+    Resize {
+        columns: u16,
+        rows: u16,
+    },
+    Stop {
+        grace: Duration,
+    },
     Hold,
     Resume,
+    /// CLOCK_BOOTTIME at the sending of the newest message that the controller is known to have got.
+    Lease {
+        confirmed: Duration,
+    },
     Release,
 }
 
