@@ -15,7 +15,11 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use super::{DEADLINE, within};
+use super::{
+    DEADLINE,
+    checker::{Shared, Watcher},
+    within,
+};
 
 /// One run of a program, about to be started. Ends with its deadline at the latest.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub struct Cli {
     what: String,
     stdin: Option<Vec<u8>>,
     deadline: Duration,
+    ledger: Option<Shared>,
 }
 
 impl Cli {
@@ -35,7 +40,21 @@ impl Cli {
             let argument: String = argument.to_string_lossy().chars().take(60).collect();
             format!("{line} {argument}")
         });
-        Self { command, what, stdin: None, deadline: DEADLINE }
+        Self { command, what, stdin: None, deadline: DEADLINE, ledger: None }
+    }
+
+    /// What it is promised and shown is written down for the checker.
+    pub(super) fn noted(mut self, ledger: Shared) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        self.command.as_std().get_args().map(|argument| argument.to_string_lossy().into_owned()).collect()
+    }
+
+    fn watcher(&self) -> Option<Watcher> {
+        self.ledger.as_ref().and_then(|ledger| Watcher::of(ledger, &self.arguments()))
     }
 
     /// Runs in `directory`.
@@ -72,6 +91,13 @@ impl Cli {
             tokio::spawn(async move { pipe.write_all(&bytes).await.is_ok() })
         });
         let output = within(self.deadline, &self.what, async { Ok(child.wait_with_output().await?) }).await?;
+        if let Some(watcher) = self.watcher() {
+            watcher.shown(&output.stdout);
+        }
+        if let (Some(ledger), true) = (&self.ledger, output.status.success()) {
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            ledger.note(|ledger| ledger.answered(&self.arguments(), &stdout));
+        }
         if let Some(feeder) = feeder {
             feeder.await.context("feed stdin")?;
         }
@@ -86,6 +112,7 @@ impl Cli {
 
     /// Starts it and reads its lines as they come.
     pub fn follow(mut self) -> Result<Follow> {
+        let watcher = self.watcher();
         let mut child = self.spawn(false)?;
         let stdout = child.stdout.take().context("stdout is piped")?;
         // Notes for people: nobody reads them here, and they must not fill a pipe.
@@ -95,7 +122,7 @@ impl Cli {
                 let _ = stderr.read_to_end(&mut sink).await;
             });
         }
-        Ok(Follow { what: self.what, child, stdout: BufReader::new(stdout) })
+        Ok(Follow { what: self.what, child, stdout: BufReader::new(stdout), watcher })
     }
 
     fn spawn(&mut self, feeds: bool) -> Result<Child> {
@@ -170,6 +197,7 @@ pub struct Follow {
     what: String,
     child: Child,
     stdout: BufReader<ChildStdout>,
+    watcher: Option<Watcher>,
 }
 
 impl Follow {
@@ -181,6 +209,9 @@ impl Follow {
                 let mut line = Vec::new();
                 let read = self.stdout.read_until(b'\n', &mut line).await?;
                 ensure!(read > 0, "{} ended before the line came", self.what);
+                if let Some(watcher) = &self.watcher {
+                    watcher.shown(&line);
+                }
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                 if wanted(&line) {
                     return Ok(line);
@@ -196,6 +227,9 @@ impl Follow {
         let what = format!("the end of {}", self.what);
         within(DEADLINE, &what, async {
             self.stdout.read_to_end(&mut rest).await?;
+            if let Some(watcher) = &self.watcher {
+                watcher.shown(&rest);
+            }
             let status = self.child.wait().await?;
             Ok((rest, status.code().unwrap_or(-1)))
         })

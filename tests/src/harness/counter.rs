@@ -12,6 +12,7 @@ n=0
 while [ ! -e "$1/stop" ]; do
     n=$((n + 1))
     echo "line $n"
+    echo "line $n" >> "$2/$SCULPT_ATTEMPT"
     echo $n > "$1/count"
     sleep 0.01
 done
@@ -21,17 +22,19 @@ done
 #[derive(Debug)]
 pub struct Counter {
     directory: PathBuf,
+    witness: PathBuf,
 }
 
 impl Counter {
-    pub(super) fn new(directory: PathBuf) -> Result<Self> {
+    pub(super) fn new(directory: PathBuf, witness: PathBuf) -> Result<Self> {
         fs::create_dir_all(&directory).context("make the counter's directory")?;
-        Ok(Self { directory })
+        Ok(Self { directory, witness })
     }
 
     /// The command to run.
-    pub fn command(&self) -> [String; 5] {
-        ["sh", "-c", SCRIPT, "counter", &self.directory.to_string_lossy()].map(str::to_owned)
+    pub fn command(&self) -> [String; 6] {
+        let (directory, witness) = (self.directory.to_string_lossy(), self.witness.to_string_lossy());
+        ["sh", "-c", SCRIPT, "counter", &directory, &witness].map(str::to_owned)
     }
 
     /// Number of the agent's process, once it runs.

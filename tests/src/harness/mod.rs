@@ -12,11 +12,15 @@
 //! with a deadline that only a fault reaches.
 
 mod api;
+pub mod checker;
 mod checks;
 mod cli;
 mod counter;
+mod database;
 mod disk;
+pub mod netns;
 mod options;
+pub mod peer;
 pub mod processes;
 mod proxy;
 mod repo;
@@ -29,11 +33,13 @@ use std::{future::Future, time::Duration};
 
 use anyhow::{Result, bail};
 
-pub use api::Api;
+pub use api::{Api, Authorized};
 pub use cli::{Cli, Follow, Output};
 pub use counter::Counter;
 pub use disk::Disk;
+pub use netns::{Cable, Way};
 pub use options::Options;
+pub use peer::Peer;
 pub use proxy::{Fault, Proxy};
 pub use repo::Repo;
 pub use service::Service;

@@ -104,10 +104,12 @@ impl Options {
             .tempdir_in("/tmp")
             .context("make the stack's directory")?;
         let data = root.path().join(&self.data_dir);
-        for directory in [&root.path().join("home"), &root.path().join("run"), &data] {
+        for directory in [&root.path().join("home"), &root.path().join("run"), &root.path().join("witness"), &data] {
             fs::create_dir_all(directory).context("make the stack's directories")?;
         }
         fs::set_permissions(root.path().join("run"), fs::Permissions::from_mode(0o700))?;
+        // Agents write there, also those that run under accounts of their own.
+        fs::set_permissions(root.path().join("witness"), fs::Permissions::from_mode(0o1777))?;
         let settings = format!("slots = {}\n{}", self.slots, self.settings);
         fs::write(data.join("executor.toml"), settings).context("write the executor's settings")?;
         let mut bin = programs()?;
@@ -116,7 +118,8 @@ impl Options {
             bin = programs_for(account, &bin, root.path())?;
         }
         let Self { environment, separate, .. } = self;
-        Ok(Stack::new(Ground { root, data, bin, account, separate, environment, _permit: permit }))
+        let planted = format!("planted-{}", uuid::Uuid::new_v4().simple());
+        Ok(Stack::new(Ground { root, data, bin, account, separate, environment, planted, _permit: permit }))
     }
 }
 
@@ -130,6 +133,8 @@ pub(super) struct Ground {
     pub(super) account: Option<u32>,
     pub(super) separate: bool,
     pub(super) environment: Vec<(String, String)>,
+    /// Value of a variable in the shell, which must turn up nowhere else.
+    pub(super) planted: String,
     _permit: SemaphorePermit<'static>,
 }
 

@@ -77,6 +77,25 @@ impl Traces {
             .collect()
     }
 
+    /// Every living process that belongs to one of these attempts, with the attempt: by its environment, arguments,
+    /// working directory or cgroup.
+    pub fn of_attempts(&self) -> Vec<(String, Found)> {
+        let attempts = self.attempts();
+        let Ok(all) = procfs::process::all_processes() else { return Vec::new() };
+        let belongs = |process: &Process, id: &str| {
+            process.environ().is_ok_and(|all| all.values().any(|value| value.to_string_lossy().contains(id)))
+                || process.cmdline().unwrap_or_default().iter().any(|argument| argument.contains(id))
+                || process.cwd().is_ok_and(|cwd| cwd.to_string_lossy().contains(id))
+                || process.cgroups().is_ok_and(|groups| groups.into_iter().any(|group| group.pathname.contains(id)))
+        };
+        all.filter_map(Result::ok)
+            .filter_map(|process| {
+                let id = attempts.iter().find(|id| belongs(&process, id))?;
+                self.inspect(&process, std::slice::from_ref(id)).map(|found| (id.clone(), found))
+            })
+            .collect()
+    }
+
     fn inspect(&self, process: &Process, needles: &[String]) -> Option<Found> {
         let stat = process.stat().ok()?;
         if matches!(stat.state, 'Z' | 'X') {

@@ -12,10 +12,13 @@ use tokio::process::Command;
 
 use super::{Cli, Counter, Repo, Stack};
 
+/// A variable of the person's shell whose value is nobody's business.
+pub(super) const PLANTED: &str = "MY_OTHER_TOKEN";
+
 impl Stack {
     /// `sculpt ARGUMENTS`, as in the person's shell.
     pub fn sculpt<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Cli {
-        Cli::new(self.command("sculpt"), arguments)
+        Cli::new(self.command("sculpt"), arguments).noted(self.promised.clone())
     }
 
     /// Any program, as in the person's shell.
@@ -37,7 +40,13 @@ impl Stack {
 
     /// An agent that prints numbered lines until it is told to stop.
     pub fn counter(&self) -> Result<Counter> {
-        Counter::new(self.fresh("counters"))
+        Counter::new(self.fresh("counters"), self.witness())
+    }
+
+    /// The directory in which agents keep their own account of what they wrote, each in a file named by its
+    /// `SCULPT_ATTEMPT`. They note a line after they have written it.
+    pub fn witness(&self) -> PathBuf {
+        self.ground.root.path().join("witness")
     }
 
     /// A path of this stack that nothing else uses.
@@ -105,6 +114,7 @@ impl Stack {
             .env("XDG_RUNTIME_DIR", self.ground.root.path().join("run"))
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("LANG", "C.UTF-8")
+            .env(PLANTED, &self.ground.planted)
             .envs(self.ground.environment.iter().map(|(name, value)| (name, value)));
         if let Some(account) = self.ground.account {
             command.uid(account).gid(account);

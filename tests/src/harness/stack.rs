@@ -1,6 +1,7 @@
 //! A controller with its own Postgres and an executor: started, harmed, started again, and ended.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::atomic::AtomicUsize,
@@ -12,7 +13,15 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{DEADLINE, Options, Service, checks, options::Ground, processes, service::tail};
+use super::{
+    DEADLINE, Options, Service,
+    checker::{Cut, Ledger, Mark, Promise, Secret, Shared},
+    checks,
+    options::Ground,
+    processes,
+    service::tail,
+    shell::PLANTED,
+};
 
 /// How long our programs may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(15);
@@ -38,6 +47,11 @@ pub struct Stack {
     executor_via: Vec<String>,
     controller_via: Vec<String>,
     pub(super) names: AtomicUsize,
+    pub(super) promised: Shared,
+    /// The database, when it is not the built-in one.
+    pub(super) database: Option<String>,
+    cuts: BTreeMap<u64, Cut>,
+    secrets: Vec<Secret>,
     finished: bool,
 }
 
@@ -56,6 +70,10 @@ impl Stack {
             executor_via: Vec::new(),
             controller_via: Vec::new(),
             names: AtomicUsize::new(0),
+            promised: Shared::default(),
+            database: None,
+            cuts: BTreeMap::new(),
+            secrets: Vec::new(),
             finished: false,
         }
     }
@@ -249,6 +267,59 @@ impl Stack {
         self.ground.root.path().join(format!("{name}.log"))
     }
 
+    /// The executor's data directory.
+    pub fn executor_data(&self) -> PathBuf {
+        self.ground.data.join("executor")
+    }
+
+    // ---- For the checker ----
+
+    /// Whether an executor runs.
+    pub fn has_executor(&self) -> bool {
+        self.up.is_some() || self.executor.is_some()
+    }
+
+    /// A call past the CLI was answered well: its effect must last.
+    pub fn promised(&self, promise: Promise) {
+        self.promised.note(|ledger| ledger.promised(promise));
+    }
+
+    /// What was promised so far.
+    pub fn ledger(&self) -> Ledger {
+        self.promised.copy()
+    }
+
+    /// What was promised after `mark` has been lost on purpose.
+    pub fn loses_since(&self, mark: &Mark) {
+        self.promised.note(|ledger| ledger.rewind(mark));
+    }
+
+    /// So much of what the agents of `task` wrote may be missing in its logs, for what was done to them.
+    pub fn may_lack(&mut self, task: &str, cut: Cut) -> Result<()> {
+        self.cuts.insert(task.parse().with_context(|| format!("the number of a task, not {task}"))?, cut);
+        Ok(())
+    }
+
+    pub(super) fn cuts(&self) -> &BTreeMap<u64, Cut> {
+        &self.cuts
+    }
+
+    /// One more text that must turn up nowhere but in a task's spec.
+    pub fn secret(&mut self, name: &str, value: &str) {
+        self.secrets.push(Secret { name: name.to_owned(), value: value.to_owned(), of_a_spec: true });
+    }
+
+    /// Everything that must turn up nowhere else.
+    pub(super) fn secrets(&self) -> Vec<Secret> {
+        let shell = Secret { name: format!("${PLANTED}"), value: self.ground.planted.clone(), of_a_spec: true };
+        let token = |whose: &str| {
+            let value = self.token(whose).ok()?;
+            Some(Secret { name: format!("the {whose}'s token"), value, of_a_spec: false })
+        };
+        let tokens = ["user", "executor"].into_iter().filter_map(token);
+        tokens.chain([shell]).chain(self.secrets.iter().cloned()).collect()
+    }
+
     // ---- The end ----
 
     /// Ends everything and fails when the world is not as clean as it should be: a task that has not ended, a process,
@@ -256,6 +327,7 @@ impl Stack {
     pub async fn finish(mut self) -> Result<()> {
         if self.up.is_some() || self.controller.is_some() {
             checks::no_open_task(&self).await?;
+            self.check().await?;
         }
         if self.up.is_some() || self.executor.is_some() {
             checks::tidied(self.ground.root.path(), &self.ground.data, &self.traces()).await?;

@@ -3,6 +3,7 @@
 mod agents;
 mod api;
 mod attacks;
+mod checker;
 mod disks;
 mod done_when;
 mod ends;

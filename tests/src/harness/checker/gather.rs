@@ -1,0 +1,156 @@
+//! Gathering the facts of a running stack.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use sculpt_proto::v1::{ReadLogRequest, read_log_response::Part};
+use serde::Deserialize;
+
+use super::{AttemptFacts, Facts, JournalEntry, RefFacts, Secret, Spread, TaskFacts, Text, spool};
+use crate::harness::{Api, Stack, processes::Found};
+
+/// The rows, in one statement and so at one moment.
+const ROWS: &str = "
+SELECT json_build_object(
+  'tasks', (SELECT coalesce(json_agg(r), '[]') FROM (
+     SELECT id, number, revision, shown, branch, project_id, attempt_id FROM tasks ORDER BY number) r),
+  'attempts', (SELECT coalesce(json_agg(r), '[]') FROM (
+     SELECT a.id, t.number AS task, a.task_id, a.number, a.state, a.outcome, a.cause, a.exit_code,
+            a.fenced_at IS NOT NULL AS fenced, a.head, a.log_bytes, a.log_final
+     FROM attempts a JOIN tasks t ON t.id = a.task_id ORDER BY t.number, a.number) r),
+  'journal', (SELECT coalesce(json_agg(r), '[]') FROM (
+     SELECT kind, task_number AS task, attempt, revision, shown FROM events
+     WHERE task_id IS NOT NULL AND revision IS NOT NULL ORDER BY id) r),
+  'refs', (SELECT coalesce(json_agg(r), '[]') FROM (SELECT project_id, name, target FROM refs) r))";
+
+#[derive(Deserialize)]
+struct Rows {
+    tasks: Vec<TaskFacts>,
+    attempts: Vec<AttemptFacts>,
+    journal: Vec<JournalEntry>,
+    refs: Vec<RefFacts>,
+}
+
+/// Files of an attempt that hold its spec or environment by their nature.
+const SPEC_FILES: [&str; 2] = ["spec", "launch.json"];
+
+/// Longer files are no place where a secret would hide from the shorter ones.
+const SEARCHED: u64 = 64 << 20;
+
+impl Stack {
+    /// Everything that is known now.
+    pub(super) async fn facts(&self) -> Result<Facts> {
+        let rows = self.sql(ROWS).await.context("read the rows of the database")?;
+        let rows: Rows = serde_json::from_str(&rows).context("read the rows of the database")?;
+        let mut attempts = rows.attempts;
+        let mut api = self.api().await?;
+        for attempt in &mut attempts {
+            attempt.log =
+                read_log(&mut api, attempt).await.with_context(|| format!("the log of {}", attempt.name()))?;
+            attempt.spool = spool::read(&self.executor_data().join("attempts").join(&attempt.id).join("spool"))?;
+            attempt.witness = fs::read(self.witness().join(&attempt.id)).ok();
+            attempt.cut = self.cuts().get(&attempt.task).copied();
+        }
+        let known: BTreeSet<&str> = attempts.iter().map(|attempt| attempt.id.as_str()).collect();
+        let unknown = self.traces().attempts().into_iter().filter(|id| !known.contains(id.as_str())).collect();
+        let spread = |(attempt, found): (String, Found)| Spread { attempt, process: format!("{found:?}") };
+        Ok(Facts {
+            tasks: rows.tasks,
+            journal: rows.journal,
+            refs: rows.refs,
+            events: self.journal().await?,
+            processes: self.traces().of_attempts().into_iter().map(spread).collect(),
+            executor_runs: self.has_executor(),
+            ledger: self.ledger(),
+            texts: self.texts().await?,
+            unknown,
+            attempts,
+        })
+    }
+
+    /// The journal as `sculpt events` gives it.
+    async fn journal(&self) -> Result<Vec<serde_json::Value>> {
+        let output = self.sculpt(["events", "-o", "json"]).run().await?.done()?.text();
+        output.lines().map(|line| serde_json::from_str(line).context("read an event")).collect()
+    }
+
+    /// Everything that must hold no secret, searched.
+    async fn texts(&self) -> Result<Vec<Text>> {
+        let secrets = self.secrets();
+        let mut texts = tables(&self.dump().await?, &secrets);
+        let mut files = Vec::new();
+        for part in [self.executor_data(), self.data().join("controller")] {
+            files_below(&part, &mut files);
+        }
+        let logs = fs::read_dir(self.root()).context("list the stack's directory")?;
+        files.extend(logs.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| has_extension(path, "log")));
+        for path in files {
+            // Collected meanwhile, or not ours to read.
+            let Ok(content) = fs::read(&path) else { continue };
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            texts.push(Text::search(path.to_string_lossy(), SPEC_FILES.contains(&name.as_ref()), &content, &secrets));
+        }
+        Ok(texts)
+    }
+}
+
+/// A dump, one text per table.
+fn tables(dump: &[u8], secrets: &[Secret]) -> Vec<Text> {
+    let mut texts = Vec::new();
+    let mut rest = dump;
+    while let Some(at) = find(rest, b"\nCOPY ") {
+        let table = &rest[at + 6..];
+        let end = find(table, b"\n\\.\n").unwrap_or(table.len());
+        let name: String = String::from_utf8_lossy(&table[..end]).chars().take_while(|c| *c != ' ').collect();
+        let holds_specs = ["public.tasks", "public.attempt_specs"].contains(&name.as_str());
+        texts.push(Text::search(format!("the table {name}"), holds_specs, &table[..end], secrets));
+        rest = &table[end..];
+    }
+    texts
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+/// Files below `directory` but for the database's own, the tokens, and what agents work on.
+fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let Ok(metadata) = entry.metadata() else { continue };
+        let apart = ["postgres", "tokens", "workspaces", "homes"].iter().any(|other| name == *other);
+        if metadata.is_dir() && !apart {
+            files_below(&path, found);
+        } else if metadata.is_file() && metadata.len() <= SEARCHED {
+            found.push(path);
+        }
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
+async fn read_log(api: &mut Api, attempt: &AttemptFacts) -> Result<Vec<u8>> {
+    let (task, number) = (attempt.task.to_string(), attempt.number);
+    let request = ReadLogRequest { task, attempt: number, from_offset: 0, follow: false };
+    let mut stream = api.logs.read_log(request).await?.into_inner();
+    let mut log = Vec::new();
+    while let Some(message) = stream.message().await? {
+        if let Some(Part::Chunk(chunk)) = message.part {
+            anyhow::ensure!(
+                chunk.offset == log.len() as u64,
+                "a chunk at {} where {} is next",
+                chunk.offset,
+                log.len()
+            );
+            log.extend_from_slice(&chunk.data);
+        }
+    }
+    Ok(log)
+}

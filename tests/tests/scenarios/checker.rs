@@ -1,0 +1,230 @@
+//! The checker is checked: each rule finds a violation that was planted for it, and nothing in a clean world.
+
+use sculpt_tests::harness::checker::{
+    AttemptFacts, Cut, Facts, Invariant, JournalEntry, Promise, RefFacts, Secret, Spread, TaskFacts, Text, judge,
+};
+use serde_json::json;
+
+const LOG: &[u8] = b"line 1\nline 2\n";
+const COMMIT: &str = "aaaa";
+
+/// One task whose only attempt printed two lines, published a commit and ended; all of it was shown to somebody.
+fn clean() -> Facts {
+    let attempt = AttemptFacts {
+        id: "a1".into(),
+        task: 1,
+        task_id: "t1".into(),
+        number: 1,
+        state: "ended".into(),
+        outcome: Some("completed".into()),
+        exit_code: Some(0),
+        head: Some(COMMIT.into()),
+        log_bytes: LOG.len() as u64,
+        log_final: Some(LOG.len() as u64),
+        log: LOG.to_vec(),
+        spool: Some(LOG.to_vec()),
+        witness: Some(LOG.to_vec()),
+        ..AttemptFacts::default()
+    };
+    let task = TaskFacts {
+        id: "t1".into(),
+        number: 1,
+        revision: 4,
+        shown: "needs_review".into(),
+        branch: "sculpt/1-x".into(),
+        project_id: Some("p1".into()),
+        attempt_id: Some("a1".into()),
+    };
+    let row = |name: &str| RefFacts { project_id: "p1".into(), name: name.into(), target: COMMIT.into() };
+    let event = json!({ "cursor": "c1", "kind": "task.created", "task": 1 });
+    let mut facts = Facts {
+        tasks: vec![task],
+        attempts: vec![attempt],
+        journal: vec![
+            entry(1, "task.created", "queued", None),
+            entry(2, "attempt.offered", "starting", Some(1)),
+            entry(3, "attempt.published", "running", Some(1)),
+            entry(4, "attempt.ended", "needs_review", Some(1)),
+        ],
+        events: vec![event.clone()],
+        refs: vec![row("refs/sculpt/attempts/t1/a1"), row("refs/heads/sculpt/1-x")],
+        executor_runs: true,
+        ..Facts::default()
+    };
+    facts.ledger.promised(Promise::Created(1));
+    facts.ledger.event(event);
+    facts.ledger.log(1, "1", 0, b"line 1");
+    facts
+}
+
+fn entry(revision: u64, kind: &str, shown: &str, attempt: Option<u32>) -> JournalEntry {
+    JournalEntry { kind: kind.into(), task: 1, attempt, revision, shown: Some(shown.into()) }
+}
+
+/// Fails unless what `plant` does to a clean world is found, as a violation of `invariant` and of nothing else.
+#[track_caller]
+fn finds(invariant: Invariant, plant: impl FnOnce(&mut Facts)) {
+    let mut facts = clean();
+    plant(&mut facts);
+    let found = judge(&facts);
+    assert!(!found.is_empty(), "nothing was found");
+    assert!(found.iter().all(|violation| violation.invariant == invariant), "{found:#?}");
+}
+
+#[test]
+fn a_clean_world_violates_nothing() {
+    assert_eq!(judge(&clean()), []);
+}
+
+#[test]
+fn i1_finds_what_a_log_lacks_or_has_too_much() {
+    let log = |log: &'static [u8]| {
+        move |facts: &mut Facts| {
+            let attempt = &mut facts.attempts[0];
+            attempt.log = log.to_vec();
+            attempt.log_bytes = log.len() as u64;
+            attempt.log_final = Some(log.len() as u64);
+        }
+    };
+    let both = |bytes: &'static [u8]| {
+        move |facts: &mut Facts| {
+            log(bytes)(facts);
+            facts.attempts[0].spool = Some(bytes.to_vec());
+        }
+    };
+    finds(Invariant::Logs, log(b"line 1\nline 2\nline 2\n"));
+    finds(Invariant::Logs, log(b"line 1\nline 3\n"));
+    finds(Invariant::Logs, both(b"line 1\nline 2"));
+    finds(Invariant::Logs, both(b"line 1\nline 2\nline 3\n"));
+    finds(Invariant::Logs, |facts| facts.attempts[0].log_final = Some(15));
+    finds(Invariant::Logs, |facts| facts.attempts[0].log_final = None);
+    finds(Invariant::Logs, |facts| facts.attempts[0].log_bytes = 13);
+    // Killed between writing a line and noting it, it may have written one more, and no two.
+    let killed = |facts: &mut Facts| {
+        facts.attempts[0].exit_code = None;
+        facts.attempts[0].outcome = Some("failed".into());
+        facts.attempts[0].cause = Some("agent_exit".into());
+    };
+    finds(Invariant::Logs, |facts| {
+        both(b"line 1\nline 2\nline 3\nline 4\n")(facts);
+        killed(facts);
+    });
+    finds(Invariant::Logs, |facts| {
+        both(b"line 1\n")(facts);
+        killed(facts);
+    });
+    let mut facts = clean();
+    both(b"line 1\r\nline 2\r\nline 3\r\n")(&mut facts);
+    killed(&mut facts);
+    assert_eq!(judge(&facts), [], "a terminal's carriage returns and one more line");
+    // Whose recorder was killed may lack the end, and nothing before it.
+    let mut facts = clean();
+    both(b"line 1\nli")(&mut facts);
+    facts.attempts[0].cut = Some(Cut::Tail);
+    assert_eq!(judge(&facts), [], "a tail may be missing");
+    finds(Invariant::Logs, |facts| {
+        both(b"line 1\nline x\n")(facts);
+        facts.attempts[0].cut = Some(Cut::Tail);
+    });
+}
+
+#[test]
+fn i2_finds_what_never_or_twice_ends() {
+    finds(Invariant::Ends, |facts| {
+        facts.journal.push(entry(5, "attempt.ended", "needs_review", Some(1)));
+        facts.tasks[0].revision = 5;
+    });
+    finds(Invariant::Ends, |facts| {
+        facts.journal.push(entry(5, "attempt.running", "needs_review", Some(1)));
+        facts.tasks[0].revision = 5;
+    });
+    finds(Invariant::Ends, |facts| facts.attempts[0].state = "running".into());
+    finds(Invariant::Ends, |facts| {
+        facts.tasks[0].shown = "running".into();
+        facts.journal[3].shown = Some("running".into());
+    });
+    finds(Invariant::Ends, |facts| facts.tasks[0].shown = "failed".into());
+    finds(Invariant::Ends, |facts| facts.tasks[0].revision = 5);
+    finds(Invariant::Ends, |facts| facts.journal[2].revision = 4);
+}
+
+#[test]
+fn i3_finds_refs_of_a_stale_attempt() {
+    finds(Invariant::Refs, |facts| facts.refs[0].target = "bbbb".into());
+    finds(Invariant::Refs, |facts| facts.refs[1].target = "bbbb".into());
+    finds(Invariant::Refs, |facts| drop(facts.refs.remove(0)));
+    finds(Invariant::Refs, |facts| facts.refs[0].name = "refs/sculpt/attempts/t1/a9".into());
+    // An attempt is offered with the number of the one before it.
+    finds(Invariant::Refs, |facts| {
+        facts.journal.insert(1, entry(2, "attempt.offered", "starting", Some(1)));
+        facts.journal[0].revision = 1;
+        for (index, entry) in facts.journal.iter_mut().enumerate() {
+            entry.revision = index as u64 + 1;
+        }
+        facts.tasks[0].revision = 5;
+    });
+    // It publishes although another one was offered meanwhile.
+    finds(Invariant::Refs, |facts| {
+        facts.journal.insert(2, entry(3, "attempt.offered", "starting", Some(2)));
+        for (index, entry) in facts.journal.iter_mut().enumerate() {
+            entry.revision = index as u64 + 1;
+        }
+        facts.tasks[0].revision = 5;
+    });
+}
+
+#[test]
+fn i4_finds_processes_that_outlive_their_attempt() {
+    let spread = |attempt: &str| Spread { attempt: attempt.into(), process: "7 (sh): sh".into() };
+    finds(Invariant::Strays, |facts| facts.processes.push(spread("a1")));
+    finds(Invariant::Strays, |facts| facts.processes.push(spread("of-nobody")));
+    let mut facts = clean();
+    facts.processes.push(spread("u1"));
+    facts.unknown.insert("u1".into());
+    assert_eq!(judge(&facts), [], "what the database does not know is not its to end");
+}
+
+#[test]
+fn i5_finds_broken_promises() {
+    finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Created(2)));
+    finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Stopped(1)));
+    finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Retried(1)));
+    finds(Invariant::Promises, |facts| facts.ledger.log(2, "1", 1, b"line 2\n"));
+    finds(Invariant::Promises, |facts| facts.ledger.log(1, "1", 0, b"\nline 3\n"));
+    finds(Invariant::Promises, |facts| facts.ledger.event(json!({ "cursor": "c9" })));
+    finds(Invariant::Promises, |facts| facts.events[0] = json!({ "cursor": "c1", "kind": "task.stop" }));
+    let mut facts = clean();
+    let mark = facts.ledger.mark();
+    facts.ledger.promised(Promise::Created(2));
+    facts.ledger.rewind(&mark);
+    assert_eq!(judge(&facts), [], "what was lost on purpose is no promise");
+}
+
+#[test]
+fn calls_and_followers_are_written_down() {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut ledger = clean().ledger;
+    for (line, stdout) in
+        [("run -q -d --no-repo -- true", "17\n"), ("stop 17", ""), ("retry 17", ""), ("show 17", "{}")]
+    {
+        ledger.answered(&words(line), stdout);
+    }
+    let expected = [Promise::Created(1), Promise::Created(17), Promise::Stopped(17), Promise::Retried(17)];
+    assert_eq!(ledger.promises(), expected);
+}
+
+#[test]
+fn i6_finds_secrets() {
+    let token = Secret { name: "the token".into(), value: "s3cret".into(), of_a_spec: false };
+    let variable = Secret { name: "a variable".into(), value: "hidden".into(), of_a_spec: true };
+    let all = [token, variable];
+    let text = |holds_specs: bool, content: &str| Text::search("a place", holds_specs, content.as_bytes(), &all);
+    for (holds_specs, content) in
+        [(true, "x s3cret"), (false, "s3cret"), (false, "a hidden b"), (false, "\\x00733363726574ff")]
+    {
+        finds(Invariant::Secrets, |facts| facts.texts.push(text(holds_specs, content)));
+    }
+    let mut facts = clean();
+    facts.texts.extend([text(true, "a hidden b"), text(false, "nothing")]);
+    assert_eq!(judge(&facts), [], "a spec holds its environment");
+}
