@@ -44,7 +44,7 @@ fn command() -> NewTask {
     let spec = TaskSpec { work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })), ..Default::default() };
     NewTask {
         base: None,
-        class: Class { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None },
+        class: Class { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None, executor: None },
         title: "true".into(),
         labels: BTreeMap::new(),
         priority: 0,
@@ -71,6 +71,7 @@ pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
         hostname: "host".into(),
         notes: vec![],
         owner: "ada".into(),
+        directory: None,
     }
 }
 

@@ -26,6 +26,9 @@ pub struct Class {
     pub requirements: BTreeMap<String, String>,
     /// The agent.
     pub agent: AgentNeed,
+    /// The only executor that will do, because it has what they go on with. Pool and labels do not count then: a person has
+    /// named the place.
+    pub executor: Option<Uuid>,
 }
 
 /// What placement knows of an executor.
@@ -58,6 +61,8 @@ pub struct Candidate {
 pub enum Misfit {
     /// No executor has ever been enrolled.
     NoExecutor,
+    /// The one executor that would do is not among them.
+    Elsewhere,
     /// None is in the pool.
     Pool,
     /// No executor of the pool has all labels. This is what the closest one lacks first, in the order of the keys; another
@@ -97,12 +102,10 @@ impl Candidate {
 
     /// Whether it can ever run tasks of `class`, full or not.
     pub fn fits(&self, class: &Class) -> Result<(), Misfit> {
-        if self.pool != class.pool {
-            return Err(Misfit::Pool);
-        }
-        if let Some((key, value)) = class.requirements.iter().find(|(key, value)| self.labels.get(*key) != Some(value))
-        {
-            return Err(Misfit::Label { key: key.clone(), value: value.clone() });
+        match class.executor {
+            Some(executor) if executor != self.id => return Err(Misfit::Elsewhere),
+            Some(_) => {}
+            None => self.meets(class)?,
         }
         let agent = match &class.agent {
             AgentNeed::None => true,
@@ -110,6 +113,14 @@ impl Candidate {
             AgentNeed::Named(name) => self.agents.contains(name),
         };
         if agent { Ok(()) } else { Err(Misfit::Agent) }
+    }
+
+    fn meets(&self, class: &Class) -> Result<(), Misfit> {
+        if self.pool != class.pool {
+            return Err(Misfit::Pool);
+        }
+        let lacked = class.requirements.iter().find(|(key, value)| self.labels.get(*key) != Some(value));
+        lacked.map_or(Ok(()), |(key, value)| Err(Misfit::Label { key: key.clone(), value: value.clone() }))
     }
 
     /// Whether it can take a task of `class` now.

@@ -87,6 +87,15 @@ pub enum Run {
     Attempt(Attempt),
 }
 
+/// A workspace that outlived its attempt, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surviving {
+    /// The attempt that it was made for.
+    pub attempt: Uuid,
+    /// The only executor that has it.
+    pub executor: Uuid,
+}
+
 /// A task as its machines see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
@@ -96,6 +105,9 @@ pub struct Task {
     pub review: Review,
     /// Where its work stands.
     pub run: Run,
+    /// What the attempt to come, or the newest one, goes on in instead of a fresh clone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surviving: Option<Surviving>,
     /// Its settings.
     pub policy: Policy,
 }
@@ -142,7 +154,7 @@ pub enum IllegalTransition {
 impl Task {
     /// A task that has just been created.
     pub fn new(policy: Policy) -> Self {
-        Self { intent: Intent::Run, review: Review::None, run: Run::Queued { next: 1 }, policy }
+        Self { intent: Intent::Run, review: Review::None, run: Run::Queued { next: 1 }, surviving: None, policy }
     }
 
     /// The newest attempt.
@@ -165,9 +177,11 @@ impl Task {
             Event::Stop => self.set_intent(Intent::Cancel, unfit),
             Event::Hold => self.set_intent(Intent::Hold, unfit),
             Event::Resume => self.set_intent(Intent::Run, unfit),
-            Event::Retry => self.retry(now, unfit),
+            Event::Retry => self.retry(now, unfit).inspect(|_| self.surviving = None),
+            Event::RetryInWorkspace => self.retry_in_workspace(now, unfit),
             Event::Reviewed(verdict) => self.review(verdict, unfit),
             Event::Claimed { fence, executor } => self.claim(*fence, *executor, unfit),
+            Event::Adopted { fence, executor } => self.adopt(*fence, *executor, unfit),
             Event::SpecRead { .. } => self.read_spec(unfit),
             Event::Withdrawn { fence } => self.withdraw(*fence, unfit),
             Event::Stepped { step, .. } => self.step(step, now, unfit),
@@ -242,6 +256,19 @@ impl Task {
         Ok(fenced.into_iter().chain([Effect::Place]).collect())
     }
 
+    fn retry_in_workspace(
+        &mut self,
+        now: DateTime<Utc>,
+        unfit: IllegalTransition,
+    ) -> Result<Vec<Effect>, IllegalTransition> {
+        let newest = self.attempt().map(|attempt| Surviving { attempt: attempt.fence.id, executor: attempt.executor });
+        // Without an attempt it was cancelled before it was placed: what it was to go on in may still be there.
+        let surviving = newest.or(self.surviving).ok_or_else(|| unfit.clone())?;
+        let effects = self.retry(now, unfit)?;
+        self.surviving = Some(surviving);
+        Ok(effects)
+    }
+
     fn review(&mut self, verdict: &Verdict, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
         let Run::Attempt(attempt) = &self.run else { return Err(unfit) };
         if !(attempt.ended() || attempt.at_rest()) {
@@ -258,12 +285,36 @@ impl Task {
         unfit: IllegalTransition,
     ) -> Result<Vec<Effect>, IllegalTransition> {
         match &self.run {
-            Run::Queued { next } if *next == fence.number && self.intent == Intent::Run => {
+            Run::Queued { next }
+                if *next == fence.number && self.intent == Intent::Run && self.may_run_on(executor) =>
+            {
                 self.run = Run::Attempt(Attempt::offered(fence, executor));
                 Ok(vec![Effect::Tell(executor)])
             }
             Run::Queued { .. } | Run::Attempt(_) => Err(unfit),
         }
+    }
+
+    /// Attaches an attempt that `executor` has from a history which this database lost. Whatever people want of the task by
+    /// now, its executor is told.
+    fn adopt(
+        &mut self,
+        fence: Fence,
+        executor: Uuid,
+        unfit: IllegalTransition,
+    ) -> Result<Vec<Effect>, IllegalTransition> {
+        match &self.run {
+            Run::Queued { next } if *next == fence.number && self.may_run_on(executor) => {
+                let state = AttemptState::Offered { offer: Offer::Read };
+                self.run = Run::Attempt(Attempt { state, ..Attempt::offered(fence, executor) });
+                Ok(vec![Effect::Tell(executor)])
+            }
+            Run::Queued { .. } | Run::Attempt(_) => Err(unfit),
+        }
+    }
+
+    fn may_run_on(&self, executor: Uuid) -> bool {
+        self.surviving.is_none_or(|surviving| surviving.executor == executor)
     }
 
     fn read_spec(&mut self, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
@@ -363,7 +414,11 @@ impl Task {
             OnLost::Retry | OnLost::Fail if cancelled => {
                 attempt.state = AttemptState::Ended { outcome: Outcome::Cancelled, at: now };
             }
-            OnLost::Retry if !answered => self.run = Run::Queued { next: number + 1 },
+            OnLost::Retry if !answered => {
+                self.run = Run::Queued { next: number + 1 };
+                // Another executor is wanted, and none has what was there.
+                self.surviving = None;
+            }
             OnLost::Retry | OnLost::Fail => {
                 let message = "its executor stayed away longer than the task allows".to_owned();
                 let outcome = Outcome::Failed(Failure { cause: Cause::ExecutorLost, message });

@@ -42,11 +42,11 @@ fn step(before: &Task, event: &Event, effects: &[Effect], after: &Task) {
     if let Some(ended) = before.attempt().filter(|attempt| attempt.ended()) {
         match after.attempt() {
             Some(attempt) => assert_eq!(attempt, ended, "what had ended has moved: {said}"),
-            None => assert_eq!(*event, Event::Retry, "only a retry goes on after an end: {said}"),
+            None => assert!(retried(event), "only a retry goes on after an end: {said}"),
         }
     }
     if before.intent == Intent::Cancel {
-        assert!(after.intent == Intent::Cancel || *event == Event::Retry, "a stop was taken back: {said}");
+        assert!(after.intent == Intent::Cancel || retried(event), "a stop was taken back: {said}");
     }
     for executor in [before, after].into_iter().filter_map(|task| task.attempt().map(|attempt| attempt.executor)) {
         if desired(before, executor) != desired(after, executor) {
@@ -75,6 +75,10 @@ impl fmt::Display for Said<'_> {
     }
 }
 
+fn retried(event: &Event) -> bool {
+    matches!(event, Event::Retry | Event::RetryInWorkspace)
+}
+
 /// What holds for a task at any time.
 pub(crate) fn sound(task: &Task) {
     let head = task.attempt().and_then(|attempt| attempt.head.as_ref());
@@ -90,6 +94,9 @@ pub(crate) fn sound(task: &Task) {
     }
     if task.attempt().is_some_and(|attempt| attempt.at_rest() && attempt.head.is_some()) {
         assert_ne!(task.review, Review::None, "a result that nobody is asked about: {task:?}");
+    }
+    if let (Some(surviving), Some(attempt)) = (task.surviving, task.attempt()) {
+        assert_eq!(surviving.executor, attempt.executor, "it runs where nothing is that it goes on in: {task:?}");
     }
     assert!(!(live(task) && unreachable(task)), "it cannot take a message from nobody: {task:?}");
     assert!(!shown(task).as_str().is_empty());
@@ -140,7 +147,14 @@ pub(crate) fn own_fence(task: &Task) -> Fence {
 /// The attempt that the event comes from, said apart from the core's own match.
 pub(crate) fn about(event: &Event) -> Option<Fence> {
     match event {
-        Event::Stop | Event::Hold | Event::Resume | Event::Retry | Event::Reviewed(_) | Event::Claimed { .. } => None,
+        Event::Stop
+        | Event::Hold
+        | Event::Resume
+        | Event::Retry
+        | Event::RetryInWorkspace
+        | Event::Reviewed(_)
+        | Event::Claimed { .. }
+        | Event::Adopted { .. } => None,
         Event::SpecRead { fence }
         | Event::Withdrawn { fence }
         | Event::Stepped { fence, .. }

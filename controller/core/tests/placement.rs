@@ -16,7 +16,7 @@ fn labels(text: &str) -> BTreeMap<String, String> {
 }
 
 fn class(requirements: &str) -> Class {
-    Class { pool: "default".into(), requirements: labels(requirements), agent: AgentNeed::None }
+    Class { pool: "default".into(), requirements: labels(requirements), agent: AgentNeed::None, executor: None }
 }
 
 fn executor(name: &str, slots: u32, used: u32) -> Candidate {
@@ -50,6 +50,7 @@ fn one_executor_and_its_answer() {
     let named = |name: &str| Class { agent: AgentNeed::Named(name.into()), ..class("") };
     let default = Class { agent: AgentNeed::Default, ..class("") };
     let gpu = Class { pool: "gpu".into(), ..class("") };
+    let pinned = |name: &str| Class { executor: Some(executor(name, 0, 0).id), ..gpu.clone() };
     let free = || executor("a", 4, 0);
     let unreachable = Misfit::Unreachable { executor: "a".into() };
     let closed = |reason: &str| Misfit::Closed { executor: "a".into(), reason: reason.into() };
@@ -59,7 +60,17 @@ fn one_executor_and_its_answer() {
         ("full", executor("a", 4, 4), class(""), Err(Misfit::NoFreeSlot { slots: 4 })),
         ("over-full, by sessions that woke up", executor("a", 4, 9), class(""), Err(Misfit::NoFreeSlot { slots: 4 })),
         ("no slots at all", executor("a", 0, 0), class(""), Err(Misfit::NoFreeSlot { slots: 0 })),
-        ("another pool", free(), gpu, Err(Misfit::Pool)),
+        ("another pool", free(), gpu.clone(), Err(Misfit::Pool)),
+        ("the one that is named, whatever its pool", free(), pinned("a"), Ok(())),
+        ("another than is named", free(), pinned("b"), Err(Misfit::Elsewhere)),
+        ("named and full", executor("a", 4, 4), pinned("a"), Err(Misfit::NoFreeSlot { slots: 4 })),
+        ("named and silent", Candidate { liveness: silent, ..free() }, pinned("a"), Err(unreachable.clone())),
+        (
+            "named, but without the agent",
+            free(),
+            Class { executor: Some(free().id), ..named("other") },
+            Err(Misfit::Agent),
+        ),
         ("a label it has", free(), class("arch=amd64"), Ok(())),
         ("another value", free(), class("arch=arm64"), Err(label("arch", "arm64"))),
         ("a label it lacks", free(), class("arch=amd64 zone=b"), Err(label("zone", "b"))),
@@ -107,6 +118,19 @@ fn the_nearest_miss_counts() {
         }
     }
     assert_eq!(why(&wanted, &[base(), executor("b", 2, 1)]), None);
+}
+
+/// However near the others are, only the one that is named says why.
+#[test]
+fn who_is_named_says_why() {
+    let class = Class { executor: Some(executor("b", 1, 0).id), ..class("") };
+    let closed = Candidate { closed: Some("drained".into()), ..executor("b", 1, 0) };
+    let reason = Misfit::Closed { executor: "b".into(), reason: "drained".into() };
+    assert_eq!(why(&class, &[executor("a", 4, 0), closed.clone(), executor("c", 4, 4)]), Some(reason));
+    assert_eq!(why(&class, &[executor("a", 4, 0)]), Some(Misfit::Elsewhere));
+    let both = [executor("a", 4, 0), executor("b", 1, 0)];
+    assert_eq!(choose(&class, &both).map(|chosen| chosen.name.as_str()), Some("b"));
+    assert_eq!(place(&queue(&[class]), &mut [executor("a", 4, 0), closed]), []);
 }
 
 #[test]

@@ -63,7 +63,9 @@ fn another_fence_moves_none() {
                 let event = what.event(fence);
                 let stranger = match event {
                     // A claim mints its fence, of the number that is next.
-                    Event::Claimed { .. } => fence.number != own.number || matches!(task.run, Run::Attempt(_)),
+                    Event::Claimed { .. } | Event::Adopted { .. } => {
+                        fence.number != own.number || matches!(task.run, Run::Attempt(_))
+                    }
                     _ => about(&event).is_some(),
                 };
                 if stranger {

@@ -76,7 +76,7 @@ proptest! {
                 Some(attempt) if attempt.ended() && !was_over => *ends.entry(attempt.fence).or_default() += 1,
                 _ => {}
             }
-            if what == What::Claim && result.is_ok() {
+            if matches!(what, What::Claim | What::Adopt) && result.is_ok() {
                 let fence = own_fence(&task);
                 prop_assert!(claimed.last().is_none_or(|last| last.number < fence.number), "{:?} then {:?}", claimed, fence);
                 claimed.push(fence);

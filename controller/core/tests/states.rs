@@ -1,7 +1,7 @@
 //! Every kind of task and of event, by name.
 //!
 //! A task is written as its state followed by what is not ordinary: `idle.h1.needed.lost` is an idle session whose published
-//! head is `h1`, which waits for review, and whose executor is lost.
+//! head is `h1`, which waits for review, and whose executor is lost; `there` is what goes on in a surviving workspace.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sculpt_core::{
@@ -9,7 +9,7 @@ use sculpt_core::{
     liveness::{DEFAULT_LOST_AFTER, Liveness, REPLACEMENT_MARGIN},
     outcome::{Cause, Exit, Failure, Outcome},
     review::{Commit, Review, Verdict},
-    task::{Event, Intent, OnLost, Policy, Run, Task},
+    task::{Event, Intent, OnLost, Policy, Run, Surviving, Task},
     turn::{Ask, Turn, TurnStep},
 };
 use uuid::Uuid;
@@ -45,10 +45,12 @@ named!(
         Hold = "hold",
         Resume = "resume",
         Retry = "retry",
+        RetryInWorkspace = "retry_there",
         Accept = "accept",
         Reject = "reject",
         Merge = "merge",
         Claim = "claim",
+        Adopt = "adopt",
         SpecRead = "spec_read",
         Withdraw = "withdraw",
         StepAccepted = "accepted",
@@ -191,10 +193,12 @@ impl What {
             Self::Hold => Event::Hold,
             Self::Resume => Event::Resume,
             Self::Retry => Event::Retry,
+            Self::RetryInWorkspace => Event::RetryInWorkspace,
             Self::Accept => Event::Reviewed(Verdict::Accept { head: commit("h1") }),
             Self::Reject => Event::Reviewed(Verdict::Reject { reason: "no tests".into() }),
             Self::Merge => Event::Reviewed(Verdict::Merge { head: commit("h1"), commit: commit("m1") }),
             Self::Claim => Event::Claimed { fence, executor: EXECUTOR },
+            Self::Adopt => Event::Adopted { fence, executor: EXECUTOR },
             Self::SpecRead => Event::SpecRead { fence },
             Self::Withdraw => Event::Withdrawn { fence },
             Self::StepAccepted => step(Step::Accepted),
@@ -227,10 +231,12 @@ impl What {
             Event::Hold => Self::Hold,
             Event::Resume => Self::Resume,
             Event::Retry => Self::Retry,
+            Event::RetryInWorkspace => Self::RetryInWorkspace,
             Event::Reviewed(Verdict::Accept { .. }) => Self::Accept,
             Event::Reviewed(Verdict::Reject { .. }) => Self::Reject,
             Event::Reviewed(Verdict::Merge { .. }) => Self::Merge,
             Event::Claimed { .. } => Self::Claim,
+            Event::Adopted { .. } => Self::Adopt,
             Event::SpecRead { .. } => Self::SpecRead,
             Event::Withdrawn { .. } => Self::Withdraw,
             Event::Stepped { step, .. } => Self::of_step(step),
@@ -294,6 +300,7 @@ pub(crate) fn build(name: &str) -> Task {
             "rejected" => task.review = Review::Rejected { reason: "no tests".into() },
             "unreachable" => attempt.liveness = Liveness::Unreachable { since: start() },
             "lost" => attempt.liveness = Liveness::Lost { since: start() },
+            "there" => task.surviving = Some(Surviving { attempt: fence(1).id, executor: EXECUTOR }),
             other => panic!("no such mark: {other}"),
         }
     }
@@ -329,6 +336,7 @@ pub(crate) fn describe(task: &Task) -> String {
         Some(Liveness::Unreachable { .. }) => ".unreachable",
         Some(Liveness::Lost { .. }) => ".lost",
     };
+    name += if task.surviving.is_some() { ".there" } else { "" };
     name
 }
 
@@ -345,7 +353,9 @@ fn every_name_is_of_its_own_kind() {
     for what in What::ALL {
         assert_eq!(What::of(&what.event(fence(1))), *what);
     }
-    for name in ["queued#2.hold", "idle.h1.needed", "limited.h2.cancel.merged.lost", "failed.h1.rejected"] {
+    for name in
+        ["queued#2.hold", "idle.h1.needed", "limited.h2.cancel.merged.lost", "failed.h1.rejected", "queued#2.there"]
+    {
         assert_eq!(describe(&build(name)), name);
     }
 }

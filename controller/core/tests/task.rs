@@ -24,8 +24,8 @@ pub(crate) fn all_rows() -> Vec<&'static str> {
 
 #[test]
 fn intent_and_retry() {
-    use What::{Hold, Resume, Retry, Stop};
-    table(INTENT, &[Stop, Hold, Resume, Retry]);
+    use What::{Hold, Resume, Retry, RetryInWorkspace, Stop};
+    table(INTENT, &[Stop, Hold, Resume, Retry, RetryInWorkspace]);
 }
 
 #[test]
@@ -36,8 +36,8 @@ fn verdicts() {
 
 #[test]
 fn placement_and_liveness() {
-    use What::{Claim, Connected, Lost, SpecRead, Unreachable, Withdraw};
-    table(PLACEMENT, &[Claim, SpecRead, Withdraw, Connected, Unreachable, Lost]);
+    use What::{Adopt, Claim, Connected, Lost, SpecRead, Unreachable, Withdraw};
+    table(PLACEMENT, &[Claim, Adopt, SpecRead, Withdraw, Connected, Unreachable, Lost]);
 }
 
 #[test]
@@ -127,6 +127,17 @@ fn a_claim_needs_the_number_that_is_next() {
         let claim = What::Claim.event(fence(number));
         assert!(matches!(task.apply(&claim, late()), Err(IllegalTransition::Unfit { .. })), "{number}");
         assert_eq!(task, build("queued"));
+    }
+}
+
+#[test]
+fn what_goes_on_in_a_workspace_runs_where_that_is() {
+    let elsewhere = uuid::Uuid::from_u128(0xf);
+    for (state, fits) in [("queued#2", true), ("queued#2.there", false)] {
+        let fence = fence(2);
+        for event in [Event::Claimed { fence, executor: elsewhere }, Event::Adopted { fence, executor: elsewhere }] {
+            assert_eq!(build(state).apply(&event, late()).is_ok(), fits, "{event:?} on {state}");
+        }
     }
 }
 

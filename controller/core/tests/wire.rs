@@ -44,6 +44,7 @@ fn spoken() -> Vec<String> {
     lines.extend(Cause::NAMED.iter().map(|(cause, _)| line("cause", cause)));
     lines.push(line("cause", &Cause::Other("solar_flare".into())));
     lines.push(line("whole task", &build("idle.h1.hold.needed.unreachable")));
+    lines.push(line("whole task", &build("queued#2.there")));
     lines
 }
 

@@ -7,6 +7,7 @@ use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, why};
 use sculpt_proto::{timestamp, v1};
 
 use crate::store::{
+    classes,
     events::Event,
     executors::Executor,
     projects::Project,
@@ -152,12 +153,9 @@ fn waiting(
         let text = format!("it is not to start before {}", not_before.format("%Y-%m-%d %H:%M:%S UTC"));
         return Some(v1::Waiting { reason: Reason::NotBefore.into(), text, not_before: Some(timestamp(not_before)) });
     }
-    let agent = match &row.agent {
-        None => AgentNeed::None,
-        Some(name) if name.is_empty() => AgentNeed::Default,
-        Some(name) => AgentNeed::Named(name.clone()),
-    };
-    let class = Class { pool: row.pool.clone(), requirements: row.requirements.0.clone(), agent };
+    let agent = classes::need(row.agent.clone());
+    let requirements = row.requirements.0.clone();
+    let class = Class { pool: row.pool.clone(), requirements, agent, executor: row.executor_id };
     reasons
         .entry(class)
         .or_insert_with_key(|class| why(class, candidates).map(|misfit| misfit_waiting(class, &misfit, candidates)))
@@ -167,11 +165,14 @@ fn waiting(
 fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
     use v1::waiting::Reason;
     let pool = &class.pool;
+    if let Some(executor) = class.executor {
+        return pinned_waiting(executor, misfit, candidates);
+    }
     let (reason, text) = match misfit {
         Misfit::NoExecutor => {
             (Reason::NoExecutor, "no executor has connected yet; `sculpt up` runs one on this machine".to_owned())
         }
-        Misfit::Pool => {
+        Misfit::Elsewhere | Misfit::Pool => {
             let there = listed(candidates.iter().map(|candidate| candidate.pool.as_str()));
             (Reason::NoExecutorInPool, format!("no executor is in the pool {pool}; there are: {there}"))
         }
@@ -196,6 +197,24 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
         Misfit::NoFreeSlot { slots } => {
             (Reason::NoFreeSlot, format!("all {slots} slots of the executors that fit are taken"))
         }
+    };
+    v1::Waiting { reason: reason.into(), text, not_before: None }
+}
+
+/// Why a task waits that goes on in the workspace which one executor has.
+fn pinned_waiting(executor: uuid::Uuid, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
+    use v1::waiting::Reason;
+    let name = candidates.iter().find(|candidate| candidate.id == executor).map(|candidate| candidate.name.as_str());
+    let place = format!("for executor {}, which has its workspace", name.unwrap_or("(removed)"));
+    let (reason, text) = match misfit {
+        Misfit::NoExecutor | Misfit::Elsewhere | Misfit::Pool | Misfit::Label { .. } => {
+            let advice = "it was removed; `sculpt stop` and `sculpt retry` start in a fresh clone";
+            (Reason::NoExecutor, format!("{place}: {advice}"))
+        }
+        Misfit::Agent => (Reason::NoSuchAgent, format!("{place}: it no longer has the agent")),
+        Misfit::Unreachable { .. } => (Reason::Unreachable, format!("{place}: it has not been heard of lately")),
+        Misfit::Closed { reason, .. } => (Reason::Draining, format!("{place}: it takes no new work: {reason}")),
+        Misfit::NoFreeSlot { slots } => (Reason::NoFreeSlot, format!("{place}: all of its {slots} slots are taken")),
     };
     v1::Waiting { reason: reason.into(), text, not_before: None }
 }

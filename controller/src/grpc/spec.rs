@@ -52,7 +52,7 @@ pub(super) struct Wish {
 impl Wish {
     /// The class, once the agent is known.
     pub(super) fn class(&self, agent: sculpt_core::placement::AgentNeed) -> Class {
-        Class { pool: self.pool.clone(), requirements: self.requirements.clone(), agent }
+        Class { pool: self.pool.clone(), requirements: self.requirements.clone(), agent, executor: None }
     }
 }
 

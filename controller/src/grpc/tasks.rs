@@ -58,6 +58,7 @@ impl v1::tasks_server::Tasks for Api {
                 task
             }
         };
+        sculpt_failpoints::pass("task.before_answer");
         Ok(Response::new(v1::CreateTaskResponse { task: Some(self.shown(task).await?) }))
     }
 
@@ -117,7 +118,8 @@ impl v1::tasks_server::Tasks for Api {
         let by = person(&request)?;
         let message = request.into_inner();
         let wish = (message.request_id.as_str(), "RetryTask", message.task.as_str(), message.expected_revision);
-        let task = self.move_once(wish, Event::Retry, Actor::user(by.name())).await?;
+        let event = if message.in_workspace { Event::RetryInWorkspace } else { Event::Retry };
+        let task = self.move_once(wish, event, Actor::user(by.name())).await?;
         Ok(Response::new(v1::RetryTaskResponse { task: Some(task) }))
     }
 }
@@ -172,6 +174,9 @@ impl Api {
         hash.update(task.0.as_bytes());
         hash.update(expected.to_be_bytes());
         hash.update(&actor.reason);
+        if event == Event::RetryInWorkspace {
+            hash.update("in_workspace");
+        }
         let request = requests::Request { id, method, digest: hash.finalize().into() };
         let expected = (expected > 0).then_some(expected);
         let moved = self

@@ -63,7 +63,7 @@ pub fn build(cluster: ClusterId, task: TaskId, fence: Fence, order: Order) -> Re
         commit_changes,
         agent: order.agent.unwrap_or_default(),
         title: order.title,
-        workspace_of: String::new(),
+        workspace_of: order.workspace_of.map(|attempt| attempt.to_string()).unwrap_or_default(),
     }
     .encode_to_vec();
     let digest = Sha256::digest(&body).to_vec();
@@ -93,7 +93,9 @@ pub enum HandOutError {
 /// Hands the spec of an offered attempt out; from then on its executor may have begun. May be repeated until the executor
 /// says that it has it.
 pub async fn hand_out(dispatch: &Dispatch, epoch: Epoch, attempt: AttemptId) -> Result<Vec<u8>, HandOutError> {
-    dispatch.store().write(move |conn| Box::pin(async move { hand_out_in(conn, epoch, attempt).await })).await
+    let spec = dispatch.store().write(move |conn| Box::pin(async move { hand_out_in(conn, epoch, attempt).await })).await;
+    sculpt_failpoints::pass("spec.before_answer");
+    spec
 }
 
 async fn hand_out_in(conn: &mut Connection, epoch: Epoch, attempt: AttemptId) -> Result<Vec<u8>, HandOutError> {
@@ -110,5 +112,6 @@ async fn hand_out_in(conn: &mut Connection, epoch: Epoch, attempt: AttemptId) ->
     let event = Event::SpecRead { fence: offered.fence };
     // It moves nothing that people see: there are no effects.
     let _ = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), std::time::Duration::ZERO).await?;
+    sculpt_failpoints::pass("spec.before_commit");
     attempts::spec(conn, attempt).await?.ok_or(unknown)
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use sculpt_core::{
     liveness::Liveness,
-    placement::{AgentNeed, Candidate, Class},
+    placement::{Candidate, Class},
 };
-use sculpt_proto::id::TaskId;
+use sculpt_proto::id::{AttemptId, TaskId};
 use sqlx::{Row as _, types::Json};
 use uuid::Uuid;
 
-use crate::store::{Connection, StoreError, sessions::Epoch};
+use crate::store::{Connection, StoreError, classes, sessions::Epoch};
 
 /// The executors of these sessions, with their slots as they are taken now. Their rows are locked, so that two placements
 /// cannot give one slot away twice.
@@ -30,7 +30,7 @@ pub async fn candidates(conn: &mut Connection, sessions: &[Epoch]) -> Result<Vec
     .await?;
     let used: Vec<(Uuid, i64)> = sqlx::query_as(
         "SELECT executor_id, count(*) FROM attempts WHERE executor_id = ANY ($1) AND released_at IS NULL \
-         AND state <> 'ended' AND fenced_at IS NULL AND (turn IS NULL OR turn IN ('working', 'asking')) \
+         AND state <> 'ended' AND fenced_at IS NULL AND last_heard IS NULL AND (turn IS NULL OR turn IN ('working', 'asking')) \
          GROUP BY executor_id",
     )
     .bind(ids)
@@ -62,23 +62,13 @@ pub async fn candidates(conn: &mut Connection, sessions: &[Epoch]) -> Result<Vec
 
 /// The classes that have queued tasks.
 pub async fn waiting_classes(conn: &mut Connection) -> Result<Vec<(i64, Class)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, pool, requirements, agent FROM classes c WHERE EXISTS (SELECT 1 FROM tasks t \
+    let sql = format!(
+        "SELECT c.id, {} FROM classes c WHERE EXISTS (SELECT 1 FROM tasks t \
          WHERE t.class_id = c.id AND t.next_attempt IS NOT NULL AND t.intent = 'run')",
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let agent = match row.try_get::<Option<String>, _>("agent")? {
-                None => AgentNeed::None,
-                Some(name) if name.is_empty() => AgentNeed::Default,
-                Some(name) => AgentNeed::Named(name),
-            };
-            let requirements = row.try_get::<Json<BTreeMap<String, String>>, _>("requirements")?.0;
-            Ok((row.try_get("id")?, Class { pool: row.try_get("pool")?, requirements, agent }))
-        })
-        .collect()
+        classes::COLUMNS
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(conn).await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, classes::read(row)?))).collect()
 }
 
 /// The next queued tasks of these classes, by priority and age, with their class; their rows are locked, and those that
@@ -114,6 +104,8 @@ pub struct Order {
     pub agent: Option<String>,
     /// Its project.
     pub project: Option<OrderProject>,
+    /// The attempt whose workspace it goes on in; `None`: a fresh clone.
+    pub workspace_of: Option<AttemptId>,
 }
 
 /// The project of an [`Order`].
@@ -130,7 +122,7 @@ pub struct OrderProject {
 /// What the spec of an attempt of `task` is made of.
 pub async fn order(conn: &mut Connection, task: TaskId) -> Result<Order, StoreError> {
     let row = sqlx::query(
-        "SELECT t.number, t.title, t.branch, t.spec, c.agent, t.project_id, p.name, p.commit_changes \
+        "SELECT t.number, t.title, t.branch, t.spec, c.agent, t.project_id, p.name, p.commit_changes, t.workspace_of \
          FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id WHERE t.id = $1",
     )
     .bind(task.0)
@@ -149,5 +141,6 @@ pub async fn order(conn: &mut Connection, task: TaskId) -> Result<Order, StoreEr
         spec: row.try_get("spec")?,
         agent: row.try_get("agent")?,
         project,
+        workspace_of: row.try_get::<Option<Uuid>, _>("workspace_of")?.map(AttemptId),
     })
 }

@@ -20,9 +20,11 @@ pub(super) fn details(event: &Event, by: &Actor) -> Value {
         | Event::Resume
         | Event::Retry
         | Event::Claimed { .. }
+        | Event::Adopted { .. }
         | Event::SpecRead { .. }
         | Event::Withdrawn { .. }
         | Event::Expired { .. } => json!({}),
+        Event::RetryInWorkspace => json!({ "in_workspace": true }),
         Event::Reviewed(Verdict::Accept { head }) => json!({ "head": head }),
         Event::Reviewed(Verdict::Reject { reason }) => json!({ "reason": reason }),
         Event::Reviewed(Verdict::Merge { head, commit }) => json!({ "head": head, "commit": commit }),

@@ -5,6 +5,7 @@
 mod attempt_state;
 pub mod attempts;
 pub mod claims;
+pub mod classes;
 mod columns;
 mod connect;
 mod event_details;

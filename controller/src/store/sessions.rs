@@ -37,6 +37,8 @@ pub struct Introduction {
     pub notes: Vec<String>,
     /// Whose tasks it serves when it does not separate.
     pub owner: String,
+    /// Where it keeps its attempts; `None`: it does not say.
+    pub directory: Option<Uuid>,
 }
 
 /// Why a session cannot be opened.
@@ -86,14 +88,21 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     if let Some(holder) = holder {
         return Err(OpenError::NameTaken { name: who.name.clone(), holder: ExecutorId(holder) });
     }
+    let before: Option<(Option<Uuid>, Time)> =
+        sqlx::query_as("SELECT directory, last_seen FROM executors WHERE id = $1 FOR UPDATE")
+            .bind(who.id.0)
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(StoreError::from)?;
     let row: Option<(i64,)> = sqlx::query_as(
         "INSERT INTO executors AS e (id, name, pool, labels, slots, agents, default_agent, separates, owner, hostname, \
-         version, notes, instance, epoch, connected_at, last_seen) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1, clock_timestamp(), clock_timestamp()) \
+         version, notes, instance, directory, epoch, connected_at, last_seen) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, clock_timestamp(), clock_timestamp()) \
          ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, labels = EXCLUDED.labels, \
          slots = EXCLUDED.slots, agents = EXCLUDED.agents, default_agent = EXCLUDED.default_agent, \
          separates = EXCLUDED.separates, owner = EXCLUDED.owner, hostname = EXCLUDED.hostname, \
-         version = EXCLUDED.version, notes = EXCLUDED.notes, instance = EXCLUDED.instance, closed_reason = NULL, \
+         version = EXCLUDED.version, notes = EXCLUDED.notes, instance = EXCLUDED.instance, \
+         directory = EXCLUDED.directory, closed_reason = NULL, \
          epoch = e.epoch + 1, liveness = 'connected', connected_at = clock_timestamp(), last_seen = clock_timestamp() \
          WHERE e.removed_at IS NULL RETURNING epoch",
     )
@@ -110,12 +119,50 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     .bind(&who.version)
     .bind(&who.notes)
     .bind(who.instance)
+    .bind(who.directory)
     .fetch_optional(&mut *conn)
     .await
     .map_err(StoreError::from)?;
     let Some((epoch,)) = row else { return Err(OpenError::Removed(who.id)) };
+    if let Some((directory, last_seen)) = before
+        && directory != who.directory
+    {
+        change_directory(conn, who, last_seen).await?;
+    }
     journal(conn, "executor.connected", who.id, &who.name).await?;
     Ok(Epoch { executor: who.id, number: epoch.unsigned_abs() })
+}
+
+/// Another directory speaks for the executor: what is in an earlier one was last heard of when that one was, and what is in
+/// this one is heard of again.
+async fn change_directory(conn: &mut Connection, who: &Introduction, last_seen: Time) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE attempts SET last_heard = CASE WHEN directory IS DISTINCT FROM $2 THEN COALESCE(last_heard, $3) END \
+         WHERE id IN (SELECT id FROM attempts WHERE executor_id = $1 AND released_at IS NULL AND spec_read \
+         ORDER BY id FOR UPDATE)",
+    )
+    .bind(who.id.0)
+    .bind(who.directory)
+    .bind(last_seen)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The directory that speaks for the executor has these attempts of its, wherever they were before.
+pub async fn bring(conn: &mut Connection, epoch: Epoch, attempts: &[AttemptId]) -> Result<(), StoreError> {
+    let attempts: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
+    sqlx::query(
+        "UPDATE attempts a SET directory = e.directory, last_heard = NULL FROM executors e \
+         WHERE e.id = $1 AND e.epoch = $2 AND a.id IN (SELECT id FROM attempts WHERE id = ANY ($3) AND executor_id = $1 \
+         AND last_heard IS NOT NULL ORDER BY id FOR UPDATE)",
+    )
+    .bind(epoch.executor.0)
+    .bind(i64::try_from(epoch.number).unwrap_or(i64::MAX))
+    .bind(attempts)
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Writes into the journal that the session is over, and why. False when a newer one has taken its place: then the executor
@@ -218,12 +265,16 @@ impl Wish {
     }
 }
 
-/// Everything that the executor should have.
+/// Everything that the executor should have; also what it need not keep, while a task is to go on in its workspace.
 pub async fn wishes(conn: &mut Connection, executor: ExecutorId) -> Result<BTreeMap<AttemptId, Wish>, StoreError> {
     let rows = sqlx::query(
         "SELECT a.id, a.task_id, t.number AS task_number, a.number, a.spec_digest, t.intent::text, \
-         a.fenced_at IS NOT NULL AS fenced, a.state = 'offered' AND a.fenced_at IS NULL AS may_begin \
-         FROM attempts a JOIN tasks t ON t.id = a.task_id WHERE a.executor_id = $1 AND a.released_at IS NULL",
+         a.fenced_at IS NOT NULL AS fenced, \
+         a.state = 'offered' AND a.fenced_at IS NULL AND a.last_heard IS NULL AS may_begin \
+         FROM (SELECT id FROM attempts WHERE executor_id = $1 AND released_at IS NULL \
+           UNION SELECT w.id FROM tasks k JOIN attempts w ON w.id = k.workspace_of \
+           WHERE k.ended_at IS NULL AND w.executor_id = $1) held \
+         JOIN attempts a ON a.id = held.id JOIN tasks t ON t.id = a.task_id",
     )
     .bind(executor.0)
     .fetch_all(conn)
@@ -262,6 +313,8 @@ pub struct Standing {
     pub released: bool,
     /// The executor has said that it has the spec.
     pub begun: bool,
+    /// It went to the directory that speaks for the executor now, or to none yet.
+    pub here: bool,
 }
 
 /// Where the attempts of `executor` stand that are not released or are among `named`.
@@ -273,7 +326,7 @@ pub async fn standings(
     let named: Vec<Uuid> = named.iter().map(|attempt| attempt.0).collect();
     let rows = sqlx::query(
         "SELECT id, task_id, state = 'ended' AS ended, fenced_at IS NOT NULL AS fenced, \
-         released_at IS NOT NULL AS released, state <> 'offered' AS begun \
+         released_at IS NOT NULL AS released, state <> 'offered' AS begun, last_heard IS NULL AS here \
          FROM attempts WHERE executor_id = $1 AND (released_at IS NULL OR id = ANY ($2))",
     )
     .bind(executor.0)
@@ -288,6 +341,7 @@ pub async fn standings(
                 fenced: row.try_get("fenced")?,
                 released: row.try_get("released")?,
                 begun: row.try_get("begun")?,
+                here: row.try_get("here")?,
             };
             Ok((AttemptId(row.try_get("id")?), standing))
         })
@@ -312,50 +366,71 @@ pub async fn mark_silent(conn: &mut Connection) -> Result<Vec<ExecutorId>, Store
     Ok(rows.into_iter().map(|(id, _, _)| ExecutorId(id)).collect())
 }
 
-/// A live attempt and when its executor was last heard of.
+/// A live attempt whose liveness may have to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
     /// The task.
     pub task: TaskId,
     /// The attempt.
     pub attempt: AttemptId,
+    /// Who runs it.
+    pub executor: ExecutorId,
 }
 
-/// Live attempts whose liveness may have to move: their executor is silent, or they are marked silent themselves.
+impl From<(Uuid, Uuid, Uuid)> for Pulse {
+    fn from((task, attempt, executor): (Uuid, Uuid, Uuid)) -> Self {
+        Self { task: TaskId(task), attempt: AttemptId(attempt), executor: ExecutorId(executor) }
+    }
+}
+
+/// Live attempts whose liveness may have to move: nobody was heard of where they are, or they are marked silent themselves,
+/// or their time is up. The rules are those of `core/liveness.rs` and [`sculpt_core::task::Task::apply`], which decide.
 pub async fn pulses(conn: &mut Connection, limit: u32) -> Result<Vec<Pulse>, StoreError> {
-    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
-        "SELECT a.task_id, a.id FROM attempts a JOIN tasks t ON t.id = a.task_id AND t.attempt_id = a.id \
-         JOIN executors e ON e.id = a.executor_id \
-         WHERE a.state <> 'ended' AND a.fenced_at IS NULL AND a.released_at IS NULL AND CASE a.liveness \
-           WHEN 'connected' THEN e.last_seen < clock_timestamp() - interval '30 seconds' \
-           WHEN 'unreachable' THEN e.last_seen >= clock_timestamp() - interval '30 seconds' \
-             OR e.last_seen < clock_timestamp() - t.lost_after OR (a.state = 'offered' AND NOT a.spec_read) \
-           WHEN 'lost' THEN e.last_seen >= clock_timestamp() - interval '30 seconds' OR (t.on_lost <> 'wait' \
-             AND a.silent_since + t.lost_after + interval '60 seconds' <= clock_timestamp()) \
-           END ORDER BY a.id LIMIT $1",
+    let rows: Vec<(Uuid, Uuid, Uuid)> = sqlx::query_as(
+        "SELECT p.task_id, p.id, p.executor_id FROM ( \
+           SELECT a.task_id, a.id, a.executor_id, a.liveness, a.state = 'offered' AND NOT a.spec_read AS unread, \
+           t.on_lost, t.intent = 'cancel' AS cancelled, GREATEST(t.lost_after, interval '30 seconds') AS lost_after, \
+           clock_timestamp() - COALESCE(a.last_heard, e.last_seen) AS silence \
+           FROM attempts a JOIN tasks t ON t.id = a.task_id AND t.attempt_id = a.id \
+           JOIN executors e ON e.id = a.executor_id \
+           WHERE a.state <> 'ended' AND a.fenced_at IS NULL AND a.released_at IS NULL) p \
+         WHERE CASE p.liveness \
+           WHEN 'connected' THEN p.silence >= interval '30 seconds' \
+           WHEN 'unreachable' THEN p.silence < interval '30 seconds' OR p.silence >= p.lost_after OR p.unread \
+           WHEN 'lost' THEN p.silence < p.lost_after OR p.on_lost = 'fail' \
+             OR (p.on_lost = 'retry' OR p.cancelled) AND p.silence >= p.lost_after + interval '60 seconds' \
+           END ORDER BY p.id LIMIT $1",
     )
     .bind(i64::from(limit))
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|(task, attempt)| Pulse { task: TaskId(task), attempt: AttemptId(attempt) }).collect())
+    Ok(rows.into_iter().map(Pulse::from).collect())
 }
 
-/// Live attempts of `executor` that are shown as silent.
+/// Live attempts of `executor` that are shown as silent, and are where it is.
 pub async fn silent_attempts(conn: &mut Connection, executor: ExecutorId) -> Result<Vec<Pulse>, StoreError> {
-    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
-        "SELECT a.task_id, a.id FROM attempts a JOIN tasks t ON t.id = a.task_id AND t.attempt_id = a.id \
-         WHERE a.executor_id = $1 AND a.state <> 'ended' AND a.fenced_at IS NULL AND a.liveness <> 'connected'",
+    let rows: Vec<(Uuid, Uuid, Uuid)> = sqlx::query_as(
+        "SELECT a.task_id, a.id, a.executor_id FROM attempts a JOIN tasks t ON t.id = a.task_id AND t.attempt_id = a.id \
+         WHERE a.executor_id = $1 AND a.state <> 'ended' AND a.fenced_at IS NULL AND a.last_heard IS NULL \
+         AND a.liveness <> 'connected'",
     )
     .bind(executor.0)
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|(task, attempt)| Pulse { task: TaskId(task), attempt: AttemptId(attempt) }).collect())
+    Ok(rows.into_iter().map(Pulse::from).collect())
 }
 
-/// When `executor` was last heard of; its row is held until the transaction ends.
-pub async fn last_seen(conn: &mut Connection, executor: ExecutorId) -> Result<Option<Time>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT last_seen FROM executors WHERE id = $1 FOR SHARE")
-        .bind(executor.0)
+/// When somebody was last heard of where the attempt is. Its executor's row is held until the transaction ends; it has to
+/// be locked before the task's.
+pub async fn last_heard(conn: &mut Connection, pulse: Pulse) -> Result<Option<Time>, StoreError> {
+    let held: Option<Time> = sqlx::query_scalar("SELECT last_seen FROM executors WHERE id = $1 FOR SHARE")
+        .bind(pulse.executor.0)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(last_seen) = held else { return Ok(None) };
+    Ok(sqlx::query_scalar("SELECT COALESCE(last_heard, $2) FROM attempts WHERE id = $1")
+        .bind(pulse.attempt.0)
+        .bind(last_seen)
         .fetch_optional(conn)
         .await?)
 }

@@ -7,7 +7,7 @@ use sculpt_core::{
     attempt::{Attempt, AttemptState},
     review::{Commit, Review},
     shown::shown,
-    task::{Event, Intent, OnLost, Policy, Run, Task},
+    task::{Event, Intent, OnLost, Policy, Run, Surviving, Task},
 };
 use sculpt_proto::id::TaskId;
 use sqlx::{Row as _, postgres::PgRow};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     dispatch::Actor,
     store::{
-        Connection, StoreError, Time, attempt_state,
+        Connection, StoreError, Time, attempt_state, classes,
         columns::{number, present, signed, unreadable},
         event_details::details,
     },
@@ -51,8 +51,8 @@ impl Locked {
 pub async fn lock(conn: &mut Connection, task: TaskId) -> Result<Option<Locked>, StoreError> {
     let row = sqlx::query(
         "SELECT number, revision, intent::text, review::text, review_head, merge_commit, reject_reason, on_lost::text, \
-         (extract(epoch FROM lost_after) * 1000000)::bigint AS lost_after, next_attempt, attempt_id \
-         FROM tasks WHERE id = $1 FOR UPDATE",
+         (extract(epoch FROM lost_after) * 1000000)::bigint AS lost_after, next_attempt, attempt_id, workspace_of, \
+         (SELECT executor_id FROM attempts WHERE id = workspace_of) AS workspace_at FROM tasks WHERE id = $1 FOR UPDATE",
     )
     .bind(task.0)
     .fetch_optional(&mut *conn)
@@ -72,7 +72,9 @@ pub async fn lock(conn: &mut Connection, task: TaskId) -> Result<Option<Locked>,
         on_lost: on_lost(row.try_get("on_lost")?)?,
         lost_after: TimeDelta::microseconds(row.try_get("lost_after")?),
     };
-    let task_state = Task { intent: intent(row.try_get("intent")?)?, review: review(&row)?, run, policy };
+    let surviving = row.try_get::<Option<Uuid>, _>("workspace_of")?.zip(row.try_get("workspace_at")?);
+    let surviving = surviving.map(|(attempt, executor)| Surviving { attempt, executor });
+    let task_state = Task { intent: intent(row.try_get("intent")?)?, review: review(&row)?, run, surviving, policy };
     Ok(Some(Locked {
         id: task,
         number: row.try_get::<i64, _>("number")?.unsigned_abs(),
@@ -102,11 +104,15 @@ pub async fn save(
             .await?;
     }
     if let Run::Attempt(attempt) = &after.run {
-        if matches!(event, Event::Claimed { .. }) {
+        if matches!(event, Event::Claimed { .. } | Event::Adopted { .. }) {
             attempt_state::insert(conn, locked, attempt).await?;
-        } else {
+        }
+        if !matches!(event, Event::Claimed { .. }) {
             attempt_state::update(conn, attempt).await?;
         }
+    }
+    if after.surviving != locked.task.surviving {
+        classes::pin(conn, locked.id, after.surviving).await?;
     }
     if matches!(event, Event::SpecRead { .. }) {
         return Ok(locked.revision);
@@ -156,7 +162,8 @@ async fn update_task(
         Run::Attempt(attempt) => (None, Some(attempt.fence.id)),
     };
     // A task that was only withdrawn keeps its place in the queue.
-    let queued_at = matches!(event, Event::Retry | Event::Expired { .. }).then_some(locked.now);
+    let queued_at = matches!(event, Event::Retry | Event::RetryInWorkspace | Event::Expired { .. });
+    let queued_at = queued_at.then_some(locked.now);
     let (over, ended_at) = match &after.run {
         Run::Attempt(Attempt { state: AttemptState::Ended { at, .. }, .. }) => (true, Some(*at)),
         Run::Queued { .. } if after.intent == Intent::Cancel => (true, None),

@@ -2,19 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use sculpt_core::{
-    naming,
-    placement::{AgentNeed, Class},
-    task::Policy,
-};
+use sculpt_core::{naming, placement::Class, task::Policy};
 use sculpt_proto::id::{ProjectId, TaskId};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Connection, Store, StoreError,
+    Connection, Store, StoreError, classes,
     events::{Entry, record},
     requests::{Request, RequestError, Taken, take_request},
 };
@@ -79,6 +74,7 @@ impl Store {
                     Taken::Done(done) => Ok((TaskId(done), false)),
                     Taken::Fresh => {
                         insert(conn, id, &new).await?;
+                        sculpt_failpoints::pass("task.before_commit");
                         Ok((id, true))
                     }
                 }
@@ -130,7 +126,7 @@ fn uuids(prefix: &str) -> Option<(Uuid, Uuid)> {
 }
 
 async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), StoreError> {
-    let class = class(conn, &new.class).await?;
+    let class = classes::id(conn, &new.class).await?;
     let number: i64 =
         sqlx::query_scalar("SELECT nextval(pg_get_serial_sequence('tasks', 'number'))").fetch_one(&mut *conn).await?;
     let (project, base) = new.base.as_ref().map(|(project, base)| (project.0, base)).unzip();
@@ -162,30 +158,6 @@ async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), 
         data: json!({ "title": new.title }),
     };
     record(conn, "task.created", &entry).await
-}
-
-/// The row of a class, made on first use.
-async fn class(conn: &mut Connection, class: &Class) -> Result<i64, StoreError> {
-    let agent = match &class.agent {
-        AgentNeed::None => None,
-        AgentNeed::Default => Some(""),
-        AgentNeed::Named(name) => Some(name.as_str()),
-    };
-    let canonical = json!([class.pool, class.requirements, agent]).to_string();
-    let digest = Sha256::digest(canonical.as_bytes()).to_vec();
-    let find = "SELECT id FROM classes WHERE digest = $1";
-    if let Some(id) = sqlx::query_scalar(find).bind(&digest).fetch_optional(&mut *conn).await? {
-        return Ok(id);
-    }
-    let sql = "INSERT INTO classes (digest, pool, requirements, agent) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
-    sqlx::query(sql)
-        .bind(&digest)
-        .bind(&class.pool)
-        .bind(Json(&class.requirements))
-        .bind(agent)
-        .execute(&mut *conn)
-        .await?;
-    Ok(sqlx::query_scalar(find).bind(&digest).fetch_one(&mut *conn).await?)
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ pub struct Task {
     pub requirements: Json<BTreeMap<String, String>>,
     /// The agent it needs: absent for a command, empty for the executor's default.
     pub agent: Option<String>,
+    /// The one executor that will do, because it has the workspace that the task goes on in.
+    pub executor_id: Option<Uuid>,
     /// As it was asked for; in lists what stands for it there.
     pub spec: Vec<u8>,
     /// Lists: the spec is not whole.
@@ -140,7 +142,7 @@ pub struct Filter {
 
 const TASK: &str = "t.id, t.number, t.revision, t.title, t.shown::text AS shown, t.intent::text AS intent, \
      t.project_id, p.name AS project, t.branch, t.base, t.labels, t.priority, t.created_by, t.created_at, t.ended_at, \
-     t.not_before, c.pool, c.requirements, c.agent, t.attempt_id \
+     t.not_before, c.pool, c.requirements, c.agent, c.executor_id, t.attempt_id \
      FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id";
 
 const ATTEMPT: &str = "SELECT a.id, a.task_id, a.number, a.executor_id, e.name AS executor, a.state::text AS state, a.question, \

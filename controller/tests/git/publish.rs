@@ -37,7 +37,7 @@ impl Run {
         let base = repo.commit("a.txt", "base\n").await;
         world.send_all(&repo, &base).await;
         let epoch = connect(&world, ExecutorId::fresh()).await;
-        let class = Class { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None };
+        let class = Class { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None, executor: None };
         let new = NewTask {
             base: Some((world.project, base.clone())),
             class,
@@ -122,6 +122,7 @@ async fn connect(world: &World, id: ExecutorId) -> Epoch {
         hostname: "host".to_owned(),
         notes: Vec::new(),
         owner: String::new(),
+        directory: None,
     };
     world.store.write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await.unwrap()
 }

@@ -22,6 +22,8 @@ pub enum Event {
     Resume,
     /// A person wants another attempt.
     Retry,
+    /// A person wants another attempt, in the workspace of the newest one.
+    RetryInWorkspace,
     /// A person or a merge judges the result.
     Reviewed(Verdict),
     /// It was placed.
@@ -29,6 +31,13 @@ pub enum Event {
         /// The token of the new attempt.
         fence: Fence,
         /// Who is to run it.
+        executor: Uuid,
+    },
+    /// A person took over an attempt that its executor has and this database had lost.
+    Adopted {
+        /// The token of the attempt, as it was minted before.
+        fence: Fence,
+        /// Who runs it.
         executor: Uuid,
     },
     /// The spec was handed to the executor.
@@ -83,11 +92,12 @@ impl Event {
             Self::Stop => "task.stop",
             Self::Hold => "task.hold",
             Self::Resume => "task.resume",
-            Self::Retry => "task.retry",
+            Self::Retry | Self::RetryInWorkspace => "task.retry",
             Self::Reviewed(Verdict::Accept { .. }) => "task.accepted",
             Self::Reviewed(Verdict::Reject { .. }) => "task.rejected",
             Self::Reviewed(Verdict::Merge { .. }) => "task.merged",
             Self::Claimed { .. } => "attempt.offered",
+            Self::Adopted { .. } => "attempt.adopted",
             Self::SpecRead { .. } => "attempt.spec_read",
             Self::Withdrawn { .. } => "attempt.withdrawn",
             Self::Stepped { step, .. } => match step {
@@ -121,10 +131,12 @@ impl Event {
             Self::Hold => "cannot be paused",
             Self::Resume => "cannot be resumed",
             Self::Retry => "cannot be retried",
+            Self::RetryInWorkspace => "cannot be retried in its workspace",
             Self::Reviewed(Verdict::Accept { .. }) => "cannot be accepted",
             Self::Reviewed(Verdict::Reject { .. }) => "cannot be rejected",
             Self::Reviewed(Verdict::Merge { .. }) => "cannot be merged",
             Self::Claimed { .. } => "cannot be placed",
+            Self::Adopted { .. } => "does not wait for this attempt",
             Self::SpecRead { .. }
             | Self::Withdrawn { .. }
             | Self::Stepped { .. }
@@ -138,7 +150,14 @@ impl Event {
     /// The attempt that it is about, for what comes from or concerns one.
     pub(super) fn fence(&self) -> Option<Fence> {
         match self {
-            Self::Stop | Self::Hold | Self::Resume | Self::Retry | Self::Reviewed(_) | Self::Claimed { .. } => None,
+            Self::Stop
+            | Self::Hold
+            | Self::Resume
+            | Self::Retry
+            | Self::RetryInWorkspace
+            | Self::Reviewed(_)
+            | Self::Claimed { .. }
+            | Self::Adopted { .. } => None,
             Self::SpecRead { fence }
             | Self::Withdrawn { fence }
             | Self::Stepped { fence, .. }
