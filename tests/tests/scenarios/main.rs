@@ -9,6 +9,8 @@ mod done_when;
 mod ends;
 mod harness;
 mod layering;
+mod lying;
+mod network_faults;
 mod outlives;
 mod places;
 mod proxy;
