@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use sculpt_proto::{
     FieldError,
-    executor::v1::{ControlResponse, Reject, control_response, reject::Code},
+    executor::v1::{ControlResponse, Reject, control_response, reject},
 };
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     session::{hello, state::WATCHDOG},
@@ -54,6 +54,14 @@ impl End {
         let _ = tokio::time::timeout(WATCHDOG, out.send(last)).await;
     }
 
+    /// A message could not be read: one that is too large or makes no sense is the executor's fault, all else the line's.
+    pub(super) fn unread(status: Status) -> Self {
+        match status.code() {
+            Code::OutOfRange | Code::ResourceExhausted => Self::Fault(status),
+            _ => Self::Gone,
+        }
+    }
+
     /// The controller ends.
     pub(super) fn leaving() -> Self {
         Self::Reject(hello::for_now("the controller is shutting down", Duration::from_secs(1)))
@@ -62,7 +70,7 @@ impl End {
     /// A newer session has the executor.
     pub(super) fn superseded() -> Self {
         let text = "another process has connected with this executor's identity; only one may run on a data directory";
-        Self::Reject(hello::permanent(Code::Superseded, text))
+        Self::Reject(hello::permanent(reject::Code::Superseded, text))
     }
 
     /// Without the database there is no session: the executor keeps what it has and comes back.
