@@ -147,7 +147,11 @@ impl Journal {
         let entry = Entry { sequence, at: Stamp::now(&self.boot), step };
         let line = encode(&entry).map_err(|error| fail(io::Error::other(error)))?;
         // A failed write may have left a part behind, which must not join with the next line.
-        let result = inner.file.write_all(&line).and_then(|()| inner.file.sync_data());
+        let result = inner.file.write_all(&line).and_then(|()| {
+            sculpt_failpoints::pass("journal.before_sync");
+            inner.file.sync_data()
+        });
+        sculpt_failpoints::pass("journal.synced");
         if let Err(error) = result {
             let length = inner.length;
             let _cut = inner.file.set_len(length);

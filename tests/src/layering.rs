@@ -11,14 +11,15 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Packages of ours, each with those of ours that it may depend on.
-const DEPENDENCIES: [(&str, &[&str]); 9] = [
+const DEPENDENCIES: [(&str, &[&str]); 10] = [
     ("sculpt-proto", &[]),
     ("sculpt-core", &[]),
     ("sculpt-space", &[]),
-    ("sculpt-controller", &["sculpt-core", "sculpt-proto", "sculpt-space"]),
-    ("sculpt-executor", &["sculpt-proto", "sculpt-space"]),
+    ("sculpt-failpoints", &[]),
+    ("sculpt-controller", &["sculpt-core", "sculpt-failpoints", "sculpt-proto", "sculpt-space"]),
+    ("sculpt-executor", &["sculpt-failpoints", "sculpt-proto", "sculpt-space"]),
     ("sculpt", &["sculpt-proto", "sculpt-space"]),
-    ("sculpt-tests", &["sculpt-proto"]),
+    ("sculpt-tests", &["sculpt-failpoints", "sculpt-proto"]),
     // It runs both sides in one process, and nothing depends on it.
     ("sculpt-simulation", &["sculpt-controller", "sculpt-core", "sculpt-executor", "sculpt-proto"]),
     ("sculpt-fuzz", &["sculpt", "sculpt-controller", "sculpt-executor"]),

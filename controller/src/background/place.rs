@@ -67,6 +67,7 @@ pub async fn place_all(dispatch: &Dispatch, cluster: ClusterId, sessions: &[Epoc
         if moved.is_empty() {
             return Ok(count);
         }
+        sculpt_failpoints::pass("claim.committed");
         count += moved.len();
         for moved in &moved {
             dispatch.after_commit(moved);
@@ -123,5 +124,6 @@ async fn claim(
     let event = Event::Claimed { fence, executor };
     let moved = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), Duration::ZERO).await?;
     attempts::keep_spec(conn, AttemptId(fence.id), &sealed.body, &sealed.digest).await?;
+    sculpt_failpoints::pass("claim.before_commit");
     Ok(Some(moved))
 }

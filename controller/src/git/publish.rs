@@ -64,10 +64,13 @@ pub async fn publish(
         return Ok(Published::Moved);
     }
     let verified = repositories.verify(publication.project, &publication.head, &mut pack).await?;
+    sculpt_failpoints::pass("pack.before_store");
     let stored = repositories.upload(&verified).await?;
+    sculpt_failpoints::pass("pack.stored");
     let project = publication.project;
     let work = dispatch.store().write(move |conn| Box::pin(write(conn, publication, stored, check)));
     let moved = work.await?;
+    sculpt_failpoints::pass("refs.before_answer");
     dispatch.after_commit(&moved);
     repositories.keep_local(project, &verified).await;
     Ok(Published::Moved)
@@ -110,5 +113,6 @@ async fn write(
     for (name, at) in [(&branch, &at), (&own, &own_at)] {
         refs::move_ref(conn, project, name, at.as_deref(), &head).await?;
     }
+    sculpt_failpoints::pass("refs.before_commit");
     Ok(moved)
 }

@@ -248,7 +248,12 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
         Output::HeartbeatAck { sequence, leased } => {
             send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased })).await
         }
-        Output::Ack(answer) => send(out, control_response::Part::ReportAck(answer.into())).await,
+        Output::Ack(answer) => {
+            sculpt_failpoints::pass("report.before_ack");
+            let sent = send(out, control_response::Part::ReportAck(answer.into())).await;
+            sculpt_failpoints::pass("report.acked");
+            sent
+        }
         Output::Desired { full, last, attempts, released } => {
             let desired = Desired {
                 full,

@@ -187,12 +187,13 @@ async fn write(
                 return Err(Status::unavailable("the controller cannot store logs now; send again in a moment"));
             }
         };
+        sculpt_failpoints::pass("log.before_ack");
         drop(permits);
         next = tokio::time::Instant::now() + LINGER;
         for (attempt, verdict) in verdicts {
             let sent = tokio::time::timeout(STALLED, out.send(Ok(response(attempt, verdict)))).await;
             match sent {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => sculpt_failpoints::pass("log.acked"),
                 Ok(Err(_)) => return Ok(()),
                 Err(_) => return Err(Status::deadline_exceeded("acknowledgements were not read for 30 s")),
             }

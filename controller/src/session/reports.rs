@@ -233,6 +233,7 @@ async fn apply_in(
     };
     write_details(conn, attempt, &report.told).await?;
     attempts::advance(conn, attempt, report.sequence).await?;
+    sculpt_failpoints::pass("report.before_commit");
     let (answer, _) = answer(report.sequence, None);
     Ok((answer, moved))
 }

@@ -113,5 +113,6 @@ async fn hand_out_in(conn: &mut Connection, epoch: Epoch, attempt: AttemptId) ->
     // It moves nothing that people see: there are no effects.
     let _ = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), std::time::Duration::ZERO).await?;
     sculpt_failpoints::pass("spec.before_commit");
+    sculpt_failpoints::pass("spec.before_commit");
     attempts::spec(conn, attempt).await?.ok_or(unknown)
 }

@@ -73,7 +73,9 @@ pub(super) async fn fetch(context: &Arc<Context>, handle: &Arc<Handle>, expected
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&handle.dir);
     made.map_err(|source| SpecError::Io { attempt: "make the directory", path: handle.dir.clone(), source })?;
     let path = handle.dir.join(files::SPEC);
+    sculpt_failpoints::pass("spec.before_write");
     write_durably(&path, &encoded).map_err(|source| SpecError::Io { attempt: "write", path, source })?;
+    sculpt_failpoints::pass("spec.written");
     let spec = AttemptSpec::decode(encoded.as_slice()).map_err(SpecError::from);
     match spec.and_then(|wire| Spec::try_from(wire).map_err(SpecError::from)) {
         Ok(spec) if spec.attempt == handle.id => Ok(handle.install(spec, &context.boot)?),

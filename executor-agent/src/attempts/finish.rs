@@ -132,8 +132,10 @@ impl Life<'_> {
             self.keep(why)?;
         }
         let Some(found) = harvest.found else { return Ok(Handed::Nothing) };
+        sculpt_failpoints::pass("pack.kept");
         match self.publish(&found).await? {
             Ok(head) => {
+                sculpt_failpoints::pass("pack.published");
                 let _kept = fs::remove_dir_all(self.handle.dir.join(files::QUARANTINE));
                 Ok(Handed::Head(head))
             }

@@ -76,7 +76,9 @@ impl Life<'_> {
         };
         let started = match launch {
             Ok(launch) => {
+                sculpt_failpoints::pass("shim.before_start");
                 let started = shim::start(&self.context.program, &self.handle.dir, &launch).await;
+                sculpt_failpoints::pass("shim.started");
                 started.map_err(|error| failed(Cause::Internal, error))
             }
             Err(stopped) => Err(stopped),

@@ -212,7 +212,9 @@ impl Logs {
                         Ok(Some(chunk)) => {
                             let end = chunk.offset + chunk.data.len() as u64;
                             handle.log_held(None);
+                            sculpt_failpoints::pass("log.before_send");
                             send(outbound, Part::Append(append(id, chunk))).await?;
+                            sculpt_failpoints::pass("log.sent");
                             feed.window.sent(start, end);
                             return Ok(true);
                         }

@@ -246,7 +246,9 @@ impl Control {
                     let entries =
                         self.attempts.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
                     for entry in entries.into_iter().flatten() {
+                        sculpt_failpoints::pass("report.before_send");
                         out.send(Part::Report(report(&attempt.to_string(), entry, &now))).await?;
+                        sculpt_failpoints::pass("report.sent");
                     }
                 }
                 Effect::Ready => {

@@ -82,6 +82,7 @@ pub async fn start(program: &Path, attempt_dir: &Path, launch: &Launch) -> Resul
         .arg(attempt_dir)
         // Nothing of the executor's environment rules the shim, and its secrets stay with it.
         .env_clear()
+        .envs(sculpt_failpoints::environment())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(words)

@@ -268,10 +268,12 @@ impl Supervisor {
     /// Writes the end down; a disk that refuses is tried again, as nobody else knows what happened.
     fn record(&self, record: &ExitRecord) -> Result<(), Error> {
         let json = serde_json::to_vec(record).map_err(|error| failed("write the exit record")(error.into()))?;
+        sculpt_failpoints::pass("exit.before_write");
         while let Err(error) = disk::fill_reserved(&self.attempt_dir.join(files::EXIT), &json) {
             self.shared.update(|state| state.blocked = Some(format!("the exit record cannot be written: {error}")));
             thread::sleep(CLOCKS / 10);
         }
+        sculpt_failpoints::pass("exit.written");
         self.shared.update(|state| state.blocked = None);
         Ok(())
     }

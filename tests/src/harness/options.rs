@@ -104,12 +104,12 @@ impl Options {
             .tempdir_in("/tmp")
             .context("make the stack's directory")?;
         let data = root.path().join(&self.data_dir);
-        for directory in [&root.path().join("home"), &root.path().join("run"), &root.path().join("witness"), &data] {
+        for directory in [&root.path().join("home"), &root.path().join("run"), &root.path().join("written"), &data] {
             fs::create_dir_all(directory).context("make the stack's directories")?;
         }
         fs::set_permissions(root.path().join("run"), fs::Permissions::from_mode(0o700))?;
         // Agents write there, also those that run under accounts of their own.
-        fs::set_permissions(root.path().join("witness"), fs::Permissions::from_mode(0o1777))?;
+        fs::set_permissions(root.path().join("written"), fs::Permissions::from_mode(0o1777))?;
         let settings = format!("slots = {}\n{}", self.slots, self.settings);
         fs::write(data.join("executor.toml"), settings).context("write the executor's settings")?;
         let mut bin = programs()?;

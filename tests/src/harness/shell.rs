@@ -46,7 +46,7 @@ impl Stack {
     /// The directory in which agents keep their own account of what they wrote, each in a file named by its
     /// `SCULPT_ATTEMPT`. They note a line after they have written it.
     pub fn witness(&self) -> PathBuf {
-        self.ground.root.path().join("witness")
+        self.ground.root.path().join("written")
     }
 
     /// A path of this stack that nothing else uses.

@@ -13,7 +13,7 @@ async fn a_database_url_of_another_program_is_left_alone() -> Result<()> {
     let mut api = stack.api().await?;
     let info = api.system.get_info(sculpt_proto::v1::GetInfoRequest {}).await?.into_inner();
     ensure!(info.postgres.contains("built-in"), "{}", info.postgres);
-    let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", "env"]).await?;
+    let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", "sh", "-c", "env | cut -d= -f1"]).await?;
     stack.done(&task).await?;
     let environment = String::from_utf8(stack.logs(&task).await?)?;
     ensure!(!environment.contains("DATABASE_URL"), "{environment}");
