@@ -294,7 +294,7 @@ fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::
 
 fn executor_routes(parts: &Parts) -> Router {
     let context = control::Context {
-        dispatch: parts.dispatch.clone(),
+        book: parts.dispatch.clone(),
         sessions: parts.sessions.clone(),
         cluster: parts.cluster,
         shutdown: parts.ending.clone(),

@@ -24,19 +24,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    dispatch::{Dispatch, DispatchError},
+    dispatch::Dispatch,
     session::{
-        census,
+        book::Book,
+        census::Comparison,
         end::{End, Responses, say},
         hello,
         registry::{Seat, Sessions},
-        reports::{self, Answer, Report, ReportError},
+        reports::{Answer, Report, ReportError},
         state::{Census, Closed, HEARTBEAT, Input, Observed, Output, Session, WATCHDOG},
     },
-    store::{
-        StoreError,
-        sessions::{self, Epoch, Phase, Wish},
-    },
+    store::sessions::{Epoch, Phase, Wish},
 };
 
 /// Largest message, in bytes.
@@ -50,9 +48,9 @@ const QUEUE: usize = 256;
 
 /// What a session needs.
 #[derive(Clone, Debug)]
-pub struct Context {
-    /// Moves tasks.
-    pub dispatch: Dispatch,
+pub struct Context<B = Dispatch> {
+    /// The database.
+    pub book: B,
     /// The sessions of this replica.
     pub sessions: Sessions,
     /// Whose attempts these are.
@@ -74,8 +72,8 @@ enum Work {
 }
 
 /// Serves one Control connection until either side ends it.
-pub async fn serve(
-    context: Context,
+pub async fn serve<B: Book>(
+    context: Context<B>,
     mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: Responses,
 ) {
@@ -97,8 +95,8 @@ pub async fn serve(
     record_end(&context, epoch, reason).await;
 }
 
-async fn attend(
-    context: &Context,
+async fn attend<B: Book>(
+    context: &Context<B>,
     epoch: Epoch,
     seat: &Seat,
     inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
@@ -110,12 +108,12 @@ async fn attend(
         heartbeat_interval: Some(to_duration(HEARTBEAT)),
         watchdog: Some(to_duration(WATCHDOG)),
     };
-    let told = context.dispatch.bus().told();
+    let told = context.book.bus().told();
     if let Err(end) = send(out, control_response::Part::Welcome(welcome)).await {
         return end;
     }
-    context.dispatch.bus().journal();
-    context.dispatch.bus().place();
+    context.book.bus().journal();
+    context.book.bus().place();
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
     tokio::select! {
@@ -125,31 +123,30 @@ async fn attend(
     }
 }
 
-async fn record_end(context: &Context, epoch: Epoch, reason: String) {
-    let store = context.dispatch.store();
-    match store.write(move |conn| Box::pin(async move { sessions::close(conn, epoch, &reason).await })).await {
-        Ok(true) => context.dispatch.bus().journal(),
+async fn record_end<B: Book>(context: &Context<B>, epoch: Epoch, reason: String) {
+    match context.book.close(epoch, reason).await {
+        Ok(true) => context.book.bus().journal(),
         Ok(false) => {}
         // With the database away the journal has a gap: liveness shows what it means.
         Err(error) => tracing::debug!(executor = %epoch.executor, %error, "the end of a session was not recorded"),
     }
 }
 
-async fn open(
-    context: &Context,
+async fn open<B: Book>(
+    context: &Context<B>,
     inbound: &mut (impl Stream<Item = Result<ControlRequest, Status>> + Unpin),
 ) -> Result<(Epoch, Seat), End> {
     let first = tokio::time::timeout(HELLO, inbound.next()).await;
     let first = first.map_err(|_| End::Fault(Status::deadline_exceeded("no Hello within 10 s")))?;
-    let Some(first) = first.transpose().map_err(|_| End::Gone)? else { return Err(End::Gone) };
+    let Some(first) = first.transpose().map_err(|_| End::Gone)? else {
+        return Err(End::Gone);
+    };
     bounded(&first)?;
     let Some(control_request::Part::Hello(hello)) = first.part else {
         return Err(End::Fault(Status::invalid_argument("the first message of Control must be a Hello")));
     };
     let who = hello::check(hello, context.cluster).map_err(End::Reject)?;
-    let opened =
-        context.dispatch.store().write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await;
-    let epoch = opened.map_err(|error| End::Reject(error.into()))?;
+    let epoch = context.book.open(who).await.map_err(|error| End::Reject(error.into()))?;
     Ok((epoch, context.sessions.enter(epoch)))
 }
 
@@ -302,7 +299,12 @@ async fn send(out: &Responses, part: control_response::Part) -> Result<(), End> 
 }
 
 /// Does the work in the database until it fails or nobody gives any more.
-async fn toil(context: &Context, epoch: Epoch, mut queue: mpsc::Receiver<Work>, done: mpsc::Sender<In>) -> End {
+async fn toil<B: Book>(
+    context: &Context<B>,
+    epoch: Epoch,
+    mut queue: mpsc::Receiver<Work>,
+    done: mpsc::Sender<In>,
+) -> End {
     let mut closed_before = false;
     while let Some(work) = queue.recv().await {
         let result = match work {
@@ -326,8 +328,8 @@ async fn toil(context: &Context, epoch: Epoch, mut queue: mpsc::Receiver<Work>, 
     End::Gone
 }
 
-async fn apply(context: &Context, epoch: Epoch, report: Report) -> Result<In, End> {
-    match reports::apply(&context.dispatch, epoch, report).await {
+async fn apply<B: Book>(context: &Context<B>, epoch: Epoch, report: Report) -> Result<In, End> {
+    match context.book.apply(epoch, report).await {
         Ok(answer) => {
             if let Some((refusal, text)) = &answer.refusal {
                 tracing::warn!(executor = %epoch.executor, attempt = %answer.attempt, ?refusal, text, "report refused");
@@ -340,29 +342,27 @@ async fn apply(context: &Context, epoch: Epoch, report: Report) -> Result<In, En
     }
 }
 
-async fn reconcile(context: &Context, epoch: Epoch, observed: Census) -> Result<In, End> {
-    let found = census::reconcile(&context.dispatch, context.cluster, epoch, observed).await;
-    let census::Comparison { released, owed } = found.map_err(|error: DispatchError| End::broken(epoch, &error))?;
+async fn reconcile<B: Book>(context: &Context<B>, epoch: Epoch, observed: Census) -> Result<In, End> {
+    let found = context.book.reconcile(context.cluster, epoch, observed).await;
+    let Comparison { released, owed } = found.map_err(|error| End::broken(epoch, &error))?;
     Ok(Input::Reconciled { released, owed })
 }
 
-async fn read(context: &Context, epoch: Epoch) -> Result<In, End> {
-    let wishes = async {
-        let mut conn = context.dispatch.store().read().await?;
-        sessions::wishes(&mut conn, epoch.executor).await
-    };
-    wishes.await.map(Input::Wishes).map_err(|error: StoreError| End::broken(epoch, &error))
+async fn read<B: Book>(context: &Context<B>, epoch: Epoch) -> Result<In, End> {
+    context.book.wishes(epoch.executor).await.map(Input::Wishes).map_err(|error| End::broken(epoch, &error))
 }
 
-async fn seen(context: &Context, epoch: Epoch, closed: Option<String>, beat: u64, reopened: bool) -> Result<In, End> {
-    let seen = async {
-        let mut conn = context.dispatch.store().read().await?;
-        sessions::seen(&mut conn, epoch, closed.as_deref()).await
-    };
-    match seen.await {
+async fn seen<B: Book>(
+    context: &Context<B>,
+    epoch: Epoch,
+    closed: Option<String>,
+    beat: u64,
+    reopened: bool,
+) -> Result<In, End> {
+    match context.book.seen(epoch, closed).await {
         Ok(true) => {
             if reopened {
-                context.dispatch.bus().place();
+                context.book.bus().place();
             }
             Ok(Input::Leased(beat))
         }

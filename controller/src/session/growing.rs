@@ -1,18 +1,13 @@
 //! One log in the middle of a batch of appends.
 
+use std::future::Future;
+
 use bytes::{Bytes, BytesMut};
 use sculpt_proto::{executor::v1::log_refusal::Code, id::AttemptId, v1::LogFrame};
 
 use crate::{
-    blobs::Blobs,
-    session::{
-        frames,
-        held::{HeldError, HeldLog},
-    },
-    store::{
-        Connection,
-        logs::{Chunk, Extent},
-    },
+    session::{frames, held::HeldError},
+    store::logs::{Chunk, Extent},
 };
 
 /// Largest row, in bytes.
@@ -20,16 +15,31 @@ const ROW: usize = 256 << 10;
 
 /// A checked append.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece {
-    pub(super) attempt: AttemptId,
-    pub(super) start: u64,
-    pub(super) data: Bytes,
-    pub(super) frames: Vec<LogFrame>,
+pub struct Piece {
+    /// To whose log.
+    pub attempt: AttemptId,
+    /// Offset of its first byte.
+    pub start: u64,
+    /// The bytes.
+    pub data: Bytes,
+    /// What they are made of.
+    pub frames: Vec<LogFrame>,
+}
+
+/// What is held of logs, to compare appends with.
+pub trait Held: Send {
+    /// The held bytes from `from` up to `to`.
+    fn bytes(
+        &mut self,
+        attempt: AttemptId,
+        from: u64,
+        to: u64,
+    ) -> impl Future<Output = Result<Vec<u8>, HeldError>> + Send;
 }
 
 /// What becomes of one log in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// What is held ends here.
     Stands(u64),
     /// Nothing of it was taken.
@@ -72,11 +82,6 @@ impl Growing {
         self.rows.into_iter().map(Chunk::from)
     }
 
-    /// Whether something is to be added.
-    pub(super) fn grew(&self) -> bool {
-        !self.rows.is_empty()
-    }
-
     /// What to answer.
     pub(super) fn verdict(&self) -> Verdict {
         match &self.refused {
@@ -86,14 +91,14 @@ impl Growing {
     }
 
     /// Takes what `piece` adds, or finds that it does not fit.
-    pub(super) async fn take(&mut self, conn: &mut Connection, blobs: &Blobs, piece: Piece) -> Result<(), HeldError> {
+    pub(super) async fn take(&mut self, held: &mut impl Held, piece: Piece) -> Result<(), HeldError> {
         let length = piece.data.len() as u64;
         let known = match place(self.end, piece.start, length) {
             Place::Above => return Ok(()),
             Place::Held => length,
-            Place::Adds { held } => held,
+            Place::Adds { known } => known,
         };
-        if known > 0 && !self.agrees(conn, blobs, &piece, known).await? {
+        if known > 0 && !self.agrees(held, &piece, known).await? {
             let text = format!("the bytes from offset {} differ from those that are held", piece.start);
             self.refused.get_or_insert(text);
             return Ok(());
@@ -121,12 +126,11 @@ impl Growing {
     }
 
     /// Whether the first `known` bytes of `piece` are those that are held, in the database or in this batch.
-    async fn agrees(&self, conn: &mut Connection, blobs: &Blobs, piece: &Piece, known: u64) -> Result<bool, HeldError> {
+    async fn agrees(&self, held: &mut impl Held, piece: &Piece, known: u64) -> Result<bool, HeldError> {
         let (from, to) = (piece.start, piece.start + known);
         let mut expected = Vec::new();
         if from < self.held {
-            let mut log = HeldLog::new(blobs.clone(), piece.attempt);
-            expected = log.bytes(conn, from, to.min(self.held)).await?;
+            expected = held.bytes(piece.attempt, from, to.min(self.held)).await?;
         }
         for row in &self.rows {
             let (start, end) = (row.start.max(from), (row.start + row.data.len() as u64).min(to));
@@ -143,7 +147,7 @@ impl Growing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// It adds bytes from this many of its own on; those before are held already.
-    Adds { held: u64 },
+    Adds { known: u64 },
     /// It adds nothing: all of it is held already, or it asks where the end is.
     Held,
     /// It starts above the end.
@@ -153,8 +157,8 @@ enum Place {
 fn place(end: u64, start: u64, length: u64) -> Place {
     match end.checked_sub(start) {
         None => Place::Above,
-        Some(held) if held >= length => Place::Held,
-        Some(held) => Place::Adds { held },
+        Some(known) if known >= length => Place::Held,
+        Some(known) => Place::Adds { known },
     }
 }
 
@@ -165,9 +169,9 @@ mod tests {
     #[test]
     fn an_append_is_placed_against_the_end() {
         for (end, start, length, expected) in [
-            (0, 0, 5, Place::Adds { held: 0 }),
-            (5, 5, 5, Place::Adds { held: 0 }),
-            (5, 3, 5, Place::Adds { held: 2 }),
+            (0, 0, 5, Place::Adds { known: 0 }),
+            (5, 5, 5, Place::Adds { known: 0 }),
+            (5, 3, 5, Place::Adds { known: 2 }),
             (5, 0, 5, Place::Held),
             (5, 1, 2, Place::Held),
             (5, 5, 0, Place::Held),

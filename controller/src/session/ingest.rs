@@ -2,18 +2,11 @@
 //!
 //! Bounds: at most [`CREDIT`] bytes of one executor are in memory; what it sends beyond waits in the network.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sculpt_proto::{
     FieldError, MAX_APPEND,
-    executor::v1::{
-        Append, LogAck, LogRefusal, LogsHello, LogsRequest, LogsResponse, log_refusal::Code, logs_request,
-        logs_response,
-    },
+    executor::v1::{Append, LogAck, LogRefusal, LogsHello, LogsRequest, LogsResponse, logs_request, logs_response},
     id::AttemptId,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -21,17 +14,12 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use crate::{
-    blobs::Blobs,
-    dispatch::Dispatch,
     session::{
         frames,
-        growing::{Growing, Piece, Verdict},
-        held::HeldError,
+        growing::{Piece, Verdict},
+        shelf::{Shelf, ShelfError},
     },
-    store::{
-        Connection, StoreError, attempts, logs,
-        sessions::{self, Epoch},
-    },
+    store::sessions::Epoch,
 };
 
 /// How many bytes of one executor may be under way.
@@ -54,17 +42,6 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// Appends whose bytes count as at least this much against the credit: none is free.
 const LEAST: usize = 256;
-
-/// Why bytes cannot be taken now.
-#[derive(Debug, thiserror::Error)]
-enum IngestError {
-    #[error("a newer session has this executor")]
-    Superseded,
-    #[error("append to logs in the database")]
-    Store(#[from] StoreError),
-    #[error("compare with what is held")]
-    Held(#[from] HeldError),
-}
 
 impl TryFrom<Append> for Piece {
     type Error = FieldError;
@@ -91,20 +68,18 @@ impl TryFrom<Append> for Piece {
 
 /// Serves one Logs connection until the executor or a newer session ends it.
 pub async fn serve(
-    dispatch: Dispatch,
-    blobs: Blobs,
+    shelf: impl Shelf,
     inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
     out: mpsc::Sender<Result<LogsResponse, Status>>,
 ) {
-    if let Err(status) = run(dispatch, blobs, inbound, &out).await {
+    if let Err(status) = run(shelf, inbound, &out).await {
         // The stream may be gone already.
         let _ = out.send(Err(status)).await;
     }
 }
 
 async fn run(
-    dispatch: Dispatch,
-    blobs: Blobs,
+    shelf: impl Shelf,
     mut inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
     out: &mpsc::Sender<Result<LogsResponse, Status>>,
 ) -> Result<(), Status> {
@@ -118,7 +93,7 @@ async fn run(
     };
     let (queue, batches) = mpsc::channel(BATCH_APPENDS);
     let reader = read(inbound, queue);
-    let writer = write(&dispatch, &blobs, epoch, batches, out);
+    let writer = write(&shelf, epoch, batches, out);
     tokio::pin!(reader, writer);
     tokio::select! {
         written = &mut writer => written,
@@ -157,8 +132,7 @@ async fn read(
 }
 
 async fn write(
-    dispatch: &Dispatch,
-    blobs: &Blobs,
+    shelf: &impl Shelf,
     epoch: Epoch,
     mut queue: mpsc::Receiver<Queued>,
     out: &mpsc::Sender<Result<LogsResponse, Status>>,
@@ -177,9 +151,9 @@ async fn write(
             }
         }
         let (pieces, permits): (Vec<Piece>, Vec<OwnedSemaphorePermit>) = batch.into_iter().unzip();
-        let verdicts = match commit(dispatch, blobs, epoch, pieces).await {
+        let verdicts = match shelf.put(epoch, pieces).await {
             Ok(verdicts) => verdicts,
-            Err(IngestError::Superseded) => {
+            Err(ShelfError::Superseded) => {
                 return Err(Status::aborted("a newer session has this executor; end this one"));
             }
             Err(error) => {
@@ -211,78 +185,6 @@ fn response(attempt: AttemptId, verdict: Verdict) -> LogsResponse {
         }
     };
     LogsResponse { part: Some(part) }
-}
-
-/// Takes `pieces` in one transaction, wakes those who follow, and says what to answer.
-async fn commit(
-    dispatch: &Dispatch,
-    blobs: &Blobs,
-    epoch: Epoch,
-    pieces: Vec<Piece>,
-) -> Result<BTreeMap<AttemptId, Verdict>, IngestError> {
-    let blobs = blobs.clone();
-    let (verdicts, grown, released) = dispatch
-        .store()
-        .write(move |conn| Box::pin(async move { commit_in(conn, blobs, epoch, pieces).await }))
-        .await?;
-    for attempt in grown {
-        dispatch.bus().log_grew(attempt);
-    }
-    if released {
-        dispatch.bus().tell(epoch.executor);
-    }
-    Ok(verdicts)
-}
-
-type Committed = (BTreeMap<AttemptId, Verdict>, BTreeSet<AttemptId>, bool);
-
-async fn commit_in(
-    conn: &mut Connection,
-    blobs: Blobs,
-    epoch: Epoch,
-    pieces: Vec<Piece>,
-) -> Result<Committed, IngestError> {
-    if !sessions::holds(conn, epoch).await? {
-        return Err(IngestError::Superseded);
-    }
-    let named: BTreeSet<AttemptId> = pieces.iter().map(|piece| piece.attempt).collect();
-    let ids: Vec<AttemptId> = named.iter().copied().collect();
-    let extents = logs::lock_extents(conn, epoch.executor, &ids).await?;
-    let mut logs_of: BTreeMap<AttemptId, Growing> = BTreeMap::new();
-    let mut verdicts = BTreeMap::new();
-    for attempt in named {
-        match extents.get(&attempt) {
-            None => {
-                let text = "this controller's database does not know the attempt".to_owned();
-                verdicts.insert(attempt, Verdict::Refused(Code::UnknownAttempt, text));
-            }
-            Some(extent) if extent.fenced => {
-                let text = "the task has gone on without this attempt".to_owned();
-                verdicts.insert(attempt, Verdict::Refused(Code::Fenced, text));
-            }
-            Some(extent) => {
-                logs_of.insert(attempt, Growing::new(*extent));
-            }
-        }
-    }
-    for piece in pieces {
-        if let Some(log) = logs_of.get_mut(&piece.attempt) {
-            log.take(conn, &blobs, piece).await?;
-        }
-    }
-    let mut grown = BTreeSet::new();
-    let mut chunks = Vec::new();
-    for (attempt, log) in logs_of {
-        if log.grew() {
-            grown.insert(attempt);
-        }
-        verdicts.insert(attempt, log.verdict());
-        chunks.extend(log.into_chunks().map(|chunk| (attempt, chunk)));
-    }
-    logs::append(conn, &chunks).await?;
-    let grew: Vec<AttemptId> = grown.iter().copied().collect();
-    let released = attempts::release_complete(conn, &grew).await?;
-    Ok((verdicts, grown, !released.is_empty()))
 }
 
 #[cfg(test)]

@@ -3,17 +3,19 @@
 //! [`control`] keeps an executor and the database in step, [`ingest`] takes its logs, [`publish`] its commits. Every write
 //! is checked against the session's epoch and the attempt's fence in the transaction that makes it.
 
+pub mod book;
 pub mod census;
 pub mod control;
 mod end;
 pub mod frames;
-mod growing;
+pub mod growing;
 pub mod held;
 pub mod hello;
 pub mod ingest;
 pub mod publish;
 pub mod registry;
 pub mod reports;
+pub mod shelf;
 pub mod spec;
 pub mod state;
 
@@ -31,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use self::registry::Sessions;
-use self::{control::Context, spec::HandOutError};
+use self::{control::Context, shelf::StoredLogs, spec::HandOutError};
 use crate::{blobs::Blobs, dispatch::DispatchError, git::Repositories, store::sessions::Epoch};
 
 /// Messages to an executor that wait in memory.
@@ -76,7 +78,8 @@ impl ExecutorService for ExecutorApi {
 
     async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let ingest = ingest::serve(self.context.dispatch.clone(), self.blobs.clone(), request.into_inner(), out);
+        let shelf = StoredLogs { dispatch: self.context.book.clone(), blobs: self.blobs.clone() };
+        let ingest = ingest::serve(shelf, request.into_inner(), out);
         let shutdown = self.context.shutdown.clone();
         self.tracker.spawn(async move {
             tokio::select! {
@@ -92,7 +95,7 @@ impl ExecutorService for ExecutorApi {
         let executor = FieldError::parse(&request.executor_id, "executor_id")?;
         let attempt = FieldError::parse(&request.attempt_id, "attempt_id")?;
         let epoch = Epoch { executor, number: request.epoch };
-        let spec = spec::hand_out(&self.context.dispatch, epoch, attempt).await.map_err(|error| {
+        let spec = spec::hand_out(&self.context.book, epoch, attempt).await.map_err(|error| {
             let text = error.to_string();
             match error {
                 HandOutError::Superseded => Status::aborted(text),
@@ -115,6 +118,6 @@ impl ExecutorService for ExecutorApi {
 
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<PublishResponse>, Status> {
         let pieces = request.into_inner();
-        publish::publish(&self.context.dispatch, &self.repositories, pieces).await.map(Response::new)
+        publish::publish(&self.context.book, &self.repositories, pieces).await.map(Response::new)
     }
 }

@@ -196,29 +196,26 @@ async fn apply_in(
     if !sessions::holds(conn, epoch).await? {
         return Err(ReportError::Superseded);
     }
-    let Some(task) = attempts::task_of(conn, attempt, epoch.executor).await? else { return Ok(unknown()) };
-    let Some(locked) = task_state::lock(conn, task).await? else { return Ok(unknown()) };
-    let Some(ledger) = attempts::lock(conn, attempt).await? else { return Ok(unknown()) };
-    if ledger.fenced {
-        if matches!(report.told, Told::Ended { .. }) {
-            attempts::end_fenced(conn, &[attempt]).await?;
+    let Some(task) = attempts::task_of(conn, attempt, epoch.executor).await? else {
+        return Ok(unknown());
+    };
+    let Some(locked) = task_state::lock(conn, task).await? else {
+        return Ok(unknown());
+    };
+    let Some(ledger) = attempts::lock(conn, attempt).await? else {
+        return Ok(unknown());
+    };
+    let moved = match rule(report, &ledger) {
+        Ruling::Again => return Ok(answer(ledger.through, None)),
+        Ruling::Refused(refusal, text) => return Ok(answer(ledger.through, Some((refusal, text)))),
+        Ruling::Fenced(text) => {
+            if matches!(report.told, Told::Ended { .. }) {
+                attempts::end_fenced(conn, &[attempt]).await?;
+            }
+            return Ok(answer(report.sequence, Some((Refusal::Fenced, text))));
         }
-        let text = "the task has gone on without this attempt".to_owned();
-        return Ok(answer(report.sequence, Some((Refusal::Fenced, text))));
-    }
-    if report.sequence <= ledger.through {
-        return Ok(answer(ledger.through, None));
-    }
-    if report.sequence != ledger.through + 1 {
-        let text = format!("reports from {} on are missing", ledger.through + 1);
-        return Ok(answer(ledger.through, Some((Refusal::Gap, text))));
-    }
-    if let Some(text) = contradiction(&report.told, &ledger) {
-        return Ok(answer(ledger.through, Some((Refusal::Illegal, text))));
-    }
-    let moved = match report.told.step() {
-        None => None,
-        Some(step) => {
+        Ruling::Taken(None) => None,
+        Ruling::Taken(Some(step)) => {
             let event = Event::Stepped { fence: ledger.fence, step };
             match Dispatch::move_locked(conn, &locked, &event, &Actor::system(), report.age).await {
                 Ok(moved) => Some(moved),
@@ -238,9 +235,41 @@ async fn apply_in(
     Ok((answer, moved))
 }
 
+/// What is to be done with a report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Nothing: it was applied before.
+    Again,
+    /// Nothing, and it may come again.
+    Refused(Refusal, String),
+    /// Nothing: the task has gone on without its attempt.
+    Fenced(String),
+    /// It is taken, with the step that it is; a remark is none.
+    Taken(Option<Step>),
+}
+
+/// PURE: what is to be done with a report that finds its attempt's rows as they are.
+pub fn rule(report: &Report, ledger: &attempts::Ledger) -> Ruling {
+    if ledger.fenced {
+        return Ruling::Fenced("the task has gone on without this attempt".to_owned());
+    }
+    if report.sequence <= ledger.through {
+        return Ruling::Again;
+    }
+    if report.sequence != ledger.through + 1 {
+        return Ruling::Refused(Refusal::Gap, format!("reports from {} on are missing", ledger.through + 1));
+    }
+    match contradiction(&report.told, ledger) {
+        Some(text) => Ruling::Refused(Refusal::Illegal, text),
+        None => Ruling::Taken(report.told.step()),
+    }
+}
+
 /// What an end says that cannot be: it is refused and may be sent again once it has become true.
 fn contradiction(told: &Told, ledger: &attempts::Ledger) -> Option<String> {
-    let Told::Ended { log_length, head, .. } = told else { return None };
+    let Told::Ended { log_length, head, .. } = told else {
+        return None;
+    };
     if *log_length < ledger.log_bytes {
         return Some(format!("the log is said to have {log_length} bytes, but {} are held", ledger.log_bytes));
     }

@@ -71,7 +71,7 @@ impl Stack {
     /// A connection to the executors' service.
     pub(crate) async fn executor_client(&mut self) -> ExecutorServiceClient<Authorised> {
         let context = Context {
-            dispatch: self.dispatch.clone(),
+            book: self.dispatch.clone(),
             sessions: self.sessions.clone(),
             cluster: self.cluster,
             shutdown: self.stop.clone(),
