@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sculpt_core::{
     attempt::{AttemptState, Offer},
-    liveness::{Liveness, REPLACEMENT_MARGIN},
-    task::{Event, OnLost},
+    liveness::{Liveness, replaceable_at},
+    task::{Event, OnLost, Task},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,6 @@ use crate::{
         task_state,
     },
 };
-use sculpt_proto::id::ExecutorId;
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -88,37 +88,35 @@ pub async fn look(dispatch: &Dispatch) -> Result<usize, DispatchError> {
 }
 
 async fn judge(conn: &mut Connection, pulse: Pulse) -> Result<Option<Moved>, DispatchError> {
+    // Held until the end: nobody is given up who is heard of meanwhile.
+    let Some(last_heard) = sessions::last_heard(conn, pulse).await? else { return Ok(None) };
     let Some(locked) = task_state::lock(conn, pulse.task).await? else { return Ok(None) };
-    let Some(event) = decide(conn, &locked, pulse).await? else { return Ok(None) };
+    if locked.task.attempt().is_none_or(|attempt| attempt.fence.id != pulse.attempt.0) {
+        return Ok(None);
+    }
+    let Some(event) = silence(&locked.task, last_heard, locked.now) else { return Ok(None) };
     Dispatch::move_locked(conn, &locked, &event, &Actor::system(), Duration::ZERO).await.map(Some)
 }
 
-async fn decide(
-    conn: &mut Connection,
-    locked: &task_state::Locked,
-    pulse: Pulse,
-) -> Result<Option<Event>, DispatchError> {
-    let live = locked.task.attempt().filter(|attempt| attempt.fence.id == pulse.attempt.0 && !attempt.ended());
-    let Some(attempt) = live else { return Ok(None) };
-    let Some(last_seen) = sessions::last_seen(conn, ExecutorId(attempt.executor)).await? else { return Ok(None) };
+/// PURE: what it means at `now` for the newest attempt of `task` that its executor was last heard of at `last_seen`.
+pub fn silence(task: &Task, last_seen: DateTime<Utc>, now: DateTime<Utc>) -> Option<Event> {
+    let attempt = task.attempt().filter(|attempt| !attempt.ended())?;
     let fence = attempt.fence;
-    let policy = locked.task.policy;
-    let liveness = Liveness::of(last_seen, policy.lost_after, locked.now);
+    let policy = task.policy;
+    let liveness = Liveness::of(last_seen, policy.lost_after, now);
     if liveness == Liveness::Connected {
         let back = attempt.liveness != Liveness::Connected;
-        return Ok(back.then_some(Event::Liveness { fence, liveness }));
+        return back.then_some(Event::Liveness { fence, liveness });
     }
     if attempt.state == (AttemptState::Offered { offer: Offer::Unread }) {
-        return Ok(Some(Event::Withdrawn { fence }));
+        return Some(Event::Withdrawn { fence });
     }
-    if attempt.liveness.as_str() != liveness.as_str() {
-        return Ok(Some(Event::Liveness { fence, liveness }));
+    if attempt.liveness != liveness {
+        return Some(Event::Liveness { fence, liveness });
     }
     let expired = match (policy.on_lost, attempt.liveness) {
-        (OnLost::Retry | OnLost::Fail, Liveness::Lost { since }) => {
-            locked.now >= since + policy.lost_after + REPLACEMENT_MARGIN
-        }
+        (OnLost::Retry | OnLost::Fail, Liveness::Lost { since }) => now >= replaceable_at(since, policy.lost_after),
         (OnLost::Wait, _) | (_, Liveness::Connected | Liveness::Unreachable { .. }) => false,
     };
-    Ok(expired.then_some(Event::Expired { fence }))
+    expired.then_some(Event::Expired { fence })
 }

@@ -5,11 +5,17 @@
 //! | yes | does not know it, or another cluster minted it | recorded as unknown, left alone |
 //! | yes | released | told that it need not be kept |
 //! | yes, ended | fenced | its end is recorded, released |
+//! | yes | in another directory of this executor | it is in this one from now on; and as the other lines say |
+//! | yes, unreadable | not ended | failed as `internal` with the executor's words, fenced and released |
+//! | yes, unreadable | ended or fenced | released: nothing more will come |
+//! | no | in another directory of this executor | left alone: that this directory lacks it proves nothing |
 //! | no | offered | stays desired: it never said that it has the spec, so it has published nothing, and reads the spec again |
 //! | no | accepted or later, not ended | failed as `interrupted` and fenced: its first run may have had effects, so it is not run again unasked |
 //! | no | ended or fenced | released: nothing more will come |
+//!
+//! A database that was set back may not know of an end: what the executor has ended is owed again, and ends again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sculpt_core::{
     attempt::{Fence, Step},
@@ -17,17 +23,20 @@ use sculpt_core::{
     outcome::{Cause, Failure, Outcome},
     task::Event,
 };
-use sculpt_proto::id::{AttemptId, ClusterId};
+use sculpt_proto::id::{AttemptId, ClusterId, TaskId};
 
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
-    session::state::Census,
+    session::state::{Census, Observed},
     store::{
         Connection, attempts,
-        sessions::{self, Epoch, Standing},
+        sessions::{self, Epoch, Pulse, Standing},
         task_state,
     },
 };
+
+/// What an attempt ends with that its executor has lost.
+const GONE: &str = "its executor no longer has it: the executor's data directory was replaced or damaged";
 
 /// What the executor has of ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,53 +57,107 @@ pub async fn reconcile(
     let named: BTreeSet<AttemptId> = census.keys().copied().collect();
     let mut conn = dispatch.store().read().await?;
     let standings = sessions::standings(&mut conn, epoch.executor, &named).await?;
-    let silent = sessions::silent_attempts(&mut conn, epoch.executor).await?;
-    let foreign =
-        |attempt: &AttemptId| census.get(attempt).and_then(|seen| seen.cluster).is_some_and(|id| id != cluster);
-    let unknown: Vec<AttemptId> =
-        named.iter().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied().collect();
+    let Sorted { comparison, unknown, settled, lost } = sort(cluster, &census, standings);
     sessions::record_unknown(&mut conn, epoch, &unknown).await?;
     drop(conn);
-    let Comparison { mut released, mut owed } = Comparison::default();
-    let (mut stopped, mut gone, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    settle(dispatch, epoch, settled).await?;
+    for Lost { attempt, task, failure } in lost {
+        tracing::warn!(executor = %epoch.executor, %attempt, failure.message, "an attempt is given up");
+        give_up(dispatch, epoch, task, attempt, failure).await?;
+    }
+    for pulse in silent(dispatch, epoch).await? {
+        reachable(dispatch, epoch, pulse.task, pulse.attempt).await?;
+    }
+    Ok(comparison)
+}
+
+/// Both sides, attempt by attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sorted {
+    /// What the executor has of ours.
+    pub comparison: Comparison,
+    /// It has these, and they are not ours.
+    pub unknown: Vec<AttemptId>,
+    /// What needs no transition.
+    pub settled: Settled,
+    /// It has begun these, and cannot go on with them.
+    pub lost: Vec<Lost>,
+}
+
+/// Rows that are set right without a transition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// They went to another directory, and are in this one.
+    pub brought: Vec<AttemptId>,
+    /// Fenced, and not running there any more.
+    pub stopped: Vec<AttemptId>,
+    /// Over, and nothing more will come of them.
+    pub gone: Vec<AttemptId>,
+}
+
+/// An attempt that cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Of which task.
+    pub task: TaskId,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// PURE: the table above.
+pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, Standing>) -> Sorted {
+    let foreign =
+        |attempt: &AttemptId| census.get(attempt).and_then(|seen| seen.cluster).is_some_and(|id| id != cluster);
+    let unknown = census.keys().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied();
+    let mut sorted = Sorted { unknown: unknown.collect(), ..Sorted::default() };
+    let Comparison { released, owed } = &mut sorted.comparison;
+    let Settled { brought, stopped, gone } = &mut sorted.settled;
     for (attempt, standing) in standings {
-        match census.get(&attempt) {
-            Some(_) if foreign(&attempt) => {}
+        let lost = |cause, message| Lost { attempt, task: standing.task, failure: Failure { cause, message } };
+        let seen = census.get(&attempt).filter(|_| !foreign(&attempt));
+        if seen.is_some() && !standing.here {
+            brought.push(attempt);
+        }
+        match seen {
+            None if !standing.here || foreign(&attempt) => {}
+            None if standing.fenced => stopped.push(attempt),
+            None if standing.ended => gone.push(attempt),
+            None if !standing.begun => {}
+            None => sorted.lost.push(lost(Cause::Interrupted, GONE.to_owned())),
             Some(_) if standing.released => released.push(attempt),
             Some(seen) if standing.fenced && seen.ended => {
                 stopped.push(attempt);
                 released.push(attempt);
             }
+            Some(Observed { unreadable: Some(why), .. }) => {
+                owed.push(attempt);
+                if standing.fenced {
+                    stopped.push(attempt);
+                } else if standing.ended {
+                    gone.push(attempt);
+                } else {
+                    let message = format!("what its executor had of it is damaged and was put aside: {why}");
+                    sorted.lost.push(lost(Cause::Internal, message));
+                }
+            }
             Some(_) => owed.push(attempt),
-            None if standing.fenced => stopped.push(attempt),
-            None if standing.ended => gone.push(attempt),
-            None if !standing.begun => {}
-            None => lost.push((attempt, standing)),
         }
     }
-    settle(dispatch, epoch, stopped, gone).await?;
-    for (attempt, standing) in lost {
-        interrupt(dispatch, epoch, attempt, standing).await?;
-    }
-    for pulse in silent {
-        reachable(dispatch, epoch, pulse.task, pulse.attempt).await?;
-    }
-    Ok(Comparison { released, owed })
+    sorted
 }
 
 /// Nothing more will come of these. Only the newest session knows that: what an older one does not have, a newer one may.
-async fn settle(
-    dispatch: &Dispatch,
-    epoch: Epoch,
-    stopped: Vec<AttemptId>,
-    gone: Vec<AttemptId>,
-) -> Result<(), DispatchError> {
-    if stopped.is_empty() && gone.is_empty() {
+async fn settle(dispatch: &Dispatch, epoch: Epoch, settled: Settled) -> Result<(), DispatchError> {
+    if settled == Settled::default() {
         return Ok(());
     }
+    let Settled { brought, stopped, gone } = settled;
     let settled = dispatch.store().write(move |conn: &mut Connection| {
         Box::pin(async move {
             if sessions::holds(conn, epoch).await? {
+                sessions::bring(conn, epoch, &brought).await?;
                 attempts::end_fenced(conn, &stopped).await?;
                 attempts::release_gone(conn, epoch.executor, &gone).await?;
             }
@@ -104,30 +167,29 @@ async fn settle(
     settled.await
 }
 
-/// Ends an attempt that its executor has lost.
-async fn interrupt(
+/// Ends an attempt that its executor cannot go on with.
+async fn give_up(
     dispatch: &Dispatch,
     epoch: Epoch,
+    task: TaskId,
     attempt: AttemptId,
-    standing: Standing,
+    failure: Failure,
 ) -> Result<(), DispatchError> {
-    let message = "its executor no longer has it: the executor's data directory was replaced or damaged".to_owned();
-    let outcome = Outcome::Failed(Failure { cause: Cause::Interrupted, message });
     let work = move |locked: &task_state::Locked| {
         let current = locked.task.attempt().filter(|current| current.fence.id == attempt.0 && !current.ended())?;
-        Some(Event::Stepped { fence: current.fence, step: Step::Ended { outcome } })
+        Some(Event::Stepped { fence: current.fence, step: Step::Ended { outcome: Outcome::Failed(failure) } })
     };
-    tracing::warn!(executor = %epoch.executor, %attempt, "the executor no longer has an attempt that it had begun");
-    move_if(dispatch, epoch, standing.task, work, Some(attempt)).await
+    move_if(dispatch, epoch, task, work, Some(attempt)).await
+}
+
+/// Live attempts that are here and shown as silent.
+async fn silent(dispatch: &Dispatch, epoch: Epoch) -> Result<Vec<Pulse>, DispatchError> {
+    let mut conn = dispatch.store().read().await?;
+    Ok(sessions::silent_attempts(&mut conn, epoch.executor).await?)
 }
 
 /// The executor of a live attempt is back.
-async fn reachable(
-    dispatch: &Dispatch,
-    epoch: Epoch,
-    task: sculpt_proto::id::TaskId,
-    attempt: AttemptId,
-) -> Result<(), DispatchError> {
+async fn reachable(dispatch: &Dispatch, epoch: Epoch, task: TaskId, attempt: AttemptId) -> Result<(), DispatchError> {
     let work = move |locked: &task_state::Locked| {
         let current = locked.task.attempt().filter(|current| current.fence.id == attempt.0 && !current.ended())?;
         let fence: Fence = current.fence;
@@ -140,7 +202,7 @@ async fn reachable(
 async fn move_if(
     dispatch: &Dispatch,
     epoch: Epoch,
-    task: sculpt_proto::id::TaskId,
+    task: TaskId,
     decide: impl FnOnce(&task_state::Locked) -> Option<Event> + Send + 'static,
     disown: Option<AttemptId>,
 ) -> Result<(), DispatchError> {

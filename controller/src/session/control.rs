@@ -235,8 +235,14 @@ impl TryFrom<sculpt_proto::executor::v1::ObservedAttempt> for Observed {
             attempt: FieldError::parse(&observed.attempt_id, "observed.attempt_id")?,
             cluster: Some(FieldError::parse(&observed.cluster_id, "observed.cluster_id")?),
             ended: observed.ended,
+            unreadable: (!observed.unreadable.is_empty()).then(|| remark(&observed.unreadable)),
         })
     }
+}
+
+/// What an executor says to people: one line, and not a long one.
+fn remark(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {

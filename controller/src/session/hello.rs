@@ -62,8 +62,13 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
         version: short(&hello.version),
         hostname: short(&hello.hostname),
         owner: short(&hello.owner),
+        directory: directory(&hello.directory_id)?,
         notes: hello.notes.iter().take(NOTES.0).map(|note| note.chars().take(NOTES.1).collect()).collect(),
     })
+}
+
+fn directory(id: &str) -> Result<Option<uuid::Uuid>, FieldError> {
+    if id.is_empty() { Ok(None) } else { FieldError::parse(id, "directory_id").map(Some) }
 }
 
 fn word(text: String, field: &'static str) -> Result<String, FieldError> {

@@ -34,7 +34,7 @@ pub const PIECE: usize = 1000;
 pub const MOST_OBSERVED: usize = 100_000;
 
 /// An attempt that the executor says it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// Which.
     pub attempt: AttemptId,
@@ -42,6 +42,8 @@ pub struct Observed {
     pub cluster: Option<ClusterId>,
     /// Whether it is over there.
     pub ended: bool,
+    /// Why the executor cannot go on with it, if what it had of it is damaged.
+    pub unreadable: Option<String>,
 }
 
 /// The full set of what an executor has.
@@ -283,7 +285,7 @@ impl Session {
         }
         let mut census = std::mem::take(&mut self.gathering);
         for attempt in std::mem::take(&mut self.reported) {
-            census.entry(attempt).or_insert(Observed { attempt, cluster: None, ended: false });
+            census.entry(attempt).or_insert(Observed { attempt, cluster: None, ended: false, unreadable: None });
         }
         self.known.extend(census.keys());
         vec![Output::Reconcile(census)]

@@ -18,7 +18,7 @@ fn wish(phase: Phase, may_begin: bool) -> Wish {
 }
 
 fn seen(n: u128) -> Observed {
-    Observed { attempt: attempt(n), cluster: None, ended: false }
+    Observed { attempt: attempt(n), cluster: None, ended: false, unreadable: None }
 }
 
 fn full(attempts: Vec<(AttemptId, Wish)>) -> Out {

@@ -17,12 +17,14 @@ use crate::store::{
     task_state::Locked,
 };
 
-/// Locks the attempt's row; with the database's clock, and when it was claimed.
+/// Locks the attempt's row; with the database's clock, and when it was claimed. An attempt that is marked silent is so since
+/// somebody was last heard of where it is, which may be later than the mark.
 pub(super) async fn lock(conn: &mut Connection, attempt: Uuid) -> Result<(Attempt, Time, Time), StoreError> {
     let row = sqlx::query(
-        "SELECT id, number, executor_id, state::text, spec_read, turn::text, ask::text, question, limited_until, \
-         liveness::text, silent_since, outcome::text, cause, message, exit_code, exit_signal, head, created_at, \
-         started_at, ended_at, clock_timestamp() AS now FROM attempts WHERE id = $1 FOR UPDATE",
+        "SELECT a.id, number, executor_id, state::text, spec_read, turn::text, ask::text, question, limited_until, \
+         a.liveness::text, GREATEST(silent_since, COALESCE(last_heard, last_seen)) AS silent_since, outcome::text, cause, \
+         message, exit_code, exit_signal, head, created_at, started_at, ended_at, clock_timestamp() AS now \
+         FROM attempts a JOIN executors e ON e.id = a.executor_id WHERE a.id = $1 FOR UPDATE OF a",
     )
     .bind(attempt)
     .fetch_one(&mut *conn)
@@ -53,14 +55,16 @@ pub(super) async fn insert(conn: &mut Connection, locked: &Locked, attempt: &Att
     Ok(())
 }
 
-/// Writes what the machine says now.
+/// Writes what the machine says now, and to which directory the spec went.
 pub(super) async fn update(conn: &mut Connection, attempt: &Attempt) -> Result<(), StoreError> {
     let columns = Columns::of(attempt);
     sqlx::query(
         "UPDATE attempts SET state = $2::attempt_state, spec_read = spec_read OR $3, turn = $4::turn_state, \
          ask = $5::ask_kind, question = $6, limited_until = $7, liveness = $8::liveness, silent_since = $9, \
          outcome = $10::outcome, cause = $11, message = $12, exit_code = COALESCE($13, exit_code), \
-         exit_signal = COALESCE($14, exit_signal), head = $15, started_at = COALESCE($16, started_at), ended_at = $17 \
+         exit_signal = COALESCE($14, exit_signal), head = $15, started_at = COALESCE($16, started_at), ended_at = $17, \
+         directory = CASE WHEN last_heard IS NULL AND (spec_read OR $3) THEN \
+           COALESCE(directory, (SELECT e.directory FROM executors e WHERE e.id = executor_id)) ELSE directory END \
          WHERE id = $1",
     )
     .bind(attempt.fence.id)

@@ -79,7 +79,8 @@ const SELECT: &str = "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default
      e.last_seen, e.connected_at, e.drained, CASE WHEN e.drained THEN 'drained' ELSE e.closed_reason END AS closed, \
      e.version, e.separates, e.epoch, e.hostname, e.unknown, e.notes, COALESCE(held.used, 0) AS used, \
      COALESCE(held.tasks, '{}') AS tasks FROM executors e LEFT JOIN LATERAL ( \
-       SELECT count(*) FILTER (WHERE a.fenced_at IS NULL AND (a.turn IS NULL OR a.turn IN ('working', 'asking'))) AS used, \
+       SELECT count(*) FILTER (WHERE a.fenced_at IS NULL AND a.last_heard IS NULL \
+         AND (a.turn IS NULL OR a.turn IN ('working', 'asking'))) AS used, \
               array_agg(t.number ORDER BY t.number) FILTER (WHERE t.attempt_id = a.id) AS tasks \
        FROM attempts a JOIN tasks t ON t.id = a.task_id \
        WHERE a.executor_id = e.id AND a.released_at IS NULL AND a.state <> 'ended') held ON true \

@@ -42,6 +42,7 @@ async fn executor(stack: &Stack, name: &str) {
         hostname: "host".to_owned(),
         notes: Vec::new(),
         owner: String::new(),
+        directory: None,
     };
     let mut conn = stack.store().read().await.expect("a connection");
     sessions::open(&mut conn, &who).await.expect("it is enrolled");
