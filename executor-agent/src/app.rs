@@ -29,6 +29,7 @@ use crate::{
     layout::{Layout, LayoutError},
     logs::Logs,
     session::{Control, Fatal},
+    space::{self, Room},
     workspace::{self, Stores},
 };
 
@@ -111,6 +112,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let (link_sender, link) = watch::channel(None);
     let (lease_sender, lease) = watch::channel(None);
     let (news, inbox) = mpsc::channel(1_024);
+    let (garbage, questions) = gc::door();
     let context = Arc::new(Context {
         executor: identity.executor_id,
         boot: host::boot_id().map_err(AppError::io("read the boot id"))?,
@@ -125,6 +127,8 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
         news,
         log_growth: Notify::new(),
         released: Notify::new(),
+        room: Room::default(),
+        garbage,
         cancel: cancel.clone(),
     });
     // Registered before anything is told to be ready.
@@ -136,7 +140,8 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
 
     let mut tasks = JoinSet::new();
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
-    tasks.spawn(gc::run(Arc::clone(&context), attempts.clone()));
+    tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
+    tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), questions));
     let compacted = Arc::clone(&context);
     tasks.spawn(async move {
         workspace::compact::run(&compacted.layout.stores(), compacted.cancel.clone()).await;

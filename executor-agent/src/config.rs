@@ -4,9 +4,14 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use sculpt_space::ByteSize;
 use serde::Deserialize;
+
+/// `keep_workspaces` unless told otherwise.
+const KEEP_WORKSPACES: Duration = Duration::from_secs(24 * 3_600);
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,13 @@ pub struct RunArgs {
     /// Run each attempt under an account of its own (needs root)
     #[arg(long, env = "SCULPT_EXECUTOR_SEPARATE")]
     pub separate: bool,
+    /// How much of the disk may be used, such as 50GiB; from 80 % of it on no new work is taken
+    /// [default: what is used already and what is free]
+    #[arg(long, value_name = "SIZE", env = "SCULPT_EXECUTOR_DISK_BUDGET")]
+    pub disk_budget: Option<String>,
+    /// How long a finished workspace is kept while there is room, such as "24h" or "7days" [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "SCULPT_EXECUTOR_KEEP_WORKSPACES")]
+    pub keep_workspaces: Option<String>,
     /// Settings file
     #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
     pub config: Option<PathBuf>,
@@ -116,6 +128,8 @@ struct File {
     separate: bool,
     default_agent: Option<String>,
     pass_env: Option<Vec<String>>,
+    disk_budget: Option<String>,
+    keep_workspaces: Option<String>,
     agents: BTreeMap<String, AgentTemplate>,
 }
 
@@ -142,6 +156,10 @@ pub struct Settings {
     pub default_agent: Option<String>,
     /// Variables that agents get; none: the whole environment of this process.
     pub pass_env: Option<Vec<String>>,
+    /// How much of the disk may be used, in bytes; none: what is used already and what is free.
+    pub disk_budget: Option<u64>,
+    /// How long a finished workspace is kept while there is room.
+    pub keep_workspaces: Duration,
     /// Agents by name.
     pub agents: BTreeMap<String, AgentTemplate>,
     /// End when standard input is closed.
@@ -176,6 +194,12 @@ impl Settings {
             separate: args.separate || file.separate,
             default_agent: file.default_agent,
             pass_env: file.pass_env,
+            disk_budget: args.disk_budget.or(file.disk_budget).as_deref().map(size).transpose()?,
+            keep_workspaces: args
+                .keep_workspaces
+                .or(file.keep_workspaces)
+                .as_deref()
+                .map_or(Ok(KEEP_WORKSPACES), span)?,
             agents: file.agents,
             lifeline: args.lifeline,
         };
@@ -216,6 +240,20 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+fn size(text: &str) -> Result<u64, ConfigError> {
+    match text.parse() {
+        Ok(ByteSize(0)) => Err(wrong("disk_budget", "0 leaves no room for any work; leave it out for no limit")),
+        Ok(ByteSize(bytes)) => Ok(bytes),
+        Err(_) => Err(wrong("disk_budget", format!("{text:?} is not a size; write it like \"50GiB\""))),
+    }
+}
+
+fn span(text: &str) -> Result<Duration, ConfigError> {
+    let problem =
+        || wrong("keep_workspaces", format!("{text:?} is not a duration; write it like \"24h\" or \"7days\""));
+    humantime::parse_duration(text).map_err(|_| problem())
 }
 
 fn wrong(name: impl Into<String>, problem: impl Into<String>) -> ConfigError {
@@ -266,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn space_is_given_in_words() {
+        let toml = "disk_budget = '50GiB'\nkeep_workspaces = '7days'";
+        let given = settings(toml, args()).unwrap();
+        assert_eq!((given.disk_budget, given.keep_workspaces), (Some(50 << 30), Duration::from_secs(7 * 86_400)));
+        let flags = RunArgs { disk_budget: Some("1.5 GiB".into()), keep_workspaces: Some("0s".into()), ..args() };
+        let given = settings(toml, flags).unwrap();
+        assert_eq!((given.disk_budget, given.keep_workspaces), (Some(3 << 29), Duration::ZERO));
+        let usual = settings("", args()).unwrap();
+        assert_eq!((usual.disk_budget, usual.keep_workspaces), (None, KEEP_WORKSPACES));
+    }
+
+    #[test]
     fn a_wrong_setting_is_named() {
         for (toml, name) in [
             ("slots = 0", "slots"),
@@ -274,6 +324,9 @@ mod tests {
             ("[agents.a]\ncommand = ['a']", "agents.a"),
             ("[agents.a]\ncommand = ['a', '{prompt}']\nprompt = 'file'", "agents.a"),
             ("labels = { 'a b' = 'c' }", "labels"),
+            ("disk_budget = '0'", "disk_budget"),
+            ("disk_budget = 'much'", "disk_budget"),
+            ("keep_workspaces = 'long'", "keep_workspaces"),
         ] {
             let error = settings(toml, args()).unwrap_err();
             assert!(error.to_string().contains(name), "{toml}: {error}");

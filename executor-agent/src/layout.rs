@@ -127,7 +127,27 @@ impl Layout {
 
     /// The agent's working copy, or its scratch directory.
     pub fn workspace(&self, id: AttemptId) -> PathBuf {
-        self.data.join("workspaces").join(id.to_string())
+        self.workspaces().join(id.to_string())
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Parent of all workspaces.
+    pub fn workspaces(&self) -> PathBuf {
+        self.data.join("workspaces")
+    }
+
+    /// What was put aside as damaged.
+    pub fn quarantine(&self) -> PathBuf {
+        self.data.join("quarantine")
+    }
+
+    /// What is being removed.
+    pub fn trash(&self) -> PathBuf {
+        self.data.join("trash")
     }
 
     /// Parent of all stores.

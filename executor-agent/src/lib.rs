@@ -18,6 +18,7 @@ pub mod layout;
 pub mod logs;
 pub mod report;
 pub mod session;
+pub mod space;
 pub mod spec;
 pub mod workspace;
 

@@ -96,6 +96,8 @@ pub struct Spec {
     pub requester: Requester,
     /// One line for people.
     pub title: String,
+    /// The attempt on this executor whose workspace it goes on in; none: a clone of its own.
+    pub workspace_of: Option<AttemptId>,
 }
 
 impl TryFrom<AttemptSpec> for Spec {
@@ -132,6 +134,10 @@ impl TryFrom<AttemptSpec> for Spec {
             lease: lease(on_lost, task.lost_after)?,
             requester: requester(task.requester.unwrap_or_default()),
             title: wire.title,
+            workspace_of: match wire.workspace_of.as_str() {
+                "" => None,
+                id => Some(FieldError::parse(id, "workspace_of")?),
+            },
         })
     }
 }

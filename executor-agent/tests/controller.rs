@@ -20,14 +20,14 @@ use axum::{
 use futures_util::Stream;
 use prost::Message as _;
 use sculpt_proto::executor::v1::{
-    AttemptSpec, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse, Hello,
-    LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse, PutSpecRequest,
-    PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request, control_response,
+    AttemptSpec, Collect, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse,
+    Heartbeat, Hello, LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse,
+    PutSpecRequest, PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request, control_response,
     executor_service_server::{ExecutorService, ExecutorServiceServer},
     logs_request, logs_response, publish_request, report,
     report_ack::Refusal,
 };
-use sculpt_proto::v1::LogFrame;
+use sculpt_proto::v1::{GarbageItem, LogFrame};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -49,8 +49,12 @@ pub(crate) struct Memory {
     pub(crate) frames: BTreeMap<String, Vec<LogFrame>>,
     pub(crate) published: BTreeMap<String, publish_request::Header>,
     pub(crate) heartbeats: u64,
+    /// To be asked of the executor at the next opportunity.
+    pub(crate) collect: Option<Collect>,
     /// What the executor said it removes or keeps.
-    pub(crate) collected: Vec<sculpt_proto::v1::GarbageItem>,
+    pub(crate) collected: BTreeMap<u64, Vec<GarbageItem>>,
+    /// The executor's newest heartbeat.
+    pub(crate) heartbeat: Option<Heartbeat>,
     /// Instead of Welcome.
     pub(crate) reject: Option<Reject>,
     /// Answers every publication as if it could not be done now.
@@ -187,6 +191,13 @@ impl Controller {
         }
     }
 
+    /// What the executor removes or would remove, and what it keeps.
+    pub(crate) async fn collect(&self, dry_run: bool, all: bool) -> Vec<GarbageItem> {
+        let request = self.memory().collected.len() as u64 + 1;
+        self.change(|memory| memory.collect = Some(Collect { request, dry_run, all }));
+        self.wait("the executor to say what it can remove", |memory| memory.collected.get(&request).cloned()).await
+    }
+
     pub(crate) async fn wait_ended(&self, attempt: &str) -> sculpt_proto::executor::v1::Ended {
         self.wait("the end", |memory| {
             memory.ended(attempt).filter(|ended| memory.log(attempt).len() as u64 >= ended.log_length)
@@ -305,7 +316,10 @@ impl ExecutorService for Inner {
                         Some(Ok(message)) => inner.hear(message),
                         _ => return,
                     },
-                    _ = changed.changed() => vec![inner.desired(false)],
+                    _ = changed.changed() => {
+                        let collect = inner.memory.lock().unwrap().collect.take();
+                        std::iter::once(inner.desired(false)).chain(collect.map(control_response::Part::Collect)).collect()
+                    }
                 };
                 for part in answered {
                     if answers.send(Ok(ControlResponse { part: Some(part) })).await.is_err() {
@@ -397,7 +411,11 @@ impl Inner {
                 vec![]
             }
             Some(control_request::Part::Heartbeat(heartbeat)) => {
-                self.memory.lock().unwrap().heartbeats += 1;
+                {
+                    let mut memory = self.memory.lock().unwrap();
+                    memory.heartbeats += 1;
+                    memory.heartbeat = Some(heartbeat.clone());
+                }
                 let ack = sculpt_proto::executor::v1::HeartbeatAck {
                     sequence: heartbeat.sequence,
                     leased: heartbeat.sequence,
@@ -406,7 +424,8 @@ impl Inner {
             }
             Some(control_request::Part::Report(report)) => vec![self.take(report)],
             Some(control_request::Part::Collected(collected)) => {
-                self.memory.lock().unwrap().collected.extend(collected.items);
+                let mut memory = self.memory.lock().unwrap();
+                memory.collected.entry(collected.request).or_default().extend(collected.items);
                 vec![]
             }
             None => vec![],

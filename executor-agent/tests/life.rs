@@ -22,7 +22,7 @@ fn cause(ended: &sculpt_proto::executor::v1::Ended) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_runs_and_every_byte_of_it_arrives() {
-    let mut host = Host::new().await;
+    let mut host = Host::with("keep_workspaces = '0s'", &[]).await;
     host.start().await;
     let spec = host.shell("seq 1 50000; printf 'no newline'");
     host.controller.offer(&spec);

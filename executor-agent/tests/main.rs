@@ -12,6 +12,7 @@ mod life;
 mod refusals;
 mod separate;
 mod shim;
+mod space;
 mod spool;
 mod view;
 mod workspace;

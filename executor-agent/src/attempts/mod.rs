@@ -18,6 +18,7 @@ use std::{
 };
 
 use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -27,10 +28,12 @@ use crate::{
     config::Settings,
     connect::Dialer,
     disk::write_durably,
-    journal::{Journal, JournalError},
+    gc,
+    journal::{Journal, JournalError, Stamp},
     layout::Layout,
     report::Step,
     session::{Wanted, Wish},
+    space::Room,
     spec::Spec,
     workspace::Stores,
 };
@@ -98,8 +101,12 @@ pub struct Context {
     pub news: mpsc::Sender<News>,
     /// Told when a log has grown or ended.
     pub log_growth: Notify,
-    /// Told when the controller has released an attempt.
+    /// Told when the controller has released an attempt, or room is needed.
     pub released: Notify,
+    /// How full the disk is.
+    pub room: Room,
+    /// Where to ask what can be removed.
+    pub garbage: gc::Door,
     /// Ends everything but the agents.
     pub cancel: CancellationToken,
 }
@@ -117,6 +124,28 @@ impl Context {
                 None => {}
             }
         }
+    }
+}
+
+/// That the controller has released an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// When it said so.
+    #[serde(flatten)]
+    pub at: Stamp,
+    /// It was known to hold all of the log then.
+    #[serde(default)]
+    pub log_complete: bool,
+}
+
+impl Released {
+    /// Of the attempt in `dir`, if it is.
+    pub fn read(dir: &std::path::Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join(files::RELEASED)).ok()?).ok()
+    }
+
+    fn write(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        write_durably(&dir.join(files::RELEASED), &serde_json::to_vec(self).map_err(std::io::Error::other)?)
     }
 }
 
@@ -286,11 +315,9 @@ impl Attempts {
     /// Takes note that the controller holds everything of an attempt.
     pub fn release(&self, attempt: AttemptId) {
         if let Some(handle) = self.get(attempt).filter(|handle| handle.ended()) {
-            let stamp = crate::journal::Stamp::now(&self.context.boot);
-            let written = serde_json::to_vec(&stamp)
-                .map_err(std::io::Error::other)
-                .and_then(|json| write_durably(&handle.dir.join(files::RELEASED), &json));
-            match written {
+            let log_complete = handle.held.borrow().is_some_and(|held| held >= handle.log_end().length);
+            let released = Released { at: Stamp::now(&self.context.boot), log_complete };
+            match released.write(&handle.dir) {
                 Ok(()) => self.context.released.notify_one(),
                 // The controller says it again with the next full set.
                 Err(error) => warn!(%attempt, %error, "could not note a release"),
@@ -302,6 +329,9 @@ impl Attempts {
     pub fn unrelease(&self, attempt: AttemptId) {
         if let Some(handle) = self.get(attempt) {
             let _absent = std::fs::remove_file(handle.dir.join(files::RELEASED));
+            let sizes = self.context.room.sizes();
+            sizes.forget(&handle.dir);
+            sizes.forget(&self.context.layout.workspace(attempt));
             self.context.log_growth.notify_one();
         }
     }

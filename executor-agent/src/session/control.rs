@@ -16,6 +16,7 @@ use tonic::Streaming;
 use tracing::{info, warn};
 
 use super::{
+    garbage::Collecting,
     lease::Leases,
     machine::{Effect, Input, Machine},
     wire::{First, Welcome, first, input, report},
@@ -196,6 +197,7 @@ impl Control {
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deadline = Instant::now() + welcome.watchdog;
         let out = Out { outbound, patience: welcome.watchdog };
+        let mut collecting = Collecting::default();
         let effects = self.machine.apply(Input::Welcomed { cluster: welcome.link.cluster });
         self.carry_out(effects, &out).await?;
         loop {
@@ -210,6 +212,9 @@ impl Control {
                     deadline = Instant::now() + welcome.watchdog;
                     match message.part {
                         Some(wire::control_response::Part::Reject(reject)) => return Err(rejected(reject)),
+                        Some(wire::control_response::Part::Collect(collect)) => {
+                            collecting.ask(&self.context.garbage, collect);
+                        }
                         Some(wire::control_response::Part::HeartbeatAck(ack)) => {
                             self.leases.acked(ack.leased);
                             self.hand_lease_on();
@@ -227,6 +232,11 @@ impl Control {
                 Some(news) = self.news.recv() => {
                     let effects = self.take_in(news);
                     self.carry_out(effects, &out).await?;
+                }
+                pieces = collecting.answered(&self.context.layout) => {
+                    for piece in pieces {
+                        out.send(Part::Collected(piece)).await?;
+                    }
                 }
                 () = sleep_until(deadline) => return Err(Ended::Silent(welcome.watchdog)),
             }
@@ -346,13 +356,15 @@ impl Control {
     }
 
     fn heartbeat(&self, sequence: u64) -> wire::Heartbeat {
+        let standing = self.context.room.standing();
+        let closed = standing.closed();
         wire::Heartbeat {
             sequence,
             slots_used: self.attempts.slots_used(),
-            accepts_work: true,
-            reason: String::new(),
-            disk_used: 0,
-            disk_budget: 0,
+            accepts_work: closed.is_none(),
+            reason: closed.unwrap_or_default(),
+            disk_used: standing.space.used,
+            disk_budget: standing.space.budget,
         }
     }
 

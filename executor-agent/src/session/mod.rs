@@ -1,6 +1,7 @@
 //! The control session: a pure machine in the middle, thin I/O around it.
 
 mod control;
+mod garbage;
 mod lease;
 mod machine;
 mod wire;

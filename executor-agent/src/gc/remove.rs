@@ -1,0 +1,75 @@
+//! Removal: a name is taken away at once, so that nobody goes on in something half gone; what it named goes after that.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sculpt_space::in_background;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use crate::{
+    attempts::{Context, Handle},
+    layout::Layout,
+    shim, workspace,
+};
+
+/// Removes `path` and everything below; one that is not there is no error. The rename is what decides between this and an
+/// attempt that wants to go on in the same workspace.
+pub(super) async fn tree(context: &Arc<Context>, path: PathBuf) -> io::Result<()> {
+    let (told, done) = oneshot::channel();
+    let shared = Arc::clone(context);
+    in_background(move || {
+        let removed = remove(&shared.layout, &path);
+        shared.room.sizes().forget(&path);
+        // Nobody waits when the executor is ending.
+        let _ending = told.send(removed);
+    })?;
+    done.await.map_err(io::Error::other)?
+}
+
+fn remove(layout: &Layout, path: &Path) -> io::Result<()> {
+    let trash = layout.trash();
+    fs::create_dir_all(&trash)?;
+    let target = trash.join(uuid::Uuid::new_v4().to_string());
+    match fs::rename(path, &target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed?,
+    }
+    workspace::remove(&target).map_err(io::Error::other)
+}
+
+/// Removes what a removal that was cut short has left.
+pub(super) fn empty_trash(layout: &Layout) {
+    let trash = layout.trash();
+    let emptied = in_background(move || {
+        if let Err(error) = workspace::remove(&trash) {
+            warn!(%error, "could not remove what an earlier removal has left");
+        }
+    });
+    if let Err(error) = emptied {
+        warn!(%error, "could not look for what an earlier removal has left");
+    }
+}
+
+pub(super) fn launch(dir: &Path) -> Option<shim::Launch> {
+    serde_json::from_slice(&fs::read(dir.join(shim::files::LAUNCH)).ok()?).ok()
+}
+
+/// Removes the sockets and the cgroup of an attempt.
+pub(super) async fn sockets(layout: &Layout, handle: &Handle) -> io::Result<()> {
+    let (sockets, launch) = (layout.sockets(handle.id), launch(&handle.dir));
+    let work = tokio::task::spawn_blocking(move || {
+        if let Some(launch) = launch {
+            // What is left in it keeps it, and is told elsewhere.
+            let _occupied = launch.cgroup.remove();
+        }
+        match fs::remove_dir_all(&sockets) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    });
+    work.await.unwrap_or(Ok(()))
+}
