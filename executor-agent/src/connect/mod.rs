@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use sculpt_proto::{MAX_MESSAGE, executor::v1::executor_service_client::ExecutorServiceClient};
 use tonic::{
     Request, Status,
@@ -18,7 +19,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-pub use backoff::Backoff;
+pub use backoff::{Backoff, Jitter};
 
 const STREAM_WINDOW: u32 = 1 << 20;
 
@@ -61,6 +62,25 @@ pub enum ConnectError {
     },
 }
 
+/// Opens a connection to an endpoint.
+pub type Connect = fn(Endpoint) -> BoxFuture<'static, Result<Channel, tonic::transport::Error>>;
+
+/// The network: how connections are opened, and what keeps a fleet from coming back all at once. The simulation has
+/// another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Opens a connection.
+    pub connect: Connect,
+    /// Where waits get their chance from; none: from the system.
+    pub jitter: Option<Jitter>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { connect: |endpoint| Box::pin(async move { endpoint.connect().await }), jitter: None }
+    }
+}
+
 /// Knows where the controller is and what proves our right to call it; each dial is a connection of its own.
 #[derive(Clone)]
 pub struct Dialer {
@@ -71,6 +91,7 @@ struct Inner {
     url: String,
     token: String,
     bearer: Bearer,
+    network: Network,
 }
 
 impl fmt::Debug for Dialer {
@@ -82,6 +103,11 @@ impl fmt::Debug for Dialer {
 impl Dialer {
     /// Checks the address and reads the token.
     pub fn new(url: &str, token_file: &Path) -> Result<Self, ConnectError> {
+        Self::over(Network::default(), url, token_file)
+    }
+
+    /// The same over another network than that of this machine.
+    pub fn over(network: Network, url: &str, token_file: &Path) -> Result<Self, ConnectError> {
         let url = loopback(url)?;
         let fail = |source| ConnectError::Token { path: token_file.to_owned(), source };
         let token = std::fs::read_to_string(token_file).map_err(fail)?.trim().to_owned();
@@ -91,7 +117,7 @@ impl Dialer {
             _ => return Err(fail(io::Error::other("it holds no token"))),
         };
         value.set_sensitive(true);
-        Ok(Self { inner: Arc::new(Inner { url, token, bearer: Bearer(value) }) })
+        Ok(Self { inner: Arc::new(Inner { url, token, bearer: Bearer(value), network }) })
     }
 
     /// The controller's address, without a slash at its end.
@@ -102,6 +128,15 @@ impl Dialer {
     /// What proves our right to call it.
     pub fn token(&self) -> &str {
         &self.inner.token
+    }
+
+    /// How long to wait between tries to reach the controller.
+    pub fn backoff(&self, first: Duration, limit: Duration) -> Backoff {
+        let backoff = Backoff::new(first, limit);
+        match self.inner.network.jitter {
+            Some(jitter) => backoff.with_jitter(jitter),
+            None => backoff,
+        }
     }
 
     /// Opens a new connection.
@@ -118,7 +153,7 @@ impl Dialer {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(16 * STREAM_WINDOW);
-        let channel = endpoint.connect().await.map_err(fail)?;
+        let channel = (self.inner.network.connect)(endpoint).await.map_err(fail)?;
         Ok(ExecutorServiceClient::with_interceptor(channel, self.inner.bearer.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE))

@@ -19,11 +19,11 @@ use super::{
     garbage::Collecting,
     lease::Leases,
     machine::{Effect, Input, Machine},
-    wire::{First, Welcome, first, input, report},
+    roster::{Present, Roster},
+    wire::{First, Welcome, first, input},
 };
 use crate::{
     attempts::{Attempts, Context, Link, News},
-    connect::Backoff,
     host,
     journal::Stamp,
 };
@@ -86,9 +86,11 @@ enum Ended {
 
 /// The control session's owner.
 #[derive(Debug)]
-pub struct Control {
+pub struct Control<R = Attempts> {
     context: Arc<Context>,
-    attempts: Attempts,
+    attempts: R,
+    /// CLOCK_BOOTTIME, which no suspend stops.
+    boottime: fn() -> Duration,
     news: mpsc::Receiver<News>,
     link: watch::Sender<Option<Link>>,
     leases: Leases,
@@ -100,12 +102,12 @@ pub struct Control {
     ready: Option<oneshot::Sender<()>>,
 }
 
-impl Control {
+impl<R: Roster> Control<R> {
     /// `lease`: told what [`Leases`] hold. `cluster`: the one that this executor belongs to, if it has met one. `notes`:
     /// remarks on itself.
     pub fn new(
         context: Arc<Context>,
-        attempts: Attempts,
+        attempts: R,
         news: mpsc::Receiver<News>,
         link: watch::Sender<Option<Link>>,
         lease: watch::Sender<Option<Duration>>,
@@ -115,12 +117,20 @@ impl Control {
         let (ready, is_ready) = oneshot::channel();
         let instance = uuid::Uuid::new_v4().to_string();
         let (machine, leases, ready) = (Machine::default(), Leases::default(), Some(ready));
-        (Self { context, attempts, news, link, leases, lease, machine, cluster, instance, notes, ready }, is_ready)
+        let boottime = host::boottime;
+        let control =
+            Self { context, attempts, boottime, news, link, leases, lease, machine, cluster, instance, notes, ready };
+        (control, is_ready)
+    }
+
+    /// The same by another clock than that of this machine.
+    pub fn by_clock(self, boottime: fn() -> Duration) -> Self {
+        Self { boottime, ..self }
     }
 
     /// Runs until cancelled, or until the executor must not go on.
     pub async fn run(mut self) -> Result<(), Fatal> {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut backoff = self.context.dialer.backoff(Duration::from_millis(100), Duration::from_secs(10));
         let cancel = self.context.cancel.clone();
         loop {
             let began = Instant::now();
@@ -145,6 +155,7 @@ impl Control {
             let resume = Instant::now() + pause;
             loop {
                 tokio::select! {
+                    biased;
                     () = cancel.cancelled() => return Ok(()),
                     () = sleep_until(resume) => break,
                     Some(news) = self.news.recv() => self.offline(news),
@@ -156,10 +167,11 @@ impl Control {
     async fn session(&mut self) -> Result<std::convert::Infallible, Ended> {
         let (outbound, requests) = mpsc::channel::<ControlRequest>(64);
         let dialer = self.context.dialer.clone();
+        let boottime = self.boottime;
         let hello = ControlRequest { part: Some(Part::Hello(self.hello())) };
         let connect = async move {
             let mut client = dialer.dial().await?;
-            let hello_at = host::boottime();
+            let hello_at = boottime();
             // The hello is under way before the answer's headers are waited for.
             let _room = outbound.send(hello).await;
             let response = client.control(ReceiverStream::new(requests)).await?;
@@ -171,6 +183,7 @@ impl Control {
         tokio::pin!(connect);
         let (hello_at, outbound, inbound, word) = loop {
             tokio::select! {
+                biased;
                 connected = &mut connect => break connected.map_err(|_| Ended::Silent(FIRST_WORD))??,
                 Some(news) = self.news.recv() => self.offline(news),
             }
@@ -204,7 +217,7 @@ impl Control {
             tokio::select! {
                 biased;
                 _ = heartbeat.tick() => {
-                    let sequence = self.leases.beat(host::boottime());
+                    let sequence = self.leases.beat((self.boottime)());
                     out.send(Part::Heartbeat(self.heartbeat(sequence))).await?;
                 }
                 message = inbound.message() => {
@@ -253,11 +266,9 @@ impl Control {
                 }
                 Effect::Report { attempt, from, through } => {
                     let now = Stamp::now(&self.context.boot);
-                    let entries =
-                        self.attempts.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
-                    for entry in entries.into_iter().flatten() {
+                    for report in self.attempts.reports(attempt, from, through, &now) {
                         sculpt_failpoints::pass("report.before_send");
-                        out.send(Part::Report(report(&attempt.to_string(), entry, &now))).await?;
+                        out.send(Part::Report(report)).await?;
                         sculpt_failpoints::pass("report.sent");
                     }
                 }
@@ -296,14 +307,10 @@ impl Control {
     fn take_in(&mut self, news: News) -> Vec<Effect> {
         match news {
             News::Present(attempt) => {
-                let Some(handle) = self.attempts.get(attempt) else { return Vec::new() };
-                let (Some(spec), Some(journal)) = (handle.spec(), handle.journal()) else { return Vec::new() };
-                self.machine.apply(Input::Present {
-                    attempt,
-                    cluster: spec.cluster,
-                    last: journal.last(),
-                    released: handle.released(),
-                })
+                let Some(Present { cluster, last, released }) = self.attempts.present(attempt) else {
+                    return Vec::new();
+                };
+                self.machine.apply(Input::Present { attempt, cluster, last, released })
             }
             News::Recorded(attempt, sequence) => self.machine.apply(Input::Recorded { attempt, sequence }),
             News::Gone(attempt) => self.machine.apply(Input::Gone(attempt)),
@@ -369,24 +376,7 @@ impl Control {
     }
 
     fn observed(&self) -> Vec<wire::Observed> {
-        let attempts: Vec<wire::ObservedAttempt> = self
-            .attempts
-            .all()
-            .iter()
-            .filter_map(|handle| {
-                let (spec, journal) = (handle.spec()?, handle.journal()?);
-                Some(wire::ObservedAttempt {
-                    attempt_id: handle.id.to_string(),
-                    task_id: spec.task.to_string(),
-                    number: spec.number,
-                    cluster_id: spec.cluster.to_string(),
-                    report_sequence: journal.last(),
-                    log_length: handle.log_end().length,
-                    ended: handle.ended(),
-                    unreadable: String::new(),
-                })
-            })
-            .collect();
+        let attempts = self.attempts.observed();
         let mut pieces: Vec<wire::Observed> =
             attempts.chunks(PIECE).map(|piece| wire::Observed { attempts: piece.to_vec(), last: false }).collect();
         match pieces.last_mut() {

@@ -4,8 +4,10 @@ mod control;
 mod garbage;
 mod lease;
 mod machine;
+mod roster;
 mod wire;
 
 pub use control::{Control, Fatal};
 pub use lease::Leases;
 pub use machine::{Effect, Input, Machine, Refusal, Wanted, Wish};
+pub use roster::{Present, Roster};
