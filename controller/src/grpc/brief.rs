@@ -14,7 +14,7 @@ const BEGINNING: usize = 256;
 const ENV: usize = 256;
 
 /// What lists show of `spec`; `None`: all of it.
-pub(super) fn brief(spec: &TaskSpec) -> Option<TaskSpec> {
+pub(crate) fn brief(spec: &TaskSpec) -> Option<TaskSpec> {
     if spec.encoded_len() <= WHOLE {
         return None;
     }

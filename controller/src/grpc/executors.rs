@@ -1,9 +1,24 @@
 //! Executors: listed and looked at.
 
-use sculpt_proto::v1;
+use std::{collections::BTreeSet, time::Duration};
+
+use sculpt_proto::{
+    FieldError,
+    id::{AttemptId, ExecutorId},
+    v1,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
-use super::{Api, Replies, convert, person};
+use super::{Api, POLL, Replies, convert, person, request_id, status};
+use crate::store::{adopt::Adoption, executors::Executor, requests};
+
+/// How long an executor may take to hand in what is to be adopted, before its caller is told so.
+const HAND_IN: Duration = Duration::from_secs(20);
+
+/// Attempts that one call may name.
+const MOST_NAMED: usize = 1000;
 
 #[tonic::async_trait]
 impl v1::executors_server::Executors for Api {
@@ -23,16 +38,7 @@ impl v1::executors_server::Executors for Api {
         request: Request<v1::GetExecutorRequest>,
     ) -> Result<Response<v1::GetExecutorResponse>, Status> {
         person(&request)?;
-        let name = request.into_inner().executor;
-        let mut found = self.store.executors_named(&name).await?;
-        if found.len() > 1 {
-            let problem =
-                format!("{name:?} is the beginning of several executors' uuids; give more of it, or the name");
-            return Err(Status::invalid_argument(problem));
-        }
-        let executor = found.pop().ok_or_else(|| {
-            Status::not_found(format!("there is no executor {name:?}; `sculpt executor ls` lists those there are"))
-        })?;
+        let executor = self.executor_named(&request.into_inner().executor).await?;
         Ok(Response::new(v1::GetExecutorResponse { executor: Some(convert::executor(executor)) }))
     }
 
@@ -40,8 +46,22 @@ impl v1::executors_server::Executors for Api {
         &self,
         request: Request<v1::AdoptAttemptsRequest>,
     ) -> Result<Response<v1::AdoptAttemptsResponse>, Status> {
-        person(&request)?;
-        Err(Status::unimplemented("this controller cannot adopt attempts yet"))
+        let by = person(&request)?;
+        let message = request.into_inner();
+        let id = request_id(&message.request_id)?;
+        let attempts = named(&message.attempts)?;
+        let executor = self.executor_named(&message.executor).await?;
+        if executor.liveness != "connected" {
+            let problem = format!(
+                "executor {} is {}, and nothing can be handed in by it until it is back; its attempts go on meanwhile",
+                executor.name, executor.liveness
+            );
+            return Err(Status::failed_precondition(problem));
+        }
+        let request = requests::Request { id, method: "AdoptAttempts", digest: digest(&executor, &attempts) };
+        self.store.want_adoptions(request.clone(), ExecutorId(executor.id), attempts, by.name().to_owned()).await?;
+        let attempts = self.adopted(&request, &executor).await?;
+        Ok(Response::new(v1::AdoptAttemptsResponse { attempts }))
     }
 
     async fn collect_garbage(
@@ -50,5 +70,75 @@ impl v1::executors_server::Executors for Api {
     ) -> Result<Response<Self::CollectGarbageStream>, Status> {
         person(&request)?;
         Err(Status::unimplemented("this controller cannot have garbage collected yet"))
+    }
+}
+
+impl Api {
+    async fn executor_named(&self, name: &str) -> Result<Executor, Status> {
+        let mut found = self.store.executors_named(name).await?;
+        if found.len() > 1 {
+            let problem =
+                format!("{name:?} is the beginning of several executors' uuids; give more of it, or the name");
+            return Err(Status::invalid_argument(problem));
+        }
+        found.pop().ok_or_else(|| {
+            Status::not_found(format!("there is no executor {name:?}; `sculpt executor ls` lists those there are"))
+        })
+    }
+
+    /// Waits until everything that `request` asked for is adopted or refused, or [`HAND_IN`] is over.
+    async fn adopted(
+        &self,
+        request: &requests::Request,
+        executor: &Executor,
+    ) -> Result<Vec<v1::AdoptedAttempt>, Status> {
+        // Each adoption and each refusal stands in the journal.
+        let mut moved = self.bus.journal_moved();
+        self.bus.tell(ExecutorId(executor.id));
+        let deadline = Instant::now() + HAND_IN;
+        loop {
+            moved.mark_unchanged();
+            let found = self.store.adoptions(request).await?;
+            if found.iter().all(Adoption::settled) || Instant::now() >= deadline {
+                return Ok(found.into_iter().map(|adoption| shown(adoption, &executor.name)).collect());
+            }
+            let poll = deadline.min(Instant::now() + POLL);
+            // A poll repairs a lost signal.
+            if let Ok(changed) = timeout_at(poll, moved.changed()).await {
+                changed.map_err(|_| status::shutting_down())?;
+            }
+        }
+    }
+}
+
+fn named(attempts: &[String]) -> Result<BTreeSet<AttemptId>, FieldError> {
+    if attempts.len() > MOST_NAMED {
+        let problem = format!("names {}; at most {MOST_NAMED} are taken, or none for all there are", attempts.len());
+        return Err(FieldError::new("attempts", problem));
+    }
+    attempts.iter().map(|attempt| FieldError::parse(attempt, "attempts")).collect()
+}
+
+fn digest(executor: &Executor, attempts: &BTreeSet<AttemptId>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(executor.id);
+    attempts.iter().for_each(|attempt| hash.update(attempt.0));
+    hash.finalize().into()
+}
+
+fn shown(adoption: Adoption, executor: &str) -> v1::AdoptedAttempt {
+    let late = || {
+        format!(
+            "executor {executor} has not handed it in within {} s; it is taken over as soon as it does",
+            HAND_IN.as_secs()
+        )
+    };
+    v1::AdoptedAttempt {
+        attempt_id: adoption.attempt.to_string(),
+        task_number: adoption.task.unwrap_or_default(),
+        refusal: match (adoption.task, adoption.refusal) {
+            (Some(_), _) => String::new(),
+            (None, refusal) => refusal.unwrap_or_else(late),
+        },
     }
 }

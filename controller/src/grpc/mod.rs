@@ -1,6 +1,6 @@
 //! The public API: one file per service, one for conversions, one for statuses.
 
-mod brief;
+pub(crate) mod brief;
 mod convert;
 mod cursor;
 mod events;
@@ -8,7 +8,7 @@ mod executors;
 mod git;
 pub mod logs;
 mod projects;
-mod spec;
+pub(crate) mod spec;
 pub mod status;
 mod system;
 mod tasks;
@@ -24,7 +24,7 @@ use sculpt_proto::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use crate::{bus::Bus, dispatch::Dispatch, git::Repositories, store::Store, web::Person};
+use crate::{bus::Bus, dispatch::Dispatch, git::Repositories, room::Room, store::Store, web::Person};
 
 /// What is served to people, by full name.
 pub const SERVICES: [&str; 7] = [
@@ -52,6 +52,10 @@ pub struct About {
     pub postgres: String,
     /// Days that the journal is kept.
     pub event_days: u32,
+    /// How long logs of tasks that have ended are kept; none: for ever.
+    pub log_retention: Option<Duration>,
+    /// How full the disk is.
+    pub room: Room,
     /// Where data stands on this machine.
     pub data_dir: std::path::PathBuf,
     /// The `git` program.

@@ -33,25 +33,25 @@ const LOST_AFTER: (TimeDelta, TimeDelta) = (TimeDelta::seconds(1), TimeDelta::da
 
 /// A checked wish.
 #[derive(Debug)]
-pub(super) struct Wish {
+pub(crate) struct Wish {
     /// As it is kept.
-    pub(super) spec: v1::TaskSpec,
+    pub(crate) spec: v1::TaskSpec,
     /// Shown in lists.
-    pub(super) title: String,
+    pub(crate) title: String,
     /// The project's name or uuid, and the commit to begin at.
-    pub(super) base: Option<(String, String)>,
+    pub(crate) base: Option<(String, String)>,
     /// Whether it is a prompt, which needs an agent.
-    pub(super) prompt: bool,
+    pub(crate) prompt: bool,
     /// What it needs beyond an agent.
-    pub(super) pool: String,
-    pub(super) requirements: BTreeMap<String, String>,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) policy: Policy,
+    pub(crate) pool: String,
+    pub(crate) requirements: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) policy: Policy,
 }
 
 impl Wish {
     /// The class, once the agent is known.
-    pub(super) fn class(&self, agent: sculpt_core::placement::AgentNeed) -> Class {
+    pub(crate) fn class(&self, agent: sculpt_core::placement::AgentNeed) -> Class {
         Class { pool: self.pool.clone(), requirements: self.requirements.clone(), agent, executor: None }
     }
 }

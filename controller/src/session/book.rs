@@ -13,7 +13,7 @@ use crate::{
         state::Census,
     },
     store::{
-        StoreError,
+        StoreError, adopt,
         sessions::{self, Epoch, Introduction, OpenError, Wish},
     },
 };
@@ -42,6 +42,9 @@ pub trait Book: Clone + Send + Sync + 'static {
         epoch: Epoch,
         census: Census,
     ) -> impl Future<Output = Result<Comparison, DispatchError>> + Send;
+
+    /// The attempts that a person wants taken over from the executor.
+    fn adoptions(&self, executor: ExecutorId) -> impl Future<Output = Result<Vec<AttemptId>, StoreError>> + Send;
 
     /// Everything that the executor should have.
     fn wishes(
@@ -83,6 +86,11 @@ impl Book for Dispatch {
 
     async fn reconcile(&self, cluster: ClusterId, epoch: Epoch, census: Census) -> Result<Comparison, DispatchError> {
         census::reconcile(self, cluster, epoch, census).await
+    }
+
+    async fn adoptions(&self, executor: ExecutorId) -> Result<Vec<AttemptId>, StoreError> {
+        let mut conn = self.store().read().await?;
+        adopt::wanted_of(&mut conn, executor).await
     }
 
     async fn wishes(&self, executor: ExecutorId) -> Result<BTreeMap<AttemptId, Wish>, StoreError> {

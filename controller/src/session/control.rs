@@ -34,7 +34,10 @@ use crate::{
         reports::{Answer, Report, ReportError},
         state::{Census, Closed, HEARTBEAT, Input, Observed, Output, Session, WATCHDOG},
     },
-    store::sessions::{Epoch, Phase, Wish},
+    store::{
+        StoreError,
+        sessions::{Epoch, Phase, Wish},
+    },
 };
 
 /// Largest message, in bytes.
@@ -138,9 +141,7 @@ async fn open<B: Book>(
 ) -> Result<(Epoch, Seat), End> {
     let first = tokio::time::timeout(HELLO, inbound.next()).await;
     let first = first.map_err(|_| End::Fault(Status::deadline_exceeded("no Hello within 10 s")))?;
-    let Some(first) = first.transpose().map_err(|_| End::Gone)? else {
-        return Err(End::Gone);
-    };
+    let Some(first) = first.transpose().map_err(End::unread)? else { return Err(End::Gone) };
     bounded(&first)?;
     let Some(control_request::Part::Hello(hello)) = first.part else {
         return Err(End::Fault(Status::invalid_argument("the first message of Control must be a Hello")));
@@ -175,7 +176,8 @@ async fn talk(
                 Err(broadcast::error::RecvError::Closed) => return End::Gone,
             },
             message = inbound.next() => match message {
-                None | Some(Err(_)) => return End::Gone,
+                None => return End::Gone,
+                Some(Err(status)) => return End::unread(status),
                 Some(Ok(request)) => match input(request) {
                     Ok(Some(input)) => input,
                     Ok(None) => continue,
@@ -193,7 +195,7 @@ async fn talk(
 }
 
 /// A message as the reducer takes it; `None` for what this version does not know.
-fn input(request: ControlRequest) -> Result<Option<In>, End> {
+pub(super) fn input(request: ControlRequest) -> Result<Option<In>, End> {
     bounded(&request)?;
     Ok(Some(match request.part {
         Some(control_request::Part::Hello(_)) => {
@@ -267,6 +269,11 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
             };
             send(out, control_response::Part::Desired(desired)).await
         }
+        Output::Adopt(attempts) => {
+            let adopted = attempts.iter().map(AttemptId::to_string).collect();
+            let desired = Desired { last: true, adopted, ..Desired::default() };
+            send(out, control_response::Part::Desired(desired)).await
+        }
         Output::Apply(report) => queue(Work::Apply(report)).await,
         Output::Reconcile(census) => queue(Work::Reconcile(census)).await,
         Output::Read => queue(Work::Read).await,
@@ -316,7 +323,7 @@ async fn toil<B: Book>(
         let result = match work {
             Work::Apply(report) => apply(context, epoch, report).await,
             Work::Reconcile(census) => reconcile(context, epoch, census).await,
-            Work::Read => read(context, epoch).await,
+            Work::Read => read(context, epoch, &done).await,
             Work::Seen { closed, beat } => {
                 let reopened = std::mem::replace(&mut closed_before, closed.is_some()) && closed.is_none();
                 seen(context, epoch, closed, beat, reopened).await
@@ -354,8 +361,11 @@ async fn reconcile<B: Book>(context: &Context<B>, epoch: Epoch, observed: Census
     Ok(Input::Reconciled { released, owed })
 }
 
-async fn read<B: Book>(context: &Context<B>, epoch: Epoch) -> Result<In, End> {
-    context.book.wishes(epoch.executor).await.map(Input::Wishes).map_err(|error| End::broken(epoch, &error))
+async fn read<B: Book>(context: &Context<B>, epoch: Epoch, done: &mpsc::Sender<In>) -> Result<In, End> {
+    let broken = |error: StoreError| End::broken(epoch, &error);
+    let wishes = context.book.wishes(epoch.executor).await.map_err(broken)?;
+    done.send(Input::Wishes(wishes)).await.map_err(|_| End::Gone)?;
+    context.book.adoptions(epoch.executor).await.map(Input::Adopted).map_err(broken)
 }
 
 async fn seen<B: Book>(

@@ -28,7 +28,8 @@ pub fn check(hello: Hello, cluster: ClusterId) -> Result<Introduction, Reject> {
     if !hello.cluster_id.is_empty() && hello.cluster_id != cluster.to_string() {
         let text = format!(
             "the executor belongs to cluster {}, this controller is cluster {cluster}; \
-             point it to its own controller, or give it a fresh data directory",
+             point it to its own controller, or, where this one has taken that one's place, let \
+             `sculpt-executor rebind --data-dir DIR` on its machine forget the old one; its attempts stay",
             hello.cluster_id
         );
         return Err(permanent(Code::Cluster, text));

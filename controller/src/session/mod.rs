@@ -3,11 +3,14 @@
 //! [`control`] keeps an executor and the database in step, [`ingest`] takes its logs, [`publish`] its commits. Every write
 //! is checked against the session's epoch and the attempt's fence in the transaction that makes it.
 
+pub mod adopt;
 pub mod book;
 pub mod census;
 pub mod control;
 mod end;
 pub mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod growing;
 pub mod held;
 pub mod hello;
@@ -33,7 +36,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use self::registry::Sessions;
-use self::{control::Context, shelf::StoredLogs, spec::HandOutError};
+use self::{adopt::AdoptError, control::Context, shelf::StoredLogs, spec::HandOutError};
 use crate::{blobs::Blobs, dispatch::DispatchError, git::Repositories, store::sessions::Epoch};
 
 /// Messages to an executor that wait in memory.
@@ -112,8 +115,25 @@ impl ExecutorService for ExecutorApi {
         Ok(Response::new(GetSpecResponse { spec }))
     }
 
-    async fn put_spec(&self, _request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
-        Err(Status::unimplemented("this controller cannot adopt attempts yet"))
+    async fn put_spec(&self, request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
+        let request = request.into_inner();
+        let executor = FieldError::parse(&request.executor_id, "executor_id")?;
+        let attempt = FieldError::parse(&request.attempt_id, "attempt_id")?;
+        let epoch = Epoch { executor, number: request.epoch };
+        adopt::take_over(&self.context.book, epoch, attempt, request.spec).await.map_err(|error| {
+            let text = error.to_string();
+            match error {
+                AdoptError::Superseded => Status::aborted(text),
+                AdoptError::Unasked(_) | AdoptError::Refused(_) | AdoptError::Settled(_) => {
+                    Status::failed_precondition(text)
+                }
+                AdoptError::Dispatch(_) | AdoptError::Store(_) => {
+                    tracing::warn!(%executor, %attempt, error = &error as &dyn std::error::Error, "not taken over");
+                    Status::unavailable("the controller's database is out of reach; hand it in again in a moment")
+                }
+            }
+        })?;
+        Ok(Response::new(PutSpecResponse { cluster_id: self.context.cluster.to_string() }))
     }
 
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<PublishResponse>, Status> {

@@ -86,6 +86,8 @@ pub enum Input<R, A> {
     },
     /// What should be, as the database has it.
     Wishes(BTreeMap<AttemptId, Wish>),
+    /// What a person wants taken over of what the executor has and the database does not know.
+    Adopted(Vec<AttemptId>),
     /// Somebody says that what should be has changed.
     Told,
     /// Time has passed.
@@ -117,6 +119,8 @@ pub enum Output<R, A> {
         /// What need not be kept.
         released: Vec<AttemptId>,
     },
+    /// Ask for the specs of these. Asked again with every read until they are there.
+    Adopt(Vec<AttemptId>),
     /// Apply a report to the database.
     Apply(R),
     /// Compare what the executor has with the database.
@@ -236,6 +240,8 @@ impl Session {
                 self.read_first()
             }
             Input::Wishes(wishes) => self.wishes(now, wishes),
+            Input::Adopted(attempts) if attempts.is_empty() => Vec::new(),
+            Input::Adopted(attempts) => vec![Output::Adopt(attempts)],
             Input::Told => self.read(),
             Input::Tick => self.tick(now),
             Input::Superseded => vec![Output::Close(Closed::Superseded)],
@@ -330,7 +336,6 @@ impl Session {
             .filter(|(attempt, wish)| full || self.told.get(attempt).is_none_or(|told| !told.says_the_same(wish)))
             .map(|(attempt, wish)| (*attempt, wish.clone()))
             .collect();
-        self.known.retain(|attempt| !released.contains(attempt));
         self.known.extend(wishes.keys());
         self.told = wishes;
         if full {

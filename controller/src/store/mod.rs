@@ -2,6 +2,7 @@
 //!
 //! Lock order in every transaction: the task's row, then its attempt's row, then refs and logs, then the journal.
 
+pub mod adopt;
 mod attempt_state;
 pub mod attempts;
 pub mod claims;
@@ -18,6 +19,7 @@ mod partitions;
 pub mod projects;
 pub mod refs;
 pub mod requests;
+pub mod retention;
 mod schema;
 pub mod sessions;
 pub mod task_state;

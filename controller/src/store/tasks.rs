@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    Connection, Store, StoreError, classes,
+    Connection, Store, StoreError, classes, columns,
     events::{Entry, record},
     requests::{Request, RequestError, Taken, take_request},
 };
@@ -126,15 +126,36 @@ fn uuids(prefix: &str) -> Option<(Uuid, Uuid)> {
 }
 
 async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), StoreError> {
-    let class = classes::id(conn, &new.class).await?;
     let number: i64 =
         sqlx::query_scalar("SELECT nextval(pg_get_serial_sequence('tasks', 'number'))").fetch_one(&mut *conn).await?;
+    let branch = if new.base.is_some() { naming::branch(number.unsigned_abs(), &new.title) } else { String::new() };
+    insert_as(conn, id, Place { number, branch, next: 1 }, new).await
+}
+
+/// Where a new task stands among the others.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Its number.
+    pub(super) number: i64,
+    /// Its branch, without `refs/heads/`; empty without a repository.
+    pub(super) branch: String,
+    /// Number of the attempt that it waits for.
+    pub(super) next: u32,
+}
+
+pub(super) async fn insert_as(
+    conn: &mut Connection,
+    id: TaskId,
+    place: Place,
+    new: &NewTask,
+) -> Result<(), StoreError> {
+    let class = classes::id(conn, &new.class).await?;
+    let Place { number, branch, next } = place;
     let (project, base) = new.base.as_ref().map(|(project, base)| (project.0, base)).unzip();
-    let branch = if project.is_some() { naming::branch(number.unsigned_abs(), &new.title) } else { String::new() };
     sqlx::query(
         "INSERT INTO tasks (id, number, project_id, class_id, title, branch, base, labels, priority, created_by, spec, \
          on_lost, lost_after, brief, next_attempt) OVERRIDING SYSTEM VALUE \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::on_lost, $13 * interval '1 microsecond', $14, 1)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::on_lost, $13 * interval '1 microsecond', $14, $15)",
     )
     .bind(id.0)
     .bind(number)
@@ -150,6 +171,7 @@ async fn insert(conn: &mut Connection, id: TaskId, new: &NewTask) -> Result<(), 
     .bind(new.policy.on_lost.as_str())
     .bind(new.policy.lost_after.num_microseconds().unwrap_or(i64::MAX))
     .bind(&new.brief)
+    .bind(columns::number(next))
     .execute(&mut *conn)
     .await?;
     let entry = Entry {

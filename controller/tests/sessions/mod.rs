@@ -1,5 +1,6 @@
 //! The executor protocol over in-memory streams, with a scripted executor and a real Postgres.
 
+mod adopt;
 mod control;
 pub(crate) mod executor;
 mod leases;

@@ -1,0 +1,311 @@
+//! Adoption: attempts that an executor has and this database does not know.
+
+use prost::Message as _;
+use sculpt_controller::{
+    session::spec,
+    store::{adopt::Adoption, claims, requests::Request},
+};
+use sculpt_core::attempt::Fence;
+use sculpt_proto::{
+    executor::v1::{
+        AttemptSpec, Desired, ObservedAttempt, PutSpecRequest, control_response, report::Step, report_ack::Refusal,
+    },
+    id::{AttemptId, ClusterId, ExecutorId, ProjectId, RequestId, TaskId},
+    v1::{Command, TaskSpec, task_spec::Work},
+};
+use tonic::{Code, Status};
+
+use super::{
+    Stack,
+    executor::{Scripted, accepted, completed, finalizing, hello, preparing, running},
+};
+use crate::make;
+
+/// What an executor has from a controller that is gone.
+fn spec() -> AttemptSpec {
+    AttemptSpec {
+        cluster_id: ClusterId::fresh().to_string(),
+        attempt_id: AttemptId::fresh().to_string(),
+        task_id: TaskId::fresh().to_string(),
+        task_number: 4711,
+        number: 2,
+        task: Some(TaskSpec {
+            work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })),
+            ..TaskSpec::default()
+        }),
+        title: "True".into(),
+        ..AttemptSpec::default()
+    }
+}
+
+fn in_project(mut spec: AttemptSpec) -> AttemptSpec {
+    spec.project_id = ProjectId::fresh().to_string();
+    spec.project_name = "demo".into();
+    spec.branch = "sculpt/4711-true".into();
+    spec.git_path = format!("/git/{}.git", spec.project_id);
+    let task = spec.task.as_mut().unwrap();
+    (task.project, task.base) = (spec.project_id.clone(), "a".repeat(40));
+    spec
+}
+
+fn unknown(spec: &AttemptSpec) -> ObservedAttempt {
+    ObservedAttempt {
+        attempt_id: spec.attempt_id.clone(),
+        task_id: spec.task_id.clone(),
+        number: spec.number,
+        cluster_id: spec.cluster_id.clone(),
+        ..ObservedAttempt::default()
+    }
+}
+
+/// An executor that has these, all unknown here.
+async fn executor_with(stack: &mut Stack, specs: &[&AttemptSpec]) -> Scripted {
+    let mut executor = Scripted::welcome(stack, hello("one")).await;
+    executor.observe(specs.iter().map(|spec| unknown(spec)).collect()).await;
+    assert!(executor.desired().await.full);
+    executor
+}
+
+fn request() -> Request {
+    Request { id: RequestId::fresh(), method: "AdoptAttempts", digest: [0; 32] }
+}
+
+/// A person wants these, or all; returns the request.
+async fn want(stack: &Stack, executor: &Scripted, attempts: &[&AttemptSpec]) -> Request {
+    let request = request();
+    let attempts = attempts.iter().map(|spec| spec.attempt_id.parse().unwrap()).collect();
+    let id: ExecutorId = executor.id.parse().unwrap();
+    stack.store.want_adoptions(request.clone(), id, attempts, "ada".into()).await.unwrap();
+    stack.dispatch.bus().tell(id);
+    request
+}
+
+async fn hand_in(executor: &mut Scripted, attempt_id: &str, spec: &AttemptSpec) -> Result<String, Status> {
+    let request = PutSpecRequest {
+        executor_id: executor.id.clone(),
+        epoch: executor.epoch,
+        attempt_id: attempt_id.to_owned(),
+        spec: spec.encode_to_vec(),
+    };
+    executor.client.put_spec(request).await.map(|answer| answer.into_inner().cluster_id)
+}
+
+/// Why it is refused.
+async fn refused(executor: &mut Scripted, spec: &AttemptSpec) -> String {
+    let status = hand_in(executor, &spec.attempt_id, spec).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    status.message().to_owned()
+}
+
+/// Waits for the question for specs, past everything else that is desired.
+async fn asked(executor: &mut Scripted) -> Vec<String> {
+    loop {
+        match executor.next().await {
+            control_response::Part::Desired(Desired { adopted, .. }) if !adopted.is_empty() => return adopted,
+            control_response::Part::Desired(_) => {}
+            other => panic!("no Desired but {other:?}"),
+        }
+    }
+}
+
+/// The answer to a report, past everything that is desired meanwhile.
+async fn reported(executor: &mut Scripted, attempt: &str, sequence: u64, step: Step) -> (u64, Refusal) {
+    let report =
+        sculpt_proto::executor::v1::Report { attempt_id: attempt.into(), sequence, age: None, step: Some(step) };
+    executor.send(sculpt_proto::executor::v1::control_request::Part::Report(report)).await;
+    loop {
+        match executor.next().await {
+            control_response::Part::ReportAck(ack) => return (ack.through, ack.refusal()),
+            control_response::Part::Desired(_) => {}
+            other => panic!("no ReportAck but {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_byte() {
+    let mut stack = Stack::start().await;
+    let spec = in_project(spec());
+    let mut executor = executor_with(&mut stack, &[&spec]).await;
+    let attempt = spec.attempt_id.clone();
+    assert_eq!(reported(&mut executor, &attempt, 1, accepted()).await, (0, Refusal::UnknownAttempt));
+    let request = want(&stack, &executor, &[]).await;
+    assert_eq!(asked(&mut executor).await, std::slice::from_ref(&attempt));
+    for _ in 0..2 {
+        assert_eq!(hand_in(&mut executor, &attempt, &spec).await.unwrap(), stack.cluster.to_string());
+    }
+    let adoption = Adoption { attempt: attempt.parse().unwrap(), task: Some(4711), refusal: None };
+    assert_eq!(stack.store.adoptions(&request).await.unwrap(), [adoption]);
+    for (sequence, step) in (1..).zip([accepted(), preparing(), running(), finalizing(0)]) {
+        assert_eq!(reported(&mut executor, &attempt, sequence, step).await, (sequence, Refusal::Unspecified));
+    }
+    let epoch = executor.epoch;
+    let mut logs = executor.logs(epoch).await;
+    assert_eq!(logs.append(&attempt, 0, b"from the first byte").await.unwrap().committed, 19);
+    assert_eq!(reported(&mut executor, &attempt, 5, completed(19)).await, (5, Refusal::Unspecified));
+    let row = "SELECT concat_ws(' ', number, shown, branch, created_by, title) FROM tasks";
+    assert_eq!(stack.value::<String>(row).await, "4711 completed sculpt/4711-true ada True");
+    let row = "SELECT name || ' ' || (SELECT cardinality(unknown) FROM executors)::text FROM projects";
+    assert_eq!(stack.value::<String>(row).await, "demo 0");
+    let events = "SELECT string_agg(kind || ':' || actor, ' ' ORDER BY id) FROM events WHERE task_id IS NOT NULL";
+    let events = stack.value::<String>(events).await;
+    assert!(events.starts_with("task.created:ada attempt.adopted:ada attempt.accepted:"), "{events}");
+    // It has begun long ago: nobody begins it again.
+    assert_eq!(executor.spec(&attempt).await, Err(Code::FailedPrecondition));
+    // The next task's number is above the one that was taken over.
+    make::task(&stack.store).await;
+    assert_eq!(stack.value::<i64>("SELECT max(number) FROM tasks").await, 4712);
+}
+
+/// Hands in, for one wish each, what `change` makes of a good spec; returns why it is refused.
+async fn lie(change: impl Fn(&mut AttemptSpec)) -> String {
+    let mut stack = Stack::start().await;
+    let truth = in_project(spec());
+    let mut executor = executor_with(&mut stack, &[&truth]).await;
+    let request = want(&stack, &executor, &[&truth]).await;
+    let mut lie = truth.clone();
+    change(&mut lie);
+    let status = hand_in(&mut executor, &truth.attempt_id, &lie).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    let found = stack.store.adoptions(&request).await.unwrap().remove(0);
+    assert_eq!((found.task, found.refusal.as_deref()), (None, Some(status.message())));
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM tasks").await, 0, "nothing was made");
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM projects").await, 0, "nothing was made");
+    // It is not asked for again by itself, and what comes without being asked for is refused as well.
+    assert_eq!(hand_in(&mut executor, &truth.attempt_id, &truth).await.unwrap_err().code(), Code::FailedPrecondition);
+    status.message().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spec_that_no_controller_has_minted_is_refused_by_the_name_of_its_field() {
+    type Change = fn(&mut AttemptSpec);
+    let table: [(Change, &str); 10] = [
+        (|spec| spec.attempt_id = AttemptId::fresh().to_string(), "spec.attempt_id: is another attempt's"),
+        (|spec| spec.task_id = "17".into(), "spec.task_id"),
+        (|spec| spec.cluster_id.clear(), "spec.cluster_id"),
+        (|spec| spec.number = 0, "spec.number"),
+        (|spec| spec.number = u32::MAX, "spec.number"),
+        (|spec| spec.task = None, "spec.task: is missing"),
+        (|spec| spec.task.as_mut().unwrap().base = "HEAD".into(), "spec.base"),
+        (|spec| spec.task.as_mut().unwrap().work = None, "spec.work"),
+        (|spec| spec.project_name = "../x".into(), "spec.project_name"),
+        (|spec| spec.project_id = "x".into(), "spec.project_id"),
+    ];
+    for (change, expected) in table {
+        let said = lie(change).await;
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_in_unasked() {
+    let mut stack = Stack::start().await;
+    let (mine, others) = (spec(), spec());
+    let mut executor = executor_with(&mut stack, &[&mine]).await;
+    assert!(refused(&mut executor, &mine).await.contains("nobody asked"));
+    // Asked of another executor.
+    let other = Scripted::welcome(&mut stack, hello("two")).await;
+    other.observe(vec![unknown(&others)]).await;
+    want(&stack, &other, &[&others]).await;
+    assert!(refused(&mut executor, &others).await.contains("nobody asked"));
+    let epoch = std::mem::replace(&mut executor.epoch, 99);
+    assert_eq!(hand_in(&mut executor, &mine.attempt_id, &mine).await.unwrap_err().code(), Code::Aborted);
+    executor.epoch = epoch;
+    // What the executor does not name is refused at once.
+    let request = want(&stack, &executor, &[&others]).await;
+    let found = stack.store.adoptions(&request).await.unwrap().remove(0);
+    assert!(found.refusal.unwrap().contains("has no such attempt"));
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM tasks").await, 0);
+}
+
+/// The spec that this controller would mint for attempt `number` of `task`.
+async fn minted(stack: &Stack, task: TaskId, number: u32) -> AttemptSpec {
+    let mut conn = stack.store.read().await.unwrap();
+    let order = claims::order(&mut conn, task).await.unwrap();
+    let fence = Fence { number, id: AttemptId::fresh().0 };
+    AttemptSpec::decode(spec::build(stack.cluster, task, fence, order).unwrap().body.as_slice()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_takes_only_the_attempt_that_it_waits_for() {
+    let mut stack = Stack::start().await;
+    let task = make::task(&stack.store).await;
+    let (right, second) = (minted(&stack, task, 1).await, minted(&stack, task, 2).await);
+    let mut elsewhere = AttemptSpec { attempt_id: AttemptId::fresh().to_string(), ..right.clone() };
+    elsewhere.task.as_mut().unwrap().work = Some(Work::Prompt("something else".into()));
+    let renamed = AttemptSpec { attempt_id: AttemptId::fresh().to_string(), task_number: 99, ..right.clone() };
+    let late = minted(&stack, task, 1).await;
+    let all = [&right, &second, &elsewhere, &renamed, &late];
+    let mut executor = executor_with(&mut stack, &all).await;
+    want(&stack, &executor, &[]).await;
+    assert!(refused(&mut executor, &second).await.contains("waits for its attempt 1, and this is attempt 2"));
+    for other in [&elsewhere, &renamed] {
+        assert!(refused(&mut executor, other).await.contains("another one here"));
+    }
+    hand_in(&mut executor, &right.attempt_id, &right).await.unwrap();
+    assert!(refused(&mut executor, &late).await.contains("has gone on without it: it is at attempt 1"));
+    let row = "SELECT a.id::text FROM attempts a JOIN tasks t ON t.attempt_id = a.id";
+    assert_eq!(stack.value::<String>(row).await, right.attempt_id);
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM tasks").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_of_another_executor_is_not_taken_away() {
+    let mut stack = Stack::start().await;
+    let (mut owner, _) = Scripted::ready(&mut stack, hello("owner")).await;
+    let task = make::task(&stack.store).await;
+    stack.place().await;
+    let attempt = owner.run_one().await;
+    let mut spec = minted(&stack, task, 1).await;
+    spec.attempt_id = attempt.clone();
+    let mut thief = executor_with(&mut stack, &[&spec]).await;
+    want(&stack, &thief, &[]).await;
+    assert!(refused(&mut thief, &spec).await.contains("known already, as attempt 1 of task 1"));
+    assert_eq!(owner.report(&attempt, 4, finalizing(0)).await.refusal(), Refusal::Unspecified);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_names_that_are_taken_stay_whose_they_are() {
+    let mut stack = Stack::start().await;
+    make::task(&stack.store).await;
+    let taken = AttemptSpec { task_number: 1, ..spec() };
+    let absurd = AttemptSpec { task_number: u64::MAX, ..spec() };
+    let same_name = in_project(spec());
+    stack
+        .run(
+            "INSERT INTO projects (id, name, root_commit) \
+             VALUES ('00000000-0000-0000-0000-000000000001', 'demo', repeat('b', 40))",
+        )
+        .await;
+    let mut executor = executor_with(&mut stack, &[&taken, &absurd, &same_name]).await;
+    let request = want(&stack, &executor, &[]).await;
+    for spec in [&taken, &absurd] {
+        hand_in(&mut executor, &spec.attempt_id, spec).await.unwrap();
+    }
+    let said = refused(&mut executor, &same_name).await;
+    assert!(said.contains("project demo") && said.contains("sculpt project rm"), "{said}");
+    let numbers: Vec<Option<u64>> =
+        stack.store.adoptions(&request).await.unwrap().into_iter().map(|adoption| adoption.task).collect();
+    assert_eq!(numbers.iter().flatten().count(), 2);
+    assert!(numbers.iter().flatten().all(|number| (2..10).contains(number)), "{numbers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fence_of_a_cancelled_wait_reaches_what_was_taken_over() {
+    let mut stack = Stack::start().await;
+    let task = make::task(&stack.store).await;
+    let spec = minted(&stack, task, 1).await;
+    let _told = stack.dispatch.apply(task, sculpt_core::task::Event::Stop, Default::default()).await.unwrap();
+    let mut executor = executor_with(&mut stack, &[&spec]).await;
+    want(&stack, &executor, &[]).await;
+    asked(&mut executor).await;
+    hand_in(&mut executor, &spec.attempt_id, &spec).await.unwrap();
+    let told = loop {
+        let desired = executor.desired().await;
+        if let Some(told) = desired.attempts.into_iter().next() {
+            break told;
+        }
+    };
+    assert_eq!(told.attempt_id, spec.attempt_id);
+    assert_eq!(told.phase(), sculpt_proto::executor::v1::Phase::Stop);
+}
