@@ -17,6 +17,8 @@ use sculpt_proto::id::AttemptId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
+use crate::room::Room;
+
 /// Size of one part of a large upload, in bytes; the smallest that S3 takes.
 const PART: usize = 5 << 20;
 
@@ -65,6 +67,9 @@ impl FromStr for BlobKey {
 /// Why a blob could not be stored, read or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
+    /// The rest of the disk is for what cannot wait.
+    #[error("{0}; make room on it, and send it again")]
+    Full(String),
     /// Not the name of a blob.
     #[error("{0:?} is not the name of a blob")]
     Name(String),
@@ -105,6 +110,7 @@ pub enum BlobError {
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
+    room: Room,
 }
 
 impl Blobs {
@@ -121,17 +127,29 @@ impl Blobs {
 
     /// Blobs in any object store whose writes are durable when they return.
     pub fn over(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+        Self { store, room: Room::default() }
+    }
+
+    /// The same, on a disk that may be full.
+    pub fn within(self, room: Room) -> Self {
+        Self { room, ..self }
+    }
+
+    /// Fails while nothing may be stored that can wait: to be asked before work that ends with a new blob.
+    pub fn has_room(&self) -> Result<(), BlobError> {
+        self.room.full().map_or(Ok(()), |why| Err(BlobError::Full(why)))
     }
 
     /// Stores `bytes`; durable when it returns. The same key may be written again with the same bytes.
     pub async fn put(&self, key: &BlobKey, bytes: impl Into<Bytes>) -> Result<(), BlobError> {
+        self.has_room()?;
         let done = self.store.put(&key.0, bytes.into().into()).await;
         done.map(drop).map_err(|source| failed("write", key, source))
     }
 
     /// Stores the contents of `file`; durable when it returns. Needs memory for a few parts, whatever the file's size.
     pub async fn put_file(&self, key: &BlobKey, file: &Path) -> Result<(), BlobError> {
+        self.has_room()?;
         let unreadable = |source| BlobError::File { key: key.clone(), file: file.to_owned(), source };
         let mut input = tokio::fs::File::open(file).await.map_err(unreadable)?;
         let upload = self.store.put_multipart(&key.0).await.map_err(|source| failed("write", key, source))?;
@@ -204,7 +222,10 @@ fn failed(action: &'static str, key: &BlobKey, source: object_store::Error) -> B
 
 #[cfg(test)]
 mod tests {
+    use sculpt_space::{Level, Space};
+
     use super::*;
+    use crate::room::Standing;
 
     #[tokio::test]
     async fn a_file_of_many_parts_comes_back_as_it_was() {
@@ -231,6 +252,22 @@ mod tests {
         blobs.delete(&key).await.unwrap();
         blobs.delete(&key).await.unwrap();
         assert!(matches!(blobs.get(&key).await, Err(BlobError::Missing(missing)) if missing == key));
+    }
+
+    #[tokio::test]
+    async fn on_a_full_disk_nothing_is_stored_and_everything_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Room::default();
+        let blobs = Blobs::at_directory(directory.path()).unwrap().within(room.clone());
+        let (key, other) = (BlobKey::log(AttemptId(Uuid::nil()), 7), BlobKey::log(AttemptId(Uuid::nil()), 8));
+        blobs.put(&key, "text").await.unwrap();
+        let full = Standing { space: Space { used: 99, budget: 100 }, level: Level::Full };
+        room.set(full);
+        assert!(matches!(blobs.put(&other, "text").await, Err(BlobError::Full(why)) if why.contains("(99 %)")));
+        assert_eq!(blobs.get(&key).await.unwrap(), "text");
+        blobs.delete(&key).await.unwrap();
+        room.set(Standing::default());
+        blobs.put(&other, "text").await.unwrap();
     }
 
     #[test]

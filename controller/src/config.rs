@@ -4,9 +4,11 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
+use sculpt_space::ByteSize;
 use serde::Deserialize;
 
 use crate::git::GitSettings;
@@ -16,6 +18,9 @@ pub const PORT: u16 = 7433;
 
 /// Days that the journal is kept, unless told otherwise.
 pub const EVENT_DAYS: u32 = 30;
+
+/// How long logs of tasks that have ended are kept, unless told otherwise.
+pub const LOG_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// The controller of sculpt: holds tasks in Postgres and dispatches them to executors.
 #[derive(Debug, Parser)]
@@ -51,6 +56,13 @@ pub struct ServeArgs {
     /// Days that the journal of events is kept [default: 30]
     #[arg(long, env = "SCULPT_CONTROLLER_EVENT_DAYS")]
     event_days: Option<u32>,
+    /// How long the logs of tasks that have ended are kept, such as "90days"; "off" keeps them for ever [default: 90days]
+    #[arg(long, value_name = "DURATION", env = "SCULPT_CONTROLLER_LOG_RETENTION")]
+    log_retention: Option<String>,
+    /// How much of the data directory's disk may be used, such as 200GiB; from 80 % of it on no new work is placed, from
+    /// 95 % on no log bytes and packs are taken [default: what is used already and what is free]
+    #[arg(long, value_name = "SIZE", env = "SCULPT_CONTROLLER_DISK_BUDGET")]
+    disk_budget: Option<String>,
     /// The git program [default: git]
     #[arg(long, env = "SCULPT_CONTROLLER_GIT")]
     git: Option<PathBuf>,
@@ -80,6 +92,8 @@ struct File {
     executor_listen: Option<SocketAddr>,
     database_url: Option<String>,
     event_days: Option<u32>,
+    log_retention: Option<String>,
+    disk_budget: Option<String>,
     git: Option<PathBuf>,
     git_max_pack_mib: Option<u64>,
     git_writers: Option<usize>,
@@ -108,6 +122,10 @@ pub struct Config {
     pub database: DatabaseSetting,
     /// Days that the journal is kept.
     pub event_days: u32,
+    /// How long the logs of tasks that have ended are kept; none: for ever.
+    pub log_retention: Option<Duration>,
+    /// How much of the disk may be used, in bytes; none: what is used already and what is free.
+    pub disk_budget: Option<u64>,
     /// The git program, where it works and what it may use.
     pub git: GitSettings,
     /// Whether the end of stdin is the end of the program.
@@ -150,6 +168,16 @@ pub enum ConfigError {
         /// Which setting.
         setting: &'static str,
     },
+    /// Not a size or a duration.
+    #[error("{setting} is {text:?}; {hint}")]
+    Text {
+        /// Which setting.
+        setting: &'static str,
+        /// What was given.
+        text: String,
+        /// How it is written.
+        hint: &'static str,
+    },
     /// The journal must be kept for a while.
     #[error("event_days is 0; the journal must be kept for a day at least, because watchers resume from it")]
     EventDays,
@@ -182,6 +210,8 @@ impl ServeArgs {
             executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
             database: url.filter(|url| !url.is_empty()).map_or(DatabaseSetting::BuiltIn, DatabaseSetting::Url),
             event_days,
+            log_retention: retention(self.log_retention.or(file.log_retention).as_deref())?,
+            disk_budget: self.disk_budget.or(file.disk_budget).as_deref().map(size).transpose()?,
             git,
             lifeline: self.lifeline,
         })
@@ -192,6 +222,28 @@ impl File {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+}
+
+fn retention(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
+    let hint = "write it like \"90days\", at least an hour, or \"off\" to keep logs for ever";
+    match text {
+        None => Ok(Some(LOG_RETENTION)),
+        Some("off") => Ok(None),
+        Some(text) => match humantime::parse_duration(text) {
+            Ok(span) if span >= Duration::from_secs(3600) => Ok(Some(span)),
+            Ok(_) | Err(_) => Err(ConfigError::Text { setting: "log_retention", text: text.to_owned(), hint }),
+        },
+    }
+}
+
+fn size(text: &str) -> Result<u64, ConfigError> {
+    match text.parse() {
+        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
+        Ok(_) | Err(_) => {
+            let hint = "write it like \"200GiB\", or leave it out for no limit";
+            Err(ConfigError::Text { setting: "disk_budget", text: text.to_owned(), hint })
+        }
     }
 }
 
@@ -259,6 +311,20 @@ mod tests {
         assert_eq!((git.max_pack, git.writers, git.readers), (7 << 20, 5, 32));
         for zero in ["--git-max-pack-mib", "--git-writers", "--git-readers"] {
             assert!(matches!(resolve(&["--data-dir", "/d", zero, "0"]), Err(ConfigError::Zero { .. })), "{zero}");
+        }
+    }
+
+    #[test]
+    fn space_and_retention_are_given_in_words() {
+        let given = |arguments: &[&str]| resolve(&[&["--data-dir", "/d"], arguments].concat());
+        let usual = given(&[]).expect("settings");
+        assert_eq!((usual.log_retention, usual.disk_budget), (Some(LOG_RETENTION), None));
+        let config = given(&["--log-retention", "off", "--disk-budget", "2 GiB"]).expect("settings");
+        assert_eq!((config.log_retention, config.disk_budget), (None, Some(2 << 30)));
+        for (flag, wrong) in
+            [("--log-retention", "0s"), ("--log-retention", "soon"), ("--disk-budget", "0"), ("--disk-budget", "big")]
+        {
+            assert!(matches!(given(&[flag, wrong]), Err(ConfigError::Text { .. })), "{flag} {wrong}");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod git;
 pub mod grpc;
 pub mod postgres;
+pub mod room;
 pub mod session;
 pub mod store;
 pub mod web;

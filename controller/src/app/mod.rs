@@ -33,6 +33,7 @@ use crate::{
     git::Repositories,
     grpc::{About, Api, logs::LogsApi},
     postgres::{Postgres, Settings},
+    room::Room,
     session::{ExecutorApi, Sessions, control},
     store::{Database, Store, migrate},
     web::{
@@ -108,6 +109,7 @@ struct Parts {
     repositories: Repositories,
     sessions: Sessions,
     health: HealthReporter,
+    room: Room,
     cluster: ClusterId,
     ending: CancellationToken,
     tracker: TaskTracker,
@@ -228,7 +230,8 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         .await
         .context("make the partitions of the journal and of logs")?;
     let cluster = store.cluster().await.context("read the cluster's id")?;
-    let blobs = Blobs::at_directory(&data_dir.join("blobs")).context("open the blob store")?;
+    let room = Room::default();
+    let blobs = Blobs::at_directory(&data_dir.join("blobs")).context("open the blob store")?.within(room.clone());
     let repositories = Repositories::new(store.clone(), blobs.clone(), config.git.clone())
         .context("prepare the caches of repositories")?;
     let parts = Parts {
@@ -237,6 +240,7 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         repositories,
         sessions: Sessions::new(),
         health: HealthReporter::new(),
+        room: room.clone(),
         cluster,
         ending: CancellationToken::new(),
         tracker: TaskTracker::new(),
@@ -245,6 +249,8 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         cluster,
         postgres: base.version.clone(),
         event_days: config.event_days,
+        log_retention: config.log_retention,
+        room,
         data_dir: config.data_dir.clone(),
         git: config.git.program.clone(),
     };
@@ -254,12 +260,14 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
 
 /// Spawns what nobody calls.
 fn duties(parts: &Parts, config: &Config, shared: bool) {
-    let Parts { dispatch, blobs, repositories, sessions, health, cluster, ending, tracker } = parts;
+    let Parts { dispatch, blobs, repositories, sessions, health, room, cluster, ending, tracker } = parts;
     let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
     tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
-    tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, stop()));
+    tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, room.clone(), stop()));
     tracker.spawn(background::liveness::run(dispatch.clone(), stop()));
+    tracker.spawn(background::space::run(config.data_dir.clone(), config.disk_budget, room.clone(), stop()));
+    tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
     tracker.spawn(background::seal::run(store(), blobs.clone(), stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));

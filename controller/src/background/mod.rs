@@ -7,4 +7,6 @@ pub mod health;
 pub mod liveness;
 pub mod maintenance;
 pub mod place;
+pub mod retention;
 pub mod seal;
+pub mod space;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
+    room::Room,
     session::{Sessions, spec},
     store::{Connection, StoreError, attempts, claims, sessions::Epoch, task_state},
 };
@@ -34,13 +35,20 @@ pub enum PlaceError {
     Store(#[from] StoreError),
 }
 
-/// Places tasks whenever the queue or the free slots change, until `stop`.
-pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, stop: CancellationToken) {
+/// Places tasks whenever the queue or the free slots change and there is room for what they bring, until `stop`.
+pub async fn run(
+    dispatch: Dispatch,
+    sessions: Sessions,
+    cluster: ClusterId,
+    room: Room,
+    stop: CancellationToken,
+) {
     let mut placed = dispatch.bus().placed();
     loop {
         // What changes from here on is seen by the wait.
         placed.mark_unchanged();
-        let epochs = sessions.held();
+        // What new work brings must have a place.
+        let epochs = if room.closed().is_some() { Vec::new() } else { sessions.held() };
         let Some(result) = stop.run_until_cancelled(place_all(&dispatch, cluster, &epochs)).await else { return };
         if let Err(error) = result {
             tracing::warn!(error = &error as &dyn std::error::Error, "tasks were not placed");

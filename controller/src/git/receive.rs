@@ -6,6 +6,7 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{GitError, Repositories};
+use crate::blobs::Blobs;
 
 /// Length of a pack without objects: header and checksum.
 const EMPTY_PACK: u64 = 32;
@@ -17,17 +18,20 @@ pub struct ReceivedPack {
     writer: tokio::io::BufWriter<tokio::fs::File>,
     length: u64,
     limit: u64,
+    blobs: Blobs,
 }
 
 impl Repositories {
     /// A place for a pack that is about to be sent.
     pub async fn receive(&self) -> Result<ReceivedPack, GitError> {
+        let blobs = self.inner.blobs.clone();
+        blobs.has_room()?;
         let directory = &self.inner.settings.scratch;
         let file = tempfile::Builder::new().prefix("pack-").tempfile_in(directory);
         let file = file.map_err(GitError::files("make a file in", directory))?;
         let writer = file.reopen().map_err(GitError::files("open", file.path()))?;
         let writer = tokio::io::BufWriter::with_capacity(256 << 10, tokio::fs::File::from_std(writer));
-        Ok(ReceivedPack { file, writer, length: 0, limit: self.inner.settings.max_pack })
+        Ok(ReceivedPack { file, writer, length: 0, limit: self.inner.settings.max_pack, blobs })
     }
 }
 
@@ -38,6 +42,8 @@ impl ReceivedPack {
         if self.length > self.limit {
             return Err(GitError::TooLarge { limit: self.limit });
         }
+        // A pack may be larger than the reserve.
+        self.blobs.has_room()?;
         self.writer.write_all(bytes).await.map_err(GitError::files("write", self.file.path()))
     }
 

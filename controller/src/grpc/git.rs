@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, Replies, person, request_id, status::internal};
 use crate::{
+    blobs::BlobError,
     git::{Change, ChangeKind, Diff, DiffLimits, DiffPart, GitError},
     store::{packs::PackError, refs::RefError, tasks_read::View},
 };
@@ -163,7 +164,9 @@ impl From<GitError> for Status {
             | GitError::NotACommit(_)
             | GitError::BadPack { .. }
             | GitError::Incomplete { .. } => Self::invalid_argument(error.to_string()),
-            GitError::TooLarge { .. } => Self::resource_exhausted(error.to_string()),
+            GitError::TooLarge { .. } | GitError::Blob(BlobError::Full(_)) => {
+                Self::resource_exhausted(error.to_string())
+            }
             GitError::Files { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 tracing::error!("the disk of the data directory is full");
                 Self::resource_exhausted("the controller's disk is full; make room on it, then send it again")

@@ -178,6 +178,14 @@ impl Reader {
         let Some(state) = logs::state(&mut conn, open.attempt).await? else {
             return Err(Status::not_found("the task was removed"));
         };
+        if let Some(at) = state.dropped.filter(|_| self.at < state.end) {
+            return Err(Status::not_found(format!(
+                "the log of attempt {} was dropped on {} because the task had ended long before: the controller's \
+                 log_retention says for how long logs are kept",
+                open.number,
+                at.format("%Y-%m-%d")
+            )));
+        }
         if self.at < state.end {
             open.pieces = open.log.read(&mut conn, self.at).await.map_err(failed)?.into();
             return Ok(None);

@@ -9,13 +9,11 @@ use sculpt_proto::v1;
 use tokio::{process::Command, time::timeout};
 use tonic::{Request, Response, Status};
 
-use super::{Api, person};
+use super::{About, Api, person};
+use crate::room::Room;
 
 /// Oldest git that the controller works with.
 const OLDEST_GIT: (u32, u32) = (2, 35);
-
-/// Free space below which people are told, in bytes.
-const LITTLE_SPACE: u64 = 1 << 30;
 
 #[tonic::async_trait]
 impl v1::system_server::System for Api {
@@ -24,9 +22,9 @@ impl v1::system_server::System for Api {
         let about = &self.about;
         let checks = vec![
             self.check_database().await,
-            check_space(&about.data_dir),
+            check_space(&about.room, &about.data_dir),
             check_git(&about.git).await,
-            well("retention", format!("the journal is kept for {} days", about.event_days)),
+            well("retention", retention(about)),
         ];
         Ok(Response::new(v1::GetInfoResponse {
             cluster_id: about.cluster.to_string(),
@@ -69,22 +67,30 @@ fn ill(name: &str, text: String, remedy: &str) -> v1::Check {
     v1::Check { name: name.to_owned(), ok: false, text, remedy: remedy.to_owned() }
 }
 
-fn check_space(data_dir: &Path) -> v1::Check {
-    let shown = data_dir.display();
-    match rustix::fs::statvfs(data_dir) {
-        Ok(space) => {
-            let free = space.f_bavail.saturating_mul(space.f_frsize);
-            let text = format!("{:.1} GiB are free for {shown}", free as f64 / f64::from(1 << 30));
-            if free >= LITTLE_SPACE {
-                well("disk", text)
-            } else {
-                ill("disk", text, "Make room: below 1 GiB packs and logs soon have no place.")
-            }
-        }
-        Err(error) => {
-            ill("disk", format!("cannot tell how much is free for {shown}: {error}"), "Look at the directory.")
-        }
+fn check_space(room: &Room, data_dir: &Path) -> v1::Check {
+    let (space, shown) = (room.standing().space, data_dir.display());
+    match (room.full(), room.closed()) {
+        (Some(why), _) => ill(
+            "disk",
+            format!("{why} are used for {shown}; log bytes and packs are not taken, and wait on the executors' disks"),
+            "Make room on the disk, or raise disk_budget if that is what is used up; it goes on by itself.",
+        ),
+        (None, Some(why)) => ill(
+            "disk",
+            format!("{why} are used for {shown}; no new tasks are placed"),
+            "Make room on the disk, or raise disk_budget; new tasks are placed again when less than 75 % are used.",
+        ),
+        (None, None) if space.budget == 0 => well("disk", format!("not counted yet: {shown}")),
+        (None, None) => well("disk", format!("{space} are used for {shown}")),
     }
+}
+
+fn retention(about: &About) -> String {
+    let logs = match about.log_retention {
+        Some(span) => format!("logs of tasks that have ended for {}", humantime::format_duration(span)),
+        None => "logs for ever".to_owned(),
+    };
+    format!("the journal is kept for {} days, {logs}", about.event_days)
 }
 
 async fn check_git(program: &Path) -> v1::Check {

@@ -8,7 +8,7 @@ use std::{
 use sculpt_proto::{executor::v1::log_refusal::Code, id::AttemptId};
 
 use crate::{
-    blobs::Blobs,
+    blobs::{BlobError, Blobs},
     dispatch::Dispatch,
     session::{
         growing::{Growing, Held, Piece, Verdict},
@@ -30,6 +30,9 @@ pub enum ShelfError {
     /// The database did not take them.
     #[error("append to logs in the database")]
     Store(#[from] StoreError),
+    /// They wait on their executor's disk, unacknowledged.
+    #[error("there is no room for logs")]
+    Full(#[source] BlobError),
     /// What is held cannot be read.
     #[error("compare with what is held")]
     Held(#[from] HeldError),
@@ -56,6 +59,7 @@ pub struct StoredLogs {
 
 impl Shelf for StoredLogs {
     async fn put(&self, epoch: Epoch, pieces: Vec<Piece>) -> Result<BTreeMap<AttemptId, Verdict>, ShelfError> {
+        self.blobs.has_room().map_err(ShelfError::Full)?;
         let blobs = self.blobs.clone();
         let work = self.dispatch.store().write(move |conn| Box::pin(put_in(conn, blobs, epoch, pieces)));
         let (verdicts, grown, released) = work.await?;

@@ -7,7 +7,7 @@ use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, StoreError, Time};
 
 /// A log under its attempt's lock. Lengths and offsets are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,14 +161,16 @@ pub struct LogState {
     pub complete: bool,
     /// Nothing will be added: it is complete, or its attempt is fenced or released.
     pub closed: bool,
+    /// When retention dropped it.
+    pub dropped: Option<Time>,
 }
 
 /// Where the log of `attempt` stands.
 pub async fn state(conn: &mut Connection, attempt: AttemptId) -> Result<Option<LogState>, StoreError> {
     let row = sqlx::query(
         "SELECT log_bytes, log_sealed, log_final IS NOT DISTINCT FROM log_bytes AS complete, \
-         fenced_at IS NOT NULL OR released_at IS NOT NULL OR log_final IS NOT DISTINCT FROM log_bytes AS closed \
-         FROM attempts WHERE id = $1",
+         fenced_at IS NOT NULL OR released_at IS NOT NULL OR log_final IS NOT DISTINCT FROM log_bytes AS closed, \
+         log_dropped_at FROM attempts WHERE id = $1",
     )
     .bind(attempt.0)
     .fetch_optional(conn)
@@ -179,6 +181,7 @@ pub async fn state(conn: &mut Connection, attempt: AttemptId) -> Result<Option<L
             sealed: row.try_get::<i64, _>("log_sealed")?.unsigned_abs(),
             complete: row.try_get("complete")?,
             closed: row.try_get("closed")?,
+            dropped: row.try_get("log_dropped_at")?,
         })
     })
     .transpose()
