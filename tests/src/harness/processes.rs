@@ -62,7 +62,9 @@ impl Traces {
     /// Uuids of the attempts that the executor has on disk.
     pub fn attempts(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.attempts) else { return Vec::new() };
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        // Processes are killed by these: any other file's name would fit the whole machine.
+        names.filter(|name| name.parse::<uuid::Uuid>().is_ok()).collect()
     }
 
     /// Every living process that works in the stack's directory, names it or an attempt in its arguments or
