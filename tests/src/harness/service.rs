@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, Command},
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
 };
 
 use super::{DEADLINE, within};
@@ -28,20 +28,11 @@ impl Service {
     /// Starts `command`, its stderr appended to `log`, and waits for the line on stdout that `ready` accepts.
     pub async fn start(
         name: &'static str,
-        mut command: Command,
+        command: Command,
         log: PathBuf,
         ready: impl Fn(&str) -> bool,
     ) -> Result<(Self, String)> {
-        let stderr = File::options().create(true).append(true).open(&log).context("open the log")?;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start {name}"))?;
-        let stdout = child.stdout.take().context("stdout is piped")?;
-        let mut lines = BufReader::new(stdout).lines();
+        let (service, mut lines) = Self::spawn(name, command, log)?;
         let line = within(DEADLINE, &format!("{name} to be ready"), async {
             while let Some(line) = lines.next_line().await? {
                 if ready(&line) {
@@ -51,10 +42,30 @@ impl Service {
             bail!("{name} ended before it was ready")
         })
         .await
-        .with_context(|| tail(&log))?;
+        .with_context(|| tail(&service.log))?;
         // Read on, so that the program never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok((Self { name, child, log }, line))
+        Ok((service, line))
+    }
+
+    /// Starts `command` and does not wait for it.
+    pub fn begin(name: &'static str, command: Command, log: PathBuf) -> Result<Self> {
+        let (service, mut lines) = Self::spawn(name, command, log)?;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(service)
+    }
+
+    fn spawn(name: &'static str, mut command: Command, log: PathBuf) -> Result<(Self, Lines<BufReader<ChildStdout>>)> {
+        let stderr = File::options().create(true).append(true).open(&log).context("open the log")?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        Ok((Self { name, child, log }, BufReader::new(stdout).lines()))
     }
 
     /// Number of the process; an error once it has ended.
@@ -72,6 +83,12 @@ impl Service {
     pub async fn end(mut self, signal: Signal, limit: Duration) -> Result<ExitStatus> {
         self.signal(signal)?;
         let what = format!("the end of {} after signal {}", self.name, signal.as_raw());
+        within(limit, &what, async { Ok(self.child.wait().await?) }).await.with_context(|| tail(&self.log))
+    }
+
+    /// Waits for an end that nobody brings about here.
+    pub async fn wait(mut self, limit: Duration) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
         within(limit, &what, async { Ok(self.child.wait().await?) }).await.with_context(|| tail(&self.log))
     }
 

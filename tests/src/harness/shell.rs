@@ -85,9 +85,14 @@ impl Stack {
         self.show(task).await
     }
 
+    /// Where one of our programs is.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.ground.bin.join(name)
+    }
+
     /// One of our programs, or another one, in the person's environment.
     pub fn command(&self, program: &str) -> Command {
-        let own = self.ground.bin.join(program);
+        let own = self.program(program);
         let mut command = Command::new(if own.exists() { own.as_path() } else { Path::new(program) });
         self.isolate(&mut command);
         // Apart from `sculpt up` nobody writes the CLI's context.

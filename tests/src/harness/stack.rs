@@ -131,17 +131,28 @@ impl Stack {
         Ok(())
     }
 
-    /// Starts the executor.
+    /// Starts the executor and waits until the controller has welcomed it.
     pub async fn start_executor(&mut self) -> Result<()> {
+        let command = self.next_executor()?;
+        let (executor, _) = Service::start("executor", command, self.log("executor"), is_ready).await?;
+        self.executor = Some(executor);
+        Ok(())
+    }
+
+    /// Starts the executor and does not wait: there may be no controller.
+    pub fn begin_executor(&mut self) -> Result<()> {
+        let command = self.next_executor()?;
+        self.executor = Some(Service::begin("executor", command, self.log("executor"))?);
+        Ok(())
+    }
+
+    fn next_executor(&self) -> Result<Command> {
         let url = match &self.executor_dials {
             Some(url) => url.clone(),
             None => format!("http://{}", self.executor_address()?),
         };
-        let command = self.executor_command(&url, &self.data().join("executor"), "worker")?;
-        let command = self.through(&self.executor_via, command);
-        let (executor, _) = Service::start("executor", command, self.log("executor"), is_ready).await?;
-        self.executor = Some(executor);
-        Ok(())
+        let command = self.executor_command(&url, &self.executor_data(), "worker")?;
+        Ok(self.through(&self.executor_via, command))
     }
 
     /// One more executor, beside the one that [`Stack::start_executor`] starts; whoever gets it ends it.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use sculpt_tests::harness::{Stack, eventually, processes};
+use sculpt_tests::harness::{Stack, eventually};
 
 /// The directories of the sockets of all attempts, wherever this machine has them.
 fn runtime(stack: &Stack) -> Vec<PathBuf> {
@@ -24,12 +24,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 async fn an_attempt_whose_sockets_were_removed_is_not_lost() -> Result<()> {
     let mut stack = Stack::parts().await?;
     for stopped in [false, true] {
-        let counter = stack.counter()?;
-        let command = counter.command();
-        let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-        let task = stack.detached(stack.root(), all).await?;
-        let pid = counter.pid().await?;
-        counter.prints(20).await?;
+        let counting = stack.counting(&[]).await?;
         let removed = runtime(&stack);
         ensure!(!removed.is_empty(), "no directory of sockets was found");
         // What was connected stays so; a new executor has to find its way.
@@ -37,15 +32,13 @@ async fn an_attempt_whose_sockets_were_removed_is_not_lost() -> Result<()> {
         removed.iter().try_for_each(fs::remove_dir_all)?;
         stack.start_executor().await?;
         if stopped {
-            stack.sculpt(["stop", &task]).run().await?.done()?;
-            stack.sculpt(["wait", &task]).run().await?.exits(4)?;
+            stack.sculpt(["stop", &counting.task]).run().await?.done()?;
+            stack.sculpt(["wait", &counting.task]).run().await?.exits(4)?;
+            eventually("the agent to end", || Ok(counting.is_gone().then_some(()))).await?;
         } else {
-            counter.prints(20).await?;
-            counter.stop()?;
-            ensure!(stack.done(&task).await?["state"] == "completed");
-            counter.check(&stack.logs(&task).await?)?;
+            counting.arrives(&stack).await?;
+            counting.ends_well(&stack).await?;
         }
-        eventually("the agent to end", || Ok(processes::alive(pid).is_none().then_some(()))).await?;
     }
     stack.finish().await
 }

@@ -44,20 +44,11 @@ async fn a_controller_without_space_recovers_and_the_agent_goes_on() -> Result<(
     let mut stack = Stack::options().empty().await?;
     symlink(disk.path(), stack.data().join("controller"))?;
     stack.start_up().await?;
-    let counter = stack.counter()?;
-    let command = counter.command();
-    let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-    let task = stack.detached(stack.root(), all).await?;
-    counter.prints(20).await?;
+    let counting = stack.counting(&[]).await?;
     disk.fill(0)?;
-    counter.prints(200).await?;
+    counting.counter.prints(200).await?;
     disk.relieve()?;
-    let printed = counter.prints(20).await?;
-    let last = format!("line {printed}");
-    let arrived = |log: &[u8]| String::from_utf8_lossy(log).lines().any(|line| line == last);
-    stack.log_until(&task, "what was printed since", arrived).await?;
-    counter.stop()?;
-    stack.done(&task).await?;
-    counter.check(&stack.logs(&task).await?)?;
+    counting.arrives(&stack).await?;
+    counting.ends_well(&stack).await?;
     stack.finish().await
 }

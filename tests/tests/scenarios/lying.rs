@@ -8,10 +8,10 @@ use sculpt_proto::{
         Accepted, Ended, Finalizing, ObservedAttempt, Preparing, Report, Running, control_request::Part,
         ended::Outcome, log_refusal, logs_response, report::Step, report_ack::Refusal,
     },
-    v1::{Exit, Failure, GetTaskRequest, LogFrame, TaskState},
+    v1::{Exit, Failure, LogFrame},
 };
 use sculpt_tests::harness::{
-    Counter, Peer, Stack,
+    Peer, Stack,
     peer::{append, hello, resident},
 };
 use tonic::{Code, Status};
@@ -19,34 +19,6 @@ use uuid::Uuid;
 
 /// The pool of the liars: honest tasks stay with the honest executor.
 const POOL: &str = "liars";
-
-/// A task that runs on the honest executor, to be found unhurt at the end.
-struct Neighbour {
-    counter: Counter,
-    task: String,
-    attempt: String,
-}
-
-impl Neighbour {
-    async fn settle(stack: &Stack) -> Result<Self> {
-        let counter = stack.counter()?;
-        let command = counter.command();
-        let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-        let task = stack.detached(stack.root(), all).await?;
-        counter.prints(20).await?;
-        let shown = stack.until(&task, "running", |task| task.state() == TaskState::Running).await?;
-        let attempt = shown.attempts.first().context("a running task has an attempt")?.uuid.clone();
-        Ok(Self { counter, task, attempt })
-    }
-
-    async fn is_unhurt(self, stack: &Stack) -> Result<()> {
-        self.counter.prints(20).await?;
-        self.counter.stop()?;
-        let shown = stack.done(&self.task).await?;
-        ensure!(shown["state"] == "completed" && shown["attempt"] == 1, "{shown:#}");
-        self.counter.check(&stack.logs(&self.task).await?)
-    }
-}
 
 fn report(attempt: &str, sequence: u64, step: Step) -> Report {
     Report { attempt_id: attempt.to_owned(), sequence, age: None, step: Some(step) }
@@ -89,7 +61,7 @@ fn outrages() -> Vec<(&'static str, Part, Code)> {
 #[tokio::test]
 async fn what_no_executor_says_ends_its_session_alone() -> Result<()> {
     let stack = Stack::parts().await?;
-    let neighbour = Neighbour::settle(&stack).await?;
+    let neighbour = stack.counting(&[]).await?;
     let liar = hello("liar", POOL);
     for (what, part, code) in outrages() {
         // Each time it is welcome again.
@@ -98,7 +70,8 @@ async fn what_no_executor_says_ends_its_session_alone() -> Result<()> {
         let end = peer.closed().await?;
         ensure!(end.code() == code, "after {what} the session ended with {end:?}");
     }
-    neighbour.is_unhurt(&stack).await?;
+    neighbour.arrives(&stack).await?;
+    neighbour.ends_well(&stack).await?;
     stack.finish().await
 }
 
@@ -106,7 +79,7 @@ async fn what_no_executor_says_ends_its_session_alone() -> Result<()> {
 #[tokio::test]
 async fn attempts_without_number_end_the_session() -> Result<()> {
     let stack = Stack::parts().await?;
-    let neighbour = Neighbour::settle(&stack).await?;
+    let neighbour = stack.counting(&[]).await?;
     let before = memory(&stack)?;
     let peer = stack.peer(hello("liar", POOL)).await?;
     let one = |_| ObservedAttempt {
@@ -124,7 +97,8 @@ async fn attempts_without_number_end_the_session() -> Result<()> {
     let end = peer.closed().await?;
     ensure!(end.code() == Code::ResourceExhausted, "the session ended with {end:?}");
     grew_little(&stack, before)?;
-    neighbour.is_unhurt(&stack).await?;
+    neighbour.arrives(&stack).await?;
+    neighbour.ends_well(&stack).await?;
     stack.finish().await
 }
 
@@ -156,12 +130,12 @@ async fn take_one(stack: &Stack, peer: &mut Peer) -> Result<(String, String)> {
 #[tokio::test]
 async fn reports_that_cannot_be_true_move_nothing() -> Result<()> {
     let stack = Stack::parts().await?;
-    let neighbour = Neighbour::settle(&stack).await?;
+    let neighbour = stack.counting(&[]).await?;
     let mut peer = stack.peer(hello("liar", POOL)).await?;
     let (task, own) = take_one(&stack, &mut peer).await?;
     let failure = Some(Failure { cause: "internal".into(), message: "I say so".into() });
     let failed = Ended { outcome: Outcome::Failed.into(), failure, ..Ended::default() };
-    let foreign = neighbour.attempt.clone();
+    let foreign = stack.attempt_of(&neighbour.task).await?;
     let invented = Uuid::new_v4().to_string();
     let published = Ended { head: "1".repeat(40), ..ended(0) };
     for (what, attempt, sequence, step, refusal) in [
@@ -183,14 +157,15 @@ async fn reports_that_cannot_be_true_move_nothing() -> Result<()> {
     let again = peer.report(&own, 6, Step::Ended(failed)).await?;
     ensure!(again.through == 6 && again.refusal() == Refusal::Unspecified, "{again:?}");
     ensure!(stack.done(&task).await?["state"] == "completed");
-    neighbour.is_unhurt(&stack).await?;
+    neighbour.arrives(&stack).await?;
+    neighbour.ends_well(&stack).await?;
     stack.finish().await
 }
 
 #[tokio::test]
 async fn log_bytes_that_cannot_be_are_not_taken() -> Result<()> {
     let stack = Stack::parts().await?;
-    let neighbour = Neighbour::settle(&stack).await?;
+    let neighbour = stack.counting(&[]).await?;
     let mut peer = stack.peer(hello("liar", POOL)).await?;
     let (task, own) = take_one(&stack, &mut peer).await?;
     let epoch = peer.epoch;
@@ -204,8 +179,9 @@ async fn log_bytes_that_cannot_be_are_not_taken() -> Result<()> {
     };
 
     let mut logs = peer.logs(epoch).await?;
-    let foreign = logs.append(append(&neighbour.attempt, 0, b"forged")).await?;
-    ensure!(refused(foreign) == Some(log_refusal::Code::UnknownAttempt));
+    let foreign = stack.attempt_of(&neighbour.task).await?;
+    let forged = logs.append(append(&foreign, 0, b"forged")).await?;
+    ensure!(refused(forged) == Some(log_refusal::Code::UnknownAttempt));
     ensure!(committed(logs.append(append(&own, 1 << 40, b"far")).await?) == Some(0), "a gap is answered by the end");
     ensure!(committed(logs.append(append(&own, 0, b"truth")).await?) == Some(5));
     ensure!(committed(logs.append(append(&own, 3, b"th and more")).await?) == Some(14), "what is held is trimmed");
@@ -232,7 +208,8 @@ async fn log_bytes_that_cannot_be_are_not_taken() -> Result<()> {
     peer.report(&own, 4, Step::Ended(ended(14))).await?;
     ensure!(stack.done(&task).await?["state"] == "completed");
     ensure!(stack.logs(&task).await? == b"truth and more");
-    neighbour.is_unhurt(&stack).await?;
+    neighbour.arrives(&stack).await?;
+    neighbour.ends_well(&stack).await?;
     stack.finish().await
 }
 
@@ -240,7 +217,7 @@ async fn log_bytes_that_cannot_be_are_not_taken() -> Result<()> {
 #[tokio::test]
 async fn a_flood_of_log_bytes_stays_in_its_own_connection() -> Result<()> {
     let stack = Stack::parts().await?;
-    let neighbour = Neighbour::settle(&stack).await?;
+    let neighbour = stack.counting(&[]).await?;
     let mut peer = stack.peer(hello("liar", POOL)).await?;
     let (task, own) = take_one(&stack, &mut peer).await?;
     let before = memory(&stack)?;
@@ -264,7 +241,8 @@ async fn a_flood_of_log_bytes_stays_in_its_own_connection() -> Result<()> {
     drop((flood, questions));
     peer.report(&own, 4, Step::Ended(ended(0))).await?;
     ensure!(stack.done(&task).await?["state"] == "completed");
-    neighbour.is_unhurt(&stack).await?;
+    neighbour.arrives(&stack).await?;
+    neighbour.ends_well(&stack).await?;
     stack.finish().await
 }
 
@@ -277,9 +255,7 @@ async fn nothing_forged_is_published_or_read() -> Result<()> {
     let arguments = ["--no-tty", "--", "sh", "-c", script, "x", &gate.to_string_lossy()].map(str::to_owned);
     let honest = stack.detached(repo.path(), arguments).await?;
     stack.log_until(&honest, "its commit", |log| log == b"ready\n").await?;
-    let mut api = stack.api().await?;
-    let found = api.tasks.get_task(GetTaskRequest { task: honest.clone() }).await?.into_inner();
-    let foreign = found.task.context("a task")?.attempts[0].uuid.clone();
+    let foreign = stack.attempt_of(&honest).await?;
 
     let mut peer = stack.peer(hello("liar", POOL)).await?;
     let own_task = stack.detached(repo.path(), ["--no-tty", "--pool", POOL, "--", "true"]).await?;

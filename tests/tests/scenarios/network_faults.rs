@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sculpt_proto::v1::{TaskState, WatchTaskRequest};
-use sculpt_tests::harness::{Cable, Counter, DEADLINE, Fault, Proxy, Stack, Way, netns, processes};
+use sculpt_tests::harness::{Cable, DEADLINE, Fault, Proxy, Stack, Way, netns};
 
 /// A stack whose executor is at the other end of `cable`.
 async fn apart(cable: &Cable) -> Result<Stack> {
@@ -20,49 +20,12 @@ async fn apart(cable: &Cable) -> Result<Stack> {
     Ok(stack)
 }
 
-/// A counting agent under way, known as running.
-struct Running {
-    counter: Counter,
-    task: String,
-    pid: i32,
-    born: Option<u64>,
-}
-
-impl Running {
-    async fn start(stack: &Stack) -> Result<Self> {
-        let counter = stack.counter()?;
-        let command = counter.command();
-        let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-        let task = stack.detached(stack.root(), all).await?;
-        let pid = counter.pid().await?;
-        stack.until(&task, "running", |task| task.state() == TaskState::Running).await?;
-        counter.prints(10).await?;
-        Ok(Self { counter, task, pid, born: processes::alive(pid) })
-    }
-
-    /// Everything it has printed so far arrives, and it is the process it was.
-    async fn arrives(&self, stack: &Stack) -> Result<()> {
-        let last = format!("line {}", self.counter.prints(10).await?);
-        let arrived = |log: &[u8]| String::from_utf8_lossy(log).lines().any(|line| line == last);
-        stack.log_until(&self.task, "what was printed since", arrived).await?;
-        ensure!(self.born.is_some() && processes::alive(self.pid) == self.born, "it is not the process it was");
-        Ok(())
-    }
-
-    async fn ends_well(self, stack: &Stack) -> Result<()> {
-        self.counter.stop()?;
-        let shown = stack.done(&self.task).await?;
-        ensure!(shown["state"] == "completed" && shown["attempt"] == 1, "{shown:#}");
-        self.counter.check(&stack.logs(&self.task).await?)
-    }
-}
-
 /// Shorter than any watchdog: TCP alone repairs it.
 #[tokio::test]
 async fn packets_vanish_for_a_moment_both_ways_and_one_way() -> Result<()> {
     let Some(cable) = Cable::lay()? else { return Ok(()) };
     let stack = apart(&cable).await?;
-    let running = Running::start(&stack).await?;
+    let running = stack.counting(&[]).await?;
     for ways in [&[Way::Up][..], &[Way::Down], &[Way::Up, Way::Down]] {
         ways.iter().try_for_each(|way| cable.cut(*way))?;
         running.counter.prints(100).await?;
@@ -78,7 +41,7 @@ async fn packets_vanish_for_a_moment_both_ways_and_one_way() -> Result<()> {
 async fn a_partition_beyond_the_watchdog_is_shown_and_heals() -> Result<()> {
     let Some(cable) = Cable::lay()? else { return Ok(()) };
     let stack = apart(&cable).await?;
-    let running = Running::start(&stack).await?;
+    let running = stack.counting(&[]).await?;
     [Way::Up, Way::Down].iter().try_for_each(|way| cable.cut(*way))?;
     let found = stack.until(&running.task, "unreachable", |task| task.unreachable).await?;
     ensure!(found.state() == TaskState::Running, "nothing is stopped because nobody is heard: {found:?}");
@@ -93,7 +56,7 @@ async fn a_partition_beyond_the_watchdog_is_shown_and_heals() -> Result<()> {
 async fn a_line_that_flaps_loses_nothing() -> Result<()> {
     let Some(cable) = Cable::lay()? else { return Ok(()) };
     let stack = apart(&cable).await?;
-    let running = Running::start(&stack).await?;
+    let running = stack.counting(&[]).await?;
     for round in 0..10_u64 {
         let way = if round % 3 == 0 { Way::Up } else { Way::Down };
         cable.cut(way)?;
@@ -111,7 +74,7 @@ async fn a_line_that_flaps_loses_nothing() -> Result<()> {
 async fn half_open_connections_are_given_up() -> Result<()> {
     let Some(cable) = Cable::lay()? else { return Ok(()) };
     let mut stack = apart(&cable).await?;
-    let running = Running::start(&stack).await?;
+    let running = stack.counting(&[]).await?;
     [Way::Up, Way::Down].iter().try_for_each(|way| cable.cut(*way))?;
     // Nobody hears its goodbye.
     stack.controller()?.kill().await?;
@@ -170,7 +133,7 @@ async fn a_line_that_delays_and_throttles_and_breaks_again_and_again() -> Result
     stack.executor_dials(proxy.url());
     stack.executor()?.end(Signal::TERM, DEADLINE).await?;
     stack.start_executor().await?;
-    let running = Running::start(&stack).await?;
+    let running = stack.counting(&[]).await?;
     for _ in 0..4 {
         for fault in
             [Fault::Delay(Duration::from_millis(80)), Fault::Cut, Fault::Throttle(30_000), Fault::BlackholeDown]

@@ -1,9 +1,9 @@
 //! The agent outlives everything else: whatever is killed, every line arrives once, in order, from the same process.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use sculpt_proto::v1::TaskState;
-use sculpt_tests::harness::{Counter, Fault, Proxy, Stack, eventually, processes};
+use sculpt_tests::harness::{Counter, Counting, Fault, Proxy, Stack, eventually, processes};
 
 /// Runs a counting agent, does `harm` to the stack meanwhile, and checks that the agent never noticed.
 async fn an_agent_outlives(
@@ -11,27 +11,10 @@ async fn an_agent_outlives(
     arguments: &[&str],
     harm: impl AsyncFnOnce(&mut Stack, &Counter, &str) -> Result<()>,
 ) -> Result<()> {
-    let counter = stack.counter()?;
-    let command = counter.command();
-    let all = ["--no-repo"].iter().chain(arguments).chain(&["--"]).copied();
-    let all = all.chain(command.iter().map(String::as_str));
-    let task = stack.detached(stack.root(), all).await?;
-    let pid = counter.pid().await?;
-    let born = processes::alive(pid);
-    counter.prints(20).await?;
-    stack.until(&task, "running", |task| task.state() == TaskState::Running).await?;
-
-    harm(stack, &counter, &task).await?;
-
-    let printed = counter.prints(20).await?;
-    ensure!(processes::alive(pid) == born, "the agent {pid} is not the process it was");
-    let last = format!("line {printed}");
-    let arrived = |log: &[u8]| String::from_utf8_lossy(log).lines().any(|line| line == last);
-    stack.log_until(&task, "what was printed since", arrived).await?;
-    counter.stop()?;
-    let shown = stack.done(&task).await?;
-    ensure!(shown["state"] == "completed" && shown["attempt"] == 1, "{shown:#}");
-    counter.check(&stack.logs(&task).await?)
+    let counting = stack.counting(arguments).await?;
+    harm(stack, &counting.counter, &counting.task).await?;
+    counting.arrives(stack).await?;
+    counting.ends_well(stack).await
 }
 
 #[tokio::test]
@@ -165,36 +148,24 @@ async fn the_line_between_executor_and_controller_fails() -> Result<()> {
 #[tokio::test]
 async fn an_end_while_the_executor_is_dead_is_reported() -> Result<()> {
     let mut stack = Stack::parts().await?;
-    let counter = stack.counter()?;
-    let command = counter.command();
-    let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-    let task = stack.detached(stack.root(), all).await?;
-    let pid = counter.pid().await?;
-    counter.prints(20).await?;
+    let counting = stack.counting(&[]).await?;
     stack.executor()?.kill().await?;
-    counter.stop()?;
-    eventually("the agent to end", || Ok(processes::alive(pid).is_none().then_some(()))).await?;
+    counting.counter.stop()?;
+    eventually("the agent to end", || Ok(counting.is_gone().then_some(()))).await?;
     stack.start_executor().await?;
-    assert_eq!(stack.done(&task).await?["state"], "completed");
-    counter.check(&stack.logs(&task).await?)?;
+    counting.ends_well(&stack).await?;
     stack.finish().await
 }
 
 #[tokio::test]
 async fn an_end_while_the_controller_is_dead_is_reported() -> Result<()> {
     let mut stack = Stack::parts().await?;
-    let counter = stack.counter()?;
-    let command = counter.command();
-    let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-    let task = stack.detached(stack.root(), all).await?;
-    let pid = counter.pid().await?;
-    counter.prints(20).await?;
+    let counting = stack.counting(&[]).await?;
     stack.controller()?.kill().await?;
-    counter.stop()?;
-    eventually("the agent to end", || Ok(processes::alive(pid).is_none().then_some(()))).await?;
+    counting.counter.stop()?;
+    eventually("the agent to end", || Ok(counting.is_gone().then_some(()))).await?;
     stack.start_controller().await?;
-    assert_eq!(stack.done(&task).await?["state"], "completed");
-    counter.check(&stack.logs(&task).await?)?;
+    counting.ends_well(&stack).await?;
     stack.finish().await
 }
 
@@ -202,10 +173,7 @@ async fn an_end_while_the_controller_is_dead_is_reported() -> Result<()> {
 #[tokio::test]
 async fn a_followed_log_goes_on_after_the_controller_was_killed() -> Result<()> {
     let mut stack = Stack::parts().await?;
-    let counter = stack.counter()?;
-    let command = counter.command();
-    let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));
-    let task = stack.detached(stack.root(), all).await?;
+    let Counting { counter, task, .. } = stack.counting(&[]).await?;
     let mut follow = stack.sculpt(["logs", "-f", &task]).follow()?;
     let mut log = format!("{}\r\n", follow.line(|_| true).await?).into_bytes();
     stack.controller()?.kill().await?;
