@@ -146,7 +146,7 @@ impl Dispatch {
         Self::move_locked(conn, &locked, &event, by, Duration::ZERO).await
     }
 
-    /// Moves a task whose rows are locked by an event that happened `age` ago.
+    /// Moves a task whose rows are locked by an event that happened `age` ago, and by what follows from it.
     pub(crate) async fn move_locked(
         conn: &mut Connection,
         locked: &task_state::Locked,
@@ -155,8 +155,13 @@ impl Dispatch {
         age: Duration,
     ) -> Result<Moved, DispatchError> {
         let mut after = locked.task.clone();
-        let effects = after.apply(event, locked.ago(age))?;
-        let revision = task_state::save(conn, locked, &after, event, by).await?;
+        let mut effects = after.apply(event, locked.ago(age))?;
+        let mut revision = task_state::save(conn, locked, &after, event, by).await?;
+        if let Some(next) = after.follow_up(&locked.task, event, locked.now) {
+            let between = locked.moved(after.clone(), revision);
+            effects.extend(after.apply(&next, locked.now)?);
+            revision = task_state::save(conn, &between, &after, &next, &Actor::system()).await?;
+        }
         Ok(Moved { task: locked.id, number: locked.number, revision, journaled: revision != locked.revision, effects })
     }
 

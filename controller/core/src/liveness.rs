@@ -32,11 +32,15 @@ pub const DEFAULT_LOST_AFTER: TimeDelta = TimeDelta::minutes(15);
 /// shim needs time to end the tree.
 pub const REPLACEMENT_MARGIN: TimeDelta = TimeDelta::seconds(60);
 
-/// From when another attempt may take the place of one whose executor was last heard of at `since`. Beyond the end of the
-/// calendar it is never.
+/// From when an executor that was last heard of at `since` is lost, and a lease that was confirmed then is over. Beyond the
+/// end of the calendar it is never.
+pub fn lost_at(since: DateTime<Utc>, lost_after: TimeDelta) -> DateTime<Utc> {
+    since.checked_add_signed(lost_after.max(UNREACHABLE_AFTER)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// From when another attempt may take the place of one whose executor was last heard of at `since`.
 pub fn replaceable_at(since: DateTime<Utc>, lost_after: TimeDelta) -> DateTime<Utc> {
-    let wait = lost_after.max(UNREACHABLE_AFTER).checked_add(&REPLACEMENT_MARGIN);
-    wait.and_then(|wait| since.checked_add_signed(wait)).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    lost_at(since, lost_after).checked_add_signed(REPLACEMENT_MARGIN).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 impl Liveness {

@@ -1,6 +1,7 @@
 //! The task: five machines and the one function that moves them.
 
 mod event;
+mod follow;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,7 @@ impl Task {
             Event::Published { head, .. } => self.publish(head, unfit),
             Event::Liveness { liveness, .. } => self.liveness(*liveness, unfit),
             Event::Expired { .. } => self.expire(now, unfit),
+            Event::Replaced { .. } => self.replace(unfit),
         }
     }
 
@@ -238,17 +240,18 @@ impl Task {
                 | AttemptState::Preparing
                 | AttemptState::Running { .. }
                 | AttemptState::Finalizing { .. } => match attempt.liveness {
-                    Liveness::Lost { since } => {
-                        let until = replaceable_at(since, self.policy.lost_after);
-                        if now < until {
-                            return Err(IllegalTransition::TooEarly { until });
-                        }
-                        attempt.fence.number + 1
-                    }
+                    Liveness::Lost { .. } => attempt.fence.number + 1,
                     Liveness::Connected | Liveness::Unreachable { .. } => return Err(unfit),
                 },
             },
         };
+        // Also what was given up may still run where it is.
+        if let Some(Liveness::Lost { since }) = self.attempt().map(|attempt| attempt.liveness) {
+            let until = replaceable_at(since, self.policy.lost_after);
+            if now < until {
+                return Err(IllegalTransition::TooEarly { until });
+            }
+        }
         let fenced = self.attempt().filter(|attempt| !attempt.ended()).map(|attempt| Effect::Tell(attempt.executor));
         self.intent = Intent::Run;
         self.review = Review::None;
@@ -343,6 +346,8 @@ impl Task {
     ) -> Result<Vec<Effect>, IllegalTransition> {
         let Run::Attempt(attempt) = &mut self.run else { return Err(unfit) };
         attempt.state = attempt.after(step, now).ok_or(unfit)?;
+        // Who reports is heard of.
+        attempt.liveness = Liveness::Connected;
         if let AttemptState::Ended { outcome, .. } = &attempt.state {
             if let (Outcome::Completed, Some(head), Review::None) = (outcome, &attempt.head, &self.review) {
                 self.review = Review::Needed { head: head.clone() };
@@ -396,35 +401,36 @@ impl Task {
     }
 
     fn expire(&mut self, now: DateTime<Utc>, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
-        let Policy { on_lost, lost_after } = self.policy;
-        let cancelled = self.intent == Intent::Cancel;
-        let judged = self.review != Review::None;
-        let attempt = self.live().ok_or_else(|| unfit.clone())?;
-        let Liveness::Lost { since } = attempt.liveness else { return Err(unfit) };
-        let until = replaceable_at(since, lost_after);
+        let until = self.expires_at().ok_or_else(|| unfit.clone())?;
         if now < until {
             return Err(IllegalTransition::TooEarly { until });
         }
+        let cancelled = self.intent == Intent::Cancel;
+        let again = self.policy.on_lost == OnLost::Retry && !self.answered();
+        let attempt = self.live().ok_or(unfit)?;
         let executor = attempt.executor;
         let number = attempt.fence.number;
-        // An agent that has answered has done its work: to do it again would bury the answer and what people think of it.
-        let answered = judged || attempt.at_rest();
-        match on_lost {
-            OnLost::Wait => return Err(unfit),
-            OnLost::Retry | OnLost::Fail if cancelled => {
-                attempt.state = AttemptState::Ended { outcome: Outcome::Cancelled, at: now };
-            }
-            OnLost::Retry if !answered => {
-                self.run = Run::Queued { next: number + 1 };
-                // Another executor is wanted, and none has what was there.
-                self.surviving = None;
-            }
-            OnLost::Retry | OnLost::Fail => {
-                let message = "its executor stayed away longer than the task allows".to_owned();
-                let outcome = Outcome::Failed(Failure { cause: Cause::ExecutorLost, message });
-                attempt.state = AttemptState::Ended { outcome, at: now };
-            }
+        if cancelled {
+            attempt.state = AttemptState::Ended { outcome: Outcome::Cancelled, at: now };
+        } else if again {
+            self.queue(number + 1);
+        } else {
+            let message = "its executor stayed away longer than the task allows".to_owned();
+            let outcome = Outcome::Failed(Failure { cause: Cause::ExecutorLost, message });
+            attempt.state = AttemptState::Ended { outcome, at: now };
         }
         Ok(vec![Effect::Tell(executor), Effect::Place])
+    }
+
+    fn replace(&mut self, unfit: IllegalTransition) -> Result<Vec<Effect>, IllegalTransition> {
+        let attempt = self.attempt().filter(|attempt| self.replaces(attempt)).ok_or(unfit)?;
+        self.queue(attempt.fence.number + 1);
+        Ok(vec![Effect::Place])
+    }
+
+    /// Another executor will do as well, and none has what was there.
+    fn queue(&mut self, next: u32) {
+        self.run = Run::Queued { next };
+        self.surviving = None;
     }
 }

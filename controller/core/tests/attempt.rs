@@ -70,6 +70,7 @@ fn slots_and_rest() {
         failed       no    no    yes
         stopped      no    no    yes
         fenced       no    no    yes
+        left         no    no    yes
     ";
     let rows: Vec<&str> = State::texts().into_iter().filter(|state| *state != "queued").collect();
     check(table, &rows, &["slot", "rest", "ended"], |row, column| {

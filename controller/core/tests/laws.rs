@@ -25,9 +25,20 @@ pub(crate) fn apply(task: &mut Task, event: &Event, now: DateTime<Utc>) -> Appli
         Ok(effects) => {
             step(&before, event, effects, task);
             sound(task);
+            follows(&before, event, task, now);
         }
     }
     result
+}
+
+/// What follows from an event fits, and nothing follows from it in turn.
+fn follows(before: &Task, event: &Event, after: &Task, now: DateTime<Utc>) {
+    let Some(next) = after.follow_up(before, event, now) else { return };
+    let mut last = after.clone();
+    let effects = last.apply(&next, now).unwrap_or_else(|error| panic!("{next:?} after {event:?}: {error}: {after:?}"));
+    step(after, &next, &effects, &last);
+    sound(&last);
+    assert_eq!(last.follow_up(after, &next, now), None, "{next:?} after {event:?} of {before:?}");
 }
 
 fn step(before: &Task, event: &Event, effects: &[Effect], after: &Task) {
@@ -42,7 +53,10 @@ fn step(before: &Task, event: &Event, effects: &[Effect], after: &Task) {
     if let Some(ended) = before.attempt().filter(|attempt| attempt.ended()) {
         match after.attempt() {
             Some(attempt) => assert_eq!(attempt, ended, "what had ended has moved: {said}"),
-            None => assert!(retried(event), "only a retry goes on after an end: {said}"),
+            None => {
+                let again = retried(event) || matches!(event, Event::Replaced { .. });
+                assert!(again, "only a retry or a replacement goes on after an end: {said}");
+            }
         }
     }
     if before.intent == Intent::Cancel {
@@ -161,7 +175,8 @@ pub(crate) fn about(event: &Event) -> Option<Fence> {
         | Event::Turned { fence, .. }
         | Event::Published { fence, .. }
         | Event::Liveness { fence, .. }
-        | Event::Expired { fence } => Some(*fence),
+        | Event::Expired { fence }
+        | Event::Replaced { fence } => Some(*fence),
     }
 }
 

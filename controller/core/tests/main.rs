@@ -11,6 +11,7 @@ mod liveness;
 mod naming;
 mod notation;
 mod placement;
+mod races;
 mod reachable;
 mod review;
 mod sequences;

@@ -1,6 +1,7 @@
 //! Shown: state × review, for each intent and liveness.
 
 use sculpt_core::{
+    attempt::AttemptState,
     liveness::Liveness,
     outcome::Failure,
     review::Review,
@@ -82,7 +83,7 @@ fn flags() {
     let lost = Liveness::Lost { since: start() };
     for state in State::ALL {
         let runs = state.turn().is_some();
-        let over = matches!(state, State::Completed | State::Failed | State::Stopped | State::Fenced | State::Queued);
+        let over = state.attempt().is_none_or(|state| matches!(state, AttemptState::Ended { .. }));
         for intent in [Intent::Run, Intent::Hold, Intent::Cancel] {
             for liveness in [Liveness::Connected, silent, lost] {
                 let task = task(state.text(), "none", intent, liveness);

@@ -35,6 +35,7 @@ named!(
         Failed = "failed",
         Stopped = "stopped",
         Fenced = "fenced",
+        Left = "left",
     }
 );
 
@@ -61,6 +62,7 @@ named!(
         EndFailed = "failed",
         EndCancelled = "cancelled",
         EndFenced = "fenced",
+        EndLeft = "left",
         Began = "began",
         Over = "over",
         AskedQuestion = "question",
@@ -73,6 +75,7 @@ named!(
         Unreachable = "unreachable",
         Lost = "lost",
         Expire = "expire",
+        Replace = "replace",
     }
 );
 
@@ -118,6 +121,7 @@ impl State {
             AttemptState::Finalizing { .. } => Self::Finalizing,
             AttemptState::Ended { outcome, .. } => match outcome {
                 Outcome::Completed => Self::Completed,
+                Outcome::Failed(Failure { cause: Cause::ExecutorLost, .. }) => Self::Left,
                 Outcome::Failed(_) => Self::Failed,
                 Outcome::Cancelled => Self::Stopped,
                 Outcome::Fenced => Self::Fenced,
@@ -153,6 +157,7 @@ impl State {
             Self::Failed => ended(Outcome::Failed(failure())),
             Self::Stopped => ended(Outcome::Cancelled),
             Self::Fenced => ended(Outcome::Fenced),
+            Self::Left => ended(Outcome::Failed(left())),
         })
     }
 
@@ -175,7 +180,8 @@ impl State {
             | Self::Completed
             | Self::Failed
             | Self::Stopped
-            | Self::Fenced => None,
+            | Self::Fenced
+            | Self::Left => None,
         }
     }
 }
@@ -209,6 +215,7 @@ impl What {
             Self::EndFailed => ended(Outcome::Failed(failure())),
             Self::EndCancelled => ended(Outcome::Cancelled),
             Self::EndFenced => ended(Outcome::Fenced),
+            Self::EndLeft => ended(Outcome::Failed(left())),
             Self::Began => turn(TurnStep::Began),
             Self::Over => turn(TurnStep::Over),
             Self::AskedQuestion => turn(TurnStep::Asked { ask: Ask::Question, text: "may I?".into() }),
@@ -221,6 +228,7 @@ impl What {
             Self::Unreachable => liveness(Liveness::Unreachable { since: start() }),
             Self::Lost => liveness(Liveness::Lost { since: start() }),
             Self::Expire => Event::Expired { fence },
+            Self::Replace => Event::Replaced { fence },
         }
     }
 
@@ -247,6 +255,7 @@ impl What {
             Event::Liveness { liveness: Liveness::Unreachable { .. }, .. } => Self::Unreachable,
             Event::Liveness { liveness: Liveness::Lost { .. }, .. } => Self::Lost,
             Event::Expired { .. } => Self::Expire,
+            Event::Replaced { .. } => Self::Replace,
         }
     }
 
@@ -257,6 +266,7 @@ impl What {
             Step::Running => Self::StepRunning,
             Step::Finalizing { .. } => Self::StepFinalizing,
             Step::Ended { outcome: Outcome::Completed } => Self::EndCompleted,
+            Step::Ended { outcome: Outcome::Failed(Failure { cause: Cause::ExecutorLost, .. }) } => Self::EndLeft,
             Step::Ended { outcome: Outcome::Failed(_) } => Self::EndFailed,
             Step::Ended { outcome: Outcome::Cancelled } => Self::EndCancelled,
             Step::Ended { outcome: Outcome::Fenced } => Self::EndFenced,
@@ -277,6 +287,11 @@ impl What {
 
 pub(crate) fn failure() -> Failure {
     Failure { cause: Cause::AgentExit, message: "the agent returned 1".into() }
+}
+
+/// What a shim ends an attempt with whose lease is over.
+pub(crate) fn left() -> Failure {
+    Failure { cause: Cause::ExecutorLost, message: "nobody was heard of".into() }
 }
 
 /// The task that `name` describes.

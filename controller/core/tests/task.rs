@@ -1,13 +1,14 @@
 //! Task: every kind of state × every kind of event.
 
 use sculpt_core::{
+    liveness::DEFAULT_LOST_AFTER,
     review::NotReviewable,
     task::{Effect, Event, IllegalTransition, OnLost, Run, Task},
 };
 
 use crate::{
     notation::{check, columns, rows},
-    states::{EXECUTOR, State, What, build, describe, fence, late, policy},
+    states::{EXECUTOR, State, What, build, describe, fence, late, policy, start},
 };
 
 const INTENT: &str = include_str!("tables/task_intent.txt");
@@ -16,10 +17,14 @@ const PLACEMENT: &str = include_str!("tables/task_placement.txt");
 const STEPS: &str = include_str!("tables/task_steps.txt");
 const TURNS: &str = include_str!("tables/task_turns.txt");
 const EXPIRY: &str = include_str!("tables/task_expiry.txt");
+const REPLACED: &str = include_str!("tables/task_replaced.txt");
+const FOLLOWS: &str = include_str!("tables/task_follows.txt");
+
+const POLICIES: [OnLost; 3] = [OnLost::Wait, OnLost::Retry, OnLost::Fail];
 
 /// The names of all rows of all tables of the task.
 pub(crate) fn all_rows() -> Vec<&'static str> {
-    [INTENT, REVIEW, PLACEMENT, STEPS, TURNS, EXPIRY].into_iter().flat_map(rows).collect()
+    [INTENT, REVIEW, PLACEMENT, STEPS, TURNS, EXPIRY, REPLACED, FOLLOWS].into_iter().flat_map(rows).collect()
 }
 
 #[test]
@@ -42,10 +47,10 @@ fn placement_and_liveness() {
 
 #[test]
 fn steps() {
-    use What::{EndCancelled, EndCompleted, EndFailed, EndFenced};
+    use What::{EndCancelled, EndCompleted, EndFailed, EndFenced, EndLeft};
     use What::{StepAccepted, StepFinalizing, StepPreparing, StepRunning};
     let steps = [StepAccepted, StepPreparing, StepRunning, StepFinalizing];
-    table(STEPS, &[&steps[..], &[EndCompleted, EndFailed, EndCancelled, EndFenced]].concat());
+    table(STEPS, &[&steps[..], &[EndCompleted, EndFailed, EndCancelled, EndFenced, EndLeft]].concat());
 }
 
 #[test]
@@ -56,19 +61,77 @@ fn turns_and_publication() {
 
 #[test]
 fn expiry() {
-    let policies = [OnLost::Wait, OnLost::Retry, OnLost::Fail];
-    check(EXPIRY, &State::texts(), &policies.map(OnLost::as_str), |row, column| {
-        let on_lost = *policies.iter().find(|on_lost| on_lost.as_str() == column).unwrap();
-        let task = Task { policy: policy(on_lost), ..build(row) };
-        outcome(&task, &What::Expire.event(own_fence(&task)))
+    by_policy(EXPIRY, What::Expire);
+}
+
+#[test]
+fn replacement() {
+    by_policy(REPLACED, What::Replace);
+}
+
+fn by_policy(table: &str, what: What) {
+    check(table, &State::texts(), &POLICIES.map(OnLost::as_str), |row, column| {
+        let task = wishing(row, column);
+        outcome(&task, &what.event(own_fence(&task)))
     });
+}
+
+/// The task `name` that says `on_lost` about a lost executor.
+fn wishing(name: &str, on_lost: &str) -> Task {
+    let on_lost = *POLICIES.iter().find(|policy| policy.as_str() == on_lost).unwrap();
+    Task { policy: policy(on_lost), ..build(name) }
+}
+
+#[test]
+fn follow_ups() {
+    let columns = ["stop.wait", "stop.retry", "stop.fail", "left.wait", "left.retry", "left.fail"];
+    check(FOLLOWS, &State::texts(), &columns, |row, column| {
+        let (what, on_lost) = column.split_once('.').unwrap();
+        let before = wishing(row, on_lost);
+        let event = What::read(what).event(own_fence(&before));
+        let mut after = before.clone();
+        if after.apply(&event, late()).is_err() {
+            return "x".to_owned();
+        }
+        let next = after.follow_up(&before, &event, late());
+        next.map_or("-".to_owned(), |next| format!("{}:{}", What::of(&next).text(), outcome(&after, &next)))
+    });
+}
+
+#[test]
+fn a_stop_that_comes_early_waits_for_what_may_still_answer() {
+    let tick = chrono::TimeDelta::nanoseconds(1);
+    let lost = start() + DEFAULT_LOST_AFTER;
+    for (on_lost, border) in [(OnLost::Wait, late()), (OnLost::Retry, late()), (OnLost::Fail, lost)] {
+        let before = wishing("working.lost", on_lost.as_str());
+        let mut after = before.clone();
+        after.apply(&Event::Stop, border - tick).unwrap();
+        assert_eq!(after.follow_up(&before, &Event::Stop, border - tick), None, "{on_lost:?}");
+        assert_eq!(after.expires_at(), Some(border), "{on_lost:?}");
+        let expired = Event::Expired { fence: fence(1) };
+        assert_eq!(after.clone().apply(&expired, border - tick), Err(IllegalTransition::TooEarly { until: border }));
+        assert_eq!(after.follow_up(&before, &Event::Stop, border), Some(expired.clone()), "{on_lost:?}");
+        after.apply(&expired, border).unwrap();
+        assert_eq!(describe(&after), "stopped.cancel.lost", "{on_lost:?}");
+    }
+}
+
+#[test]
+fn what_was_given_up_is_not_retried_before_it_may_be_replaced() {
+    let mut task = wishing("working.lost", "fail");
+    let lost = start() + DEFAULT_LOST_AFTER;
+    task.apply(&Event::Expired { fence: fence(1) }, lost).unwrap();
+    assert_eq!(describe(&task), "left.lost");
+    assert_eq!(task.apply(&Event::Retry, lost), Err(IllegalTransition::TooEarly { until: late() }));
+    assert_eq!(task.apply(&Event::Retry, late()), Ok(vec![Effect::Place]));
 }
 
 #[test]
 fn the_tables_have_a_column_for_every_event() {
     let heads: Vec<&str> = [INTENT, REVIEW, PLACEMENT, STEPS, TURNS].into_iter().flat_map(columns).collect();
-    // Expiry has a table of its own.
-    for name in What::texts().into_iter().filter(|name| *name != What::Expire.text()) {
+    // These have tables of their own.
+    let apart = [What::Expire, What::Replace].map(What::text);
+    for name in What::texts().into_iter().filter(|name| !apart.contains(name)) {
         assert!(heads.contains(&name), "no table has the column {name}");
     }
 }

@@ -7,16 +7,17 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sculpt_core::{
     attempt::{AttemptState, Offer},
-    liveness::{Liveness, replaceable_at},
-    task::{Event, OnLost, Task},
+    liveness::Liveness,
+    task::{Event, IllegalTransition, Task},
 };
+use sculpt_proto::id::TaskId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
     store::{
-        Connection,
+        Connection, StoreError,
         sessions::{self, Pulse},
         task_state,
     },
@@ -46,10 +47,21 @@ pub async fn run(dispatch: Dispatch, stop: CancellationToken) {
         if away {
             since = last;
         }
-        let looked = if since.elapsed() < FAIR { heartbeat(&dispatch).await } else { look(&dispatch).await.map(drop) };
-        if let Err(error) = looked {
-            tracing::warn!(error = &error as &dyn std::error::Error, "silence was not judged");
-            since = Instant::now();
+        let looked = if since.elapsed() < FAIR {
+            heartbeat(&dispatch).await.map(|()| Looked::default())
+        } else {
+            look(&dispatch).await
+        };
+        match looked {
+            Ok(Looked { failed, .. }) => {
+                for (task, error) in failed {
+                    tracing::warn!(%task, error = &error as &dyn std::error::Error, "a task's silence was not judged");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "silence was not judged");
+                since = Instant::now();
+            }
         }
     }
 }
@@ -61,8 +73,17 @@ async fn heartbeat(dispatch: &Dispatch) -> Result<(), DispatchError> {
     Ok(())
 }
 
-/// Looks once; returns how many attempts moved.
-pub async fn look(dispatch: &Dispatch) -> Result<usize, DispatchError> {
+/// What one look came to.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Moves that were made.
+    pub moved: usize,
+    /// Tasks that could not be judged, and why; they hinder no other.
+    pub failed: Vec<(TaskId, DispatchError)>,
+}
+
+/// Looks once. It fails as a whole only without the database.
+pub async fn look(dispatch: &Dispatch) -> Result<Looked, DispatchError> {
     let silent = dispatch
         .store()
         .write::<_, DispatchError>(|conn| Box::pin(async move { Ok(sessions::mark_silent(conn).await?) }))
@@ -74,17 +95,29 @@ pub async fn look(dispatch: &Dispatch) -> Result<usize, DispatchError> {
         let mut conn = dispatch.store().read().await?;
         sessions::pulses(&mut conn, LIMIT).await?
     };
-    let mut count = 0;
+    let mut looked = Looked::default();
     for pulse in pulses {
-        // Marked silent first, then withdrawn or expired: each is a move of its own.
-        while let Some(moved) =
-            dispatch.store().write(move |conn| Box::pin(async move { judge(conn, pulse).await })).await?
-        {
-            dispatch.after_commit(&moved);
-            count += 1;
+        match settle(dispatch, pulse).await {
+            Ok(moved) => looked.moved += moved,
+            Err(DispatchError::Store(error @ StoreError::Unavailable(_))) => return Err(error.into()),
+            Err(error) => looked.failed.push((pulse.task, error)),
         }
     }
-    Ok(count)
+    Ok(looked)
+}
+
+/// Marked silent first, then withdrawn or expired: each is a move of its own. Returns how many there were.
+async fn settle(dispatch: &Dispatch, pulse: Pulse) -> Result<usize, DispatchError> {
+    let mut count = 0;
+    loop {
+        match dispatch.store().write(move |conn| Box::pin(async move { judge(conn, pulse).await })).await {
+            Ok(Some(moved)) => dispatch.after_commit(&moved),
+            // The database's clock may stand before the one that chose it: the next look is soon.
+            Ok(None) | Err(DispatchError::Illegal(IllegalTransition::TooEarly { .. })) => return Ok(count),
+            Err(error) => return Err(error),
+        }
+        count += 1;
+    }
 }
 
 async fn judge(conn: &mut Connection, pulse: Pulse) -> Result<Option<Moved>, DispatchError> {
@@ -102,8 +135,7 @@ async fn judge(conn: &mut Connection, pulse: Pulse) -> Result<Option<Moved>, Dis
 pub fn silence(task: &Task, last_seen: DateTime<Utc>, now: DateTime<Utc>) -> Option<Event> {
     let attempt = task.attempt().filter(|attempt| !attempt.ended())?;
     let fence = attempt.fence;
-    let policy = task.policy;
-    let liveness = Liveness::of(last_seen, policy.lost_after, now);
+    let liveness = Liveness::of(last_seen, task.policy.lost_after, now);
     if liveness == Liveness::Connected {
         let back = attempt.liveness != Liveness::Connected;
         return back.then_some(Event::Liveness { fence, liveness });
@@ -114,9 +146,5 @@ pub fn silence(task: &Task, last_seen: DateTime<Utc>, now: DateTime<Utc>) -> Opt
     if attempt.liveness != liveness {
         return Some(Event::Liveness { fence, liveness });
     }
-    let expired = match (policy.on_lost, attempt.liveness) {
-        (OnLost::Retry | OnLost::Fail, Liveness::Lost { since }) => now >= replaceable_at(since, policy.lost_after),
-        (OnLost::Wait, _) | (_, Liveness::Connected | Liveness::Unreachable { .. }) => false,
-    };
-    expired.then_some(Event::Expired { fence })
+    task.expires_at().filter(|at| now >= *at).map(|_| Event::Expired { fence })
 }

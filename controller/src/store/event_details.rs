@@ -23,7 +23,8 @@ pub(super) fn details(event: &Event, by: &Actor) -> Value {
         | Event::Adopted { .. }
         | Event::SpecRead { .. }
         | Event::Withdrawn { .. }
-        | Event::Expired { .. } => json!({}),
+        | Event::Expired { .. }
+        | Event::Replaced { .. } => json!({}),
         Event::RetryInWorkspace => json!({ "in_workspace": true }),
         Event::Reviewed(Verdict::Accept { head }) => json!({ "head": head }),
         Event::Reviewed(Verdict::Reject { reason }) => json!({ "reason": reason }),

@@ -40,6 +40,11 @@ pub struct Locked {
 }
 
 impl Locked {
+    /// The same rows, still locked, once they hold `task` at `revision`.
+    pub fn moved(&self, task: Task, revision: u64) -> Self {
+        Self { task, revision, ..self.clone() }
+    }
+
     /// What happened `age` ago, but not before the newest attempt was claimed.
     pub fn ago(&self, age: Duration) -> Time {
         let then = TimeDelta::from_std(age).ok().and_then(|age| self.now.checked_sub_signed(age)).unwrap_or(self.now);
@@ -162,7 +167,10 @@ async fn update_task(
         Run::Attempt(attempt) => (None, Some(attempt.fence.id)),
     };
     // A task that was only withdrawn keeps its place in the queue.
-    let queued_at = matches!(event, Event::Retry | Event::RetryInWorkspace | Event::Expired { .. });
+    let queued_at = matches!(
+        event,
+        Event::Retry | Event::RetryInWorkspace | Event::Expired { .. } | Event::Replaced { .. }
+    );
     let queued_at = queued_at.then_some(locked.now);
     let (over, ended_at) = match &after.run {
         Run::Attempt(Attempt { state: AttemptState::Ended { at, .. }, .. }) => (true, Some(*at)),

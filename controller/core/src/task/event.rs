@@ -78,8 +78,14 @@ pub enum Event {
         /// What is known now.
         liveness: Liveness,
     },
-    /// The executor stayed away beyond the limit and the margin: the attempt's shim has ended it by its own clock.
+    /// The executor stayed away beyond what the task allows. Where another attempt is to start, the margin has passed too: the
+    /// attempt's shim has ended it by its own clock.
     Expired {
+        /// Of which attempt.
+        fence: Fence,
+    },
+    /// The attempt's shim had ended it by its own clock, and the executor came back to tell: another one takes its place.
+    Replaced {
         /// Of which attempt.
         fence: Fence,
     },
@@ -121,6 +127,7 @@ impl Event {
                 Liveness::Lost { .. } => "attempt.lost",
             },
             Self::Expired { .. } => "attempt.expired",
+            Self::Replaced { .. } => "attempt.replaced",
         }
     }
 
@@ -143,7 +150,8 @@ impl Event {
             | Self::Turned { .. }
             | Self::Published { .. }
             | Self::Liveness { .. }
-            | Self::Expired { .. } => "does not take this step of its attempt",
+            | Self::Expired { .. }
+            | Self::Replaced { .. } => "does not take this step of its attempt",
         }
     }
 
@@ -164,7 +172,8 @@ impl Event {
             | Self::Turned { fence, .. }
             | Self::Published { fence, .. }
             | Self::Liveness { fence, .. }
-            | Self::Expired { fence } => Some(*fence),
+            | Self::Expired { fence }
+            | Self::Replaced { fence } => Some(*fence),
         }
     }
 }
