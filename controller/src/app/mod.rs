@@ -278,9 +278,10 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
 }
 
 fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::server::Error> {
-    let Parts { dispatch, blobs, repositories, ending, health, .. } = parts;
+    let Parts { dispatch, blobs, repositories, sessions, ending, health, .. } = parts;
     let mut routes = Routes::builder();
-    Api::new(dispatch.clone(), repositories.clone(), about, ending.clone()).routes(&mut routes);
+    let api = Api::new(dispatch.clone(), repositories.clone(), sessions.clone(), about, ending.clone());
+    api.routes(&mut routes);
     let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
     routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());
     routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));

@@ -230,8 +230,7 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         .agents
         .iter()
         .map(|name| v1::ExecutorAgent { name: name.clone(), is_default: row.default_agent.as_ref() == Some(name) });
-    let mut notes = row.notes;
-    notes.extend(row.closed.filter(|_| !row.drained).map(|reason| format!("takes no new work: {reason}")));
+
     v1::Executor {
         agents: agents.collect(),
         uuid: row.id.to_string(),
@@ -249,11 +248,11 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         epoch: row.epoch.unsigned_abs(),
         hostname: row.hostname,
         unknown_attempts: row.unknown.iter().map(ToString::to_string).collect(),
-        notes,
+        notes: row.notes,
         tasks: row.tasks.iter().map(|number| number.unsigned_abs()).collect(),
-        closed_reason: String::new(),
-        disk_used: 0,
-        disk_budget: 0,
+        closed_reason: row.closed.filter(|_| !row.drained).unwrap_or_default(),
+        disk_used: row.disk_used.map_or(0, i64::unsigned_abs),
+        disk_budget: row.disk_budget.map_or(0, i64::unsigned_abs),
     }
 }
 

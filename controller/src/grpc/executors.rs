@@ -2,20 +2,30 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::{Stream, stream};
 use sculpt_proto::{
     FieldError,
     id::{AttemptId, ExecutorId},
     v1,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 use tonic::{Request, Response, Status};
 
 use super::{Api, POLL, Replies, convert, person, request_id, status};
-use crate::store::{adopt::Adoption, executors::Executor, requests};
+use crate::{
+    session::garbage::{self, Ask, Piece},
+    store::{adopt::Adoption, executors::Executor, requests},
+};
 
 /// How long an executor may take to hand in what is to be adopted, before its caller is told so.
 const HAND_IN: Duration = Duration::from_secs(20);
+
+/// How long an executor may take to count or remove what nobody needs.
+const ANSWER: Duration = Duration::from_secs(600);
 
 /// Attempts that one call may name.
 const MOST_NAMED: usize = 1000;
@@ -69,7 +79,19 @@ impl v1::executors_server::Executors for Api {
         request: Request<v1::CollectGarbageRequest>,
     ) -> Result<Response<Self::CollectGarbageStream>, Status> {
         person(&request)?;
-        Err(Status::unimplemented("this controller cannot have garbage collected yet"))
+        let wanted = request.into_inner();
+        let executor = self.executor_named(&wanted.executor).await?;
+        let (answer, pieces) = mpsc::channel(garbage::PIECES);
+        let ask = Ask { dry_run: wanted.dry_run, all: wanted.all, answer };
+        if !self.sessions.ask(ExecutorId(executor.id), ask) {
+            let problem = format!(
+                "executor {} cannot be asked now: it is {}, or others ask it already. Ask again when `sculpt executor ls` \
+                 shows it connected; its own sweep goes on meanwhile",
+                executor.name, executor.liveness
+            );
+            return Err(Status::failed_precondition(problem));
+        }
+        Ok(Response::new(self.replies(answers(pieces))))
     }
 }
 
@@ -109,6 +131,22 @@ impl Api {
             }
         }
     }
+}
+
+/// An answer in pieces, and an error in the place of its end when it does not come.
+fn answers(
+    pieces: mpsc::Receiver<Piece>,
+) -> impl Stream<Item = Result<v1::CollectGarbageResponse, Status>> + Send + 'static {
+    stream::unfold(Some(pieces), |pieces| async move {
+        let mut pieces = pieces?;
+        match timeout(ANSWER, pieces.recv()).await {
+            Ok(Some(Piece { items, last })) => {
+                Some((Ok(v1::CollectGarbageResponse { items }), (!last).then_some(pieces)))
+            }
+            Ok(None) => Some((Err(Status::unavailable("the executor's session ended before it had answered")), None)),
+            Err(_) => Some((Err(Status::deadline_exceeded("the executor did not answer within 10 minutes")), None)),
+        }
+    })
 }
 
 fn named(attempts: &[String]) -> Result<BTreeSet<AttemptId>, FieldError> {

@@ -24,7 +24,9 @@ use sculpt_proto::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use crate::{bus::Bus, dispatch::Dispatch, git::Repositories, room::Room, store::Store, web::Person};
+use crate::{
+    bus::Bus, dispatch::Dispatch, git::Repositories, room::Room, session::Sessions, store::Store, web::Person,
+};
 
 /// What is served to people, by full name.
 pub const SERVICES: [&str; 7] = [
@@ -69,6 +71,7 @@ pub struct Api {
     bus: Bus,
     dispatch: Dispatch,
     repositories: Repositories,
+    sessions: Sessions,
     about: Arc<About>,
     /// Cancelled when streams are to end.
     ending: CancellationToken,
@@ -76,9 +79,15 @@ pub struct Api {
 
 impl Api {
     /// Serves what `dispatch` moves, until `ending` is cancelled.
-    pub fn new(dispatch: Dispatch, repositories: Repositories, about: About, ending: CancellationToken) -> Self {
+    pub fn new(
+        dispatch: Dispatch,
+        repositories: Repositories,
+        sessions: Sessions,
+        about: About,
+        ending: CancellationToken,
+    ) -> Self {
         let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
-        Self { store, bus, dispatch, repositories, about: Arc::new(about), ending }
+        Self { store, bus, dispatch, repositories, sessions, about: Arc::new(about), ending }
     }
 
     /// Its services, added to `routes`.

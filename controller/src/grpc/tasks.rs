@@ -79,7 +79,7 @@ impl v1::tasks_server::Tasks for Api {
         let filter = self.filter(message).await?;
         // One more than asked for tells whether there is another page.
         let (view, place) = self.store.list_tasks(&filter, limit + 1).await?;
-        let (tasks, next_page_token) = page(view, limit as usize);
+        let (tasks, next_page_token) = page(self.open_to(view), limit as usize);
         let cursor = cursor::cursor(self.about.cluster, place);
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token, cursor }))
     }
@@ -158,7 +158,7 @@ impl Api {
     /// A task as people see it.
     async fn shown(&self, task: TaskId) -> Result<v1::Task, Status> {
         let view = self.store.task(task).await?;
-        let task = view.and_then(|view| convert::tasks(view).pop());
+        let task = view.and_then(|view| convert::tasks(self.open_to(view)).pop());
         task.ok_or_else(|| Status::not_found("the task has been removed"))
     }
 
@@ -261,6 +261,16 @@ impl Api {
             labels: labels(message.labels, "labels")?,
             below,
         })
+    }
+}
+
+impl Api {
+    /// `view` with executors that get no work while the controller itself has no room for what it brings.
+    fn open_to(&self, mut view: View) -> View {
+        if let Some(why) = self.about.room.closed() {
+            view.executors.iter_mut().for_each(|executor| executor.closed = Some(why.clone()));
+        }
+        view
     }
 }
 

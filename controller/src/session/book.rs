@@ -9,6 +9,7 @@ use crate::{
     dispatch::{Dispatch, DispatchError},
     session::{
         census::{self, Comparison},
+        disk::Disk,
         reports::{self, Answer, Report, ReportError},
         state::Census,
     },
@@ -32,6 +33,11 @@ pub trait Book: Clone + Send + Sync + 'static {
     /// The executor was heard of, and may refuse work; false when a newer session has taken this one's place.
     fn seen(&self, epoch: Epoch, closed: Option<String>) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// The executor told how full its disk is.
+    fn disk(&self, _epoch: Epoch, _disk: Disk) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async { Ok(()) }
+    }
+
     /// Applies a report and says what to answer.
     fn apply(&self, epoch: Epoch, report: Report) -> impl Future<Output = Result<Answer, ReportError>> + Send;
 
@@ -43,8 +49,10 @@ pub trait Book: Clone + Send + Sync + 'static {
         census: Census,
     ) -> impl Future<Output = Result<Comparison, DispatchError>> + Send;
 
-    /// The attempts that a person wants taken over from the executor.
-    fn adoptions(&self, executor: ExecutorId) -> impl Future<Output = Result<Vec<AttemptId>, StoreError>> + Send;
+    /// The attempts that a person wants taken over from the executor; the simulation has no such persons.
+    fn adoptions(&self, _executor: ExecutorId) -> impl Future<Output = Result<Vec<AttemptId>, StoreError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// Everything that the executor should have.
     fn wishes(
@@ -78,6 +86,11 @@ impl Book for Dispatch {
     async fn seen(&self, epoch: Epoch, closed: Option<String>) -> Result<bool, StoreError> {
         let mut conn = self.store().read().await?;
         sessions::seen(&mut conn, epoch, closed.as_deref()).await
+    }
+
+    async fn disk(&self, epoch: Epoch, disk: Disk) -> Result<(), StoreError> {
+        let mut conn = self.store().read().await?;
+        sessions::disk(&mut conn, epoch, disk.used, disk.budget).await
     }
 
     async fn apply(&self, epoch: Epoch, report: Report) -> Result<Answer, ReportError> {

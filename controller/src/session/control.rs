@@ -28,7 +28,9 @@ use crate::{
     session::{
         book::Book,
         census::Comparison,
+        disk::Disk,
         end::{End, Responses, say},
+        garbage::Asks,
         hello,
         registry::{Seat, Sessions},
         reports::{Answer, Report, ReportError},
@@ -72,6 +74,7 @@ enum Work {
     Reconcile(Census),
     Read,
     Seen { closed: Option<String>, beat: u64 },
+    Disk(Disk),
 }
 
 /// Serves one Control connection until either side ends it.
@@ -84,12 +87,13 @@ pub async fn serve<B: Book>(
         opened = open(&context, &mut inbound) => opened,
         () = context.shutdown.cancelled() => Err(End::leaving()),
     };
-    let (epoch, seat) = match opened {
+    let (epoch, mut seat) = match opened {
         Ok(opened) => opened,
         Err(end) => return end.tell(out).await,
     };
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
-    let end = attend(&context, epoch, &seat, inbound, &out).await;
+    let asks = seat.take_asks();
+    let end = attend(&context, epoch, &seat, asks, inbound, &out).await;
     // Nothing is placed on it from here on.
     drop(seat);
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
@@ -102,6 +106,7 @@ async fn attend<B: Book>(
     context: &Context<B>,
     epoch: Epoch,
     seat: &Seat,
+    asks: Asks,
     inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: &Responses,
 ) -> End {
@@ -120,7 +125,7 @@ async fn attend<B: Book>(
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
     tokio::select! {
-        end = talk(epoch, inbound, told, work, results, out, seat) => end,
+        end = talk(seat, inbound, Outside { told, asks }, work, results, out) => end,
         end = toil(context, epoch, queue, done) => end,
         () = context.shutdown.cancelled() => End::leaving(),
     }
@@ -151,18 +156,26 @@ async fn open<B: Book>(
     Ok((epoch, context.sessions.enter(epoch)))
 }
 
+/// What a session hears from others than its executor.
+struct Outside {
+    /// Somebody changed what an executor should have.
+    told: broadcast::Receiver<ExecutorId>,
+    /// Somebody wants to know something of this one.
+    asks: Asks,
+}
+
 /// Talks to the executor; whatever needs the database goes to `work`.
 async fn talk(
-    epoch: Epoch,
+    seat: &Seat,
     mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
-    mut told: broadcast::Receiver<ExecutorId>,
+    mut outside: Outside,
     work: mpsc::Sender<Work>,
     mut results: mpsc::Receiver<In>,
     out: &Responses,
-    seat: &Seat,
 ) -> End {
     let start = Instant::now();
     let mut session = Session::new();
+    let mut disk = Disk::default();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -170,19 +183,28 @@ async fn talk(
             biased;
             () = seat.superseded() => Input::Superseded,
             Some(result) = results.recv() => result,
-            executor = told.recv() => match executor {
-                Ok(executor) if executor != epoch.executor => continue,
+            executor = outside.told.recv() => match executor {
+                Ok(executor) if executor != seat.executor() => continue,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => Input::Told,
                 Err(broadcast::error::RecvError::Closed) => return End::Gone,
             },
             message = inbound.next() => match message {
                 None => return End::Gone,
                 Some(Err(status)) => return End::unread(status),
-                Some(Ok(request)) => match input(request) {
-                    Ok(Some(input)) => input,
-                    Ok(None) => continue,
-                    Err(end) => return end,
-                },
+                Some(Ok(request)) => {
+                    if disk.moves(&request) && work.send(Work::Disk(disk)).await.is_err() {
+                        return End::Gone;
+                    }
+                    match collected(request, &mut outside.asks).and_then(|rest| rest.map_or(Ok(None), input)) {
+                        Ok(Some(input)) => input,
+                        Ok(None) => continue,
+                        Err(end) => return end,
+                    }
+                }
+            },
+            collect = outside.asks.next() => match send(out, control_response::Part::Collect(collect)).await {
+                Ok(()) => continue,
+                Err(end) => return end,
             },
             _ = ticks.tick() => Input::Tick,
         };
@@ -192,6 +214,18 @@ async fn talk(
             }
         }
     }
+}
+
+/// Takes an answer about what can be removed out of the way; gives back what is something else.
+fn collected(request: ControlRequest, asks: &mut Asks) -> Result<Option<ControlRequest>, End> {
+    if !matches!(request.part, Some(control_request::Part::Collected(_))) {
+        return Ok(Some(request));
+    }
+    bounded(&request)?;
+    if let Some(control_request::Part::Collected(collected)) = request.part {
+        asks.answered(collected);
+    }
+    Ok(None)
 }
 
 /// A message as the reducer takes it; `None` for what this version does not know.
@@ -324,6 +358,10 @@ async fn toil<B: Book>(
             Work::Apply(report) => apply(context, epoch, report).await,
             Work::Reconcile(census) => reconcile(context, epoch, census).await,
             Work::Read => read(context, epoch, &done).await,
+            Work::Disk(disk) => match context.book.disk(epoch, disk).await {
+                Ok(()) => continue,
+                Err(error) => Err(End::broken(epoch, &error)),
+            },
             Work::Seen { closed, beat } => {
                 let reopened = std::mem::replace(&mut closed_before, closed.is_some()) && closed.is_none();
                 seen(context, epoch, closed, beat, reopened).await

@@ -7,8 +7,10 @@ pub mod adopt;
 pub mod book;
 pub mod census;
 pub mod control;
+pub mod disk;
 mod end;
 pub mod frames;
+pub mod garbage;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod growing;

@@ -6,8 +6,10 @@ use std::{
 };
 
 use sculpt_proto::id::ExecutorId;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::garbage::{Ask, Asks, asks};
 use crate::store::sessions::Epoch;
 
 /// The sessions that this replica holds. Cheap to clone.
@@ -20,6 +22,7 @@ pub struct Sessions {
 struct Entry {
     epoch: u64,
     superseded: CancellationToken,
+    asks: mpsc::Sender<Ask>,
 }
 
 /// A place among the sessions; left when dropped.
@@ -28,6 +31,7 @@ pub struct Seat {
     sessions: Sessions,
     epoch: Epoch,
     superseded: CancellationToken,
+    asks: Option<Asks>,
 }
 
 impl Sessions {
@@ -44,18 +48,24 @@ impl Sessions {
     /// Takes the executor's seat; an older session is told to leave. One that is older itself is told so at once.
     pub fn enter(&self, epoch: Epoch) -> Seat {
         let superseded = CancellationToken::new();
+        let (door, asks) = asks();
         let mut held = self.lock();
         match held.get(&epoch.executor) {
             Some(entry) if entry.epoch > epoch.number => superseded.cancel(),
             Some(_) | None => {
-                let entry = Entry { epoch: epoch.number, superseded: superseded.clone() };
+                let entry = Entry { epoch: epoch.number, superseded: superseded.clone(), asks: door };
                 if let Some(older) = held.insert(epoch.executor, entry) {
                     older.superseded.cancel();
                 }
             }
         }
         drop(held);
-        Seat { sessions: self.clone(), epoch, superseded }
+        Seat { sessions: self.clone(), epoch, superseded, asks: Some(asks) }
+    }
+
+    /// Puts a question to the executor; false when this replica does not hold its session, or too many wait already.
+    pub fn ask(&self, executor: ExecutorId, ask: Ask) -> bool {
+        self.lock().get(&executor).is_some_and(|entry| entry.asks.try_send(ask).is_ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ExecutorId, Entry>> {
@@ -64,6 +74,16 @@ impl Sessions {
 }
 
 impl Seat {
+    /// Whose it is.
+    pub fn executor(&self) -> ExecutorId {
+        self.epoch.executor
+    }
+
+    /// The questions to the executor, once.
+    pub fn take_asks(&mut self) -> Asks {
+        self.asks.take().unwrap_or_else(|| asks().1)
+    }
+
     /// Waits until a newer session has the executor.
     pub async fn superseded(&self) {
         self.superseded.cancelled().await;

@@ -37,6 +37,10 @@ pub struct Executor {
     pub closed: Option<String>,
     /// A person keeps new work away from it.
     pub drained: bool,
+    /// What it takes of its disk, in bytes; absent while it has not said.
+    pub disk_used: Option<i64>,
+    /// What it may take, in bytes.
+    pub disk_budget: Option<i64>,
     /// Its build.
     pub version: String,
     /// Whether attempts run under another account.
@@ -77,7 +81,8 @@ impl Executor {
 // Slots are counted as placement counts them (store/claims.rs).
 const SELECT: &str = "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default_agent, e.slots, e.liveness::text AS liveness, \
      e.last_seen, e.connected_at, e.drained, CASE WHEN e.drained THEN 'drained' ELSE e.closed_reason END AS closed, \
-     e.version, e.separates, e.epoch, e.hostname, e.unknown, e.notes, COALESCE(held.used, 0) AS used, \
+     e.disk_used, e.disk_budget, e.version, e.separates, e.epoch, e.hostname, e.unknown, e.notes, \
+     COALESCE(held.used, 0) AS used, \
      COALESCE(held.tasks, '{}') AS tasks FROM executors e LEFT JOIN LATERAL ( \
        SELECT count(*) FILTER (WHERE a.fenced_at IS NULL AND a.last_heard IS NULL \
          AND (a.turn IS NULL OR a.turn IN ('working', 'asking'))) AS used, \

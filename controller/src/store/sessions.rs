@@ -216,6 +216,19 @@ pub async fn seen(conn: &mut Connection, epoch: Epoch, closed: Option<&str>) -> 
     Ok(done.rows_affected() == 1)
 }
 
+/// Writes how full the executor's disk is, in bytes.
+pub async fn disk(conn: &mut Connection, epoch: Epoch, used: u64, budget: u64) -> Result<(), StoreError> {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    sqlx::query("UPDATE executors SET disk_used = $3, disk_budget = $4 WHERE id = $1 AND epoch = $2")
+        .bind(epoch.executor.0)
+        .bind(signed(epoch.number))
+        .bind(signed(used))
+        .bind(signed(budget))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Records which attempts the executor has that this database does not know.
 pub async fn record_unknown(conn: &mut Connection, epoch: Epoch, unknown: &[AttemptId]) -> Result<(), StoreError> {
     let unknown: Vec<Uuid> = unknown.iter().map(|attempt| attempt.0).collect();

@@ -65,6 +65,8 @@ fn config(data_dir: &Path, url: String) -> Config {
         executor_listen: any,
         database: DatabaseSetting::Url(url),
         event_days: EVENT_DAYS,
+        log_retention: None,
+        disk_budget: None,
         git: GitSettings::below(data_dir),
         lifeline: false,
     }
