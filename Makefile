@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help setup build test lint freeze demo release clean
+.PHONY: help setup build test soak lint freeze demo release clean
 
 CARGO ?= cargo
 
@@ -18,6 +18,9 @@ build: setup ## build the three programs for development
 
 test: build ## run every test
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+soak: build ## harm a stack at random, then judge it: DURATION=10m SEED=7
+	DURATION=$(DURATION) SEED=$(SEED) $(CARGO) run --quiet -p sculpt-tests --example soak --locked
 
 lint: setup ## check formatting and lints
 	$(CARGO) fmt --all --check

@@ -236,6 +236,18 @@ impl Follow {
         .await
     }
 
+    /// Reads what comes until it is dropped, or the program ends.
+    pub async fn rest_until_killed(mut self) -> Result<()> {
+        let mut line = Vec::new();
+        while self.stdout.read_until(b'\n', &mut line).await? > 0 {
+            if let Some(watcher) = &self.watcher {
+                watcher.shown(&line);
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
     /// Ctrl-C.
     pub fn interrupt(&self) -> Result<()> {
         let pid = self.child.id().with_context(|| format!("{} has ended", self.what))?;

@@ -29,7 +29,7 @@ impl Stack {
     }
 
     /// Where the database is: somebody's, or the built-in one behind its socket.
-    fn database_url(&self) -> Result<String> {
+    pub fn database_url(&self) -> Result<String> {
         if let Some(url) = &self.database {
             return Ok(url.clone());
         }

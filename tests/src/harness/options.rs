@@ -110,7 +110,9 @@ impl Options {
         fs::set_permissions(root.path().join("run"), fs::Permissions::from_mode(0o700))?;
         // Agents write there, also those that run under accounts of their own.
         fs::set_permissions(root.path().join("written"), fs::Permissions::from_mode(0o1777))?;
-        let settings = format!("slots = {}\n{}", self.slots, self.settings);
+        // What a scenario leaves is to be gone at its end, unless it is about what is kept.
+        let keep = if self.settings.contains("keep_workspaces") { "" } else { "keep_workspaces = '0s'\n" };
+        let settings = format!("slots = {}\n{keep}{}", self.slots, self.settings);
         fs::write(data.join("executor.toml"), settings).context("write the executor's settings")?;
         let mut bin = programs()?;
         let account = (self.ordinary && rustix::process::geteuid().is_root()).then_some(NOBODY);

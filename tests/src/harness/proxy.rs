@@ -1,4 +1,5 @@
-//! A TCP proxy that misbehaves on demand: cut, one-way blackhole, delay, throttle. The same seed gives the same delays.
+//! A TCP proxy that misbehaves on demand: cut, half-open, one-way blackhole, delay, throttle. The same seed gives the
+//! same delays.
 
 use std::{
     net::SocketAddr,
@@ -11,11 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
+
+use super::Dice;
 
 /// What is wrong with the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,9 @@ pub enum Fault {
     None,
     /// Connections are closed, and new ones as soon as they are made.
     Cut,
+    /// The far side is told that each connection is closed, the dialling side hears nothing more until this is over. New
+    /// connections stand and are answered by nobody.
+    HalfOpen,
     /// Connections stand, but nothing that the dialling side sends arrives before this is over; then everything does,
     /// as TCP's retransmission would have it.
     BlackholeUp,
@@ -63,7 +69,7 @@ impl Proxy {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(carry(stream, target.clone(), faults.clone(), Dice(seed ^ (number << 32))));
+                connections.spawn(carry(stream, target.clone(), faults.clone(), Dice::new(seed ^ (number << 32))));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -98,26 +104,29 @@ impl Drop for Proxy {
 }
 
 /// One connection, both ways, until either side closes it or it is cut.
-async fn carry(near: TcpStream, target: String, mut faults: watch::Receiver<Fault>, dice: Dice) {
-    if *faults.borrow_and_update() == Fault::Cut {
-        return;
+async fn carry(near: TcpStream, target: String, mut faults: watch::Receiver<Fault>, mut dice: Dice) {
+    let first = *faults.borrow_and_update();
+    let (mut near_read, mut near_write) = near.into_split();
+    let breaks = |fault: &Fault| matches!(fault, Fault::Cut | Fault::HalfOpen);
+    if !breaks(&first) {
+        let Ok(far) = TcpStream::connect(&target).await else { return };
+        let _ = (near_write.as_ref().set_nodelay(true), far.set_nodelay(true));
+        let (far_read, far_write) = far.into_split();
+        let other = dice.fork();
+        let up = pass(&mut near_read, far_write, Direction::Up, faults.clone(), dice);
+        let down = pass(far_read, &mut near_write, Direction::Down, faults.clone(), other);
+        tokio::select! {
+            () = async { tokio::join!(up, down); } => return,
+            _ = faults.wait_for(breaks) => {}
+        }
     }
-    let Ok(far) = TcpStream::connect(&target).await else { return };
-    let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    let (near_read, near_write) = near.into_split();
-    let (far_read, far_write) = far.into_split();
-    let up = pass(near_read, far_write, Direction::Up, faults.clone(), dice);
-    let down = pass(far_read, near_write, Direction::Down, faults.clone(), Dice(!dice.0));
-    let cut = async { drop(faults.wait_for(|fault| *fault == Fault::Cut).await) };
-    tokio::select! {
-        () = async { tokio::join!(up, down); } => {}
-        () = cut => {}
-    }
+    // The near halves stand until the end of a half-open line.
+    let _ended = faults.wait_for(|fault| *fault != Fault::HalfOpen).await;
 }
 
 async fn pass(
-    mut from: tcp::OwnedReadHalf,
-    mut to: tcp::OwnedWriteHalf,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     direction: Direction,
     mut faults: watch::Receiver<Fault>,
     mut dice: Dice,
@@ -132,27 +141,11 @@ async fn pass(
         match fault {
             Fault::Delay(most) => tokio::time::sleep(most.mul_f64(dice.roll())).await,
             Fault::Throttle(rate) => tokio::time::sleep(Duration::from_secs_f64(read as f64 / f64::from(rate))).await,
-            Fault::None | Fault::Cut | Fault::BlackholeUp | Fault::BlackholeDown => {}
+            Fault::None | Fault::Cut | Fault::HalfOpen | Fault::BlackholeUp | Fault::BlackholeDown => {}
         }
         if to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
     }
     let _ = to.shutdown().await;
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014): all that a delay needs of randomness.
-#[derive(Clone, Copy)]
-struct Dice(u64);
-
-impl Dice {
-    /// From 0 to 1.
-    fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }

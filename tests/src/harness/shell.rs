@@ -40,12 +40,12 @@ impl Stack {
 
     /// An agent that prints numbered lines until it is told to stop.
     pub fn counter(&self) -> Result<Counter> {
-        Counter::new(self.fresh("counters"), self.witness())
+        Counter::new(self.fresh("counters"), self.written())
     }
 
     /// The directory in which agents keep their own account of what they wrote, each in a file named by its
     /// `SCULPT_ATTEMPT`. They note a line after they have written it.
-    pub fn witness(&self) -> PathBuf {
+    pub fn written(&self) -> PathBuf {
         self.ground.root.path().join("written")
     }
 

@@ -42,6 +42,7 @@ pub struct Stack {
     executor: Option<Service>,
     ports: Option<Ports>,
     executor_dials: Option<String>,
+    users_dial: Option<String>,
     executor_listen: String,
     executor_program: Option<PathBuf>,
     executor_via: Vec<String>,
@@ -53,6 +54,7 @@ pub struct Stack {
     cuts: BTreeMap<u64, Cut>,
     secrets: Vec<Secret>,
     finished: bool,
+    kept: bool,
 }
 
 impl Stack {
@@ -65,6 +67,7 @@ impl Stack {
             executor: None,
             ports: None,
             executor_dials: None,
+            users_dial: None,
             executor_listen: "127.0.0.1:0".to_owned(),
             executor_program: None,
             executor_via: Vec::new(),
@@ -75,6 +78,7 @@ impl Stack {
             cuts: BTreeMap::new(),
             secrets: Vec::new(),
             finished: false,
+            kept: std::env::var_os("SCULPT_TEST_KEEP").is_some(),
         }
     }
 
@@ -193,9 +197,22 @@ impl Stack {
         Ok(self.ports.as_ref().context("the controller was never started")?.executor.clone())
     }
 
+    /// Address on which the controller listens for people.
+    pub fn user_address(&self) -> Result<String> {
+        Ok(self.ports.as_ref().context("the controller was never started")?.user.clone())
+    }
+
     /// Address of the API when no `sculpt up` tells the person's shell.
     pub(super) fn address(&self) -> Option<&str> {
-        if self.up.is_some() { None } else { self.ports.as_ref().map(|ports| ports.user.as_str()) }
+        if self.up.is_some() {
+            return None;
+        }
+        self.users_dial.as_deref().or_else(|| self.ports.as_ref().map(|ports| ports.user.as_str()))
+    }
+
+    /// From now on the person's shell dials `address`, for example a fault proxy's.
+    pub fn users_dial(&mut self, address: Option<String>) {
+        self.users_dial = address;
     }
 
     /// From the next start on the executor dials `url`, for example a fault proxy's.
@@ -281,6 +298,11 @@ impl Stack {
     /// The executor's data directory.
     pub fn executor_data(&self) -> PathBuf {
         self.ground.data.join("executor")
+    }
+
+    /// Its directory stays where it is when it is dropped, for people to look at.
+    pub fn keep(&mut self) {
+        self.kept = true;
     }
 
     // ---- For the checker ----
@@ -394,7 +416,7 @@ impl Drop for Stack {
                 let _ = fs::remove_dir(group.join(leaf).components().as_path());
             }
         }
-        if std::env::var_os("SCULPT_TEST_KEEP").is_some() {
+        if self.kept {
             self.ground.root.disable_cleanup(true);
             eprintln!("kept {}", self.ground.root.path().display());
         }

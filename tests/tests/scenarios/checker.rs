@@ -31,6 +31,7 @@ fn clean() -> Facts {
         number: 1,
         revision: 4,
         shown: "needs_review".into(),
+        title: "x".into(),
         branch: "sculpt/1-x".into(),
         project_id: Some("p1".into()),
         attempt_id: Some("a1".into()),

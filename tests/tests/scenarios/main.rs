@@ -10,6 +10,7 @@ mod ends;
 mod harness;
 mod layering;
 mod lying;
+mod nemesis;
 mod network_faults;
 mod outlives;
 mod places;

@@ -43,6 +43,8 @@ pub struct TaskFacts {
     pub revision: u64,
     /// Its shown state.
     pub shown: String,
+    /// Its title.
+    pub title: String,
     /// Its branch without `refs/heads/`; empty without a repository.
     pub branch: String,
     /// Its project's uuid.
@@ -70,6 +72,8 @@ pub struct AttemptFacts {
     pub cause: Option<String>,
     /// How its main process ended.
     pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub exit_signal: Option<i32>,
     /// Whether the task was taken away from it.
     pub fenced: bool,
     /// What it has published.

@@ -17,9 +17,9 @@ use crate::harness::{Api, Stack, processes::Found};
 const ROWS: &str = "
 SELECT json_build_object(
   'tasks', (SELECT coalesce(json_agg(r), '[]') FROM (
-     SELECT id, number, revision, shown, branch, project_id, attempt_id FROM tasks ORDER BY number) r),
+     SELECT id, number, revision, shown, title, branch, project_id, attempt_id FROM tasks ORDER BY number) r),
   'attempts', (SELECT coalesce(json_agg(r), '[]') FROM (
-     SELECT a.id, t.number AS task, a.task_id, a.number, a.state, a.outcome, a.cause, a.exit_code,
+     SELECT a.id, t.number AS task, a.task_id, a.number, a.state, a.outcome, a.cause, a.exit_code, a.exit_signal,
             a.fenced_at IS NOT NULL AS fenced, a.head, a.log_bytes, a.log_final
      FROM attempts a JOIN tasks t ON t.id = a.task_id ORDER BY t.number, a.number) r),
   'journal', (SELECT coalesce(json_agg(r), '[]') FROM (
@@ -43,7 +43,7 @@ const SEARCHED: u64 = 64 << 20;
 
 impl Stack {
     /// Everything that is known now.
-    pub(super) async fn facts(&self) -> Result<Facts> {
+    pub async fn facts(&self) -> Result<Facts> {
         let rows = self.sql(ROWS).await.context("read the rows of the database")?;
         let rows: Rows = serde_json::from_str(&rows).context("read the rows of the database")?;
         let mut attempts = rows.attempts;
@@ -52,7 +52,7 @@ impl Stack {
             attempt.log =
                 read_log(&mut api, attempt).await.with_context(|| format!("the log of {}", attempt.name()))?;
             attempt.spool = spool::read(&self.executor_data().join("attempts").join(&attempt.id).join("spool"))?;
-            attempt.witness = fs::read(self.witness().join(&attempt.id)).ok();
+            attempt.witness = fs::read(self.written().join(&attempt.id)).ok();
             attempt.cut = self.cuts().get(&attempt.task).copied();
         }
         let known: BTreeSet<&str> = attempts.iter().map(|attempt| attempt.id.as_str()).collect();
