@@ -307,6 +307,21 @@ pub(crate) enum ExecutorVerb {
         /// Name, uuid, or unique prefix of the uuid
         executor: String,
     },
+    /// Remove what nobody needs on an executor's disk; never commits that the controller does not have
+    Gc(ExecutorGcArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ExecutorGcArgs {
+    /// Name, uuid, or unique prefix of the uuid [default: all that are connected]
+    #[arg(value_name = "EXECUTOR")]
+    pub(crate) executor: Option<String>,
+    /// Say what would go and what would stay, and why; remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also finished workspaces that are kept for a retry
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Args)]

@@ -148,6 +148,11 @@ async fn executors(client: &Client, findings: &mut Vec<Finding>) {
         Finding::ok("executors", text)
     });
     for executor in list {
+        if !executor.closed_reason.is_empty() {
+            let text = format!("takes no new work: {}", executor.closed_reason);
+            let remedy = format!("`sculpt executor gc {} --dry-run` shows what can go", executor.name);
+            findings.push(Finding::bad(Verdict::Warn, &format!("executor {}", executor.name), text, remedy));
+        }
         for remark in executor.notes {
             let name = format!("executor {}", executor.name);
             findings.push(Finding::bad(

@@ -1,6 +1,9 @@
 //! `sculpt executor`.
 
+mod gc;
+
 use sculpt_proto::v1::{Executor, GetExecutorRequest, ListExecutorsRequest};
+use sculpt_space::Space;
 
 use crate::{
     args::ExecutorVerb,
@@ -20,6 +23,7 @@ pub(super) async fn run(verb: ExecutorVerb, format: Format) -> Result<Exit, Fail
     match verb {
         ExecutorVerb::Ls => ls(format).await,
         ExecutorVerb::Show { executor } => show(&executor, format).await,
+        ExecutorVerb::Gc(arguments) => gc::run(arguments, format).await,
     }
 }
 
@@ -31,13 +35,14 @@ async fn ls(format: Format) -> Result<Exit, Failure> {
         Format::Json => json(&executors.iter().map(ExecutorJson::from).collect::<Vec<_>>())?,
         Format::Text if executors.is_empty() => note("no executors; `sculpt up` starts one on this machine"),
         Format::Text => {
-            let mut grid = Grid::new(&["NAME", "STATE", "POOL-", "SLOTS", "LABELS-", "AGENTS*", "SEEN-"]);
+            let mut grid = Grid::new(&["NAME", "STATE", "POOL-", "SLOTS", "DISK-", "LABELS-", "AGENTS*", "SEEN-"]);
             for executor in &executors {
                 grid.row([
                     executor.name.clone(),
                     state(executor),
                     executor.pool.clone(),
                     format!("{}/{}", executor.slots_used, executor.slots),
+                    disk(executor).map(|disk| format!("{} %", disk.percent())).unwrap_or_default(),
                     labels(executor),
                     agents(executor),
                     age(executor.last_seen.as_ref()),
@@ -84,9 +89,11 @@ fn page(executor: &Executor) -> String {
         _ => "31",
     };
     field("state", paint(&clean(&state(executor)), colour));
+    field("closed", clean(&executor.closed_reason));
     field("machine", clean(&executor.hostname));
     field("pool", clean(&executor.pool));
     field("slots", format!("{} of {} in use", executor.slots_used, executor.slots));
+    field("disk", disk(executor).map(|disk| disk.to_string()).unwrap_or_default());
     field("labels", clean(&labels(executor)));
     field("agents", clean(&agents(executor)));
     field(
@@ -109,7 +116,17 @@ fn page(executor: &Executor) -> String {
 }
 
 fn state(executor: &Executor) -> String {
-    if executor.draining { format!("{}, draining", executor.liveness) } else { executor.liveness.clone() }
+    match (executor.draining, executor.closed_reason.is_empty()) {
+        (true, _) => format!("{}, draining", executor.liveness),
+        (false, false) => format!("{}, closed", executor.liveness),
+        (false, true) => executor.liveness.clone(),
+    }
+}
+
+/// How full it is, once it has said so.
+fn disk(executor: &Executor) -> Option<Space> {
+    let space = Space { used: executor.disk_used, budget: executor.disk_budget };
+    (space.budget > 0).then_some(space)
 }
 
 fn labels(executor: &Executor) -> String {
