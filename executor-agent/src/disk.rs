@@ -16,10 +16,12 @@ use crate::stage::private_file;
 /// Writes a small file so that it is there whole or not at all, also after power loss; readable by its owner only.
 pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent)?;
+    // Always the same name: what a death has left of it is replaced by the next attempt, and hoards no secret.
+    let temporary = suffixed(path, ".part");
+    let mut file = private_file(&temporary)?;
     file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
     File::open(parent)?.sync_all()
 }
 
@@ -47,8 +49,12 @@ pub(crate) fn unreserve(path: &Path) {
 }
 
 fn reserved(path: &Path) -> PathBuf {
+    suffixed(path, ".new")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(suffix);
     name.into()
 }
 
