@@ -11,3 +11,4 @@ pub use control::{Control, Fatal};
 pub use lease::Leases;
 pub use machine::{Effect, Input, Machine, Refusal, Wanted, Wish};
 pub use roster::{Present, Roster};
+pub use wire::report;

@@ -79,7 +79,8 @@ impl Roster for Attempts {
 
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report> {
         let entries = self.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
-        entries.into_iter().flatten().map(|entry: Entry| report(&attempt.to_string(), entry, now)).collect()
+        let told = |entry: Entry| report(attempt, entry.sequence, entry.at.age(now), entry.step);
+        entries.into_iter().flatten().map(told).collect()
     }
 
     fn slots_used(&self) -> u32 {

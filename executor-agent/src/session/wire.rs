@@ -1,17 +1,17 @@
 //! Conversions between the wire and what the session holds.
 
+use std::time::Duration;
+
 use sculpt_proto::{
     FieldError,
     executor::v1::{self as wire, control_response::Part, ended, report::Step as WireStep, report_ack},
+    id::AttemptId,
     required, to_duration,
     v1::{Exit as WireExit, Failure as WireFailure},
 };
 
 use super::machine::{Input, Refusal, Wanted, Wish};
-use crate::{
-    journal::{Entry, Stamp},
-    report::{Ended, Exit, Outcome, Step},
-};
+use crate::report::{Ended, Exit, Outcome, Step};
 
 /// A message of the controller as the machine takes it; none for what the machine has no part in.
 pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
@@ -59,14 +59,9 @@ fn wanted(attempt: wire::DesiredAttempt) -> Result<Wanted, FieldError> {
     })
 }
 
-/// A report for the wire.
-pub(super) fn report(attempt: &str, entry: Entry, now: &Stamp) -> wire::Report {
-    wire::Report {
-        attempt_id: attempt.to_owned(),
-        sequence: entry.sequence,
-        age: Some(to_duration(entry.at.age(now))),
-        step: Some(step(entry.step)),
-    }
+/// A report for the wire; it was written `age` ago.
+pub fn report(attempt: AttemptId, sequence: u64, age: Duration, said: Step) -> wire::Report {
+    wire::Report { attempt_id: attempt.to_string(), sequence, age: Some(to_duration(age)), step: Some(step(said)) }
 }
 
 fn step(step: Step) -> WireStep {
