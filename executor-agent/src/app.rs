@@ -101,6 +101,21 @@ impl Identity {
     }
 }
 
+/// Forgets the cluster that the executor of this data directory belongs to, and nothing else; returns which that was.
+pub fn rebind(data_dir: &Path) -> Result<Option<ClusterId>, AppError> {
+    let identity = data_dir.join("executor.json");
+    // A directory that was mistyped is not made.
+    fs::metadata(&identity).map_err(AppError::io(format!("find an executor at {}", identity.display())))?;
+    let layout = Layout::open(data_dir, false)?;
+    let _lock = lock(&layout)?;
+    let fail = || AppError::io(format!("read {}", layout.identity().display()));
+    let identity = Identity::load(&layout).map_err(fail())?;
+    let forgotten = Identity { cluster_id: None, ..identity };
+    forgotten.write(&layout).map_err(AppError::io(format!("write {}", layout.identity().display())))?;
+    layout.tidy();
+    Ok(identity.cluster_id)
+}
+
 /// Runs until a signal, until the lifeline is cut, or until the executor must not go on. `program` is this binary.
 pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let layout = Layout::open(&settings.data_dir, settings.separate)?;
@@ -134,9 +149,9 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     // Registered before anything is told to be ready.
     let ending = ending(context.settings.lifeline).map_err(AppError::io("listen for signals"))?;
     let attempts = Attempts::new(Arc::clone(&context));
-    let notes = attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
+    attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
     let (shared, cluster) = (Arc::clone(&context), identity.cluster_id);
-    let (control, ready) = Control::new(shared, attempts.clone(), inbox, link_sender, lease_sender, cluster, notes);
+    let (control, ready) = Control::new(shared, attempts.clone(), inbox, link_sender, lease_sender, cluster);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());

@@ -84,6 +84,15 @@ impl Cgroup {
         Self { unified, limits: limits.collect() }
     }
 
+    /// What stands on this host for `attempt`; nothing is made.
+    pub fn find(attempt: Uuid) -> Self {
+        let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return Self::default() };
+        let hierarchies = hierarchies(&mounts);
+        let own = |root: PathBuf| Some(root.join(ROOM).join(attempt.to_string())).filter(|own| own.is_dir());
+        let limits = hierarchies.v1.into_iter().filter_map(|(_, root)| own(root));
+        Self { unified: hierarchies.unified.and_then(own), limits: limits.collect() }
+    }
+
     /// Whether there is a hierarchy that can freeze and kill.
     pub fn can_kill(&self) -> bool {
         self.unified.as_ref().is_some_and(|own| own.join(Leaf::Agent.name()).join("cgroup.kill").exists())

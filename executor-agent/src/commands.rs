@@ -1,6 +1,10 @@
-//! The program's subcommands. All but `run` are for its own use.
+//! The program's subcommands. All but `run` and `rebind` are for its own use.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +27,15 @@ pub struct Cli {
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
     Run(RunArgs),
+    /// Forget which cluster this executor belongs to, after its controller's database was lost for good
+    ///
+    /// The executor joins the next controller that it meets. Its attempts stay and go on; `sculpt executor adopt` takes them
+    /// over there.
+    Rebind {
+        /// Where attempts, workspaces and spools stand
+        #[arg(long, env = "SCULPT_EXECUTOR_DATA_DIR")]
+        data_dir: PathBuf,
+    },
     /// Own one agent
     #[command(hide = true, subcommand)]
     Shim(ShimCommand),
@@ -61,6 +74,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(arguments) => run(arguments),
+            Command::Rebind { data_dir } => rebind(&data_dir),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
             Command::Stage(StageArgs { launch: Some(directory), .. }) => {
@@ -78,6 +92,17 @@ impl Cli {
             }
         }
     }
+}
+
+fn rebind(data_dir: &Path) -> anyhow::Result<()> {
+    match app::rebind(data_dir)? {
+        Some(cluster) => println!(
+            "this executor no longer belongs to cluster {cluster}; start it, and `sculpt executor adopt` takes its \
+             attempts over at its new controller"
+        ),
+        None => println!("this executor belongs to no cluster yet; there is nothing to forget"),
+    }
+    Ok(())
 }
 
 /// A stage returns only when it did not become its program.

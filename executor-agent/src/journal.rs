@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    disk, host,
+    damage, disk, host,
     report::{Ended, Step},
 };
 
@@ -43,6 +43,16 @@ pub enum JournalError {
         /// 1 for the first.
         line: usize,
     },
+}
+
+impl JournalError {
+    /// Whether the same may succeed later.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => damage::passes(source),
+            Self::Damaged { .. } => false,
+        }
+    }
 }
 
 /// When something happened, on a clock that nobody sets.

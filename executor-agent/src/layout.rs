@@ -10,6 +10,9 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use sculpt_proto::id::{AttemptId, ProjectId};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::disk::write_durably;
 
 /// Name, or beginning of the name, of what is not in the data directory.
 const OURS: &str = "sculpt";
@@ -68,6 +71,7 @@ pub enum LayoutError {
 pub struct Layout {
     data: PathBuf,
     sockets: PathBuf,
+    directory: Uuid,
     /// A shared lock on the directory of sockets, by which others see that it is in use.
     _in_use: Arc<fs::File>,
 }
@@ -91,6 +95,8 @@ impl Layout {
             let path = data.join(name);
             make(&path, passable).map_err(fail(&path))?;
         }
+        let attempts = data.join("attempts");
+        let directory = directory_id(&attempts).map_err(fail(&attempts))?;
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let sockets = sockets_directory(&data, runtime.as_deref())?;
         let in_use = hold(&sockets, shared).map_err(fail(&sockets))?;
@@ -99,7 +105,7 @@ impl Layout {
         if !metadata.is_dir() || !ours || metadata.mode() & 0o022 != 0 {
             return Err(LayoutError::Foreign { path: sockets, uid: metadata.uid(), mode: metadata.mode() & 0o7777 });
         }
-        let layout = Self { data, sockets, _in_use: Arc::new(in_use) };
+        let layout = Self { data, sockets, directory, _in_use: Arc::new(in_use) };
         layout.tidy_attempts();
         tidy_others(runtime.as_deref());
         Ok(layout)
@@ -118,6 +124,11 @@ impl Layout {
     /// Parent of all attempts' directories.
     pub fn attempts(&self) -> PathBuf {
         self.data.join("attempts")
+    }
+
+    /// Made with the directory of the attempts: with another one, what is missing here may be somewhere else.
+    pub fn directory_id(&self) -> Uuid {
+        self.directory
     }
 
     /// Spec, journal, spool and exit record of an attempt; out of the agent's reach.
@@ -189,6 +200,17 @@ impl Layout {
             let _occupied = fs::remove_dir(entry.path());
         }
     }
+}
+
+/// The id in the directory of the attempts. One that cannot be read is made anew: that only proves less.
+fn directory_id(attempts: &Path) -> io::Result<Uuid> {
+    let path = attempts.join("id");
+    if let Some(id) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+        return Ok(id);
+    }
+    let id = Uuid::new_v4();
+    write_durably(&path, format!("{id}\n").as_bytes())?;
+    Ok(id)
 }
 
 /// Makes the directory of sockets and takes a shared lock on it.
@@ -284,6 +306,21 @@ mod tests {
         let elsewhere = sockets_directory(&long, None).unwrap();
         assert!(elsewhere.starts_with("/tmp"), "{elsewhere:?}");
         assert!(elsewhere.as_os_str().len() + SOCKET_NAME_ROOM <= MAX_SOCKET_PATH);
+    }
+
+    #[test]
+    fn a_directory_keeps_its_id_and_another_one_has_another() {
+        let root = tempfile::tempdir().unwrap();
+        let id = || Layout::open(root.path(), false).unwrap().directory_id();
+        let first = id();
+        assert_eq!(id(), first);
+        let replacements: [fn(&Path) -> io::Result<()>; 2] =
+            [|attempts| fs::remove_dir_all(attempts), |attempts| fs::write(attempts.join("id"), "x")];
+        for replace in replacements {
+            let before = id();
+            replace(&root.path().join("attempts")).unwrap();
+            assert_ne!(id(), before);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod attempts;
 pub mod commands;
 pub mod config;
 pub mod connect;
+mod damage;
 pub mod disk;
 pub mod gc;
 pub mod harvest;

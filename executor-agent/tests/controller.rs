@@ -21,10 +21,11 @@ use futures_util::Stream;
 use prost::Message as _;
 use sculpt_proto::executor::v1::{
     AttemptSpec, Collect, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse,
-    Heartbeat, Hello, LogAck, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest, PublishResponse,
-    PutSpecRequest, PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request, control_response,
+    Heartbeat, Hello, LogAck, LogRefusal, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest,
+    PublishResponse, PutSpecRequest, PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request,
+    control_response,
     executor_service_server::{ExecutorService, ExecutorServiceServer},
-    logs_request, logs_response, publish_request, report,
+    log_refusal, logs_request, logs_response, publish_request, report,
     report_ack::Refusal,
 };
 use sculpt_proto::v1::{GarbageItem, LogFrame};
@@ -55,6 +56,8 @@ pub(crate) struct Memory {
     pub(crate) collected: BTreeMap<u64, Vec<GarbageItem>>,
     /// The executor's newest heartbeat.
     pub(crate) heartbeat: Option<Heartbeat>,
+    /// Wanted from the executor though it is not known here.
+    pub(crate) adopted: Vec<String>,
     /// Instead of Welcome.
     pub(crate) reject: Option<Reject>,
     /// Answers every publication as if it could not be done now.
@@ -62,6 +65,12 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// As another controller has it, after this one's database was lost.
+    pub(crate) fn forget_everything(&mut self) {
+        let cluster = uuid::Uuid::now_v7().to_string();
+        *self = Self { cluster, hellos: std::mem::take(&mut self.hellos), ..Self::default() };
+    }
+
     pub(crate) fn steps(&self, attempt: &str) -> Vec<&'static str> {
         let name = |report: &Report| match report.step {
             Some(report::Step::Accepted(_)) => Some("accepted"),
@@ -331,8 +340,18 @@ impl ExecutorService for Inner {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn put_spec(&self, _request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
-        Err(Status::unimplemented("this controller adopts nothing"))
+    async fn put_spec(&self, request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
+        let PutSpecRequest { epoch, attempt_id, spec, .. } = request.into_inner();
+        let cluster_id = {
+            let mut memory = self.memory.lock().unwrap();
+            assert_eq!(epoch, memory.epoch, "handed in in another session");
+            memory.adopted.retain(|adopted| *adopted != attempt_id);
+            memory.desired.entry(attempt_id.clone()).or_insert(Phase::Run);
+            memory.specs.insert(attempt_id, spec);
+            memory.cluster.clone()
+        };
+        self.changed.send_modify(|count| *count += 1);
+        Ok(Response::new(PutSpecResponse { cluster_id }))
     }
 
     async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
@@ -345,6 +364,11 @@ impl ExecutorService for Inner {
             logs_request::Part::Append(append) => {
                 let committed = {
                     let mut memory = inner.memory.lock().unwrap();
+                    if !memory.specs.contains_key(&append.attempt_id) {
+                        let code = log_refusal::Code::UnknownAttempt.into();
+                        let refusal = LogRefusal { attempt_id: append.attempt_id, code, text: String::new() };
+                        return Some(Ok(LogsResponse { part: Some(logs_response::Part::Refusal(refusal)) }));
+                    }
                     let covered: u64 = append.frames.iter().map(|frame| u64::from(frame.length)).sum();
                     assert_eq!(covered, append.data.len() as u64, "frames cover the data");
                     memory.frames.entry(append.attempt_id.clone()).or_default().extend(append.frames);
@@ -386,6 +410,9 @@ impl ExecutorService for Inner {
         assert_eq!(header.pack_length, pack.len() as u64);
         {
             let mut memory = self.memory.lock().unwrap();
+            if !memory.specs.contains_key(&header.attempt_id) {
+                return Err(Status::not_found("there is no such attempt"));
+            }
             if memory.refuse_publications > 0 {
                 memory.refuse_publications -= 1;
                 return Err(Status::unavailable("the database is away"));
@@ -465,7 +492,7 @@ impl Inner {
             last: true,
             attempts,
             released: memory.released.clone(),
-            adopted: Vec::new(),
+            adopted: memory.adopted.clone(),
         })
     }
 

@@ -1,10 +1,12 @@
 //! Tests of the executor's parts with real processes, terminals, repositories and a scripted controller.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod adopt;
 mod attempt;
 mod controller;
 mod disk;
 mod git;
+mod go_on;
 mod harvest;
 mod host;
 mod kept;

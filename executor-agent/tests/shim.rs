@@ -297,8 +297,8 @@ async fn a_killed_shim_is_buried_with_its_tree() {
         attempt.status().await.shim.signal(Signal::KILL);
         eventually(|| client_gone(&attempt)).await;
         assert!(matches!(shim::probe(&attempt.directory()).await, Liveness::Absent(None)));
-        let directory = attempt.directory();
-        let remains = tokio::task::spawn_blocking(move || shim::bury(&directory)).await.unwrap().unwrap();
+        let (directory, id) = (attempt.directory(), attempt.id);
+        let remains = tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap();
         assert!(!remains.left_over);
         assert_eq!((remains.spool.end, remains.spool.torn_bytes), (attempt.log(None).len() as u64, 0));
         assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_none()));
@@ -319,8 +319,8 @@ async fn what_hides_from_the_sweep_is_buried_too() {
     attempt.status().await.shim.signal(Signal::KILL);
     eventually(|| client_gone(&attempt)).await;
     assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_some()), "they outlive the shim");
-    let directory = attempt.directory();
-    let remains = tokio::task::spawn_blocking(move || shim::bury(&directory)).await.unwrap().unwrap();
+    let (directory, id) = (attempt.directory(), attempt.id);
+    let remains = tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap();
     assert!(!remains.left_over);
     assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_none()), "{pids:?}");
 }

@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::{
-    LogEnd,
+    Context, Handle, LogEnd,
     lease::Renewals,
     life::Life,
     prepare::{GRACE, TMUX},
@@ -17,7 +18,7 @@ use crate::{
     journal::JournalError,
     report::Step,
     session::Wish,
-    shim::{self, Client, ClientError, Launch, Mode, Phase},
+    shim::{self, Client, ClientError, Launch, Mode, Phase, Status},
     tmux::{Liveness, View},
 };
 
@@ -59,7 +60,7 @@ impl Life<'_> {
             self.record(Step::Running { pid: agent.pid, tmux_socket }).await?;
         }
         let _view = terminal.then(|| AbortOnDropHandle::new(tokio::spawn(keep_view(self.view(&launch, tmux)))));
-        match self.follow(&client, self.renewals(&launch, &status)).await {
+        match follow(self.context, self.handle, &mut self.wish, &client, &status).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 debug!(attempt = %self.handle.id, %error, "lost the shim");
@@ -67,33 +68,6 @@ impl Life<'_> {
             }
         }
         Ok(())
-    }
-
-    async fn follow(&mut self, client: &Client, mut renewals: Renewals) -> Result<(), ClientError> {
-        let mut news = client.subscribe().await?;
-        let mut held = false;
-        self.wish.mark_unchanged();
-        apply(client, self.wished(), &mut held).await?;
-        loop {
-            tokio::select! {
-                progress = news.next() => match progress? {
-                    None => return Ok(()),
-                    Some(progress) => {
-                        self.handle.grew(self.context, LogEnd { length: progress.log_end, finished: false });
-                        if matches!(progress.phase, Phase::Ended(_)) {
-                            return Ok(());
-                        }
-                    }
-                },
-                changed = self.wish.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                    apply(client, self.wished(), &mut held).await?;
-                }
-                confirmed = renewals.next() => client.lease(confirmed).await?,
-            }
-        }
     }
 
     pub(super) fn read_launch(&self) -> std::io::Result<Launch> {
@@ -110,6 +84,41 @@ impl Life<'_> {
             env: launch.env.clone(),
             identity: launch.identity.clone(),
             cgroups: launch.cgroup.procs_files(Leaf::View),
+        }
+    }
+}
+
+/// Follows a living shim to its agent's end: hands wishes and the lease over, and tells how the log grows.
+pub(super) async fn follow(
+    context: &Context,
+    handle: &Handle,
+    wish: &mut watch::Receiver<Wish>,
+    client: &Client,
+    status: &Status,
+) -> Result<(), ClientError> {
+    let mut renewals = Renewals::new(context, status);
+    let mut news = client.subscribe().await?;
+    let mut held = false;
+    wish.mark_changed();
+    loop {
+        tokio::select! {
+            progress = news.next() => match progress? {
+                None => return Ok(()),
+                Some(progress) => {
+                    handle.grew(context, LogEnd { length: progress.log_end, finished: false });
+                    if matches!(progress.phase, Phase::Ended(_)) {
+                        return Ok(());
+                    }
+                }
+            },
+            changed = wish.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let wish = *wish.borrow_and_update();
+                apply(client, wish, &mut held).await?;
+            }
+            confirmed = renewals.next() => client.lease(confirmed).await?,
         }
     }
 }

@@ -96,6 +96,11 @@ async fn refuse(context: &Arc<Context>, handle: &Arc<Handle>, error: SpecError) 
     Err(error)
 }
 
+/// Whether asking again would bring the same answer.
+fn refuses(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::InvalidArgument | Code::PermissionDenied | Code::FailedPrecondition)
+}
+
 async fn get(context: &Context, handle: &Handle) -> Result<Vec<u8>, SpecError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
@@ -109,7 +114,7 @@ async fn get(context: &Context, handle: &Handle) -> Result<Vec<u8>, SpecError> {
         };
         match answer {
             Ok(response) => return Ok(response.into_inner().spec),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument | Code::PermissionDenied) => {
+            Err(status) if refuses(status.code()) => {
                 return Err(SpecError::Refused(status));
             }
             Err(status) => {

@@ -61,7 +61,7 @@ impl Life<'_> {
         let handed = tokio::select! {
             biased;
             () = wished(self.wish.clone(), Wish::Fence) => Handed::Nothing,
-            handed = Box::pin(self.hand_over(started)) => handed?,
+            handed = Box::pin(self.hand_over(started && end != End::Removed)) => handed?,
         };
         let mut outcome = plan::judge(&end, self.wished(), &self.agent(), self.spec.timeout);
         let head = match handed {
@@ -77,34 +77,6 @@ impl Life<'_> {
             }
         };
         self.record(Step::Ended(Ended { outcome, exit, log_length, head })).await
-    }
-
-    /// The final length of the log; after a shim's death everything of the agent is ended first.
-    async fn log_length(&self, end: &End) -> Result<u64, JournalError> {
-        if let End::Recorded(record) = end {
-            return Ok(record.log_length);
-        }
-        let dir = self.handle.dir.clone();
-        let buried = tokio::task::spawn_blocking(move || shim::bury(&dir).map_err(|error| error.to_string()));
-        let (readable, damage) = match buried.await.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(remains) if remains.spool.quarantined.is_empty() => return Ok(remains.spool.end),
-            Ok(remains) => {
-                (remains.spool.end, format!("it is kept as it was found in {:?}", remains.spool.quarantined))
-            }
-            Err(error) => (self.handle.log_end().length, error),
-        };
-        warn!(attempt = %self.handle.id, damage, "the recording of a dead shim is damaged");
-        self.note(format!(
-            "the recording was damaged on the executor's disk and can be read up to byte {readable}; {damage}"
-        ))
-        .await?;
-        self.keep("its recording is damaged")?;
-        // What the controller has taken stays, so the log does not end before it. It is asked when there may be
-        // something to send.
-        self.handle.grew(self.context, LogEnd { length: readable.max(1), finished: false });
-        let mut held = self.handle.held.subscribe();
-        let held = held.wait_for(Option::is_some).await.map_or(0, |held| held.unwrap_or(0));
-        Ok(readable.max(held))
     }
 
     fn agent(&self) -> String {
@@ -128,8 +100,12 @@ impl Life<'_> {
         for note in &harvest.notes {
             self.note(note.clone()).await?;
         }
-        if let Some(why) = &harvest.keep {
-            self.keep(why)?;
+        match &harvest.keep {
+            Some(why) => self.keep(why)?,
+            // What an earlier attempt had left in this workspace is gathered with the rest.
+            None => {
+                let _absent = fs::remove_file(self.handle.dir.join(files::KEEP));
+            }
         }
         let Some(found) = harvest.found else { return Ok(Handed::Nothing) };
         sculpt_failpoints::pass("pack.kept");
@@ -171,7 +147,8 @@ impl Life<'_> {
 
     fn plan(&self, repository: &Repository, store: PathBuf) -> harvest::Plan {
         let workspace = self.context.layout.workspace(self.handle.id);
-        let account = self.handle.account();
+        // What cannot be read is met before it comes to this.
+        let account = self.handle.account().ok().flatten();
         if let Some(account) = &account {
             // A try before a restart may have closed it.
             let _same = lchown(&workspace, Some(account.uid), Some(account.gid));
@@ -199,7 +176,7 @@ impl Life<'_> {
     }
 
     /// Without this on disk the attempt does not end: what is not published would be removed once it is released.
-    fn keep(&self, why: &str) -> Result<(), JournalError> {
+    pub(super) fn keep(&self, why: &str) -> Result<(), JournalError> {
         let path = self.handle.dir.join(files::KEEP);
         let why = &why.as_bytes()[..why.len().min(KEEP_ROOM)];
         disk::fill_reserved(&path, why).map_err(|source| JournalError::Io {
@@ -221,7 +198,7 @@ impl Life<'_> {
         let workspace = self.context.layout.workspace(self.handle.id);
         let _absent = fs::remove_file(adapters::prompt_file(&workspace));
         disk::unreserve(&self.handle.dir.join(files::KEEP));
-        if self.handle.account().is_some() {
+        if !matches!(self.handle.account(), Ok(None)) {
             // The next attempt under this account must not read it.
             let _absent = lchown(&workspace, Some(0), Some(0));
             self.context.accounts.release(self.handle.id);

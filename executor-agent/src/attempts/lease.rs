@@ -4,10 +4,10 @@ use std::{future::pending, time::Duration};
 
 use tokio::sync::watch;
 
-use super::life::Life;
+use super::{Context, life::Life};
 use crate::{
     host,
-    shim::{Launch, Lease, Status},
+    shim::{Lease, Status},
 };
 
 impl Life<'_> {
@@ -23,22 +23,22 @@ impl Life<'_> {
             }
         }
     }
-
-    /// News of the lease for a living shim, beginning with what is known; none for one that has none.
-    pub(super) fn renewals(&self, launch: &Launch, status: &Status) -> Renewals {
-        let leased = launch.lease.is_some() && status.takes_leases();
-        Renewals(leased.then(|| {
-            let mut news = self.context.lease.clone();
-            news.mark_changed();
-            news
-        }))
-    }
 }
 
 /// What a shim is to be told of its lease.
 pub(super) struct Renewals(Option<watch::Receiver<Option<Duration>>>);
 
 impl Renewals {
+    /// For a living shim that stands so, beginning with what is known; nothing for one without a lease.
+    pub(super) fn new(context: &Context, status: &Status) -> Self {
+        let leased = status.lease.is_some();
+        Self(leased.then(|| {
+            let mut news = context.lease.clone();
+            news.mark_changed();
+            news
+        }))
+    }
+
     /// The next confirmation. A call that is dropped loses nothing.
     pub(super) async fn next(&mut self) -> Duration {
         match &mut self.0 {

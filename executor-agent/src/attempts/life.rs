@@ -3,40 +3,54 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rustix::process::Signal;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::{
-    Context, Handle, News, fetch,
+    Attempts, Context, Handle, News, fetch,
     plan::{self, Found, Next},
+    prepare::{CONTROL, GRACE},
 };
 use crate::{
     connect::Backoff,
     journal::JournalError,
     report::{Ended, Exit, Outcome as Became, Step},
     session::Wish,
-    shim::{self, Liveness, Phase},
+    shim::{self, Client, Liveness, Phase},
     spec::Spec,
 };
 
 /// How an attempt's task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// Everything is reported and cleaned up.
     Rested,
     /// It never began.
     Abandoned,
+    /// What stands on disk of it cannot be read or written any more, and why.
+    Damaged(String),
+}
+
+/// Why it cannot be said how an attempt stands.
+enum Unclear {
+    /// It may be said later.
+    Now(String),
+    /// It cannot be read.
+    Damaged(String),
 }
 
 /// One attempt with all that its steps need.
 pub(super) struct Life<'a> {
+    pub(super) attempts: &'a Attempts,
     pub(super) context: &'a Arc<Context>,
     pub(super) handle: &'a Arc<Handle>,
     pub(super) spec: Arc<Spec>,
     pub(super) wish: watch::Receiver<Wish>,
 }
 
-pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, digest: Option<Vec<u8>>) -> Outcome {
+pub(super) async fn run(attempts: &Attempts, handle: &Arc<Handle>, digest: Option<Vec<u8>>) -> Outcome {
+    let context = &attempts.context;
     let wish = handle.wish.subscribe();
     if handle.spec().is_none() {
         match fetch::fetch(context, handle, digest.as_deref().unwrap_or_default()).await {
@@ -49,12 +63,13 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, digest: Op
     }
     let Some(spec) = handle.spec().cloned() else { return Outcome::Abandoned };
     let _ending = context.news.send(News::Present(handle.id)).await;
-    let mut life = Life { context, handle, spec, wish };
+    let mut life = Life { attempts, context, handle, spec, wish };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
         match life.step(&mut backoff).await {
-            Ok(true) => return Outcome::Rested,
-            Ok(false) => {}
+            Ok(Some(outcome)) => return outcome,
+            Ok(None) => {}
+            Err(error) if !error.passes() && handle.dir.exists() => return Outcome::Damaged(error.to_string()),
             Err(error) => {
                 // A full disk: nothing is lost, and it goes on when there is room.
                 error!(attempt = %handle.id, %error, "could not write a step down; trying again");
@@ -65,22 +80,23 @@ pub(super) async fn run(context: &Arc<Context>, handle: &Arc<Handle>, digest: Op
 }
 
 impl Life<'_> {
-    /// Does the next thing; true when nothing is left to do.
-    async fn step(&mut self, backoff: &mut Backoff) -> Result<bool, JournalError> {
+    /// Does the next thing; says what has become of it when nothing is left to do.
+    async fn step(&mut self, backoff: &mut Backoff) -> Result<Option<Outcome>, JournalError> {
         let last = self.handle.journal().and_then(crate::journal::Journal::last_step);
         let same_boot = last.as_ref().is_none_or(|entry| entry.at.same_boot(&self.context.boot));
         let last = last.map(|entry| entry.step);
         if matches!(last, Some(Step::Ended(_))) {
             self.rest().await;
-            return Ok(true);
+            return Ok(Some(Outcome::Rested));
         }
         let found = match self.look().await {
             Ok(found) => found,
-            Err(why) => {
+            Err(Unclear::Now(why)) => {
                 warn!(attempt = %self.handle.id, why, "cannot tell whether the shim lives; asking again");
                 backoff.wait().await;
-                return Ok(false);
+                return Ok(None);
             }
+            Err(Unclear::Damaged(why)) => return Ok(Some(Outcome::Damaged(why))),
         };
         match plan::next(last.as_ref(), found, same_boot) {
             Next::Prepare => self.prepare(last).await?,
@@ -90,11 +106,14 @@ impl Life<'_> {
             Next::Finish(end) => self.finish(last, end).await?,
             Next::Rest => {}
         }
-        Ok(false)
+        Ok(None)
     }
 
-    async fn look(&self) -> Result<Found, String> {
+    async fn look(&self) -> Result<Found, Unclear> {
         let dir = &self.handle.dir;
+        if !dir.exists() {
+            return self.look_without_directory().await;
+        }
         match shim::probe(dir).await {
             Liveness::Present(status) => Ok(match status.phase {
                 Phase::Ended(record) => Found::Recorded(Box::new(record)),
@@ -106,9 +125,23 @@ impl Life<'_> {
             // What stands on disk counts, also when whoever wrote it cannot be asked.
             Liveness::Unknown(why) => match shim::exit_record(dir) {
                 Ok(Some(record)) => Ok(Found::Recorded(Box::new(record))),
-                Ok(None) | Err(_) => Err(why),
+                Ok(None) | Err(_) => Err(Unclear::Now(why)),
             },
+            Liveness::Damaged(why) => Err(Unclear::Damaged(why)),
         }
+    }
+
+    /// A shim without its directory ends its agent by itself; whatever keeps it from that, it goes with its agent.
+    async fn look_without_directory(&self) -> Result<Found, Unclear> {
+        let client = Client::new(&self.context.layout.sockets(self.handle.id).join(CONTROL));
+        let Ok(status) = client.status().await else { return Ok(Found::Removed) };
+        match status.agent {
+            Some(agent) if agent.is_alive() => {
+                let _ending_anyway = client.stop(GRACE).await;
+            }
+            Some(_) | None => status.shim.signal(Signal::KILL),
+        }
+        Err(Unclear::Now("its directory was removed, and its agent is being ended".to_owned()))
     }
 
     /// What is wanted now.

@@ -1,17 +1,23 @@
 //! The attempts of this executor: one task per attempt drives it from its spec to its last report, and goes on where
 //! it stood after a restart.
 
+mod adopt;
+mod aside;
 mod attend;
 mod fetch;
 mod finish;
+mod go_on;
 mod lease;
 mod life;
+mod log_end;
 mod plan;
 mod prepare;
 mod publish;
+mod recording;
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -23,16 +29,22 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+pub use aside::Damage;
+pub use log_end::{Break, LogEnd};
+
+use self::log_end::LogState;
 use crate::{
     accounts::{Account, Accounts},
     config::Settings,
     connect::Dialer,
+    damage,
     disk::write_durably,
     gc,
     journal::{Journal, JournalError, Stamp},
     layout::Layout,
     report::Step,
     session::{Wanted, Wish},
+    shim,
     space::Room,
     spec::Spec,
     workspace::Stores,
@@ -48,6 +60,8 @@ pub mod files {
     pub const ACCOUNT: &str = "account.json";
     /// The controller holds everything; when it said so.
     pub const RELEASED: &str = "released.json";
+    /// The cluster that has taken it over; absent: the one in its spec.
+    pub const CLUSTER: &str = "cluster";
     /// Why the workspace must be kept.
     pub const KEEP: &str = "keep";
     /// The pack, until it is published.
@@ -70,6 +84,12 @@ pub enum News {
     Present(AttemptId),
     /// A report is in its journal.
     Recorded(AttemptId, u64),
+    /// Its log cannot be read to its end.
+    Broken(AttemptId),
+    /// It cannot be gone on with, or has been put aside.
+    Damaged(AttemptId),
+    /// Its spec was handed to the controller, and this cluster has taken it over; none: not now.
+    HandedIn(AttemptId, Option<ClusterId>),
     /// Nothing of it is here.
     Gone(AttemptId),
 }
@@ -145,17 +165,9 @@ impl Released {
     }
 
     fn write(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        sculpt_failpoints::pass("release.before_write");
         write_durably(&dir.join(files::RELEASED), &serde_json::to_vec(self).map_err(std::io::Error::other)?)
     }
-}
-
-/// How far an attempt's log goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogEnd {
-    /// Length in bytes so far.
-    pub length: u64,
-    /// Nothing will be added.
-    pub finished: bool,
 }
 
 /// One attempt as the rest of the executor sees it.
@@ -168,9 +180,9 @@ pub struct Handle {
     spec: OnceLock<Arc<Spec>>,
     journal: OnceLock<Journal>,
     wish: watch::Sender<Wish>,
-    log_end: watch::Sender<LogEnd>,
-    /// How much of its log the controller holds; none while that is not known or about to change.
-    held: watch::Sender<Option<u64>>,
+    log: LogState,
+    damage: Option<Damage>,
+    owner: adopt::Owner,
     abandoned: CancellationToken,
 }
 
@@ -182,8 +194,9 @@ impl Handle {
             spec: OnceLock::new(),
             journal: OnceLock::new(),
             wish: watch::Sender::new(wish),
-            log_end: watch::Sender::new(LogEnd::default()),
-            held: watch::Sender::new(None),
+            log: LogState::default(),
+            damage: None,
+            owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),
         }
     }
@@ -198,14 +211,24 @@ impl Handle {
         self.journal.get()
     }
 
-    /// How far its log goes.
+    /// Why it cannot be gone on with.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// How far its log goes and can be read.
     pub fn log_end(&self) -> LogEnd {
-        *self.log_end.borrow()
+        self.log.end()
+    }
+
+    /// Where its recording is damaged.
+    pub fn log_break(&self) -> Option<Break> {
+        self.log.broken().clone()
     }
 
     /// The controller holds so much of its log; none: some of it is under way.
     pub fn log_held(&self, bytes: Option<u64>) {
-        self.held.send_replace(bytes);
+        self.log.set_held(bytes);
     }
 
     /// Whether its last report is in the journal.
@@ -213,13 +236,61 @@ impl Handle {
         self.journal().is_some_and(|journal| journal.ended().is_some())
     }
 
+    /// Whether nothing will come of it any more: it has ended, or was put aside.
+    pub fn over(&self) -> bool {
+        self.ended() || matches!(self.damage, Some(Damage::Aside(_)))
+    }
+
     /// Whether the controller has released it.
     pub fn released(&self) -> bool {
         self.dir.join(files::RELEASED).exists()
     }
 
-    fn account(&self) -> Option<Account> {
-        serde_json::from_slice(&std::fs::read(self.dir.join(files::ACCOUNT)).ok()?).ok()
+    /// The account that it runs as, where attempts have one of their own.
+    fn account(&self) -> std::io::Result<Option<Account>> {
+        match std::fs::read(self.dir.join(files::ACCOUNT)) {
+            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether everything can be read that an attempt needs to go on.
+    fn check_files(&self) -> Result<(), Unreadable> {
+        let unreadable = |name| {
+            let path = self.dir.join(name);
+            move |source| Unreadable::File { path, source }
+        };
+        self.account().map_err(unreadable(files::ACCOUNT))?;
+        shim::exit_record(&self.dir).map_err(unreadable(shim::files::EXIT))?;
+        match shim::Launch::read(&self.dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(unreadable(shim::files::LAUNCH)(error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// An attempt that cannot be gone on with.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Spec(#[from] fetch::SpecError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("{path} cannot be read: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0} is another attempt's")]
+    Other(PathBuf),
+}
+
+impl Unreadable {
+    /// Whether it may be read later.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Spec(fetch::SpecError::Io { source, .. }) | Self::File { source, .. } => damage::passes(source),
+            Self::Journal(error) | Self::Spec(fetch::SpecError::Journal(error)) => error.passes(),
+            Self::Spec(_) | Self::Other(_) => false,
+        }
     }
 }
 
@@ -237,34 +308,45 @@ impl Attempts {
         Self { context, held: Arc::default(), tracker: TaskTracker::new() }
     }
 
-    /// Takes up every attempt that is on disk; returns a remark for each directory that cannot be read.
-    pub fn adopt(&self) -> std::io::Result<Vec<String>> {
-        let mut notes = Vec::new();
+    /// Takes up every attempt that is on disk, those too that cannot be read.
+    pub fn adopt(&self) -> std::io::Result<()> {
         for entry in std::fs::read_dir(self.context.layout.attempts())? {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<AttemptId>().ok()) else { continue };
             match self.open(id) {
                 Ok(Some(handle)) => self.spawn(handle, None),
                 Ok(None) => {}
-                Err(error) => {
-                    warn!(attempt = %id, %error, "left an unreadable attempt as it is");
-                    notes.push(format!("attempt {id} is left as it is: {error}"));
-                }
+                // One that is missing from what is observed counts as lost.
+                Err(error) if error.passes() => return Err(std::io::Error::other(format!("attempt {id}: {error}"))),
+                Err(error) => self.watch_over(id, Wish::Run, error.to_string()),
             }
         }
-        Ok(notes)
+        self.adopt_aside()
     }
 
-    fn open(&self, id: AttemptId) -> Result<Option<Arc<Handle>>, fetch::SpecError> {
+    fn open(&self, id: AttemptId) -> Result<Option<Arc<Handle>>, Unreadable> {
         let dir = self.context.layout.attempt(id);
         let Some(spec) = fetch::read(&dir)? else {
-            // The spec is written first: without it nothing has begun.
+            // The spec is written first: alone without it nothing has begun.
+            if [files::JOURNAL, shim::files::LAUNCH].iter().any(|name| dir.join(name).exists()) {
+                return Err(Unreadable::File { path: dir.join(files::SPEC), source: ErrorKind::NotFound.into() });
+            }
             let _kept = std::fs::remove_dir_all(&dir);
             return Ok(None);
         };
-        let handle = Handle::new(id, dir, Wish::Run);
+        if spec.attempt != id {
+            return Err(Unreadable::Other(dir.join(files::SPEC)));
+        }
+        let owner = adopt::Owner::read(&dir)
+            .map_err(|source| Unreadable::File { path: dir.join(files::CLUSTER), source })?;
+        let handle = Handle { owner, ..Handle::new(id, dir, Wish::Run) };
         handle.install(spec, &self.context.boot)?;
-        if let Some(account) = handle.account().filter(|_| !handle.released()) {
+        if !handle.ended() {
+            handle.check_files()?;
+        }
+        if let Ok(Some(account)) = handle.account()
+            && !handle.released()
+        {
             self.context.accounts.adopt(id, account);
         }
         Ok(Some(Arc::new(handle)))
@@ -285,7 +367,7 @@ impl Attempts {
         let attempts = self.clone();
         self.tracker.spawn(async move {
             let context = Arc::clone(&attempts.context);
-            let work = life::run(&context, &handle, digest);
+            let work = life::run(&attempts, &handle, digest);
             let outcome = tokio::select! {
                 () = context.cancel.cancelled() => return,
                 () = handle.abandoned.cancelled() => life::Outcome::Abandoned,
@@ -294,6 +376,10 @@ impl Attempts {
             match outcome {
                 life::Outcome::Rested => info!(attempt = %handle.id, "the attempt is over"),
                 life::Outcome::Abandoned => attempts.forget(handle.id).await,
+                life::Outcome::Damaged(why) => {
+                    let wish = *handle.wish.borrow();
+                    attempts.watch_over(handle.id, wish, why);
+                }
             }
         });
     }
@@ -307,17 +393,22 @@ impl Attempts {
 
     /// Gives up an attempt of which nothing has been reported.
     pub fn abandon(&self, attempt: AttemptId) {
-        if let Some(handle) = self.get(attempt).filter(|handle| handle.journal().is_none()) {
+        let begun = |handle: &Arc<Handle>| handle.journal().is_some() || handle.damage.is_some();
+        if let Some(handle) = self.get(attempt).filter(|handle| !begun(handle)) {
             handle.abandoned.cancel();
         }
     }
 
     /// Takes note that the controller holds everything of an attempt.
     pub fn release(&self, attempt: AttemptId) {
-        if let Some(handle) = self.get(attempt).filter(|handle| handle.ended()) {
-            let log_complete = handle.held.borrow().is_some_and(|held| held >= handle.log_end().length);
+        if let Some(handle) = self.get(attempt).filter(|handle| handle.over()) {
+            let log_complete = handle.log.held().is_some_and(|held| held >= handle.log_end().length);
             let released = Released { at: Stamp::now(&self.context.boot), log_complete };
             match released.write(&handle.dir) {
+                Ok(()) if handle.damage.is_some() => {
+                    let attempts = self.clone();
+                    self.tracker.spawn(async move { attempts.forget(attempt).await });
+                }
                 Ok(()) => self.context.released.notify_one(),
                 // The controller says it again with the next full set.
                 Err(error) => warn!(%attempt, %error, "could not note a release"),
@@ -354,7 +445,7 @@ impl Attempts {
 
     /// How many slots are taken.
     pub fn slots_used(&self) -> u32 {
-        let used = self.all().iter().filter(|handle| !handle.ended()).count();
+        let used = self.all().iter().filter(|handle| !handle.over()).count();
         u32::try_from(used).unwrap_or(u32::MAX)
     }
 
@@ -373,7 +464,7 @@ impl Handle {
     fn install(&self, spec: Spec, boot: &str) -> Result<(), JournalError> {
         let journal = Journal::open(&self.dir.join(files::JOURNAL), boot)?;
         if let Some(ended) = journal.ended() {
-            self.log_end.send_replace(LogEnd { length: ended.log_length, finished: true });
+            self.log.set_end(LogEnd { length: ended.log_length, finished: true });
         }
         let _same = self.journal.set(journal);
         let _same = self.spec.set(Arc::new(spec));
@@ -401,8 +492,19 @@ impl Handle {
         self.record(context, Step::Note { text }).await
     }
 
+    /// Its recording is damaged: the log ends there, and people are told.
+    pub(crate) async fn break_log(self: &Arc<Self>, context: &Context, found: Break) {
+        warn!(attempt = %self.id, at = found.at, why = found.why, "the recording is damaged");
+        self.log.break_at(found.clone());
+        if let Err(error) = self.note(context, found.note()).await {
+            // It is found again after a restart.
+            warn!(attempt = %self.id, %error, "could not note that the recording is damaged");
+        }
+        let _ending = context.news.send(News::Broken(self.id)).await;
+    }
+
     fn grew(&self, context: &Context, end: LogEnd) {
-        if self.log_end.send_replace(end) != end {
+        if self.log.set_end(end) {
             context.log_growth.notify_one();
         }
     }

@@ -19,6 +19,8 @@ pub(super) enum Found {
     Vanished,
     /// It was never started.
     Never,
+    /// Nothing is: the attempt's directory has been removed.
+    Removed,
 }
 
 /// What comes next.
@@ -43,6 +45,8 @@ pub(super) enum End {
     Vanished,
     /// The host was rebooted under it.
     Rebooted,
+    /// Its directory was removed, and nothing of it is known any more.
+    Removed,
 }
 
 /// Where an attempt goes on. `same_boot`: its last step was in this boot of the host.
@@ -50,6 +54,7 @@ pub(super) fn next(last: Option<&Step>, found: Found, same_boot: bool) -> Next {
     let gone = || if same_boot { End::Vanished } else { End::Rebooted };
     match (last, found) {
         (Some(Step::Ended(_)), _) => Next::Rest,
+        (_, Found::Removed) => Next::Finish(End::Removed),
         (_, Found::Recorded(record)) => Next::Finish(End::Recorded(record)),
         (_, Found::Vanished) => Next::Finish(gone()),
         (Some(Step::Finalizing { .. }), Found::Present | Found::Never) => Next::Finish(gone()),
@@ -69,9 +74,13 @@ pub(super) fn exit(end: &End) -> Exit {
             shim::Outcome::Signal(signal) => Exit { code: None, signal: Some(signal) },
             shim::Outcome::NotStarted(_) => Exit::default(),
         },
-        End::Vanished | End::Rebooted => Exit::default(),
+        End::Vanished | End::Rebooted | End::Removed => Exit::default(),
     }
 }
+
+/// What an attempt has come to whose directory is gone.
+const REMOVED: &str = "the attempt's directory on the executor was removed while it ran, perhaps by its agent; \
+                       what the agent made stays in its workspace";
 
 /// What became of an attempt whose work could be handed over. `agent` names it for people.
 pub(super) fn judge(end: &End, wish: Wish, agent: &str, limit: Option<Duration>) -> Outcome {
@@ -81,6 +90,8 @@ pub(super) fn judge(end: &End, wish: Wish, agent: &str, limit: Option<Duration>)
     }
     let record = match end {
         End::Recorded(record) => record,
+        End::Removed if wish == Wish::Stop => return Outcome::Cancelled,
+        End::Removed => return failed(Cause::Internal, REMOVED.to_owned()),
         End::Rebooted => {
             return failed(Cause::Interrupted, "the host was rebooted while the agent ran; retry the task".to_owned());
         }
@@ -103,6 +114,11 @@ pub(super) fn judge(end: &End, wish: Wish, agent: &str, limit: Option<Duration>)
             let text =
                 "the executor did not reach the controller for longer than the task allows, so its agent was ended";
             failed(Cause::ExecutorLost, text.to_owned())
+        }
+        EndedBy::Removed => failed(Cause::Internal, REMOVED.to_owned()),
+        EndedBy::Signal => {
+            let text = "somebody ended the process that watches the agent, and the agent with it; retry the task";
+            failed(Cause::Internal, text.to_owned())
         }
         EndedBy::Host => {
             failed(Cause::Interrupted, "the host was shut down while the agent ran; retry the task".into())

@@ -25,16 +25,17 @@ fn every_step_meets_every_finding() {
     let finalizing = Step::Finalizing { exit: Exit::default() };
     let running = Step::Running { pid: 1, tmux_socket: String::new() };
     let steps = [None, Some(Step::Accepted), Some(Step::Preparing), Some(running), Some(finalizing), Some(ended)];
-    let found = [Found::Present, Found::Recorded(code(0)), Found::Vanished, Found::Never];
+    let found = [Found::Present, Found::Recorded(code(0)), Found::Vanished, Found::Never, Found::Removed];
     let vanished = || Next::Finish(End::Vanished);
     let recorded = || Next::Finish(End::Recorded(code(0)));
+    let removed = || Next::Finish(End::Removed);
     let expected = [
-        [Next::Attend, recorded(), vanished(), Next::Prepare],
-        [Next::Attend, recorded(), vanished(), Next::Prepare],
-        [Next::Attend, recorded(), vanished(), Next::Prepare],
-        [Next::Attend, recorded(), vanished(), vanished()],
-        [vanished(), recorded(), vanished(), vanished()],
-        [Next::Rest, Next::Rest, Next::Rest, Next::Rest],
+        [Next::Attend, recorded(), vanished(), Next::Prepare, removed()],
+        [Next::Attend, recorded(), vanished(), Next::Prepare, removed()],
+        [Next::Attend, recorded(), vanished(), Next::Prepare, removed()],
+        [Next::Attend, recorded(), vanished(), vanished(), removed()],
+        [vanished(), recorded(), vanished(), vanished(), removed()],
+        [Next::Rest, Next::Rest, Next::Rest, Next::Rest, Next::Rest],
     ];
     for (step, row) in steps.iter().zip(expected) {
         for (found, expected) in found.iter().zip(row) {
@@ -61,6 +62,7 @@ fn every_end_has_its_outcome() {
     };
     let ended = |outcome, by| End::Recorded(record(outcome, by));
     use shim::Outcome as O;
+    const LOST: &str = "executor_lost: the executor did not reach the controller for longer than the task allows, so its agent was ended";
     for (end, wish, expected) in [
         (ended(O::Code(0), EndedBy::Itself), Wish::Run, "completed"),
         (ended(O::Code(0), EndedBy::Itself), Wish::Stop, "completed"),
@@ -70,24 +72,29 @@ fn every_end_has_its_outcome() {
         (ended(O::Code(0), EndedBy::Stop), Wish::Stop, "cancelled"),
         (ended(O::Signal(15), EndedBy::Stop), Wish::Fence, "fenced"),
         (ended(O::Signal(9), EndedBy::Timeout), Wish::Run, "timeout: it ran longer than its limit of 1m 30s"),
-        (
-            ended(O::Signal(15), EndedBy::Lease),
-            Wish::Run,
-            "executor_lost: the executor did not reach the controller for longer than the task allows, so its agent was ended",
-        ),
+        (ended(O::Signal(15), EndedBy::Lease), Wish::Run, LOST),
         (ended(O::Signal(15), EndedBy::Lease), Wish::Fence, "fenced"),
         (
             ended(O::NotStarted("No such file".into()), EndedBy::Itself),
             Wish::Run,
             "setup: the agent could not be started: No such file",
         ),
+        (ended(O::Signal(15), EndedBy::Lease), Wish::Stop, LOST),
+        (ended(O::Signal(9), EndedBy::Timeout), Wish::Stop, "timeout: it ran longer than its limit of 1m 30s"),
+        (ended(O::Code(0), EndedBy::Timeout), Wish::Run, "timeout: it ran longer than its limit of 1m 30s"),
+        (ended(O::Code(0), EndedBy::Itself), Wish::Fence, "fenced"),
         (End::Vanished, Wish::Stop, "cancelled"),
+        (End::Removed, Wish::Stop, "cancelled"),
+        (End::Removed, Wish::Fence, "fenced"),
         (End::Vanished, Wish::Fence, "fenced"),
     ] {
         assert_eq!(cause(end.clone(), wish), expected, "{end:?} {wish:?}");
     }
     assert!(cause(ended(O::Signal(15), EndedBy::Host), Wish::Run).starts_with("interrupted"));
     assert!(cause(End::Rebooted, Wish::Run).starts_with("interrupted"));
+    assert!(cause(End::Removed, Wish::Run).starts_with("internal: the attempt's directory"));
+    assert!(cause(ended(O::Signal(15), EndedBy::Removed), Wish::Run).starts_with("internal: the attempt's directory"));
+    assert!(cause(ended(O::Signal(15), EndedBy::Signal), Wish::Run).starts_with("internal: somebody ended"));
     assert!(cause(End::Vanished, Wish::Run).starts_with("internal"));
     let mut oom = code(137);
     oom.out_of_memory = true;

@@ -45,7 +45,7 @@ const VIEW: &str = "view/shim";
 pub(super) const TMUX: &str = "view/tmux";
 
 /// Why the agent could not be started.
-enum Stopped {
+pub(super) enum Stopped {
     Failed(Failure),
     Journal(JournalError),
 }
@@ -56,7 +56,7 @@ impl From<JournalError> for Stopped {
     }
 }
 
-fn failed(cause: Cause, error: impl ToString) -> Stopped {
+pub(super) fn failed(cause: Cause, error: impl ToString) -> Stopped {
     Stopped::Failed(Failure::new(cause, error.to_string()))
 }
 
@@ -96,9 +96,9 @@ impl Life<'_> {
 
     /// A shim that did not come up may have left processes.
     async fn bury_what_never_lived(&self) {
-        let dir = self.handle.dir.clone();
+        let (dir, id) = (self.handle.dir.clone(), self.handle.id.0);
         if dir.join(shim::files::LAUNCH).exists() {
-            let _nothing_there = tokio::task::spawn_blocking(move || shim::bury(&dir)).await;
+            let _nothing_there = tokio::task::spawn_blocking(move || shim::bury(&dir, id)).await;
         }
     }
 
@@ -109,22 +109,26 @@ impl Life<'_> {
         })?;
         let account = self.account().await?;
         let path = self.context.layout.workspace(self.handle.id);
-        let cwd = match &self.spec.repository {
-            None => {
-                workspace::scratch(&path, account.as_ref()).map_err(|error| failed(Cause::Workspace, error))?;
-                path.clone()
-            }
-            Some(repository) => {
-                let store = self.store(repository).await?;
-                let ready = workspace::check_out(&path, &store, repository, &self.spec.requester, account.as_ref());
-                let ready = Box::pin(ready).await.map_err(|error| failed(Cause::Workspace, error))?;
-                for note in ready.notes {
-                    self.note(note).await?;
-                }
-                ready.cwd
-            }
+        let cwd = match self.spec.workspace_of {
+            Some(earlier) => Box::pin(self.go_on_in(earlier, account.as_ref())).await?,
+            None => self.fresh(&path, account.as_ref()).await?,
         };
         self.launch(&path, cwd, account).await
+    }
+
+    /// Makes a clone of its own, or an empty directory; returns where the agent starts.
+    async fn fresh(&self, path: &Path, account: Option<&Account>) -> Result<PathBuf, Stopped> {
+        let Some(repository) = &self.spec.repository else {
+            workspace::scratch(path, account).map_err(|error| failed(Cause::Workspace, error))?;
+            return Ok(path.to_owned());
+        };
+        let store = self.store(repository).await?;
+        let ready = workspace::check_out(path, &store, repository, &self.spec.requester, account);
+        let ready = Box::pin(ready).await.map_err(|error| failed(Cause::Workspace, error))?;
+        for note in ready.notes {
+            self.note(note).await?;
+        }
+        Ok(ready.cwd)
     }
 
     async fn account(&self) -> Result<Option<Account>, Stopped> {
@@ -159,7 +163,7 @@ impl Life<'_> {
         }
     }
 
-    async fn store(&self, repository: &crate::spec::Repository) -> Result<PathBuf, Stopped> {
+    pub(super) async fn store(&self, repository: &crate::spec::Repository) -> Result<PathBuf, Stopped> {
         self.fetch_store(repository).await.map_err(|error| failed(Cause::Workspace, error))
     }
 

@@ -32,7 +32,12 @@ impl Life<'_> {
             let same_session = self.context.link.borrow().is_some_and(|link| link.epoch == epoch);
             warn!(attempt = %self.handle.id, code = ?status.code(), text = status.message(), "could not publish");
             match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {}
+                // A controller that does not know the attempt, after its database was lost, may take it over yet.
+                Code::Unavailable
+                | Code::DeadlineExceeded
+                | Code::Cancelled
+                | Code::ResourceExhausted
+                | Code::NotFound => {}
                 _ if !same_session => {}
                 Code::Internal | Code::Unknown | Code::Aborted | Code::Unauthenticated | Code::DataLoss => {
                     tries += 1;

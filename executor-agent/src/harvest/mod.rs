@@ -5,11 +5,17 @@
 //! believed.
 
 mod contained;
+mod resume;
 mod verify;
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub use contained::Container;
+pub use resume::resume;
 use sculpt_proto::commit_id;
 
 use crate::{spec::Requester, workspace::git::GitError};
@@ -39,6 +45,12 @@ pub enum HarvestError {
     /// git answered with something else than it was asked for.
     #[error("the workspace's git gave {0:?} where a commit was asked for")]
     Nonsense(String),
+    /// There is nothing that git could work with.
+    #[error("its .git directory is gone")]
+    NoRepository,
+    /// What it began at is not there any more.
+    #[error("it no longer has the commit {0} that the task begins at")]
+    NoBase(String),
 }
 
 /// How uncommitted changes are committed.
@@ -100,11 +112,7 @@ pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
         harvest.keep = Some("its .git directory is gone".to_owned());
         return Ok(harvest);
     }
-    // Locks of a killed git, which nobody is left to hold; and a file that would lead to another repository, which no
-    // clone of ours has.
-    for name in ["index.lock", "HEAD.lock", "commondir"] {
-        let _absent = fs::remove_file(directory.join(name));
-    }
+    unlock(&directory);
     let git = contained::Repository::open(&plan.container, &plan.workspace).await?;
     if let Some(commit) = &plan.commit {
         commit_changes(&git, commit, &mut harvest).await?;
@@ -134,6 +142,14 @@ pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
     let (pack, pack_length) = verify::receive(plan, &git, &head).await?;
     harvest.found = Some(Found { head, branch, pack, pack_length });
     Ok(harvest)
+}
+
+/// Removes locks of a killed git, which nobody is left to hold; and a file that would lead to another repository, which no
+/// clone of ours has.
+fn unlock(directory: &Path) {
+    for name in ["index.lock", "HEAD.lock", "commondir"] {
+        let _absent = fs::remove_file(directory.join(name));
+    }
 }
 
 /// Commits what .gitignore allows, on whatever HEAD is.

@@ -1,6 +1,7 @@
 //! Sends what agents have written, from the spools, over a connection of its own that is open only while there is
 //! something to send.
 
+mod recordings;
 mod window;
 
 use std::{
@@ -24,13 +25,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, error, warn};
 
+pub use crate::attempts::LogEnd;
+pub use recordings::{Recording, Recordings};
 pub use window::{Next, Window};
 
 use crate::{
-    attempts::{Attempts, Context, Handle, Link},
-    connect::{Backoff, ConnectError},
-    shim,
-    spool::{self, Chunk, Content, Reader, Stream},
+    attempts::{Attempts, Context, Link},
+    connect::ConnectError,
+    spool::{self, Chunk, Content, Stream},
 };
 
 /// Bytes per message: small enough that many logs share the stream fairly.
@@ -66,30 +68,39 @@ enum Ended {
 
 /// Sends logs until cancelled.
 #[derive(Debug)]
-pub struct Logs {
+pub struct Logs<R = Attempts> {
     context: Arc<Context>,
-    attempts: Attempts,
+    attempts: R,
     /// Logs that the controller holds completely.
     complete: BTreeMap<AttemptId, u64>,
 }
 
 /// One log on one stream.
-#[derive(Default)]
-struct Feed {
+struct Feed<R> {
     window: Window,
-    reader: Option<Reader>,
+    reader: Option<R>,
+    /// How often the attempt had been taken over when this began.
+    takeovers: u64,
+}
+
+impl<R> Feed<R> {
+    fn begin(takeovers: u64) -> Self {
+        Self { window: Window::default(), reader: None, takeovers }
+    }
 }
 
 /// What one stream knows.
-struct Conversation {
-    feeds: BTreeMap<AttemptId, Feed>,
+struct Conversation<R> {
+    feeds: BTreeMap<AttemptId, Feed<R>>,
     turns: VecDeque<AttemptId>,
     credit: u64,
 }
 
-impl Logs {
+type ReaderOf<R> = <<R as Recordings>::Recording as Recording>::Reader;
+
+impl<R: Recordings> Logs<R> {
     /// Of these attempts.
-    pub fn new(context: Arc<Context>, attempts: Attempts) -> Self {
+    pub fn new(context: Arc<Context>, attempts: R) -> Self {
         Self { context, attempts, complete: BTreeMap::new() }
     }
 
@@ -103,7 +114,7 @@ impl Logs {
     }
 
     async fn serve(&mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut backoff = self.context.dialer.backoff(Duration::from_millis(100), Duration::from_secs(10));
         let mut link = self.context.link.clone();
         loop {
             let Ok(session) = link.wait_for(Option::is_some).await.map(|link| *link) else { return };
@@ -111,6 +122,7 @@ impl Logs {
             if !self.anything_to_send() {
                 let growth = self.context.log_growth.notified();
                 tokio::select! {
+                    biased;
                     () = growth => {}
                     _ = link.changed() => self.complete.clear(),
                 }
@@ -132,12 +144,12 @@ impl Logs {
     }
 
     fn anything_to_send(&self) -> bool {
-        self.attempts.all().iter().any(|handle| self.pending(handle))
+        self.attempts.all().iter().any(|recording| self.pending(recording))
     }
 
-    fn pending(&self, handle: &Handle) -> bool {
-        let end = handle.log_end();
-        end.length > self.complete.get(&handle.id).copied().unwrap_or(0) && !handle.released()
+    fn pending(&self, recording: &R::Recording) -> bool {
+        let held = self.complete.get(&recording.attempt()).copied().unwrap_or(0);
+        recording.end().length > held && !recording.released()
     }
 
     async fn stream(&mut self, session: Link) -> Ended {
@@ -180,24 +192,35 @@ impl Logs {
     }
 
     /// Sends one piece of the log whose turn it is; false when there is nothing to send now.
-    async fn send_next(&self, talk: &mut Conversation, outbound: &mpsc::Sender<LogsRequest>) -> Result<bool, Ended> {
+    async fn send_next(
+        &mut self,
+        talk: &mut Conversation<ReaderOf<R>>,
+        outbound: &mpsc::Sender<LogsRequest>,
+    ) -> Result<bool, Ended> {
         let under_way: u64 = talk.feeds.values().map(|feed| feed.window.unacknowledged()).sum();
         let room = if under_way == 0 { talk.credit.max(1) } else { talk.credit.saturating_sub(under_way) };
-        for handle in self.attempts.all() {
-            if !talk.feeds.contains_key(&handle.id) && self.pending(&handle) {
-                talk.feeds.insert(handle.id, Feed::default());
-                talk.turns.push_back(handle.id);
+        for recording in self.attempts.all() {
+            let id = recording.attempt();
+            if !talk.feeds.contains_key(&id) && self.pending(&recording) {
+                talk.feeds.insert(id, Feed::begin(recording.takeovers()));
+                talk.turns.push_back(id);
             }
         }
         for _ in 0..talk.turns.len() {
             let Some(id) = talk.turns.pop_front() else { return Ok(false) };
-            let Some(handle) = self.attempts.get(id) else {
+            let Some(recording) = self.attempts.get(id) else {
                 talk.feeds.remove(&id);
                 continue;
             };
             talk.turns.push_back(id);
+            let takeovers = recording.takeovers();
+            if talk.feeds.get(&id).is_some_and(|feed| feed.takeovers != takeovers) {
+                // Who has taken it over has refused nothing of it, and holds nothing of it.
+                talk.feeds.insert(id, Feed::begin(takeovers));
+                self.complete.remove(&id);
+            }
             let Some(feed) = talk.feeds.get_mut(&id) else { continue };
-            match feed.window.next(handle.log_end().length) {
+            match feed.window.next(recording.end().length) {
                 Next::Nothing => {}
                 Next::Ask => {
                     let ask = Append { attempt_id: id.to_string(), ..Append::default() };
@@ -208,21 +231,23 @@ impl Logs {
                 Next::From(_) if room == 0 => {}
                 Next::From(start) => {
                     let most = usize::try_from(room).unwrap_or(PIECE).min(PIECE);
-                    match read(feed, &handle, start, most).await {
+                    match recording.read(&mut feed.reader, start, most).await {
                         Ok(Some(chunk)) => {
                             let end = chunk.offset + chunk.data.len() as u64;
-                            handle.log_held(None);
+                            recording.held(None);
                             sculpt_failpoints::pass("log.before_send");
                             send(outbound, Part::Append(append(id, chunk))).await?;
                             sculpt_failpoints::pass("log.sent");
                             feed.window.sent(start, end);
                             return Ok(true);
                         }
-                        Ok(None) => {}
-                        Err(error) => {
+                        Ok(None) if !recording.end().finished => {}
+                        Ok(None) => self.broken(feed, &recording, start, None).await,
+                        Err(error) if error.passes() => {
                             error!(attempt = %id, %error, "the log cannot be read; the rest of it is not sent for now");
                             feed.window.park();
                         }
+                        Err(error) => self.broken(feed, &recording, start, Some(error)).await,
                     }
                 }
             }
@@ -230,17 +255,26 @@ impl Logs {
         Ok(false)
     }
 
-    fn answer(&mut self, talk: &mut Conversation, message: LogsResponse) -> Result<(), Ended> {
+    /// The log ends where it cannot be read on, which may be how far the controller has it already.
+    async fn broken(&mut self, feed: &Feed<ReaderOf<R>>, recording: &R::Recording, at: u64, why: Option<spool::Error>) {
+        recording.break_at(&self.context, at, why).await;
+        let length = recording.end().length;
+        if feed.window.complete(length) {
+            self.complete.insert(recording.attempt(), length);
+        }
+    }
+
+    fn answer(&mut self, talk: &mut Conversation<ReaderOf<R>>, message: LogsResponse) -> Result<(), Ended> {
         match message.part {
             Some(logs_response::Part::Ack(ack)) => {
                 let id: AttemptId = FieldError::parse(&ack.attempt_id, "ack.attempt_id")?;
                 talk.credit = ack.credit;
-                let (Some(feed), Some(handle)) = (talk.feeds.get_mut(&id), self.attempts.get(id)) else {
+                let (Some(feed), Some(recording)) = (talk.feeds.get_mut(&id), self.attempts.get(id)) else {
                     return Ok(());
                 };
-                let length = handle.log_end().length;
+                let length = recording.end().length;
                 if feed.window.settled(ack.committed) {
-                    handle.log_held(Some(ack.committed));
+                    recording.held(Some(ack.committed));
                 }
                 feed.window.acked(ack.committed, length);
                 if feed.window.complete(length) {
@@ -272,35 +306,6 @@ async fn send(outbound: &mpsc::Sender<LogsRequest>, part: Part) -> Result<(), En
         Ok(()) => Ok(()),
         Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ended::Silent),
         Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ended::Closed),
-    }
-}
-
-/// Reads on from `start`; a reader that stands elsewhere is opened anew.
-async fn read(feed: &mut Feed, handle: &Handle, start: u64, most: usize) -> Result<Option<Chunk>, spool::Error> {
-    let reader = feed.reader.take().filter(|reader| reader.offset() == start);
-    let directory = handle.dir.join(shim::files::SPOOL);
-    let work = tokio::task::spawn_blocking(move || {
-        let mut reader = match reader {
-            Some(reader) => reader,
-            None => Reader::open(&directory, start)?,
-        };
-        // A change of size alone is nothing to send.
-        let chunk = loop {
-            match reader.read(most)? {
-                Some(chunk) if chunk.data.is_empty() => {}
-                chunk => break chunk,
-            }
-        };
-        Ok::<_, spool::Error>((reader, chunk))
-    });
-    match work.await {
-        Ok(result) => {
-            let (reader, chunk) = result?;
-            feed.reader = Some(reader);
-            Ok(chunk)
-        }
-        // The runtime is ending.
-        Err(_) => Ok(None),
     }
 }
 

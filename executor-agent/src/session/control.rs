@@ -19,8 +19,8 @@ use super::{
     garbage::Collecting,
     lease::Leases,
     machine::{Effect, Input, Machine},
-    roster::{Present, Roster},
-    wire::{First, Welcome, first, input},
+    roster::{Damaged, Present, Roster},
+    wire::{First, Welcome, adopted, first, input},
 };
 use crate::{
     attempts::{Attempts, Context, Link, News},
@@ -52,7 +52,8 @@ pub enum Fatal {
     Superseded(String),
     /// The controller belongs to another cluster than this executor's attempts.
     #[error(
-        "the controller belongs to cluster {theirs}, and this executor to {ours}; point it at its own controller, or give it another --data-dir"
+        "the controller belongs to cluster {theirs}, and this executor to {ours}; point it at its own controller, or, where \
+         this controller has taken that one's place, let `sculpt-executor rebind --data-dir DIR` forget the old one"
     )]
     OtherCluster {
         /// That of the data directory.
@@ -98,13 +99,11 @@ pub struct Control<R = Attempts> {
     machine: Machine,
     cluster: Option<ClusterId>,
     instance: String,
-    notes: Vec<String>,
     ready: Option<oneshot::Sender<()>>,
 }
 
 impl<R: Roster> Control<R> {
-    /// `lease`: told what [`Leases`] hold. `cluster`: the one that this executor belongs to, if it has met one. `notes`:
-    /// remarks on itself.
+    /// `lease`: told what [`Leases`] hold. `cluster`: the one that this executor belongs to, if it has met one.
     pub fn new(
         context: Arc<Context>,
         attempts: R,
@@ -112,14 +111,13 @@ impl<R: Roster> Control<R> {
         link: watch::Sender<Option<Link>>,
         lease: watch::Sender<Option<Duration>>,
         cluster: Option<ClusterId>,
-        notes: Vec<String>,
     ) -> (Self, oneshot::Receiver<()>) {
         let (ready, is_ready) = oneshot::channel();
         let instance = uuid::Uuid::new_v4().to_string();
         let (machine, leases, ready) = (Machine::default(), Leases::default(), Some(ready));
         let boottime = host::boottime;
         let control =
-            Self { context, attempts, boottime, news, link, leases, lease, machine, cluster, instance, notes, ready };
+            Self { context, attempts, boottime, news, link, leases, lease, machine, cluster, instance, ready };
         (control, is_ready)
     }
 
@@ -233,10 +231,13 @@ impl<R: Roster> Control<R> {
                             self.hand_lease_on();
                         }
                         Some(part) => {
+                            let adopted = Input::Adopt(adopted(&part)?);
                             if let Some(input) = input(part)? {
                                 let effects = self.machine.apply(input);
                                 self.carry_out(effects, &out).await?;
                             }
+                            let effects = self.machine.apply(adopted);
+                            self.carry_out(effects, &out).await?;
                         }
                         // A kind of message that this version does not know.
                         None => {}
@@ -293,6 +294,7 @@ impl<R: Roster> Control<R> {
                 Effect::Abandon(attempt) => self.attempts.abandon(attempt),
                 Effect::Release(attempt) => self.attempts.release(attempt),
                 Effect::Unrelease(attempt) => self.attempts.unrelease(attempt),
+                Effect::HandIn(attempt) => self.attempts.hand_in(attempt),
                 Effect::Warn(attempt, text) => warn!(%attempt, text),
                 Effect::Observe | Effect::Report { .. } | Effect::Ready => {}
             }
@@ -312,7 +314,13 @@ impl<R: Roster> Control<R> {
                 };
                 self.machine.apply(Input::Present { attempt, cluster, last, released })
             }
+            News::Broken(attempt) => self.machine.apply(Input::Broken(attempt)),
+            News::Damaged(attempt) => {
+                let Some(Damaged { cluster, over }) = self.attempts.damaged(attempt) else { return Vec::new() };
+                self.machine.apply(Input::Damaged { attempt, cluster, over })
+            }
             News::Recorded(attempt, sequence) => self.machine.apply(Input::Recorded { attempt, sequence }),
+            News::HandedIn(attempt, cluster) => self.machine.apply(Input::HandedIn { attempt, cluster }),
             News::Gone(attempt) => self.machine.apply(Input::Gone(attempt)),
         }
     }
@@ -356,9 +364,9 @@ impl<R: Roster> Control<R> {
             agents: agents.collect(),
             separates: settings.separate,
             hostname: host::hostname(),
-            notes: self.notes.clone(),
+            notes: self.attempts.notes(),
             owner: if settings.separate { String::new() } else { host::owner() },
-            directory_id: String::new(),
+            directory_id: self.context.layout.directory_id().to_string(),
         }
     }
 
@@ -376,7 +384,17 @@ impl<R: Roster> Control<R> {
     }
 
     fn observed(&self) -> Vec<wire::Observed> {
-        let attempts = self.attempts.observed();
+        let mut attempts = self.attempts.observed();
+        for seen in &mut attempts {
+            // A damaged spec does not say whose it is, and there is no other cluster that it can be of.
+            if let (true, Some(ours)) = (seen.cluster_id.is_empty(), self.cluster) {
+                seen.cluster_id = ours.to_string();
+            }
+            // What it has reported of itself comes first.
+            if !seen.attempt_id.parse().is_ok_and(|attempt| self.machine.settled(attempt)) {
+                seen.unreadable.clear();
+            }
+        }
         let mut pieces: Vec<wire::Observed> =
             attempts.chunks(PIECE).map(|piece| wire::Observed { attempts: piece.to_vec(), last: false }).collect();
         match pieces.last_mut() {

@@ -93,6 +93,26 @@ pub enum Input {
         /// The controller has released it before.
         released: bool,
     },
+    /// Its log ends before what was written: the controller is told when it has everything else of it.
+    Broken(AttemptId),
+    /// It cannot be gone on with: nothing is reported of it, and it is left alone.
+    Damaged {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The cluster that minted it, if that can be read.
+        cluster: Option<ClusterId>,
+        /// It is over.
+        over: bool,
+    },
+    /// The controller takes these over, which it did not know.
+    Adopt(Vec<AttemptId>),
+    /// The spec of one was handed in.
+    HandedIn {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Whose it is from now on; none: it was not taken over.
+        cluster: Option<ClusterId>,
+    },
     /// A report is in the journal.
     Recorded {
         /// Whose.
@@ -128,6 +148,8 @@ pub enum Effect {
     Release(AttemptId),
     /// It is wanted again: the controller has lost what it had acknowledged.
     Unrelease(AttemptId),
+    /// Hand its spec to the controller, which takes it over.
+    HandIn(AttemptId),
     /// The first full set has been taken in.
     Ready,
     /// For the log.
@@ -143,6 +165,10 @@ struct Held {
     sent: u64,
     acked: u64,
     released: bool,
+    broken: bool,
+    damaged: bool,
+    /// Its spec is being handed in.
+    handing: bool,
     /// The controller does not take reports of it in this session.
     parked: bool,
     /// Where the last gap was; the same gap twice without progress ends the resending.
@@ -151,7 +177,23 @@ struct Held {
 
 impl Held {
     fn new() -> Self {
-        Self { cluster: None, wish: Wish::Run, last: 0, sent: 0, acked: 0, released: false, parked: false, gap: None }
+        Self {
+            cluster: None,
+            wish: Wish::Run,
+            last: 0,
+            sent: 0,
+            acked: 0,
+            released: false,
+            broken: false,
+            damaged: false,
+            handing: false,
+            parked: false,
+            gap: None,
+        }
+    }
+
+    fn settled(&self) -> bool {
+        self.acked >= self.last
     }
 }
 
@@ -183,6 +225,20 @@ impl Machine {
                 held.released |= released;
                 self.report(attempt)
             }
+            Input::Broken(attempt) => {
+                let Some(held) = self.held.get_mut(&attempt) else { return Vec::new() };
+                held.broken = true;
+                if self.connected && held.settled() { vec![Effect::Observe] } else { Vec::new() }
+            }
+            Input::Damaged { attempt, cluster, over } => {
+                let held = self.held.entry(attempt).or_insert_with(Held::new);
+                held.cluster = cluster.or(held.cluster);
+                held.damaged = true;
+                (held.last, held.sent) = (held.acked, held.acked);
+                if self.connected && over { vec![Effect::Observe] } else { Vec::new() }
+            }
+            Input::Adopt(attempts) => attempts.into_iter().filter_map(|attempt| self.adopt(attempt)).collect(),
+            Input::HandedIn { attempt, cluster } => self.handed_in(attempt, cluster),
             Input::Recorded { attempt, sequence } => {
                 let held = self.held.entry(attempt).or_insert_with(Held::new);
                 held.last = held.last.max(sequence);
@@ -202,7 +258,7 @@ impl Machine {
 
     /// Whether the controller has committed every report of an attempt.
     pub fn settled(&self, attempt: AttemptId) -> bool {
-        self.held.get(&attempt).is_none_or(|held| held.acked >= held.last)
+        self.held.get(&attempt).is_none_or(Held::settled)
     }
 
     fn welcomed(&mut self, cluster: ClusterId) -> Vec<Effect> {
@@ -239,7 +295,7 @@ impl Machine {
         }
         if last && let Some(set) = self.gathering.take() {
             // What has been reported is left alone: a wrong or restored database must not end it.
-            let unwanted = self.held.iter().filter(|(id, held)| held.last == 0 && !set.contains(id));
+            let unwanted = self.held.iter().filter(|(id, held)| held.last == 0 && !held.damaged && !set.contains(id));
             effects.extend(unwanted.map(|(id, _)| Effect::Abandon(*id)));
             effects.push(Effect::Ready);
         }
@@ -272,15 +328,35 @@ impl Machine {
         effects
     }
 
+    fn adopt(&mut self, attempt: AttemptId) -> Option<Effect> {
+        let held = self.held.get_mut(&attempt).filter(|held| held.cluster.is_some() && !held.handing)?;
+        held.handing = true;
+        Some(Effect::HandIn(attempt))
+    }
+
+    /// Who has taken it over knows nothing of it yet, and a fence counts in that name alone.
+    fn handed_in(&mut self, attempt: AttemptId, cluster: Option<ClusterId>) -> Vec<Effect> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Vec::new() };
+        held.handing = false;
+        if cluster.is_none() {
+            return Vec::new();
+        }
+        held.cluster = cluster;
+        (held.sent, held.acked) = (0, 0);
+        (held.released, held.parked, held.gap) = (false, false, None);
+        self.report(attempt)
+    }
+
     fn acked(&mut self, attempt: AttemptId, through: u64, refusal: Option<Refusal>) -> Vec<Effect> {
         let ours = self.cluster;
         let Some(held) = self.held.get_mut(&attempt) else { return Vec::new() };
         let through = through.min(held.last);
         let Some(refusal) = refusal else {
+            let owed = !held.settled();
             held.acked = held.acked.max(through);
             held.sent = held.sent.max(held.acked);
             held.gap = None;
-            return Vec::new();
+            return if owed && held.broken && held.settled() { vec![Effect::Observe] } else { Vec::new() };
         };
         match refusal {
             Refusal::Gap if held.gap != Some(through) => {

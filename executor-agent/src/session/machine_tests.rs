@@ -57,6 +57,43 @@ fn what_is_wanted_is_started_once_and_wishes_are_handed_on() {
 }
 
 #[test]
+fn what_is_taken_over_owes_everything_from_the_beginning() {
+    let foreign = |released| Input::Present { attempt: id(1), cluster: cluster(9), last: 3, released };
+    let everything = Effect::Report { attempt: id(1), from: 1, through: 3 };
+    let handed_in = |by| Input::HandedIn { attempt: id(1), cluster: by };
+    for released in [false, true] {
+        let mut machine = welcomed();
+        machine.apply(foreign(released));
+        machine.apply(Input::Acked { attempt: id(1), through: 0, refusal: Some(Refusal::Unknown) });
+        assert_eq!(machine.apply(Input::Adopt(vec![id(1), id(2)])), [Effect::HandIn(id(1))], "only what is here");
+        assert_eq!(machine.apply(Input::Adopt(vec![id(1)])), [], "it is being handed in");
+        assert_eq!(machine.apply(handed_in(None)), []);
+        assert_eq!(machine.apply(Input::Adopt(vec![id(1)])), [Effect::HandIn(id(1))], "it is asked for again");
+        assert_eq!(machine.apply(handed_in(Some(cluster(1)))), std::slice::from_ref(&everything));
+        assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 4 }).len(), 1, "it goes on");
+    }
+}
+
+#[test]
+fn a_fence_counts_in_the_name_of_whoever_has_it_now() {
+    let fence = || delta(vec![wanted(id(1), Wish::Fence)]);
+    let refused = || Input::Acked { attempt: id(1), through: 0, refusal: Some(Refusal::Fenced) };
+    let mut machine = welcomed();
+    machine.apply(Input::Present { attempt: id(1), cluster: cluster(9), last: 3, released: false });
+    for before in [fence(), refused()] {
+        assert!(matches!(machine.apply(before).as_slice(), [Effect::Warn(..)]));
+    }
+    machine.apply(Input::HandedIn { attempt: id(1), cluster: Some(cluster(1)) });
+    assert_eq!(machine.wish(id(1)), Some(Wish::Run), "what was said before does not count");
+    assert_eq!(machine.apply(fence()), [Effect::Wish(id(1), Wish::Fence)]);
+    // And no longer in the name of the one that minted it.
+    let mut machine = Machine::default();
+    machine.apply(Input::Present { attempt: id(1), cluster: cluster(1), last: 3, released: false });
+    machine.apply(Input::Welcomed { cluster: cluster(9) });
+    assert!(matches!(machine.apply(fence()).as_slice(), [Effect::Warn(..)]));
+}
+
+#[test]
 fn an_attempt_in_no_desired_is_left_alone() {
     let mut machine = Machine::default();
     machine.apply(present(id(1), 3));

@@ -10,5 +10,5 @@ mod wire;
 pub use control::{Control, Fatal};
 pub use lease::Leases;
 pub use machine::{Effect, Input, Machine, Refusal, Wanted, Wish};
-pub use roster::{Present, Roster};
+pub use roster::{Damaged, Present, Roster};
 pub use wire::report;

@@ -7,8 +7,8 @@ use sculpt_proto::{
 
 use super::{Wanted, Wish, wire::report};
 use crate::{
-    attempts::Attempts,
-    journal::{Entry, Stamp},
+    attempts::{Attempts, Damage, Handle},
+    journal::{Entry, Journal, Stamp},
 };
 
 /// What a session learns of an attempt that is here.
@@ -22,6 +22,15 @@ pub struct Present {
     pub released: bool,
 }
 
+/// What a session learns of an attempt that cannot be gone on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The cluster that minted it, if that can be read.
+    pub cluster: Option<ClusterId>,
+    /// It is over.
+    pub over: bool,
+}
+
 /// Attempts as a control session uses them. The simulation has others.
 pub trait Roster: Send + Sync + 'static {
     /// Everything that is here, for the controller.
@@ -29,6 +38,12 @@ pub trait Roster: Send + Sync + 'static {
 
     /// An attempt whose spec is on disk.
     fn present(&self, attempt: AttemptId) -> Option<Present>;
+
+    /// An attempt that cannot be gone on with.
+    fn damaged(&self, attempt: AttemptId) -> Option<Damaged>;
+
+    /// Remarks for people on what is here.
+    fn notes(&self) -> Vec<String>;
 
     /// Its reports from `from` to `through`, both included, as they are told at `now`.
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report>;
@@ -50,31 +65,36 @@ pub trait Roster: Send + Sync + 'static {
 
     /// The controller wants it again.
     fn unrelease(&self, attempt: AttemptId);
+
+    /// Hands its spec to a controller that takes it over. The simulation's controllers lose no database.
+    fn hand_in(&self, _attempt: AttemptId) {}
 }
 
 impl Roster for Attempts {
     fn observed(&self) -> Vec<ObservedAttempt> {
-        let all = self.all();
-        let observed = all.iter().filter_map(|handle| {
-            let (spec, journal) = (handle.spec()?, handle.journal()?);
-            Some(ObservedAttempt {
-                attempt_id: handle.id.to_string(),
-                task_id: spec.task.to_string(),
-                number: spec.number,
-                cluster_id: spec.cluster.to_string(),
-                report_sequence: journal.last(),
-                log_length: handle.log_end().length,
-                ended: handle.ended(),
-                unreadable: String::new(),
-            })
-        });
-        observed.collect()
+        self.all().iter().filter_map(|handle| observe(handle)).collect()
     }
 
     fn present(&self, attempt: AttemptId) -> Option<Present> {
         let handle = self.get(attempt)?;
         let (spec, journal) = (handle.spec()?, handle.journal()?);
-        Some(Present { cluster: spec.cluster, last: journal.last(), released: handle.released() })
+        Some(Present {
+            cluster: handle.cluster().unwrap_or(spec.cluster),
+            last: journal.last(),
+            released: handle.released(),
+        })
+    }
+
+    fn damaged(&self, attempt: AttemptId) -> Option<Damaged> {
+        let handle = self.get(attempt)?;
+        handle.damage()?;
+        Some(Damaged { cluster: handle.cluster(), over: handle.over() })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let all = self.all();
+        let damaged = all.iter().filter_map(|handle| Some((handle.id, handle.damage()?)));
+        damaged.map(|(id, damage)| format!("attempt {id}: {}", damage.text())).collect()
     }
 
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report> {
@@ -106,4 +126,31 @@ impl Roster for Attempts {
     fn unrelease(&self, attempt: AttemptId) {
         self.unrelease(attempt);
     }
+
+    fn hand_in(&self, attempt: AttemptId) {
+        self.hand_in(attempt);
+    }
+}
+
+/// None for what is only about to begin.
+fn observe(handle: &Handle) -> Option<ObservedAttempt> {
+    let (spec, journal) = (handle.spec(), handle.journal());
+    if handle.damage().is_none() && (spec.is_none() || journal.is_none()) {
+        return None;
+    }
+    let unreadable = match handle.damage() {
+        Some(Damage::Aside(text)) => Some(text.clone()),
+        Some(Damage::Watched(_)) => None,
+        None => handle.log_break().filter(|_| handle.ended()).map(|found| found.note()),
+    };
+    Some(ObservedAttempt {
+        attempt_id: handle.id.to_string(),
+        task_id: spec.map(|spec| spec.task.to_string()).unwrap_or_default(),
+        number: spec.map_or(0, |spec| spec.number),
+        cluster_id: handle.cluster().map(|cluster| cluster.to_string()).unwrap_or_default(),
+        report_sequence: journal.map_or(0, Journal::last),
+        log_length: handle.log_end().length,
+        ended: handle.over(),
+        unreadable: unreadable.unwrap_or_default(),
+    })
 }

@@ -44,6 +44,16 @@ pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
     }
 }
 
+/// The attempts that the controller takes over by this message.
+pub(super) fn adopted(part: &Part) -> Result<Vec<AttemptId>, FieldError> {
+    match part {
+        Part::Desired(desired) => desired.adopted.iter().map(|id| FieldError::parse(id, "desired.adopted")).collect(),
+        Part::Welcome(_) | Part::Reject(_) | Part::HeartbeatAck(_) | Part::ReportAck(_) | Part::Collect(_) => {
+            Ok(Vec::new())
+        }
+    }
+}
+
 fn wanted(attempt: wire::DesiredAttempt) -> Result<Wanted, FieldError> {
     let wish = match attempt.phase() {
         wire::Phase::Run => Wish::Run,

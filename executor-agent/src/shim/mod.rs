@@ -41,7 +41,7 @@ pub use client::{Client, ClientError, Subscription};
 pub use launch::{Launch, Mode};
 pub use lease::Lease;
 pub use record::{EndedBy, ExitRecord, Outcome};
-pub use start::{Liveness, Remains, StartError, bury, exit_record, probe, start};
+pub use start::{Liveness, Remains, StartError, bury, exit_record, is_locked, probe, start};
 pub use wire::{Phase, Progress, Status};
 
 use self::supervisor::Supervisor;

@@ -27,8 +27,12 @@ pub enum EndedBy {
     Stop,
     /// The launch's timeout.
     Timeout,
-    /// A SIGTERM to the shim: the host goes down.
+    /// A SIGTERM to the shim, while the host goes down.
     Host,
+    /// A SIGTERM to the shim, from a person or a program.
+    Signal,
+    /// The attempt's directory is gone, so nothing can be recorded any more.
+    Removed,
     /// The launch's lease, which nobody renewed in time.
     Lease,
 }

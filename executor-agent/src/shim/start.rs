@@ -13,6 +13,7 @@ use rustix::{
     io::Errno,
 };
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::{
     client::{Client, ClientError},
@@ -22,7 +23,8 @@ use super::{
     wire::Status,
 };
 use crate::{
-    cgroup::Leaf,
+    cgroup::{Cgroup, Leaf},
+    damage,
     spool::{self, Recovered},
     stage::private_file,
     tree::{self, ProcessId},
@@ -59,6 +61,8 @@ pub enum Liveness {
     Absent(Option<ExitRecord>),
     /// It cannot be said now, and why: it may be stopped or very busy. Ask again.
     Unknown(String),
+    /// What stands in the attempt's directory cannot be read, now or later; a shim may live or not.
+    Damaged(String),
 }
 
 /// How long a shim may take to come up: much on a machine that is busy with builds.
@@ -112,7 +116,7 @@ pub async fn start(program: &Path, attempt_dir: &Path, launch: &Launch) -> Resul
 pub async fn probe(attempt_dir: &Path) -> Liveness {
     let exit = match exit_record(attempt_dir) {
         Ok(exit) => exit,
-        Err(error) => return Liveness::Unknown(format!("its exit record cannot be read: {error}")),
+        Err(error) => return unreadable(attempt_dir, files::EXIT, &error),
     };
     match is_locked(attempt_dir) {
         Ok(false) => {
@@ -120,11 +124,11 @@ pub async fn probe(attempt_dir: &Path) -> Liveness {
             return Liveness::Absent(exit.or_else(|| exit_record(attempt_dir).ok().flatten()));
         }
         Ok(true) => {}
-        Err(error) => return Liveness::Unknown(format!("its lock cannot be looked at: {error}")),
+        Err(error) => return unreadable(attempt_dir, files::LOCK, &error),
     }
     let launch = match Launch::read(attempt_dir) {
         Ok(launch) => launch,
-        Err(error) => return Liveness::Unknown(format!("its launch cannot be read: {error}")),
+        Err(error) => return unreadable(attempt_dir, files::LAUNCH, &error),
     };
     let status = async { Client::new(&launch.control_socket).status().await };
     match timeout(ANSWERS, status).await {
@@ -134,7 +138,13 @@ pub async fn probe(attempt_dir: &Path) -> Liveness {
     }
 }
 
-fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
+fn unreadable(attempt_dir: &Path, name: &str, error: &io::Error) -> Liveness {
+    let text = format!("{} cannot be read: {error}", attempt_dir.join(name).display());
+    if damage::passes(error) { Liveness::Unknown(text) } else { Liveness::Damaged(text) }
+}
+
+/// Whether a shim runs the attempt in `attempt_dir`.
+pub fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
     let file = match File::open(attempt_dir.join(files::LOCK)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -165,26 +175,21 @@ pub struct Remains {
     pub left_over: bool,
 }
 
-/// After a shim's death: ends what is left of the agent's tree and repairs the spool. Only after [`probe`] said
-/// absent without an exit record. Blocks for some seconds at most.
-pub fn bury(attempt_dir: &Path) -> Result<Remains, spool::Error> {
-    let left_over = match Launch::read(attempt_dir) {
-        Ok(launch) => {
-            let sessions = kin::read(attempt_dir);
-            let members = || {
-                let in_cgroup = launch.cgroup.members(Leaf::Agent);
-                let mut members: Vec<_> = in_cgroup.into_iter().filter_map(ProcessId::of).collect();
-                members.extend(tree::carriers(launch.attempt));
-                members.extend(tree::members(&sessions));
-                members
-            };
-            // A frozen tree is killed as it is; what a signal must reach first is thawed by the kernel.
-            launch.cgroup.kill(Leaf::Agent);
-            launch.cgroup.freeze(false);
-            !tree::kill(members)
-        }
-        // Without a launch nothing was ever started.
-        Err(_) => false,
+/// After a shim's death: ends what is left of the tree of `attempt` and repairs the spool in `attempt_dir`, of which
+/// nothing need be left. Only when no shim lives. Blocks for some seconds at most.
+pub fn bury(attempt_dir: &Path, attempt: Uuid) -> Result<Remains, spool::Error> {
+    // What cannot be read any more is found by its name.
+    let cgroup = Launch::read(attempt_dir).map_or_else(|_| Cgroup::find(attempt), |launch| launch.cgroup);
+    let sessions = kin::read(attempt_dir);
+    let members = || {
+        let mut members: Vec<_> = cgroup.members(Leaf::Agent).into_iter().filter_map(ProcessId::of).collect();
+        members.extend(tree::carriers(attempt));
+        members.extend(tree::members(&sessions));
+        members
     };
+    // A frozen tree is killed as it is; what a signal must reach first is thawed by the kernel.
+    cgroup.kill(Leaf::Agent);
+    cgroup.freeze(false);
+    let left_over = !tree::kill(members);
     Ok(Remains { spool: spool::recover(&attempt_dir.join(files::SPOOL))?, left_over })
 }

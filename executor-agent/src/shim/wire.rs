@@ -19,8 +19,6 @@ use crate::{text::ByteText, tree::ProcessId};
 
 /// Version of the control protocol.
 pub(super) const VERSION: u32 = 2;
-/// The first version that takes a lease.
-const LEASES: u32 = 2;
 /// Largest message on the control socket in bytes.
 pub(super) const MAX_MESSAGE: usize = 8 << 20;
 /// Largest payload on the view socket in bytes.
@@ -62,13 +60,6 @@ pub struct Status {
     /// How long the agent may go on unless the controller is heard of.
     #[serde(default)]
     pub lease: Option<Lease>,
-}
-
-impl Status {
-    /// Whether this shim understands a lease; an older build's does not.
-    pub fn takes_leases(&self) -> bool {
-        self.version >= LEASES
-    }
 }
 
 /// News of a subscription; several changes may come as one.

@@ -3,6 +3,7 @@
 //! A spool is a directory of segments named by the offset of their first byte. What stands in it was written before
 //! anyone saw the bytes and reaches the disk within 200 ms.
 
+mod extent;
 mod flush;
 mod format;
 mod reader;
@@ -13,11 +14,14 @@ use std::{io, path::PathBuf};
 
 pub use reader::{Chunk, Reader};
 pub use recover::{Recovered, recover};
+pub use extent::{Extent, extent};
 use serde::{Deserialize, Serialize};
 pub use writer::{OnBlocked, Options, Reserve, Writer};
 
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+use crate::damage;
+
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// The agent's terminal.
@@ -84,4 +88,14 @@ pub enum Error {
         /// The offset that no segment holds.
         offset: u64,
     },
+}
+
+impl Error {
+    /// Whether the spool may be read later; if not, it is damaged.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => damage::passes(source),
+            Self::Damaged { .. } | Self::Missing { .. } => false,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 pub mod compact;
 pub mod git;
 mod store;
+pub mod surviving;
 
 use std::{
     fs, io,
@@ -201,7 +202,7 @@ fn give(path: &Path, account: &Account) -> Result<(), WorkspaceError> {
 }
 
 /// The directory that the task was started in, when the base has it and it does not lead out of the workspace.
-fn starting_point(root: &Path, subdirectory: &Path, notes: &mut Vec<String>) -> PathBuf {
+pub(crate) fn starting_point(root: &Path, subdirectory: &Path, notes: &mut Vec<String>) -> PathBuf {
     if subdirectory.as_os_str().is_empty() {
         return root.to_owned();
     }

@@ -1,0 +1,123 @@
+//! A retry in the workspace that an earlier attempt has left on this executor.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sculpt_proto::id::AttemptId;
+
+use super::{
+    Handle, files,
+    life::Life,
+    prepare::{Stopped, failed, identity},
+};
+use crate::{
+    accounts::Account,
+    connect::Backoff,
+    harvest::{self, Container},
+    report::Cause,
+    tree,
+    workspace::{self, surviving},
+};
+
+/// What people can do when the workspace does not serve.
+const ADVICE: &str = "`sculpt retry TASK` starts in a fresh clone";
+
+impl Life<'_> {
+    /// Moves the workspace of the attempt `of` here and makes it ready; returns where the agent starts.
+    pub(super) async fn go_on_in(&self, of: AttemptId, account: Option<&Account>) -> Result<PathBuf, Stopped> {
+        let earlier = self.earlier(of).await;
+        let path = self.context.layout.workspace(self.handle.id);
+        let name =
+            earlier.first().and_then(|handle| handle.spec()).map_or_else(|| of.to_string(), |it| it.number.to_string());
+        let unusable = |why: String| {
+            failed(Cause::Workspace, format!("the workspace of attempt {name} cannot be used: {why}; {ADVICE}"))
+        };
+        // A try before a restart may have moved it.
+        if !surviving::stands(&path) {
+            let place = |handle: &Arc<Handle>| self.context.layout.workspace(handle.id);
+            // An attempt that ended before it had moved its workspace has left it where it was.
+            let Some(left) = earlier.iter().find(|handle| surviving::stands(&place(handle))) else {
+                let host = &self.context.settings.name;
+                let text = format!("the workspace of attempt {name} is gone from {host}; {ADVICE}");
+                return Err(failed(Cause::Workspace, text));
+            };
+            self.keep_what_was_kept(left).map_err(|error| unusable(error.to_string()))?;
+            surviving::relocate(&place(left), &path).map_err(|error| failed(Cause::Workspace, error))?;
+        }
+        fit(&earlier, &path, account).await.map_err(unusable)?;
+        let Some(repository) = &self.spec.repository else { return Ok(path) };
+        self.store(repository).await?;
+        let container = Container {
+            program: self.context.program.clone(),
+            identity: account.map(identity),
+            cgroups: Vec::new(),
+            attempt: self.handle.id.to_string(),
+        };
+        let resumed = harvest::resume(&container, &path, &repository.base, &repository.branch).await;
+        let mut notes = resumed.map_err(|error| unusable(error.to_string()))?;
+        let cwd = workspace::starting_point(&path, &repository.subdirectory, &mut notes);
+        for note in notes {
+            self.note(note).await?;
+        }
+        Ok(cwd)
+    }
+
+    /// The attempt `of`, and those whose workspace it went on in itself, newest first; once they are over, since one that
+    /// was lost may still be ending.
+    async fn earlier(&self, of: AttemptId) -> Vec<Arc<Handle>> {
+        let mut found: Vec<Arc<Handle>> = Vec::new();
+        let mut next = Some(of);
+        while let Some(handle) = next.and_then(|id| self.attempts.get(id)) {
+            if handle.id == self.handle.id || found.iter().any(|known| known.id == handle.id) {
+                break;
+            }
+            let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+            while !handle.over() {
+                backoff.wait().await;
+            }
+            next = handle.spec().and_then(|spec| spec.workspace_of);
+            found.push(handle);
+        }
+        found
+    }
+
+    /// What must not be thrown away there must not be thrown away here.
+    fn keep_what_was_kept(&self, left: &Handle) -> std::io::Result<()> {
+        match fs::rename(left.dir.join(files::KEEP), self.handle.dir.join(files::KEEP)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Gives the workspace, which belongs to the account of one of these attempts, to that of the one to come. The error is the
+/// reason for people.
+async fn fit(earlier: &[Arc<Handle>], path: &Path, account: Option<&Account>) -> Result<(), String> {
+    let mut owners = BTreeSet::new();
+    for handle in earlier {
+        let known = handle.account().map_err(|error| format!("its account cannot be read: {error}"))?;
+        owners.extend(known.map(|account| account.uid));
+    }
+    let account = match account {
+        None if owners.is_empty() => return Ok(()),
+        None => return Err("it belongs to an account of its own, and attempts have none here any more".to_owned()),
+        Some(_) if owners.is_empty() => return Err("it was made without an account of its own".to_owned()),
+        Some(account) => account.clone(),
+    };
+    let path = path.to_owned();
+    let given = tokio::task::spawn_blocking(move || {
+        // What such a process puts there meanwhile need not be its own.
+        let busy = tree::busy_accounts();
+        if let Some(uid) = owners.iter().find(|uid| **uid != account.uid && busy.contains(uid)) {
+            return Err(format!("processes of its account (uid {uid}) still run"));
+        }
+        surviving::hand_over(&path, &owners, &account).map_err(|error| error.to_string())
+    });
+    given.await.map_err(|error| error.to_string())?
+}

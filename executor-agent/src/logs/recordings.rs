@@ -1,0 +1,129 @@
+//! What the log stream reads from: the recordings of attempts.
+
+use std::{future::Future, sync::Arc};
+
+use sculpt_proto::id::AttemptId;
+
+use super::LogEnd;
+use crate::{
+    attempts::{Attempts, Break, Context, Handle},
+    shim,
+    spool::{self, Chunk, Reader},
+};
+
+/// All recordings that are here. The simulation has others.
+pub trait Recordings: Send + Sync + 'static {
+    /// One of them.
+    type Recording: Recording;
+
+    /// All of them.
+    fn all(&self) -> Vec<Self::Recording>;
+
+    /// That of one attempt.
+    fn get(&self, attempt: AttemptId) -> Option<Self::Recording>;
+}
+
+/// What the agent of one attempt has written.
+pub trait Recording: Send + Sync {
+    /// A position in it.
+    type Reader: Send;
+
+    /// Of which attempt.
+    fn attempt(&self) -> AttemptId;
+
+    /// How far it goes and can be read.
+    fn end(&self) -> LogEnd;
+
+    /// Whether the controller has released it.
+    fn released(&self) -> bool;
+
+    /// How often a controller has taken it over.
+    fn takeovers(&self) -> u64;
+
+    /// The controller holds so much of it; none: some of it is under way.
+    fn held(&self, bytes: Option<u64>);
+
+    /// Reads up to `most` bytes from `start`; none when nothing more is written. A reader that stands elsewhere is opened
+    /// anew.
+    fn read(
+        &self,
+        reader: &mut Option<Self::Reader>,
+        start: u64,
+        most: usize,
+    ) -> impl Future<Output = Result<Option<Chunk>, spool::Error>> + Send;
+
+    /// It cannot be read beyond `at`, and why; none: there is nothing more.
+    fn break_at(&self, context: &Context, at: u64, why: Option<spool::Error>) -> impl Future<Output = ()> + Send;
+}
+
+impl Recordings for Attempts {
+    type Recording = Arc<Handle>;
+
+    fn all(&self) -> Vec<Arc<Handle>> {
+        self.all()
+    }
+
+    fn get(&self, attempt: AttemptId) -> Option<Arc<Handle>> {
+        self.get(attempt)
+    }
+}
+
+impl Recording for Arc<Handle> {
+    type Reader = Reader;
+
+    fn attempt(&self) -> AttemptId {
+        self.id
+    }
+
+    fn end(&self) -> LogEnd {
+        self.log_end()
+    }
+
+    fn released(&self) -> bool {
+        Handle::released(self)
+    }
+
+    fn takeovers(&self) -> u64 {
+        Handle::takeovers(self)
+    }
+
+    fn held(&self, bytes: Option<u64>) {
+        self.log_held(bytes);
+    }
+
+    async fn read(&self, reader: &mut Option<Reader>, start: u64, most: usize) -> Result<Option<Chunk>, spool::Error> {
+        let opened = reader.take().filter(|reader| reader.offset() == start);
+        let directory = self.dir.join(shim::files::SPOOL);
+        let work = tokio::task::spawn_blocking(move || {
+            let mut reader = match opened {
+                Some(reader) => reader,
+                None => Reader::open(&directory, start)?,
+            };
+            // A change of size alone is nothing to send.
+            let chunk = loop {
+                match reader.read(most)? {
+                    Some(chunk) if chunk.data.is_empty() => {}
+                    chunk => break chunk,
+                }
+            };
+            Ok::<_, spool::Error>((reader, chunk))
+        });
+        match work.await {
+            Ok(result) => {
+                let (read, chunk) = result?;
+                *reader = Some(read);
+                Ok(chunk)
+            }
+            // The runtime is ending.
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn break_at(&self, context: &Context, at: u64, why: Option<spool::Error>) {
+        let why = match why {
+            Some(error) => error.to_string(),
+            None => format!("{} ends there", self.dir.join(shim::files::SPOOL).display()),
+        };
+        self.break_log(context, Break { at, why }).await;
+    }
+}
