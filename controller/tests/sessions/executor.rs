@@ -10,7 +10,7 @@ use sculpt_proto::{
         executor_service_client::ExecutorServiceClient, logs_request, logs_response, publish_request, report::Step,
     },
     id::{AttemptId, ExecutorId},
-    v1::{Exit, LogFrame},
+    v1::{Exit, Failure, LogFrame},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -250,6 +250,11 @@ pub(crate) fn completed(log_length: u64) -> Step {
         log_length,
         ..Ended::default()
     })
+}
+
+pub(crate) fn failed(cause: &str) -> Step {
+    let failure = Failure { cause: cause.into(), message: "as its shim says".into() };
+    Step::Ended(Ended { outcome: ended::Outcome::Failed.into(), failure: Some(failure), ..Ended::default() })
 }
 
 pub(crate) fn observed(stack: &Stack, attempt: &str, ended: bool) -> ObservedAttempt {

@@ -2,9 +2,11 @@
 
 mod adopt;
 mod control;
+mod directories;
 pub(crate) mod executor;
 mod leases;
 mod logs;
+mod lost;
 mod placement;
 mod publish;
 
