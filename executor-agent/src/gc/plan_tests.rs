@@ -132,7 +132,7 @@ fn what_was_put_aside_goes_when_it_is_old_and_somebody_wants_it_gone() {
 
 #[test]
 fn every_decision_says_why() {
-    let young = Verdict::Keep(Kept::Young(HOUR * 23 + Duration::from_millis(1)));
+    let young = Verdict::Keep(Kept::Young(HOUR * 23 + Duration::from_secs(1)));
     assert_eq!(young.to_string(), "kept for 23h 1m more, as long as there is room");
     let marked = Verdict::Keep(Kept::Held(Hold::Marked("its recording is damaged".into())));
     assert_eq!(marked.to_string(), "marked to be kept: its recording is damaged");
