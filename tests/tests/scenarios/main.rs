@@ -7,6 +7,7 @@ mod checker;
 mod disks;
 mod done_when;
 mod ends;
+mod executor_faults;
 mod harness;
 mod layering;
 mod lying;
