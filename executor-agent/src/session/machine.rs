@@ -380,7 +380,9 @@ impl Machine {
                 vec![Effect::Warn(attempt, "a fence from another cluster than the one that minted it")]
             }
             Refusal::Fenced => {
-                held.parked = true;
+                // Consumed all the same. Its end is still owed: the controller keeps account of it until it is told.
+                held.acked = held.acked.max(through);
+                held.sent = held.sent.max(held.acked);
                 let changed = held.wish != Wish::Fence;
                 held.wish = Wish::Fence;
                 if changed { vec![Effect::Wish(attempt, Wish::Fence)] } else { Vec::new() }

@@ -175,6 +175,19 @@ fn every_refusal_has_its_answer() {
 }
 
 #[test]
+fn the_end_of_a_fenced_attempt_is_told_in_the_same_session() {
+    let mut machine = welcomed();
+    machine.apply(present(id(1), 3));
+    let fenced = |through| Input::Acked { attempt: id(1), through, refusal: Some(Refusal::Fenced) };
+    assert_eq!(machine.apply(fenced(1)), [Effect::Wish(id(1), Wish::Fence)]);
+    assert_eq!(machine.apply(fenced(3)), []);
+    let ended = Effect::Report { attempt: id(1), from: 4, through: 4 };
+    assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 4 }), [ended]);
+    assert_eq!(machine.apply(fenced(4)), []);
+    assert!(machine.settled(id(1)));
+}
+
+#[test]
 fn what_is_released_is_not_reported_until_it_is_wanted_again() {
     let mut machine = Machine::default();
     machine.apply(present(id(1), 3));
