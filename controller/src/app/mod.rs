@@ -38,7 +38,8 @@ use crate::{
     store::{Database, Store, migrate},
     web::{
         auth::{Authoriser, authorise, is_grpc},
-        git_http, listen,
+        git_http,
+        listen::{self, Limits},
         tokens::Token,
     },
 };
@@ -328,5 +329,5 @@ async fn nothing_here(request: Request) -> Response {
 
 fn spawn(parts: &Parts, listener: TcpListener, router: Router) {
     let tracker = parts.tracker.clone();
-    parts.tracker.spawn(listen::serve(listener, router, parts.ending.clone(), tracker));
+    parts.tracker.spawn(listen::serve(listener, router, Limits::default(), parts.ending.clone(), tracker));
 }

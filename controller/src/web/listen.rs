@@ -16,18 +16,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use super::patience::Limits;
+use super::patience::Watched;
+
 /// What an HTTP/2 client says first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Longest wait for a client to say what it speaks, and for the headers of an HTTP/1.1 request.
-const HEADERS: Duration = Duration::from_secs(10);
-
-/// How often a silent HTTP/2 client is asked whether it lives, and how long it may take to answer.
-const PING_EVERY: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Most connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 2048;
 
 /// Most calls at a time on one connection.
 const STREAMS: u32 = 1024;
@@ -68,17 +61,30 @@ pub enum ListenError {
 }
 
 /// Serves `router` until `ending` is cancelled; connections are tracked by `tracker` and end when their calls have.
-pub async fn serve(listener: TcpListener, router: Router, ending: CancellationToken, tracker: TaskTracker) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    ending: CancellationToken,
+    tracker: TaskTracker,
+) {
+    let seats = Arc::new(Semaphore::new(limits.connections));
     loop {
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+        if seats.available_permits() == 0 {
+            tracing::warn!(limit = limits.connections, "all connections are taken; more clients wait for one to end");
+        }
+        let seat = tokio::select! {
+            () = ending.cancelled() => return,
+            seat = Arc::clone(&seats).acquire_owned() => seat,
+        };
+        let Ok(seat) = seat else { return };
         let accepted = tokio::select! {
             () = ending.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, router.clone(), ending.clone());
+                let connection = connection(stream, Watched::new(router.clone(), limits), limits, ending.clone());
                 tracker.spawn(async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%peer, error, "a connection ended early");
@@ -95,18 +101,24 @@ pub async fn serve(listener: TcpListener, router: Router, ending: CancellationTo
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, ending: CancellationToken) -> Result<(), String> {
+async fn connection(
+    stream: TcpStream,
+    calls: Watched,
+    limits: Limits,
+    ending: CancellationToken,
+) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let said = tokio::select! {
         () = ending.cancelled() => return Ok(()),
-        said = timeout(HEADERS, greeted(stream)) => said,
+        said = timeout(limits.headers, greeted(stream)) => said,
     };
     let stream = said.map_err(|_| "it did not say what it speaks".to_owned())?.map_err(|error| error.to_string())?;
-    let builder = builder();
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let (builder, lost) = (builder(limits), calls.lost());
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(calls));
     tokio::pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
+        () = lost => return Err("it did not complete a request in time".to_owned()),
         () = ending.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -129,17 +141,17 @@ async fn greeted(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + 
     Ok(tokio::io::join(io::Cursor::new(said).chain(reader), writer))
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(limits: Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping)
         .max_header_list_size(64 << 10);
     builder
 }
