@@ -92,6 +92,12 @@ impl Service {
         within(limit, &what, async { Ok(self.child.wait().await?) }).await.with_context(|| tail(&self.log))
     }
 
+    /// Waits for an end that somebody else has brought about.
+    pub async fn gone(mut self) -> Result<ExitStatus> {
+        let what = format!("the end of {}", self.name);
+        within(DEADLINE, &what, async { Ok(self.child.wait().await?) }).await.with_context(|| tail(&self.log))
+    }
+
     /// kill -9.
     pub async fn kill(self) -> Result<()> {
         self.end(Signal::KILL, DEADLINE).await.map(drop)

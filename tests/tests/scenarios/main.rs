@@ -8,6 +8,7 @@ mod disks;
 mod done_when;
 mod ends;
 mod executor_faults;
+mod failpoints;
 mod harness;
 mod layering;
 mod lying;
