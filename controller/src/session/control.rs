@@ -84,6 +84,7 @@ pub async fn serve<B: Book>(
     out: Responses,
 ) {
     let opened = tokio::select! {
+        biased;
         opened = open(&context, &mut inbound) => opened,
         () = context.shutdown.cancelled() => Err(End::leaving()),
     };
@@ -125,6 +126,7 @@ async fn attend<B: Book>(
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
     tokio::select! {
+        biased;
         end = talk(seat, inbound, Outside { told, asks }, work, results, out) => end,
         end = toil(context, epoch, queue, done) => end,
         () = context.shutdown.cancelled() => End::leaving(),

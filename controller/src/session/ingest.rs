@@ -96,6 +96,7 @@ async fn run(
     let writer = write(&shelf, epoch, batches, out);
     tokio::pin!(reader, writer);
     tokio::select! {
+        biased;
         written = &mut writer => written,
         () = out.closed() => Ok(()),
         // What was queued before the executor ended the stream, or before it sent nonsense, is still written.
