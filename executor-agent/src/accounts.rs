@@ -98,6 +98,11 @@ impl Accounts {
         Ok(account)
     }
 
+    /// Whether an attempt has the account `uid`. Then nothing ran under it before that attempt.
+    pub fn leased(&self, uid: u32) -> bool {
+        self.lock().values().any(|account| account.uid == uid)
+    }
+
     /// Gives the account of an ended attempt back.
     pub fn release(&self, attempt: AttemptId) {
         self.lock().remove(&attempt);

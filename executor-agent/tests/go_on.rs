@@ -38,7 +38,7 @@ async fn uncommitted_work_and_commits_are_there_for_the_next_attempt() {
     host.start().await;
     // A branch of its own, a stale lock, and files that no commit has.
     let script = "git checkout -qb side && echo two > a.txt && git commit -qam side && echo new > new.txt
-                  echo three > a.txt; git config core.fsmonitor 'touch /tmp/never'; touch ../.git/index.lock; exit 3";
+                  echo three > a.txt; touch ../.git/index.lock; exit 3";
     let mut first = host.on_base(host.shell(script), &base);
     first.task.as_mut().unwrap().subdirectory = b"sub".to_vec();
     let (ended, _) = run(&host, &first).await;
@@ -53,7 +53,7 @@ async fn uncommitted_work_and_commits_are_there_for_the_next_attempt() {
     let (ended, log) = run(&host, &second).await;
     let workspace = host.workspace(&second.attempt_id);
     let expected =
-        format!("sculpt/17-title\nside\nbase\nthree\nnew\n M a.txt\n?? new.txt\n{}/sub\n", workspace.display());
+        format!("sculpt/17-title\nside\nbase\nthree\nnew\n M sub/a.txt\n?? sub/new.txt\n{}/sub\n", workspace.display());
     assert_eq!(log, expected);
     assert_eq!(cause(&ended).0, "agent_exit");
     assert_eq!(fs::metadata(workspace.join("sub/new.txt")).unwrap().ino(), inode, "it was moved, not copied");

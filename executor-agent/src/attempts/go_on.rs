@@ -17,7 +17,7 @@ use super::{
     prepare::{Stopped, failed, identity},
 };
 use crate::{
-    accounts::Account,
+    accounts::{Account, Accounts},
     connect::Backoff,
     harvest::{self, Container},
     report::Cause,
@@ -50,7 +50,7 @@ impl Life<'_> {
             self.keep_what_was_kept(left).map_err(|error| unusable(error.to_string()))?;
             surviving::relocate(&place(left), &path).map_err(|error| failed(Cause::Workspace, error))?;
         }
-        fit(&earlier, &path, account).await.map_err(unusable)?;
+        fit(&earlier, &path, &self.context.accounts, account).await.map_err(unusable)?;
         let Some(repository) = &self.spec.repository else { return Ok(path) };
         self.store(repository).await?;
         let container = Container {
@@ -98,7 +98,12 @@ impl Life<'_> {
 
 /// Gives the workspace, which belongs to the account of one of these attempts, to that of the one to come. The error is the
 /// reason for people.
-async fn fit(earlier: &[Arc<Handle>], path: &Path, account: Option<&Account>) -> Result<(), String> {
+async fn fit(
+    earlier: &[Arc<Handle>],
+    path: &Path,
+    accounts: &Accounts,
+    account: Option<&Account>,
+) -> Result<(), String> {
     let mut owners = BTreeSet::new();
     for handle in earlier {
         let known = handle.account().map_err(|error| format!("its account cannot be read: {error}"))?;
@@ -110,11 +115,11 @@ async fn fit(earlier: &[Arc<Handle>], path: &Path, account: Option<&Account>) ->
         Some(_) if owners.is_empty() => return Err("it was made without an account of its own".to_owned()),
         Some(account) => account.clone(),
     };
-    let path = path.to_owned();
+    let (path, accounts) = (path.to_owned(), accounts.clone());
     let given = tokio::task::spawn_blocking(move || {
-        // What such a process puts there meanwhile need not be its own.
+        // What is left of an attempt may stand in its workspace, and put there what is not its own.
         let busy = tree::busy_accounts();
-        if let Some(uid) = owners.iter().find(|uid| **uid != account.uid && busy.contains(uid)) {
+        if let Some(uid) = owners.iter().find(|uid| busy.contains(uid) && !accounts.leased(**uid)) {
             return Err(format!("processes of its account (uid {uid}) still run"));
         }
         surviving::hand_over(&path, &owners, &account).map_err(|error| error.to_string())
