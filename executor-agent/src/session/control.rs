@@ -193,7 +193,6 @@ impl<R: Roster> Control<R> {
         self.meet(welcome.link.cluster)?;
         info!(epoch = welcome.link.epoch, "session with the controller");
         self.leases.welcomed(hello_at);
-        self.hand_lease_on();
         self.link.send_replace(Some(welcome.link));
         self.converse(welcome, &outbound, inbound).await
     }
@@ -274,6 +273,8 @@ impl<R: Roster> Control<R> {
                     }
                 }
                 Effect::Ready => {
+                    self.leases.told();
+                    self.hand_lease_on();
                     if let Some(ready) = self.ready.take() {
                         // Nobody waits when the executor is ending.
                         let _ending = ready.send(());

@@ -1,7 +1,9 @@
 //! PURE: how long the controller has certainly known that this executor is there. No clock, no I/O.
 //!
 //! A lease counts from the moment at which a message was *sent*: the controller has heard of us no earlier than that, so
-//! it never replaces an attempt before the attempt's own clock has run out.
+//! it never replaces an attempt before the attempt's own clock has run out. What a new session confirms counts only once
+//! its first full set of wishes is here: an attempt that was replaced meanwhile is fenced by then, and does not begin by
+//! the lease of its successor.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -14,6 +16,9 @@ pub struct Leases {
     /// Never used twice in one process, so that what an earlier session confirms means nothing in a later one.
     sequence: u64,
     sent: VecDeque<(u64, Duration)>,
+    /// What is confirmed in a session whose wishes are not known yet.
+    early: Option<Duration>,
+    told: bool,
     confirmed: Option<Duration>,
 }
 
@@ -21,7 +26,14 @@ impl Leases {
     /// A session has begun with a Hello that was sent at `hello`.
     pub fn welcomed(&mut self, hello: Duration) {
         self.sent.clear();
-        self.confirm(hello);
+        self.told = false;
+        self.early = Some(hello);
+    }
+
+    /// What the controller wants is known in full.
+    pub fn told(&mut self) {
+        self.told = true;
+        self.confirmed = self.confirmed.max(self.early.take());
     }
 
     /// The sequence of a heartbeat that is sent at `now`.
@@ -50,7 +62,8 @@ impl Leases {
     }
 
     fn confirm(&mut self, at: Duration) {
-        self.confirmed = self.confirmed.max(Some(at));
+        let counts = if self.told { &mut self.confirmed } else { &mut self.early };
+        *counts = (*counts).max(Some(at));
     }
 }
 
@@ -64,17 +77,22 @@ mod tests {
 
     /// What happens in a session, and the lease after it.
     enum Then {
+        Hello(u64),
         Welcomed(u64),
         Beat(u64),
         Acked(u64),
     }
-    use Then::{Acked, Beat, Welcomed};
+    use Then::{Acked, Beat, Hello, Welcomed};
 
     fn confirmed(story: &[Then]) -> Option<Duration> {
         let mut leases = Leases::default();
         for then in story {
             match then {
-                Welcomed(hello) => leases.welcomed(at(*hello)),
+                Hello(hello) => leases.welcomed(at(*hello)),
+                Welcomed(hello) => {
+                    leases.welcomed(at(*hello));
+                    leases.told();
+                }
                 Beat(now) => drop(leases.beat(at(*now))),
                 Acked(leased) => leases.acked(*leased),
             }
@@ -88,6 +106,9 @@ mod tests {
             (&[][..], None, "nothing is held without a session"),
             (&[Beat(5), Acked(0)], None, "an answer of 0 confirms no heartbeat"),
             (&[Welcomed(10)], Some(10), "Welcome confirms the Hello"),
+            (&[Hello(10)], None, "but counts for nothing before the wishes are known"),
+            (&[Hello(10), Beat(20), Acked(1)], None, "nor does a heartbeat"),
+            (&[Welcomed(10), Beat(20), Acked(1), Hello(100)], Some(20), "and what was confirmed before stays"),
             (&[Welcomed(10), Beat(20), Acked(0)], Some(10), "the database lags"),
             (&[Welcomed(10), Beat(20), Acked(1)], Some(20), "from its sending, whenever the answer comes"),
             (&[Welcomed(10), Beat(20), Beat(30), Beat(40), Acked(3)], Some(40), "answers to 1 and 2 were lost"),
@@ -112,6 +133,7 @@ mod tests {
     fn a_controller_that_confirms_nothing_costs_no_memory() {
         let mut leases = Leases::default();
         leases.welcomed(at(0));
+        leases.told();
         let last = (1..=10_000).map(|second| leases.beat(at(second))).last();
         assert_eq!((last, leases.sent.len()), (Some(10_000), REMEMBERED));
         leases.acked(10_000);
