@@ -69,9 +69,10 @@ pub(crate) enum Verb {
     /// Start failed, lost and cancelled tasks again, in a new attempt
     #[command(
         after_help = "The new attempt begins at the same commit with the same prompt or command; `sculpt logs --attempt N` \
-        shows earlier ones."
+        shows earlier ones.\nWith --in-workspace it goes on where the last attempt stopped, on the same executor, with what was never \
+        committed there."
     )]
-    Retry(TasksArg),
+    Retry(RetryArgs),
     /// Show what a task changed
     Diff(DiffArgs),
     /// Fetch the branches of this project's tasks into this repository
@@ -222,6 +223,16 @@ pub(crate) struct TasksArg {
 }
 
 #[derive(Args)]
+pub(crate) struct RetryArgs {
+    /// Numbers, uuids, or unique prefixes of uuids
+    #[arg(value_name = "TASK", required = true)]
+    pub(crate) tasks: Vec<String>,
+    /// In the workspace that the last attempt left, instead of a fresh clone
+    #[arg(long)]
+    pub(crate) in_workspace: bool,
+}
+
+#[derive(Args)]
 pub(crate) struct WaitArgs {
     /// Numbers, uuids, or unique prefixes of uuids
     #[arg(value_name = "TASK", required = true)]
@@ -306,6 +317,19 @@ pub(crate) enum ExecutorVerb {
     Show {
         /// Name, uuid, or unique prefix of the uuid
         executor: String,
+    },
+    /// Take over attempts that an executor has and this controller does not know, as after its database was restored
+    #[command(
+        after_help = "Without ATTEMPT all that are not known are taken over: `sculpt executor show` names them. Their reports and \
+        logs come\nagain from the beginning, and their agents notice nothing. An executor that belongs to another cluster does not \
+        connect; where\nthis controller has taken that one's place, `sculpt-executor rebind` on its machine forgets the old one."
+    )]
+    Adopt {
+        /// Name, uuid, or unique prefix of the uuid
+        executor: String,
+        /// Uuids of attempts [default: all that are not known]
+        #[arg(value_name = "ATTEMPT")]
+        attempts: Vec<String>,
     },
     /// Remove what nobody needs on an executor's disk; never commits that the controller does not have
     Gc(ExecutorGcArgs),

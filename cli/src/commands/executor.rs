@@ -1,5 +1,6 @@
 //! `sculpt executor`.
 
+mod adopt;
 mod gc;
 
 use sculpt_proto::v1::{Executor, GetExecutorRequest, ListExecutorsRequest};
@@ -13,7 +14,7 @@ use crate::{
     output::{
         Format, clean,
         executors::ExecutorJson,
-        json, line, note, paint,
+        json, line, note, paint, shell_quoted,
         table::Grid,
         time::{age, local},
     },
@@ -23,6 +24,7 @@ pub(super) async fn run(verb: ExecutorVerb, format: Format) -> Result<Exit, Fail
     match verb {
         ExecutorVerb::Ls => ls(format).await,
         ExecutorVerb::Show { executor } => show(&executor, format).await,
+        ExecutorVerb::Adopt { executor, attempts } => adopt::run(executor, attempts, format).await,
         ExecutorVerb::Gc(arguments) => gc::run(arguments, format).await,
     }
 }
@@ -107,7 +109,10 @@ fn page(executor: &Executor) -> String {
     field("uuid", executor.uuid.clone());
     field("tasks", executor.tasks.iter().map(u64::to_string).collect::<Vec<_>>().join(" "));
     for attempt in &executor.unknown_attempts {
-        field("unknown", format!("attempt {} runs on, but this controller does not know it", clean(attempt)));
+        field("unknown", format!("attempt {} is there, but this controller does not know it", clean(attempt)));
+    }
+    if !executor.unknown_attempts.is_empty() {
+        field("next", format!("sculpt executor adopt {}   take them over", shell_quoted(&clean(&executor.name))));
     }
     for remark in &executor.notes {
         field("note", clean(remark));
