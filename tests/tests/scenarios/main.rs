@@ -20,4 +20,5 @@ mod proxy;
 mod queue;
 mod refusals;
 mod repositories;
+mod shim_faults;
 mod up;
