@@ -37,6 +37,23 @@ async fn a_permanent_rejection_ends_it_with_the_controllers_words() {
     }
 }
 
+/// One word of a process that has died meanwhile may arrive after its successor's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_word_of_a_dead_predecessor_ends_nobody() {
+    let host = Host::new().await;
+    let reject = Reject { code: Code::Superseded.into(), ..Reject::default() };
+    host.controller.change(|memory| memory.reject = Some(reject));
+    let speaks_again = async {
+        host.controller.wait("a first hello", |memory| memory.hellos.first().cloned()).await;
+        host.controller.change(|memory| memory.reject = None);
+        host.controller.wait("a session", |memory| (memory.hellos.len() == 2).then_some(())).await;
+    };
+    tokio::select! {
+        ended = ends(&host, |_| {}) => panic!("{}", words(&ended)),
+        () = speaks_again => {}
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_of_another_cluster_ends_it() {
     let mut host = Host::new().await;

@@ -66,6 +66,12 @@ pub enum Fatal {
     Note(std::io::Error),
 }
 
+/// Two words of another process within this time are those of a living twin.
+const TWIN: Duration = Duration::from_secs(60);
+
+/// How long to wait before speaking again after one.
+const AFTER_TWIN: Duration = Duration::from_secs(1);
+
 /// Why a session ended without harm.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
@@ -100,6 +106,8 @@ pub struct Control<R = Attempts> {
     cluster: Option<ClusterId>,
     instance: String,
     ready: Option<oneshot::Sender<()>>,
+    /// When somebody used this identity last.
+    twin_spoke: Option<Instant>,
 }
 
 impl<R: Roster> Control<R> {
@@ -116,8 +124,21 @@ impl<R: Roster> Control<R> {
         let instance = uuid::Uuid::new_v4().to_string();
         let (machine, leases, ready) = (Machine::default(), Leases::default(), Some(ready));
         let boottime = host::boottime;
-        let control =
-            Self { context, attempts, boottime, news, link, leases, lease, machine, cluster, instance, ready };
+        let twin_spoke = None;
+        let control = Self {
+            context,
+            attempts,
+            boottime,
+            news,
+            link,
+            leases,
+            lease,
+            machine,
+            cluster,
+            instance,
+            ready,
+            twin_spoke,
+        };
         (control, is_ready)
     }
 
@@ -141,6 +162,8 @@ impl<R: Roster> Control<R> {
             self.carry_out_offline(effects);
             let Err(why) = ended;
             let pause = match why {
+                // A word that its dead predecessor had under way may have arrived after its own. A twin speaks again.
+                Ended::Fatal(Fatal::Superseded(_)) if !self.twin_spoke_lately() => AFTER_TWIN,
                 Ended::Fatal(fatal) => return Err(fatal),
                 Ended::Later(pause, _) => pause,
                 _ if began.elapsed() > Duration::from_secs(20) => {
@@ -160,6 +183,12 @@ impl<R: Roster> Control<R> {
                 }
             }
         }
+    }
+
+    /// Whether somebody has used this identity before this time, and not long ago.
+    fn twin_spoke_lately(&mut self) -> bool {
+        let before = self.twin_spoke.replace(Instant::now());
+        before.is_some_and(|before| before.elapsed() < TWIN)
     }
 
     async fn session(&mut self) -> Result<std::convert::Infallible, Ended> {
