@@ -7,6 +7,7 @@ mod api;
 mod dispatch;
 mod git;
 mod journal;
+mod listen;
 mod make;
 mod postgres;
 mod process;

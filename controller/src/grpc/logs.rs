@@ -2,7 +2,7 @@
 //!
 //! A slow reader is waited for: nothing is read ahead of it but one piece of the log, so many of them cost little.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use sculpt_proto::{
@@ -13,7 +13,7 @@ use sculpt_proto::{
         read_log_response::Part,
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -28,12 +28,16 @@ use crate::{
 /// How soon a lost signal is repaired.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Most logs that are read at a time; each holds a piece of its log in memory.
+const READERS: usize = 1000;
+
 /// Serves logs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LogsApi {
     store: Store,
     bus: Bus,
     blobs: Blobs,
+    readers: Arc<Semaphore>,
     /// Cancelled when streams are to end.
     ending: CancellationToken,
 }
@@ -41,7 +45,7 @@ pub struct LogsApi {
 impl LogsApi {
     /// Serves what `store` and `blobs` hold, until `ending` is cancelled.
     pub fn new(store: Store, bus: Bus, blobs: Blobs, ending: CancellationToken) -> Self {
-        Self { store, bus, blobs, ending }
+        Self { store, bus, blobs, readers: Arc::new(Semaphore::new(READERS)), ending }
     }
 
     /// As a service with its limits.
@@ -58,8 +62,14 @@ impl Logs for LogsApi {
 
     async fn read_log(&self, request: Request<ReadLogRequest>) -> Result<Response<Replies>, Status> {
         let request = request.into_inner();
+        let Ok(seat) = Arc::clone(&self.readers).try_acquire_owned() else {
+            return Err(Status::resource_exhausted(format!(
+                "{READERS} logs are being read already; ask again when some of their readers have gone"
+            )));
+        };
         let task = self.store.find_task(&request.task).await?;
         let reader = Reader {
+            _seat: seat,
             api: self.clone(),
             task,
             wanted: request.attempt,
@@ -84,6 +94,7 @@ impl Logs for LogsApi {
 
 /// One stream to one reader.
 struct Reader {
+    _seat: OwnedSemaphorePermit,
     api: LogsApi,
     task: TaskId,
     /// 0: the newest.

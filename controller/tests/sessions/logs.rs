@@ -14,7 +14,7 @@ use super::{
 use crate::make;
 
 /// A running attempt of task 1, its executor, and its Logs connection.
-async fn running(stack: &mut Stack) -> (Scripted, LogStream, String) {
+pub(super) async fn running(stack: &mut Stack) -> (Scripted, LogStream, String) {
     let (mut executor, _) = Scripted::ready(stack, hello("one")).await;
     make::task(&stack.store).await;
     stack.place().await;
@@ -24,12 +24,12 @@ async fn running(stack: &mut Stack) -> (Scripted, LogStream, String) {
     (executor, logs, attempt)
 }
 
-fn request(from_offset: u64, follow: bool) -> ReadLogRequest {
+pub(super) fn request(from_offset: u64, follow: bool) -> ReadLogRequest {
     ReadLogRequest { task: "1".into(), attempt: 0, from_offset, follow }
 }
 
 /// Everything up to the end: checked to be without a hole, and to be framed exactly.
-async fn read_all(mut stream: Streaming<ReadLogResponse>, from: u64) -> (Vec<u8>, LogEnd) {
+pub(super) async fn read_all(mut stream: Streaming<ReadLogResponse>, from: u64) -> (Vec<u8>, LogEnd) {
     let mut bytes = Vec::new();
     loop {
         match stream.message().await.unwrap().expect("an end").part.unwrap() {
@@ -48,7 +48,7 @@ async fn read_all(mut stream: Streaming<ReadLogResponse>, from: u64) -> (Vec<u8>
 }
 
 /// Numbered lines, so that a hole or a double is seen.
-fn lines(count: usize) -> Vec<u8> {
+pub(super) fn lines(count: usize) -> Vec<u8> {
     (0..count).flat_map(|n| format!("line {n}\n").into_bytes()).collect()
 }
 

@@ -9,6 +9,7 @@ mod logs;
 mod lost;
 mod placement;
 mod publish;
+mod space;
 
 use std::sync::Arc;
 
