@@ -38,7 +38,7 @@ _sculpt_words() {
             " show"* | " wait"* | " logs"* | " attach"* | " stop"* | " retry"* | " diff"* | " fetch"*)
                 [[ $prev == -o || $prev == --* ]] || words+=" $(_sculpt_known ls --limit 200 | awk 'NR > 1 { print $1 }')" ;;
             " project rm") words+=" $(_sculpt_known project ls | awk 'NR > 1 { print $1 }')" ;;
-            " executor show") words+=" $(_sculpt_known executor ls | awk 'NR > 1 { print $1 }')" ;;
+            " executor show" | " executor adopt" | " executor gc") words+=" $(_sculpt_known executor ls | awk 'NR > 1 { print $1 }')" ;;
         esac
     fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
