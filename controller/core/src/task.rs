@@ -267,8 +267,13 @@ impl Task {
         let newest = self.attempt().map(|attempt| Surviving { attempt: attempt.fence.id, executor: attempt.executor });
         // Without an attempt it was cancelled before it was placed: what it was to go on in may still be there.
         let surviving = newest.or(self.surviving).ok_or_else(|| unfit.clone())?;
-        let effects = self.retry(now, unfit)?;
+        let mut effects = self.retry(now, unfit)?;
         self.surviving = Some(surviving);
+        // It keeps what it need not have kept otherwise.
+        let keep = Effect::Tell(surviving.executor);
+        if !effects.contains(&keep) {
+            effects.push(keep);
+        }
         Ok(effects)
     }
 
