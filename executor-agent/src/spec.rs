@@ -1,5 +1,8 @@
 //! What an attempt is to do, checked once at the edge.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,

@@ -5,6 +5,7 @@ mod adopt;
 mod attempt;
 mod controller;
 mod disk;
+mod durable;
 mod git;
 mod go_on;
 mod harvest;

@@ -16,9 +16,9 @@ const DEPENDENCIES: [(&str, &[&str]); 10] = [
     ("sculpt-core", &[]),
     ("sculpt-space", &[]),
     ("sculpt-failpoints", &[]),
-    ("sculpt-controller", &["sculpt-core", "sculpt-failpoints", "sculpt-proto", "sculpt-space"]),
-    ("sculpt-executor", &["sculpt-failpoints", "sculpt-proto", "sculpt-space"]),
-    ("sculpt", &["sculpt-proto", "sculpt-space"]),
+    ("sculpt-controller", &["sculpt-core", "sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-fuzz"]),
+    ("sculpt-executor", &["sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-fuzz"]),
+    ("sculpt", &["sculpt-proto", "sculpt-space", "sculpt-fuzz"]),
     ("sculpt-tests", &["sculpt-failpoints", "sculpt-proto"]),
     // It runs both sides in one process, and nothing depends on it.
     ("sculpt-simulation", &["sculpt-controller", "sculpt-core", "sculpt-executor", "sculpt-proto"]),

@@ -1,6 +1,8 @@
 //! What people and programs read.
 
 pub mod executors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub(crate) mod progress;
 pub mod screen;
 pub(crate) mod table;

@@ -110,8 +110,8 @@ impl Writer {
 impl Perform for Writer {
     fn print(&mut self, c: char) {
         self.heard = true;
-        // A C1 control in two bytes is a control: some terminals obey it.
-        if ('\u{80}'..='\u{9f}').contains(&c) {
+        // A C1 control in two bytes is a control: some terminals obey it. Deletion is none that shows.
+        if ('\u{7f}'..='\u{9f}').contains(&c) {
             return;
         }
         self.end_carriage();
@@ -179,9 +179,7 @@ impl Perform for Writer {
         // Titles and links only: 52 is the clipboard, 4, 10 and 11 ask for colours.
         let kind = params.first().copied().unwrap_or_default();
         let body = params.get(1..).unwrap_or_default();
-        if matches!(kind, b"0" | b"1" | b"2" | b"8")
-            && body.iter().all(|part| part.iter().all(|b| *b >= 0x20 && *b != 0x7f))
-        {
+        if matches!(kind, b"0" | b"1" | b"2" | b"8") && body.iter().all(|part| legible(part)) {
             self.out.extend_from_slice(b"\x1b]");
             self.out.extend_from_slice(kind);
             for part in body {
@@ -203,6 +201,11 @@ impl Perform for Writer {
     fn unhook(&mut self) {
         self.heard = true;
     }
+}
+
+/// Whether a terminal takes it as text. A C1 control in it would end the string, and the rest would be obeyed.
+fn legible(part: &[u8]) -> bool {
+    std::str::from_utf8(part).is_ok_and(|text| !text.chars().any(char::is_control))
 }
 
 /// The sequence in canonical form, unless it asks the terminal or makes it send reports.
@@ -291,6 +294,7 @@ mod tests {
             "\x1b]4;1;?\x07",
             "\x1b]52;c;?\x07",
             "\x1b]52;c;aGk=\x07",
+            "\x1b]0;title\u{9c}\u{9b}6n\x07",
             "\x1b_Gi=1,a=q;AAAA\x1b\\",
             "\x1b[?1000h",
             "\x1b[?1004h",
@@ -301,6 +305,7 @@ mod tests {
         }
         // Without its introducer the rest is text.
         assert_eq!(shown("a\u{9b}6nb".as_bytes()), b"a6nb");
+        assert_eq!(shown(b"a\x7fb"), b"ab");
     }
 
     #[test]

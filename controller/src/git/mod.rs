@@ -10,6 +10,8 @@ mod child;
 mod compact;
 mod diff;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod import;
 pub mod names;
 mod publish;

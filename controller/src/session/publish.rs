@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// A checked header.
 #[derive(Clone, Debug)]
-struct Header {
+pub(super) struct Header {
     epoch: Epoch,
     attempt: AttemptId,
     head: String,

@@ -1,6 +1,8 @@
 //! The control session: a pure machine in the middle, thin I/O around it.
 
 mod control;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod garbage;
 mod lease;
 mod machine;

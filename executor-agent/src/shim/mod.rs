@@ -6,6 +6,8 @@ mod client;
 mod control;
 mod door;
 mod ending;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod kin;
 mod launch;
 mod lease;

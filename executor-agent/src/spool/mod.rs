@@ -6,22 +6,24 @@
 mod extent;
 mod flush;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod reader;
 mod recover;
 mod writer;
 
 use std::{io, path::PathBuf};
 
+pub use extent::{Extent, extent};
 pub use reader::{Chunk, Reader};
 pub use recover::{Recovered, recover};
-pub use extent::{Extent, extent};
 use serde::{Deserialize, Serialize};
 pub use writer::{OnBlocked, Options, Reserve, Writer};
 
-/// Where bytes came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 use crate::damage;
 
+/// Where bytes came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stream {
     /// The agent's terminal.
