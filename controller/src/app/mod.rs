@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sculpt_proto::id::ClusterId;
 use serde_json::json;
 use tokio::{net::TcpListener, time::timeout};
@@ -50,12 +51,16 @@ const DRAIN: Duration = Duration::from_millis(2500);
 /// Longest wait for connections to the database to be handed back.
 const CLOSE: Duration = Duration::from_millis(300);
 
+/// Open files that are enough for full listeners and everything beside them.
+const DESCRIPTORS: u64 = 16_384;
+
 /// Connections to the database: of a private one nearly all that it takes.
 const CONNECTIONS_BUILT_IN: u32 = 48;
 const CONNECTIONS_SHARED: u32 = 24;
 
 /// Runs the controller until it is told to end.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let served = runtime.block_on(async {
         let told = signals::ending(config.lifeline)?;
@@ -68,6 +73,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(Duration::from_millis(200));
     served
+}
+
+/// Makes room for as many connections as the listeners take, as far as the system lets us: a shell's soft limit of 1,024
+/// would be used up by one flood, and nothing would be left for the database.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let wished = limit.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    if limit.current.is_some_and(|now| now < wished)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wished), ..limit })
+    {
+        tracing::warn!(%error, wished, "cannot raise the limit of open files");
+    }
 }
 
 /// `error` with its causes, each said once.
