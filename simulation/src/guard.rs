@@ -1,0 +1,23 @@
+//! What keeps a promise, and can be left out to see that somebody notices.
+
+/// A guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Only the newest session of an executor writes.
+    Epoch,
+    /// Only the newest attempt moves its task.
+    Fence,
+    /// Bytes are taken only at the end of what is held.
+    Offset,
+    /// What is acknowledged is committed.
+    Commit,
+    /// A shim ends its agent when nobody has heard of the executor for too long.
+    Lease,
+    /// Another attempt begins only a margin later.
+    Margin,
+}
+
+impl Guard {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Epoch, Self::Fence, Self::Offset, Self::Commit, Self::Lease, Self::Margin];
+}

@@ -1,0 +1,256 @@
+//! One seed from its beginning to the verdict.
+
+use std::{
+    cell::Cell,
+    path::Path,
+    sync::{Arc, Once},
+    time::Duration,
+};
+
+use sculpt_core::task::{Event, Intent};
+use sculpt_proto::id::{ClusterId, TaskId};
+use turmoil::Sim;
+
+use crate::{
+    book::{Archive, Weather, rows::Next},
+    controller,
+    dice::Dice,
+    executor::{self, Ground, machine::Machine},
+    faults::{self, Fault, Link, Planned},
+    guard::Guard,
+    network,
+    people::{self, Deed},
+    witness::Witness,
+    world::World,
+};
+
+/// What the network's clock moves by, in milliseconds: fine ones cost time, coarse ones let more happen at once.
+const TICKS: [u64; 4] = [20, 50, 100, 100];
+
+/// After the last fault everything must have come to rest within this time.
+const REST: Duration = Duration::from_secs(400);
+
+/// What became of one seed.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The same for every run of the seed.
+    pub hash: u64,
+    /// What must not have happened.
+    pub wrong: Vec<String>,
+    /// Everything that happened.
+    pub lines: Vec<String>,
+    /// How long it was, in simulated time.
+    pub lasted: Duration,
+    /// How many faults there were.
+    pub faults: usize,
+}
+
+/// Runs `seed`, if need be without one of the guards.
+pub fn run(seed: u64, ground: &Ground, without: Option<Guard>) -> Verdict {
+    let dice = Dice::new(seed);
+    let world = World::new(dice.split(), without);
+    let archive = Archive::new(without);
+    let witness = Witness::new(world.clone());
+    let cluster = ClusterId(dice.uuid());
+    let (controllers, executors) = (dice.roll(1..=2), dice.roll(1..=3));
+    network::begin(dice.split(), controllers);
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(dice.roll(0..=u64::MAX))
+        .tick_duration(Duration::from_millis(*dice.pick(&TICKS)))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(dice.millis(2..400))
+        .simulation_duration(Duration::from_secs(86_400))
+        .tcp_capacity(4_096)
+        .enable_random_order()
+        .build();
+    for number in 0..controllers {
+        let (archive, world, witness) = (archive.clone(), world.clone(), witness.clone());
+        sim.host(network::controller(number), move || {
+            controller::run(archive.clone(), world.clone(), witness.clone(), cluster)
+        });
+    }
+    let machines: Vec<Machine> = (0..executors)
+        .map(|number| {
+            let slots = dice.roll(1..=3);
+            Machine::new(number, slots, world.clone(), witness.clone(), archive.clone())
+        })
+        .collect();
+    let directory: Arc<Path> = ground.path().into();
+    for machine in &machines {
+        let (name, machine) = (machine.name.clone(), machine.clone());
+        let (world, directory) = (world.clone(), directory.clone());
+        sim.host(name, move || executor::run(machine.clone(), world.clone(), directory.clone()));
+    }
+    let span = dice.millis(20_000..150_000);
+    let plan = faults::plan(&dice, controllers, executors, span);
+    let deeds = people::plan(&dice, span);
+    let faults = plan.len();
+    let panics = panics();
+    let mut play = Play { sim, world, archive, witness, machines, deeds, tasks: Vec::new(), under_way: Vec::new() };
+    play.play(plan);
+    if self::panics() > panics {
+        play.world.wrong(format_args!("something has panicked"));
+    }
+    Verdict {
+        hash: play.world.hash(),
+        wrong: play.world.wrongs(),
+        lines: play.world.lines(),
+        lasted: play.sim.elapsed(),
+        faults,
+    }
+}
+
+/// How many panics there were on this thread: a task's own are caught by its runtime.
+fn panics() -> u64 {
+    thread_local! {
+        static PANICS: Cell<u64> = const { Cell::new(0) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            before(panic);
+        }));
+    });
+    PANICS.get()
+}
+
+struct Play<'a> {
+    sim: Sim<'a>,
+    world: World,
+    archive: Archive,
+    witness: Witness,
+    machines: Vec<Machine>,
+    /// What people are still to do; the first comes last.
+    deeds: Vec<(Duration, Deed)>,
+    tasks: Vec<TaskId>,
+    under_way: Vec<Planned>,
+}
+
+impl Play<'_> {
+    fn play(&mut self, plan: Vec<Planned>) {
+        let mut plan = plan.into_iter().peekable();
+        let mut healed = Duration::ZERO;
+        loop {
+            let now = self.sim.elapsed();
+            self.world.pass(now);
+            while let Some(planned) = plan.next_if(|planned| planned.from <= now) {
+                self.begin(planned);
+            }
+            let over: Vec<Planned> = self.under_way.extract_if(.., |planned| planned.until <= now).collect();
+            for planned in over {
+                self.end(planned);
+                healed = now;
+            }
+            self.people(now);
+            for machine in &self.machines {
+                machine.pass();
+            }
+            if let Err(error) = self.sim.step() {
+                self.world.wrong(format_args!("a host has failed: {error}"));
+                return;
+            }
+            if !self.world.wrongs().is_empty() {
+                return;
+            }
+            if plan.peek().is_some() || !self.under_way.is_empty() {
+                continue;
+            }
+            if let Some((at, _)) = self.deeds.first() {
+                healed = healed.max(*at);
+                continue;
+            }
+            if self.at_rest() || now > healed + REST {
+                self.witness.judge(&self.archive.rows());
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing more is to be expected.
+    fn at_rest(&self) -> bool {
+        let rows = self.archive.rows();
+        let over = rows.tasks.values().all(|task| match task.run {
+            Next::Queued(_) => task.intent == Intent::Cancel,
+            Next::Newest(attempt) => rows.attempts.get(&attempt).is_some_and(|row| row.attempt.ended()),
+        });
+        over && rows.attempts.values().all(|row| row.released)
+    }
+
+    fn people(&mut self, now: Duration) {
+        while let Some((_, deed)) = self.deeds.pop_if(|(at, _)| *at <= now) {
+            match deed {
+                Deed::Create(on_lost, lost_after) => {
+                    self.tasks.push(self.archive.create(&self.world, on_lost, lost_after));
+                }
+                Deed::Stop(number) => {
+                    if let Some(task) = self.tasks.get(number) {
+                        self.witness.stopped(*task);
+                        self.archive.wish(&self.world, *task, &Event::Stop);
+                    }
+                }
+                Deed::Retry(number) => {
+                    if let Some(task) = self.tasks.get(number) {
+                        self.archive.wish(&self.world, *task, &Event::Retry);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, planned: Planned) {
+        if self.under_way.iter().any(|other| other.fault.collides(planned.fault)) {
+            return;
+        }
+        self.world.tell(format_args!("fault: {:?} until {:.3}", planned.fault, planned.until.as_secs_f64()));
+        self.under_way.push(planned);
+        match planned.fault {
+            Fault::Cut(link) => {
+                let (controller, executor) = self.ends(link);
+                self.sim.partition(controller, executor);
+            }
+            Fault::CutUp(link) => {
+                let (controller, executor) = self.ends(link);
+                self.sim.partition_oneway(executor, controller);
+            }
+            Fault::CutDown(link) => {
+                let (controller, executor) = self.ends(link);
+                self.sim.partition_oneway(controller, executor);
+            }
+            Fault::Stall(link) => {
+                let (controller, executor) = self.ends(link);
+                self.sim.hold(controller, executor);
+            }
+            Fault::KillController(number) => self.sim.crash(network::controller(number)),
+            Fault::KillExecutor(number) => self.sim.crash(self.machines[number].name.clone()),
+            Fault::Reboot(number) => {
+                self.sim.crash(self.machines[number].name.clone());
+                self.machines[number].reboot();
+            }
+            Fault::FoulDatabase => self.archive.set_weather(Weather::Foul),
+            Fault::SlowDatabase => self.archive.set_weather(Weather::Fair(4_000)),
+        }
+    }
+
+    fn end(&mut self, planned: Planned) {
+        self.world.tell(format_args!("fault over: {:?}", planned.fault));
+        match planned.fault {
+            Fault::Cut(link) | Fault::CutUp(link) | Fault::CutDown(link) => {
+                let (controller, executor) = self.ends(link);
+                self.sim.repair(controller, executor);
+            }
+            Fault::Stall(link) => {
+                let (controller, executor) = self.ends(link);
+                self.sim.release(controller, executor);
+            }
+            Fault::KillController(number) => self.sim.bounce(network::controller(number)),
+            Fault::KillExecutor(number) | Fault::Reboot(number) => self.sim.bounce(self.machines[number].name.clone()),
+            Fault::FoulDatabase | Fault::SlowDatabase => self.archive.set_weather(Weather::Fair(20)),
+        }
+    }
+
+    fn ends(&self, link: Link) -> (String, String) {
+        (network::controller(link.controller), self.machines[link.executor].name.clone())
+    }
+}
