@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help setup build test soak lint freeze fuzz bench guards demo release clean
+.PHONY: help setup build test sim soak lint freeze fuzz bench guards demo release clean
 
 CARGO ?= cargo
 
@@ -21,6 +21,10 @@ test: build ## run every test
 
 soak: build ## harm a stack at random, then judge it: DURATION=10m SEED=7
 	DURATION=$(DURATION) SEED=$(SEED) $(CARGO) run --quiet -p sculpt-tests --example soak --locked
+
+sim: setup ## run both sides over a simulated network: SEEDS=2000 FROM=1, or SEED=7 alone and told
+	SCULPT_SIM_SEEDS=$(or $(SEEDS),2000) SCULPT_SIM_FROM=$(or $(FROM),1) $(if $(SEED),SCULPT_SIM_SEED=$(SEED)) \
+		$(CARGO) test -p sculpt-simulation --locked --test seeds nothing -- --nocapture
 
 lint: setup ## check formatting and lints
 	$(CARGO) fmt --all --check
