@@ -1,6 +1,10 @@
 //! What the executor knows of the machine it runs on.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -13,6 +17,21 @@ pub fn boot_id() -> io::Result<String> {
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// Whether the system is being shut down, as far as that can be seen: everything that is left is then told to end.
+pub fn going_down() -> bool {
+    let read = |path| std::fs::read(path).unwrap_or_default();
+    says_so(&read("/proc/1/comm"), &read("/proc/1/cmdline"), Path::new("/run/nologin").exists())
+}
+
+/// From the name and the arguments of the first process, and whether nobody may log in any more.
+fn says_so(name: &[u8], arguments: &[u8], closed: bool) -> bool {
+    // systemd goes on as its own successor, cut to the 15 bytes of a name; an older init shows its runlevel.
+    closed
+        || name.starts_with(b"systemd-shutdow")
+        || arguments.starts_with(b"init [0]")
+        || arguments.starts_with(b"init [6]")
 }
 
 /// The machine's name.
@@ -59,6 +78,22 @@ pub fn is_root() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_system_that_goes_down_is_told_from_one_that_runs() {
+        for (name, arguments, closed, expected) in [
+            (&b"systemd\n"[..], &b"/sbin/init\0splash\0"[..], false, false),
+            (b"systemd\n", b"/sbin/init\0", true, true),
+            (b"systemd-shutdow\n", b"/usr/lib/systemd/systemd-shutdown\0reboot\0", false, true),
+            (b"init\n", b"init [2]  \0", false, false),
+            (b"init\n", b"init [0]  \0", false, true),
+            (b"init\n", b"init [6]  \0", false, true),
+            (b"docker-init\n", b"docker-init\0--\0sh\0", false, false),
+            (b"", b"", false, false),
+        ] {
+            assert_eq!(says_so(name, arguments, closed), expected, "{}", String::from_utf8_lossy(arguments));
+        }
+    }
 
     #[test]
     fn a_line_of_the_password_database_is_read_or_left_out() {

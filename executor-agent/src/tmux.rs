@@ -11,11 +11,13 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 use crate::{
     stage::{Identity, Stage},
     text::ByteText,
+    tree::ProcessId,
 };
 
 /// What an attempt's tmux server is made of.
@@ -96,10 +98,15 @@ const OPTIONS: [&[&str]; 7] = [
 impl View {
     /// Starts the server and its session unless they are there; true when it was started.
     pub async fn ensure(&self) -> Result<bool, Error> {
-        const ATTEMPT: &str = "start a server";
         if self.alive().await == Liveness::Present {
             return Ok(false);
         }
+        self.start().await.map(|_| true)
+    }
+
+    /// Starts the server and its session, of which there must be none; returns the server.
+    pub async fn start(&self) -> Result<ProcessId, Error> {
+        const ATTEMPT: &str = "start a server";
         if let Some(directory) = self.socket.parent() {
             let made = self.make_directory(directory);
             made.map_err(|source| Error::Run { attempt: ATTEMPT, source })?;
@@ -110,12 +117,29 @@ impl View {
             arguments.extend(option.iter().map(|word| OsStr::new(*word)));
         }
         arguments.push(";".as_ref());
-        let session = ["new-session", "-d", "-x", "200", "-y", "50", "-s", SESSION, "--"];
+        let session = ["new-session", "-d", "-x", "200", "-y", "50", "-s", SESSION, "-P", "-F", "#{pid}", "--"];
         arguments.extend(session.map(OsStr::new));
         // With more than one word tmux runs the words as they are, without a shell.
         arguments.extend([self.program.as_os_str(), "shim".as_ref(), "attach".as_ref(), self.view_socket.as_os_str()]);
         let output = self.run(ATTEMPT, &arguments).await?;
-        if output.status.success() { Ok(true) } else { Err(refused(ATTEMPT, &output)) }
+        process(&output).ok_or_else(|| refused(ATTEMPT, &output))
+    }
+
+    /// The server's process. As long as that lives, looking for it is much cheaper than asking it.
+    pub async fn server(&self) -> Result<ProcessId, Error> {
+        const ATTEMPT: &str = "say which process it is";
+        let output = self.run(ATTEMPT, &["display-message", "-p", "#{pid}"].map(OsStr::new)).await?;
+        process(&output).ok_or_else(|| refused(ATTEMPT, &output))
+    }
+
+    /// Lets a living server make its socket again if something has removed it: who is attached stays attached. True if
+    /// it was gone.
+    pub fn mend_socket(&self, server: ProcessId) -> bool {
+        let gone = !self.socket.exists();
+        if gone {
+            server.signal(Signal::USR1);
+        }
+        gone
     }
 
     /// Whether the server is there.
@@ -193,6 +217,11 @@ impl View {
             Err(_) => Err(Error::Silent { attempt, seconds: PATIENCE.as_secs() }),
         }
     }
+}
+
+/// The process whose pid tmux printed.
+fn process(output: &Output) -> Option<ProcessId> {
+    String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(ProcessId::of)
 }
 
 fn refused(attempt: &'static str, output: &Output) -> Error {

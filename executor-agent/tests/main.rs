@@ -4,6 +4,7 @@
 mod adopt;
 mod attempt;
 mod controller;
+mod damage;
 mod disk;
 mod durable;
 mod git;

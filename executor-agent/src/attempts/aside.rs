@@ -71,8 +71,7 @@ impl Attempts {
                     attempts.forget(id).await;
                     return;
                 }
-                let wish = *handle.wish.borrow();
-                attempts.name_aside(id, dir, wish, label);
+                attempts.name_aside(id, dir, &handle, label);
                 let _ending = context.news.send(News::Damaged(id)).await;
             };
             tokio::select! {
@@ -99,7 +98,8 @@ impl Attempts {
                 let why = format!("what the executor had of the attempt is damaged, and is kept in {}", dir.display());
                 Label { why, log_length: 0 }
             });
-            self.name_aside(id, dir, Wish::Run, label);
+            let unknown = Handle::new(id, dir.clone(), Wish::Run);
+            self.name_aside(id, dir, &unknown, label);
             let news = self.context.news.clone();
             self.tracker.spawn(async move {
                 let _ending = news.send(News::Damaged(id)).await;
@@ -108,8 +108,11 @@ impl Attempts {
         Ok(())
     }
 
-    fn name_aside(&self, id: AttemptId, dir: PathBuf, wish: Wish, label: Label) {
+    /// In place of `before`.
+    fn name_aside(&self, id: AttemptId, dir: PathBuf, before: &Handle, label: Label) {
+        let wish = *before.wish.borrow();
         let handle = Arc::new(Handle::damaged(id, dir, wish, Damage::Aside(label.why)));
+        handle.log.set_held(before.log.held());
         self.lock().insert(id, Arc::clone(&handle));
         handle.grew(&self.context, LogEnd { length: label.log_length, finished: true });
     }

@@ -11,6 +11,7 @@ use super::{
     lease::Renewals,
     life::Life,
     prepare::{GRACE, TMUX},
+    view::keep_view,
 };
 use crate::{
     cgroup::Leaf,
@@ -19,14 +20,11 @@ use crate::{
     report::Step,
     session::Wish,
     shim::{self, Client, ClientError, Launch, Mode, Phase, Status},
-    tmux::{Liveness, View},
+    tmux::View,
 };
 
 /// From interrupt to kill for an attempt that may not publish anyway.
 const FENCE_GRACE: Duration = Duration::from_secs(4);
-
-/// How often a lost view is looked for.
-const VIEW_CHECK: Duration = Duration::from_secs(2);
 
 impl Life<'_> {
     /// Returns when the agent has ended, or when the shim has to be looked for again.
@@ -133,24 +131,4 @@ async fn apply(client: &Client, wish: Wish, held: &mut bool) -> Result<(), Clien
     }
     *held = wish == Wish::Hold;
     Ok(())
-}
-
-/// The view is for people: the agent never waits for it, and a lost one is made again.
-async fn keep_view(view: View) {
-    let mut told = false;
-    loop {
-        match view.alive().await {
-            Liveness::Present => told = false,
-            Liveness::Unknown => {}
-            Liveness::Absent => match view.ensure().await {
-                Ok(_) => told = false,
-                Err(error) if !told => {
-                    warn!(%error, "the attempt has no view for now");
-                    told = true;
-                }
-                Err(_) => {}
-            },
-        }
-        tokio::time::sleep(VIEW_CHECK).await;
-    }
 }

@@ -41,7 +41,7 @@ pub(super) enum SpecError {
     #[error("the controller did not give the spec: {0}")]
     Refused(tonic::Status),
     /// What came is not what was announced.
-    #[error("the spec that came does not have the announced digest")]
+    #[error("the spec does not have the digest that was announced with it")]
     Digest,
     /// It is not a spec.
     #[error("the spec makes no sense: {0}")]
@@ -58,8 +58,22 @@ pub(super) enum SpecError {
 pub(super) fn read(dir: &Path) -> Result<Option<Spec>, SpecError> {
     let path = dir.join(files::SPEC);
     match fs::read(&path) {
-        Ok(encoded) => Ok(Some(AttemptSpec::decode(encoded.as_slice())?.try_into()?)),
+        Ok(encoded) => {
+            check(dir, &encoded)?;
+            Ok(Some(AttemptSpec::decode(encoded.as_slice())?.try_into()?))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SpecError::Io { attempt: "read", path, source }),
+    }
+}
+
+/// Compares a spec with the digest beside it, which an older build did not write.
+fn check(dir: &Path, encoded: &[u8]) -> Result<(), SpecError> {
+    let path = dir.join(files::DIGEST);
+    match fs::read(&path) {
+        Ok(expected) if expected == digest(encoded) => Ok(()),
+        Ok(_) => Err(SpecError::Digest),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(SpecError::Io { attempt: "read", path, source }),
     }
 }
@@ -72,6 +86,8 @@ pub(super) async fn fetch(context: &Arc<Context>, handle: &Arc<Handle>, expected
     }
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&handle.dir);
     made.map_err(|source| SpecError::Io { attempt: "make the directory", path: handle.dir.clone(), source })?;
+    let path = handle.dir.join(files::DIGEST);
+    write_durably(&path, expected).map_err(|source| SpecError::Io { attempt: "write", path, source })?;
     let path = handle.dir.join(files::SPEC);
     sculpt_failpoints::pass("spec.before_write");
     write_durably(&path, &encoded).map_err(|source| SpecError::Io { attempt: "write", path, source })?;

@@ -14,6 +14,7 @@ mod plan;
 mod prepare;
 mod publish;
 mod recording;
+mod view;
 
 use std::{
     collections::BTreeMap,
@@ -54,6 +55,8 @@ use crate::{
 pub mod files {
     /// The spec as the controller gave it.
     pub const SPEC: &str = "spec";
+    /// SHA-256 of the spec.
+    pub const DIGEST: &str = "spec.sha256";
     /// The reports.
     pub const JOURNAL: &str = "journal";
     /// The account that it runs as.
@@ -86,6 +89,8 @@ pub enum News {
     Recorded(AttemptId, u64),
     /// Its log cannot be read to its end.
     Broken(AttemptId),
+    /// The controller holds all of its log so far.
+    Delivered(AttemptId),
     /// It cannot be gone on with, or has been put aside.
     Damaged(AttemptId),
     /// Its spec was handed to the controller, and this cluster has taken it over; none: not now.
@@ -231,6 +236,12 @@ impl Handle {
         self.log.set_held(bytes);
     }
 
+    /// Whether the controller holds all of its log, as far as there is one.
+    pub fn log_delivered(&self) -> bool {
+        let LogEnd { length, finished } = self.log.end();
+        finished && (length == 0 || self.log.held().is_some_and(|held| held >= length))
+    }
+
     /// Whether its last report is in the journal.
     pub fn ended(&self) -> bool {
         self.journal().is_some_and(|journal| journal.ended().is_some())
@@ -321,7 +332,10 @@ impl Attempts {
                 Err(error) => self.watch_over(id, Wish::Run, error.to_string()),
             }
         }
-        self.adopt_aside()
+        if let Err(error) = self.adopt_aside() {
+            warn!(%error, "cannot look at what was put aside before");
+        }
+        Ok(())
     }
 
     fn open(&self, id: AttemptId) -> Result<Option<Arc<Handle>>, Unreadable> {
@@ -337,8 +351,8 @@ impl Attempts {
         if spec.attempt != id {
             return Err(Unreadable::Other(dir.join(files::SPEC)));
         }
-        let owner = adopt::Owner::read(&dir)
-            .map_err(|source| Unreadable::File { path: dir.join(files::CLUSTER), source })?;
+        let owner =
+            adopt::Owner::read(&dir).map_err(|source| Unreadable::File { path: dir.join(files::CLUSTER), source })?;
         let handle = Handle { owner, ..Handle::new(id, dir, Wish::Run) };
         handle.install(spec, &self.context.boot)?;
         if !handle.ended() {
@@ -402,7 +416,7 @@ impl Attempts {
     /// Takes note that the controller holds everything of an attempt.
     pub fn release(&self, attempt: AttemptId) {
         if let Some(handle) = self.get(attempt).filter(|handle| handle.over()) {
-            let log_complete = handle.log.held().is_some_and(|held| held >= handle.log_end().length);
+            let log_complete = handle.log_delivered();
             let released = Released { at: Stamp::now(&self.context.boot), log_complete };
             match released.write(&handle.dir) {
                 Ok(()) if handle.damage.is_some() => {

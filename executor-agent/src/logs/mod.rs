@@ -30,7 +30,7 @@ pub use recordings::{Recording, Recordings};
 pub use window::{Next, Window};
 
 use crate::{
-    attempts::{Attempts, Context, Link},
+    attempts::{Attempts, Context, Link, News},
     connect::ConnectError,
     spool::{self, Chunk, Content, Stream},
 };
@@ -279,6 +279,8 @@ impl<R: Recordings> Logs<R> {
                 feed.window.acked(ack.committed, length);
                 if feed.window.complete(length) {
                     self.complete.insert(id, length);
+                    // When there is no room the next session says it.
+                    let _full = self.context.news.try_send(News::Delivered(id));
                 }
             }
             Some(logs_response::Part::Refusal(refusal)) => {

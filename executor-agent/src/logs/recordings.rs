@@ -92,8 +92,9 @@ impl Recording for Arc<Handle> {
     }
 
     async fn read(&self, reader: &mut Option<Reader>, start: u64, most: usize) -> Result<Option<Chunk>, spool::Error> {
-        let opened = reader.take().filter(|reader| reader.offset() == start);
         let directory = self.dir.join(shim::files::SPOOL);
+        // An attempt that was put aside stands elsewhere.
+        let opened = reader.take().filter(|reader| reader.offset() == start && reader.directory() == directory);
         let work = tokio::task::spawn_blocking(move || {
             let mut reader = match opened {
                 Some(reader) => reader,

@@ -344,6 +344,7 @@ impl<R: Roster> Control<R> {
                 };
                 self.machine.apply(Input::Present { attempt, cluster, last, released })
             }
+            News::Delivered(attempt) => self.machine.apply(Input::Delivered(attempt)),
             News::Broken(attempt) => self.machine.apply(Input::Broken(attempt)),
             News::Damaged(attempt) => {
                 let Some(Damaged { cluster, over }) = self.attempts.damaged(attempt) else { return Vec::new() };

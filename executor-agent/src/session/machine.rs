@@ -95,6 +95,8 @@ pub enum Input {
     },
     /// Its log ends before what was written: the controller is told when it has everything else of it.
     Broken(AttemptId),
+    /// The controller holds all of its log so far.
+    Delivered(AttemptId),
     /// It cannot be gone on with: nothing is reported of it, and it is left alone.
     Damaged {
         /// The attempt.
@@ -229,6 +231,11 @@ impl Machine {
                 let Some(held) = self.held.get_mut(&attempt) else { return Vec::new() };
                 held.broken = true;
                 if self.connected && held.settled() { vec![Effect::Observe] } else { Vec::new() }
+            }
+            Input::Delivered(attempt) => {
+                let waits = |held: &Held| (held.broken || held.damaged) && held.settled();
+                let named = self.connected && self.held.get(&attempt).is_some_and(waits);
+                if named { vec![Effect::Observe] } else { Vec::new() }
             }
             Input::Damaged { attempt, cluster, over } => {
                 let held = self.held.entry(attempt).or_insert_with(Held::new);
@@ -406,3 +413,7 @@ impl Machine {
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "machine_laws.rs"]
+mod laws;

@@ -203,6 +203,38 @@ fn what_is_released_is_not_reported_until_it_is_wanted_again() {
 }
 
 #[test]
+fn a_broken_log_is_told_when_everything_else_is_committed() {
+    let mut machine = Machine::default();
+    machine.apply(present(id(1), 3));
+    assert_eq!(machine.apply(Input::Broken(id(1))), [], "nobody is there to be told");
+    machine.apply(Input::Welcomed { cluster: cluster(1) });
+    let acked = |through| Input::Acked { attempt: id(1), through, refusal: None };
+    assert_eq!(machine.apply(acked(2)), []);
+    assert_eq!(machine.apply(acked(3)), [Effect::Observe]);
+    assert_eq!(machine.apply(acked(3)), []);
+    assert_eq!(machine.apply(Input::Broken(id(1))), [Effect::Observe], "it was found to be worse");
+    assert_eq!(machine.apply(Input::Delivered(id(1))), [Effect::Observe], "what can be read has arrived");
+    machine.apply(Input::Recorded { attempt: id(1), sequence: 4 });
+    assert_eq!(machine.apply(Input::Delivered(id(1))), [], "its reports come first");
+}
+
+#[test]
+fn what_is_damaged_is_neither_started_nor_given_up_and_can_be_ended() {
+    let mut machine = welcomed();
+    let damaged = |over| Input::Damaged { attempt: id(1), cluster: None, over };
+    assert_eq!(machine.apply(damaged(false)), []);
+    let nothing = Input::Desired { full: true, last: true, attempts: vec![], released: vec![] };
+    assert_eq!(machine.apply(nothing), [Effect::Ready]);
+    assert_eq!(machine.apply(delta(vec![wanted(id(1), Wish::Run)])), []);
+    let fence = delta(vec![wanted(id(1), Wish::Fence)]);
+    assert_eq!(machine.apply(fence), [Effect::Wish(id(1), Wish::Fence)]);
+    assert_eq!(machine.apply(damaged(true)), [Effect::Observe]);
+    assert!(machine.settled(id(1)), "nothing is reported of it");
+    let released = Input::Desired { full: false, last: true, attempts: vec![], released: vec![id(1)] };
+    assert_eq!(machine.apply(released), [Effect::Release(id(1))]);
+}
+
+#[test]
 fn an_acknowledgement_beyond_the_journal_is_cut_to_it() {
     let mut machine = Machine::default();
     machine.apply(present(id(1), 1));

@@ -139,6 +139,8 @@ fn observe(handle: &Handle) -> Option<ObservedAttempt> {
         return None;
     }
     let unreadable = match handle.damage() {
+        // Once it is named the controller asks nothing more of it.
+        _ if !handle.log_delivered() => None,
         Some(Damage::Aside(text)) => Some(text.clone()),
         Some(Damage::Watched(_)) => None,
         None => handle.log_break().filter(|_| handle.ended()).map(|found| found.note()),

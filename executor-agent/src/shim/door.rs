@@ -1,5 +1,6 @@
 //! A listening socket that is made again when its file is gone: what tidies up temporary directories, or a logout, may
-//! remove it while the agent lives on, and then nobody could stop the agent or hear of its end.
+//! remove it while the agent lives on, and then nobody could stop the agent or hear of its end. The attempt's directory
+//! is looked for beside it.
 
 use std::{
     io,
@@ -12,7 +13,10 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Error, shared::Shared};
+use super::{
+    Error,
+    shared::{Event, Shared},
+};
 
 /// How often the file is looked for.
 const LOOK: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
@@ -22,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Where peers come in.
 pub(super) struct Door {
     socket: PathBuf,
+    attempt_dir: PathBuf,
+    /// The directory was gone at the last look.
+    homeless: bool,
     listener: UnixListener,
     listen: Box<dyn Fn() -> Result<UnixListener, Error> + Send>,
     shared: Arc<Shared>,
@@ -31,10 +38,11 @@ impl Door {
     /// A door at `socket`, which `listen` makes, now and whenever it has vanished.
     pub(super) fn open(
         socket: PathBuf,
+        attempt_dir: PathBuf,
         shared: Arc<Shared>,
         listen: impl Fn() -> Result<UnixListener, Error> + Send + 'static,
     ) -> Result<Self, Error> {
-        Ok(Self { socket, listener: listen()?, listen: Box::new(listen), shared })
+        Ok(Self { socket, attempt_dir, homeless: false, listener: listen()?, listen: Box::new(listen), shared })
     }
 
     /// The next peer.
@@ -58,7 +66,15 @@ impl Door {
 
     fn look(&mut self) {
         // A released shim is about to go, and its sockets with it.
-        if self.shared.state().released || self.socket.symlink_metadata().is_ok() {
+        if self.shared.state().released {
+            return;
+        }
+        let gone = self.attempt_dir.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        // One that is being replaced, or mounted again, is soon back.
+        if std::mem::replace(&mut self.homeless, gone) && gone {
+            self.shared.tell(Event::Removed);
+        }
+        if self.socket.symlink_metadata().is_ok() {
             return;
         }
         if let Ok(listener) = (self.listen)() {

@@ -27,6 +27,8 @@ pub(super) enum Event {
     Hold(bool, mpsc::Sender<Result<(), String>>),
     /// All output is on disk.
     OutputEnded,
+    /// The attempt's directory is gone.
+    Removed,
     /// A reason to linger may be gone.
     Look,
 }

@@ -69,13 +69,16 @@ impl Supervisor {
         disk::reserve(&attempt_dir.join(files::EXIT), RECORD).map_err(failed("reserve space for the exit record"))?;
         let control = {
             let (socket, others_pass) = (launch.control_socket.clone(), launch.identity.is_some());
-            Door::open(socket.clone(), Arc::clone(&shared), move || listen(&socket, others_pass))?
+            Door::open(socket.clone(), attempt_dir.to_owned(), Arc::clone(&shared), move || {
+                listen(&socket, others_pass)
+            })?
         };
         let connection = Connection::open(&launch).map_err(failed("make a terminal or pipes"))?;
         let (screen, master, view_door) = match &connection {
             Connection::Terminal { master, size, .. } => {
                 let (socket, launch) = (launch.view_socket.clone(), launch.clone());
-                let views = Door::open(socket, Arc::clone(&shared), move || listen_for_views(&launch))?;
+                let views =
+                    Door::open(socket, attempt_dir.to_owned(), Arc::clone(&shared), move || listen_for_views(&launch))?;
                 (Some(Arc::new(Screen::new(Arc::clone(master), *size))), Some(Arc::clone(master)), Some(views))
             }
             Connection::Pipes { .. } => (None, None, None),
@@ -153,18 +156,22 @@ impl Supervisor {
             ended,
             boot_id: host::boot_id().unwrap_or_default(),
         };
-        self.record(&record)?;
-        self.shared.update(|state| state.phase = Phase::Ended(record));
+        let recorded = self.record(&record);
+        if recorded.is_ok() {
+            self.shared.update(|state| state.phase = Phase::Ended(record));
+        }
         if let Some(screen) = &self.screen {
             screen.end();
         }
-        self.linger();
+        if recorded.is_ok() {
+            self.linger();
+        }
         self.shared.update(|state| state.released = true);
         for socket in [&self.launch.control_socket, &self.launch.view_socket] {
             // There may be none.
             let _ = fs::remove_file(socket);
         }
-        Ok(())
+        recorded
     }
 
     fn wait_for_main(&mut self) -> WaitStatus {
@@ -211,7 +218,12 @@ impl Supervisor {
     fn react(&mut self, event: Event) {
         match event {
             Event::Stop(grace) => self.end(EndedBy::Stop, grace),
-            Event::Terminate => self.end(EndedBy::Host, self.launch.grace),
+            Event::Terminate => {
+                let by = if host::going_down() { EndedBy::Host } else { EndedBy::Signal };
+                self.end(by, self.launch.grace);
+            }
+            // What cannot be recorded must not go on as if it were.
+            Event::Removed => self.end(EndedBy::Removed, self.launch.grace),
             Event::Hold(held, reply) => {
                 let answer = if self.ending.is_some() {
                     Err("the agent is being ended".to_owned())
@@ -248,7 +260,7 @@ impl Supervisor {
                 Event::OutputEnded => self.output_ended = true,
                 Event::Child => reap_others(),
                 Event::Hold(_, reply) => drop(reply.send(Err("the agent has ended".to_owned()))),
-                Event::Terminate | Event::Stop(_) | Event::Look => {}
+                Event::Terminate | Event::Stop(_) | Event::Look | Event::Removed => {}
             }
         }
     }
@@ -265,11 +277,15 @@ impl Supervisor {
         Outcome::Code(code)
     }
 
-    /// Writes the end down; a disk that refuses is tried again, as nobody else knows what happened.
+    /// Writes the end down; a disk that refuses is tried again, as nobody else knows what happened. Without a directory
+    /// there is no place to write to.
     fn record(&self, record: &ExitRecord) -> Result<(), Error> {
         let json = serde_json::to_vec(record).map_err(|error| failed("write the exit record")(error.into()))?;
         sculpt_failpoints::pass("exit.before_write");
         while let Err(error) = disk::fill_reserved(&self.attempt_dir.join(files::EXIT), &json) {
+            if !self.attempt_dir.exists() {
+                return Err(failed("write the exit record: the attempt's directory is gone")(error));
+            }
             self.shared.update(|state| state.blocked = Some(format!("the exit record cannot be written: {error}")));
             thread::sleep(CLOCKS / 10);
         }

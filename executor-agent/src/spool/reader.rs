@@ -43,6 +43,11 @@ impl Reader {
         Ok(reader)
     }
 
+    /// The spool.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Offset of the next byte.
     pub fn offset(&self) -> u64 {
         self.offset
