@@ -351,6 +351,10 @@ impl Attempts {
         if spec.attempt != id {
             return Err(Unreadable::Other(dir.join(files::SPEC)));
         }
+        // Made with the spec, before anything is started: a new one would count from 1 what is long told.
+        if !dir.join(files::JOURNAL).exists() && dir.join(shim::files::LAUNCH).exists() {
+            return Err(Unreadable::File { path: dir.join(files::JOURNAL), source: ErrorKind::NotFound.into() });
+        }
         let owner =
             adopt::Owner::read(&dir).map_err(|source| Unreadable::File { path: dir.join(files::CLUSTER), source })?;
         let handle = Handle { owner, ..Handle::new(id, dir, Wish::Run) };

@@ -40,9 +40,9 @@ impl Life<'_> {
             self.note("processes of the agent are left that could not be ended").await?;
         }
         let may_be_shorter = match end {
-            // What was not flushed is gone, and the controller may have got it before.
-            End::Rebooted | End::Removed => true,
-            End::Recorded(_) | End::Vanished => damage.is_some(),
+            // What was not flushed or was cut off is gone, and the controller may have got it before.
+            End::Vanished | End::Rebooted | End::Removed => true,
+            End::Recorded(_) => damage.is_some(),
         };
         if !may_be_shorter {
             return Ok(readable);
