@@ -1,17 +1,27 @@
-//! A small disk that can be filled.
+//! Disks that are full, broken or slow.
 
 use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::fs::statvfs;
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::{
+    fs::statvfs,
+    process::{Pid, Signal, kill_process},
+};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Child,
+};
 
-/// A mounted tmpfs; unmounted when dropped.
+use super::{DEADLINE, processes::Found, within};
+
+/// A small disk that can be filled: a mounted tmpfs, unmounted when dropped.
 #[derive(Debug)]
 pub struct Disk {
     place: TempDir,
@@ -59,5 +69,60 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+/// The disk as one process sees it, while its system calls are tampered with by `strace`. Mended when dropped.
+#[derive(Debug)]
+pub struct BadDisk {
+    strace: Child,
+}
+
+impl BadDisk {
+    /// From now on these calls of `process`, if they are about the file `path`, fail with `error`; none, with a loud word,
+    /// where that cannot be done.
+    pub async fn failing(process: &Found, calls: &str, path: Option<&Path>, error: &str) -> Result<Option<Self>> {
+        let path = path.map(|path| path.to_string_lossy().into_owned());
+        let about: Vec<&str> = path.as_deref().map_or_else(Vec::new, |path| vec!["-P", path]);
+        Self::tamper(process, &about, &format!("inject={calls}:error={error}")).await
+    }
+
+    /// From now on each of these calls of `process` takes this much longer.
+    pub async fn slow(process: &Found, calls: &str, delay: Duration) -> Result<Option<Self>> {
+        Self::tamper(process, &[], &format!("inject={calls}:delay_exit={}", delay.as_micros())).await
+    }
+
+    async fn tamper(process: &Found, about: &[&str], expression: &str) -> Result<Option<Self>> {
+        let mut command = tokio::process::Command::new("strace");
+        command.args(about).args(["-f", "-o", "/dev/null", "-e", expression, "-p", &process.pid.to_string()]);
+        let spawned = command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
+        let mut strace = match spawned {
+            Ok(strace) => strace,
+            Err(error) => {
+                eprintln!("SKIPPED: no strace ({error}); run scripts/setup");
+                return Ok(None);
+            }
+        };
+        let mut said = BufReader::new(strace.stderr.take().context("stderr is piped")?).lines();
+        within(DEADLINE, "strace to be attached", async {
+            while let Some(line) = said.next_line().await? {
+                if line.contains("attached") {
+                    return Ok(());
+                }
+                ensure!(!line.contains("not permitted"), "strace cannot be used: {line}");
+            }
+            bail!("strace ended before it was attached")
+        })
+        .await?;
+        // Read on, so that it never blocks on a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        Ok(Some(Self { strace }))
+    }
+
+    /// Ends the fault, and waits until it has.
+    pub async fn mends(mut self) -> Result<()> {
+        let pid = self.strace.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("strace has ended")?;
+        kill_process(pid, Signal::INT).context("detach strace")?;
+        within(DEADLINE, "strace to be detached", async { Ok(self.strace.wait().await?) }).await.map(drop)
     }
 }

@@ -41,7 +41,7 @@ pub use cli::{Cli, Follow, Output};
 pub use counter::Counter;
 pub use dice::Dice;
 pub use counting::Counting;
-pub use disk::Disk;
+pub use disk::{BadDisk, Disk};
 pub use netns::{Cable, Way};
 pub use options::Options;
 pub use peer::Peer;

@@ -86,12 +86,6 @@ impl Service {
         within(limit, &what, async { Ok(self.child.wait().await?) }).await.with_context(|| tail(&self.log))
     }
 
-    /// Waits for an end that nobody brings about here.
-    pub async fn wait(mut self, limit: Duration) -> Result<ExitStatus> {
-        let what = format!("the end of {}", self.name);
-        within(limit, &what, async { Ok(self.child.wait().await?) }).await.with_context(|| tail(&self.log))
-    }
-
     /// Waits for an end that somebody else has brought about.
     pub async fn gone(mut self) -> Result<ExitStatus> {
         let what = format!("the end of {}", self.name);

@@ -149,7 +149,7 @@ async fn two_executors_with_one_identity() -> Result<()> {
     fs::copy(stack.executor_data().join("executor.json"), copy.join("executor.json"))?;
     let first = stack.executor()?;
     let second = stack.another_executor(&copy, "worker").await?;
-    let status = first.wait(DEADLINE).await?;
+    let status = first.gone().await?;
     ensure!(!status.success(), "the executor that was superseded ended with {status}");
     counting.counter.prints(50).await?;
     counting.lives_on()?;

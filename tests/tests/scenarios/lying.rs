@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
 use sculpt_proto::{
     executor::v1::{
-        Accepted, Ended, Finalizing, ObservedAttempt, Preparing, Report, Running, control_request::Part,
-        ended::Outcome, log_refusal, logs_response, report::Step, report_ack::Refusal,
+        Accepted, AttemptSpec, Ended, Finalizing, ObservedAttempt, Preparing, PutSpecRequest, Report, Running,
+        control_request::Part, ended::Outcome, log_refusal, logs_response, report::Step, report_ack::Refusal,
     },
-    v1::{Exit, Failure, LogFrame},
+    v1::{Command, Exit, Failure, LogFrame, TaskSpec, task_spec},
 };
 use sculpt_tests::harness::{
     Peer, Stack,
@@ -290,5 +291,47 @@ async fn nothing_forged_is_published_or_read() -> Result<()> {
         peer.report(&own, sequence, step).await?;
     }
     stack.sculpt(["wait", &own_task]).run().await?.exits(1)?;
+    stack.finish().await
+}
+
+/// Nobody's attempt is taken over because an executor says so: it takes a person who asked for it, and a true spec.
+#[tokio::test]
+async fn specs_that_nobody_asked_for_make_no_task() -> Result<()> {
+    let stack = Stack::parts().await?;
+    let neighbour = stack.counting(&[]).await?;
+    let foreign = stack.attempt_of(&neighbour.task).await?;
+    let mut peer = stack.peer(hello("liar", POOL)).await?;
+    let (task, own) = take_one(&stack, &mut peer).await?;
+    let invented = Uuid::new_v4().to_string();
+    let work = task_spec::Work::Command(Command { argv: vec![b"true".to_vec()] });
+    let forged = AttemptSpec {
+        cluster_id: peer.cluster.clone(),
+        attempt_id: invented.clone(),
+        task_id: Uuid::new_v4().to_string(),
+        task_number: 99,
+        number: 1,
+        task: Some(TaskSpec { work: Some(work), ..TaskSpec::default() }),
+        ..AttemptSpec::default()
+    };
+    let forged = forged.encode_to_vec();
+    let (now, stale) = (peer.epoch, peer.epoch - 1);
+    for (what, epoch, attempt, spec, code) in [
+        ("an invented attempt", now, &invented, forged.clone(), Code::FailedPrecondition),
+        ("another's attempt", now, &foreign, forged.clone(), Code::FailedPrecondition),
+        ("its own, under another name", now, &own, forged.clone(), Code::FailedPrecondition),
+        ("an old session", stale, &invented, forged, Code::Aborted),
+        ("no spec at all", now, &invented, b"junk".to_vec(), Code::FailedPrecondition),
+        ("a spec over 4 MiB", now, &invented, vec![0; 5 << 20], Code::OutOfRange),
+    ] {
+        let request = PutSpecRequest { executor_id: peer.id.clone(), epoch, attempt_id: attempt.clone(), spec };
+        let answer = peer.client.put_spec(request).await.map(drop).map_err(|status| status.code());
+        ensure!(answer == Err(code), "{what} was answered by {answer:?}");
+    }
+    let all = stack.sculpt(["ls", "-o", "json"]).run().await?.done()?.json()?;
+    ensure!(all.as_array().is_some_and(|all| all.len() == 2), "{all:#}");
+    peer.report(&own, 4, Step::Ended(ended(0))).await?;
+    ensure!(stack.done(&task).await?["state"] == "completed");
+    neighbour.arrives(&stack).await?;
+    neighbour.ends_well(&stack).await?;
     stack.finish().await
 }

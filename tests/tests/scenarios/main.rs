@@ -4,6 +4,7 @@ mod agents;
 mod api;
 mod attacks;
 mod checker;
+mod clocks;
 mod disks;
 mod done_when;
 mod ends;
