@@ -4,6 +4,10 @@ ALTER TABLE classes ADD COLUMN executor_id uuid REFERENCES executors;
 ALTER TABLE tasks ADD COLUMN workspace_of uuid REFERENCES attempts DEFERRABLE INITIALLY DEFERRED;
 CREATE INDEX tasks_by_workspace ON tasks (workspace_of) WHERE workspace_of IS NOT NULL AND ended_at IS NULL;
 
+-- Made from an attempt that was taken over, which does not say what its project is known by: root_commit is the attempt's base
+-- until a person comes with the repository.
+ALTER TABLE projects ADD COLUMN adopted boolean NOT NULL DEFAULT false;
+
 -- Attempts that an executor has, this database does not know, and a person wants taken over.
 CREATE TABLE adoptions (
     executor_id uuid NOT NULL REFERENCES executors,
@@ -19,4 +23,3 @@ CREATE TABLE adoptions (
     CONSTRAINT adoptions_end_check CHECK (task_id IS NULL OR refusal IS NULL)
 );
 CREATE INDEX adoptions_by_request ON adoptions (request_id);
-CREATE INDEX adoptions_open ON adoptions (executor_id) WHERE task_id IS NULL AND refusal IS NULL;

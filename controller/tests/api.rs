@@ -1,6 +1,7 @@
 //! The public API, over a real listener.
 
 mod access;
+mod adopt;
 mod events;
 mod projects;
 mod tasks;

@@ -165,7 +165,10 @@ pub async fn take_over(dispatch: &Dispatch, epoch: Epoch, attempt: AttemptId, bo
             }
             let by = match adopt::wanted(conn, epoch.executor, attempt).await? {
                 Wanted::No => return Err(AdoptError::Unasked(attempt)),
-                Wanted::Done => return Ok(None),
+                Wanted::Done => {
+                    adopt::learn(conn, epoch.executor, attempt).await?;
+                    return Ok(None);
+                }
                 Wanted::Refused(why) => return Err(AdoptError::Settled(why)),
                 Wanted::By(person) => person,
             };

@@ -61,13 +61,33 @@ pub async fn publish(
     };
     let publication = find(dispatch, &header).await?;
     let pack = take(repositories, &header, &mut pieces).await?;
-    let head = publication.head.clone();
+    let (project, base, head) = (publication.project, publication.base.clone(), publication.head.clone());
     let epoch = header.epoch;
     let check: git::SessionCheck = Box::new(move |conn| Box::pin(sessions::holds(conn, epoch)));
-    match hand_over(repositories, dispatch, publication, pack, check).await.map_err(|error| refuse(&header, error))? {
-        Published::Moved => Ok(PublishResponse { head }),
-        Published::Nothing => Ok(PublishResponse { head: String::new() }),
+    match hand_over(repositories, dispatch, publication, pack, check).await {
+        Ok(Published::Moved) => Ok(PublishResponse { head }),
+        Ok(Published::Nothing) => Ok(PublishResponse { head: String::new() }),
+        Err(GitError::BadPack { .. } | GitError::Incomplete { .. }) if lacks(repositories, project, &base).await => {
+            Err(baseless(&base))
+        }
+        Err(error) => Err(refuse(&header, error)),
     }
+}
+
+/// Whether the commit that the task begins at is not here.
+fn lacks<'a>(repositories: &'a Repositories, project: ProjectId, base: &'a String) -> BoxFuture<'a, bool> {
+    Box::pin(async move {
+        let present = repositories.has_commits(project, std::slice::from_ref(base)).await;
+        present.is_ok_and(|present| present.is_empty())
+    })
+}
+
+/// Nothing is wrong with what was made: the controller has lost what it stands on.
+fn baseless(base: &str) -> Status {
+    Status::failed_precondition(format!(
+        "the controller does not have the commit {base} that the task begins at, as after its database was lost; send it \
+         with a `sculpt run` in the repository, then `sculpt retry --in-workspace` publishes what was made"
+    ))
 }
 
 /// Boxed: the compiler cannot see through the whole of it that it may move between threads.
@@ -144,14 +164,15 @@ async fn next(
     next.map_err(|_| Status::deadline_exceeded("no piece of the pack came for 60 s"))?.transpose()
 }
 
-/// What the executor is told: whether to try again (UNAVAILABLE, ABORTED) or to end the attempt (the rest).
+/// What the executor is told: whether to try again (UNAVAILABLE, ABORTED, NOT_FOUND) or to end the attempt (the rest).
 fn refuse(header: &Header, error: GitError) -> Status {
     let text = error.to_string();
     match error {
-        GitError::NoProject(_) => Status::not_found(text),
-        GitError::NoRepository(_) | GitError::NothingPublished(_) | GitError::ForeignBranch { .. } => {
-            Status::failed_precondition(text)
-        }
+        // NOT_FOUND says that the attempt is not known, and may be by and by.
+        GitError::NoProject(_)
+        | GitError::NoRepository(_)
+        | GitError::NothingPublished(_)
+        | GitError::ForeignBranch { .. } => Status::failed_precondition(text),
         GitError::Sha256(_)
         | GitError::NotAnId(_)
         | GitError::NotACommit(_)
@@ -166,7 +187,7 @@ fn refuse(header: &Header, error: GitError) -> Status {
             ..
         })) => unavailable(header, &error),
         GitError::Dispatch(DispatchError::Illegal(illegal)) => Status::failed_precondition(illegal.to_string()),
-        GitError::Dispatch(DispatchError::NotFound(_)) => Status::not_found(text),
+        GitError::Dispatch(DispatchError::NotFound(_)) => Status::failed_precondition(text),
         GitError::Dispatch(DispatchError::Revision { .. } | DispatchError::Store(_))
         | GitError::Pack(_)
         | GitError::Store(_)

@@ -16,7 +16,7 @@ use super::{
     tasks::{self, NewTask},
 };
 
-/// Adoptions that one read lists for an executor; the others follow once these are done.
+/// Adoptions of one request, and of one message to an executor; the others follow once these are done.
 const LISTED: i64 = 1000;
 
 /// The largest task number that is taken over from an executor: one that it made up must not use numbers up.
@@ -110,8 +110,9 @@ async fn want(
          SELECT e.id, w.id, $3, $4, CASE WHEN w.id = ANY (e.unknown) THEN NULL \
            ELSE 'executor ' || e.name || ' has no such attempt that this controller does not know; ' \
              || '`sculpt executor show ' || e.name || '` names those there are' END \
-         FROM executors e CROSS JOIN LATERAL unnest(CASE WHEN cardinality($2::uuid[]) = 0 THEN e.unknown ELSE $2 END) \
-           AS w (id) WHERE e.id = $1 \
+         FROM executors e CROSS JOIN LATERAL (SELECT DISTINCT id FROM \
+           unnest(CASE WHEN cardinality($2::uuid[]) = 0 THEN e.unknown ELSE $2 END) AS u (id) ORDER BY id LIMIT $5) w \
+         WHERE e.id = $1 \
          ON CONFLICT (executor_id, attempt_id) DO UPDATE SET request_id = EXCLUDED.request_id, \
            wanted_by = EXCLUDED.wanted_by, wanted_at = now(), \
            refusal = CASE WHEN a.task_id IS NULL THEN EXCLUDED.refusal END",
@@ -120,16 +121,18 @@ async fn want(
     .bind(named)
     .bind(request)
     .bind(by)
+    .bind(LISTED)
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// The attempts whose specs `executor` is to hand in.
+/// The attempts whose specs `executor` is to hand in. One that is fulfilled is asked for again while the executor names it
+/// as another cluster's: it died before it had written down whose it is.
 pub async fn wanted_of(conn: &mut Connection, executor: ExecutorId) -> Result<Vec<AttemptId>, StoreError> {
     let rows: Vec<Uuid> = sqlx::query_scalar(
         "SELECT a.attempt_id FROM adoptions a JOIN executors e ON e.id = a.executor_id AND a.attempt_id = ANY (e.unknown) \
-         WHERE a.executor_id = $1 AND a.task_id IS NULL AND a.refusal IS NULL ORDER BY a.attempt_id LIMIT $2",
+         WHERE a.executor_id = $1 AND a.refusal IS NULL ORDER BY a.attempt_id LIMIT $2",
     )
     .bind(executor.0)
     .bind(LISTED)
@@ -182,6 +185,11 @@ pub async fn fulfil(
         .bind(task.0)
         .execute(&mut *conn)
         .await?;
+    learn(conn, executor, attempt).await
+}
+
+/// The attempt of `executor` is known from now on.
+pub async fn learn(conn: &mut Connection, executor: ExecutorId, attempt: AttemptId) -> Result<(), StoreError> {
     sqlx::query("UPDATE executors SET unknown = array_remove(unknown, $2) WHERE id = $1")
         .bind(executor.0)
         .bind(attempt.0)
@@ -256,8 +264,7 @@ pub async fn ensure_project(conn: &mut Connection, said: &ClaimedProject) -> Res
             said.name, said.id
         )));
     }
-    // Its first commit is not known here; the base stands for it.
-    sqlx::query("INSERT INTO projects (id, name, root_commit) VALUES ($1, $2, $3)")
+    sqlx::query("INSERT INTO projects (id, name, root_commit, adopted) VALUES ($1, $2, $3, true)")
         .bind(said.id.0)
         .bind(&said.name)
         .bind(&said.base)

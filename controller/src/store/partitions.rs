@@ -32,7 +32,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the days of the journal that ended more than `days` ago, and forgets old requests. How many days went.
+    /// Drops the days of the journal that ended more than `days` ago, and forgets old requests and adoptions. How many days went.
     pub async fn drop_old_events(&self, days: u32) -> Result<usize, StoreError> {
         let old = self.partitions_before("events", i32::try_from(days).unwrap_or(i32::MAX)).await?;
         let count = old.len();
@@ -40,6 +40,13 @@ impl Store {
             self.drop_partition(partition).await?;
         }
         let mut conn = self.read().await?;
+        sqlx::query(
+            "DELETE FROM adoptions WHERE wanted_at < now() - make_interval(days => $1) \
+             AND (task_id IS NOT NULL OR refusal IS NOT NULL)",
+        )
+        .bind(REQUEST_DAYS)
+        .execute(&mut *conn)
+        .await?;
         sqlx::query("DELETE FROM requests WHERE created_at < now() - make_interval(days => $1)")
             .bind(REQUEST_DAYS)
             .execute(&mut *conn)

@@ -100,7 +100,10 @@ impl Store {
                     .execute(&mut *conn)
                     .await
                     .map_err(StoreError::from)?;
-                let known = by_identity(conn, &wish).await?;
+                let known = match by_identity(conn, &wish).await? {
+                    None => identify(conn, &wish).await?,
+                    known => known,
+                };
                 let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
                 if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
                     let project = by_id(conn, ProjectId(done)).await?;
@@ -186,6 +189,22 @@ async fn by_id(conn: &mut Connection, id: ProjectId) -> Result<Option<Project>, 
 async fn by_identity(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
     let sql = format!("{SELECT} WHERE removed_at IS NULL AND root_commit = $1 AND remote = $2");
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).bind(&wish.remote).fetch_optional(conn).await?)
+}
+
+/// The project of this name that was made from an attempt which was taken over: now it is known what it is known by.
+async fn identify(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
+    let sql = "UPDATE projects SET root_commit = $2, remote = $3, adopted = false \
+               WHERE name = $1 AND adopted AND removed_at IS NULL RETURNING id";
+    let found: Option<Uuid> = sqlx::query_scalar(sql)
+        .bind(sanitised(&wish.name))
+        .bind(&wish.root_commit)
+        .bind(&wish.remote)
+        .fetch_optional(&mut *conn)
+        .await?;
+    match found {
+        Some(id) => by_id(conn, ProjectId(id)).await,
+        None => Ok(None),
+    }
 }
 
 async fn removed(conn: &mut Connection, request: &Request, name: String) -> Result<Project, ProjectError> {

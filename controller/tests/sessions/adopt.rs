@@ -3,7 +3,7 @@
 use prost::Message as _;
 use sculpt_controller::{
     session::spec,
-    store::{adopt::Adoption, claims, requests::Request},
+    store::{adopt::Adoption, claims, projects::Wish, requests::Request},
 };
 use sculpt_core::attempt::Fence;
 use sculpt_proto::{
@@ -19,7 +19,7 @@ use super::{
     Stack,
     executor::{Scripted, accepted, completed, finalizing, hello, preparing, running},
 };
-use crate::make;
+use crate::{git::repo::Repo, make};
 
 /// What an executor has from a controller that is gone.
 fn spec() -> AttemptSpec {
@@ -66,13 +66,13 @@ async fn executor_with(stack: &mut Stack, specs: &[&AttemptSpec]) -> Scripted {
     executor
 }
 
-fn request() -> Request {
-    Request { id: RequestId::fresh(), method: "AdoptAttempts", digest: [0; 32] }
+fn request_for(method: &'static str) -> Request {
+    Request { id: RequestId::fresh(), method, digest: [0; 32] }
 }
 
 /// A person wants these, or all; returns the request.
 async fn want(stack: &Stack, executor: &Scripted, attempts: &[&AttemptSpec]) -> Request {
-    let request = request();
+    let request = request_for("AdoptAttempts");
     let attempts = attempts.iter().map(|spec| spec.attempt_id.parse().unwrap()).collect();
     let id: ExecutorId = executor.id.parse().unwrap();
     stack.store.want_adoptions(request.clone(), id, attempts, "ada".into()).await.unwrap();
@@ -150,11 +150,66 @@ async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_b
     let events = "SELECT string_agg(kind || ':' || actor, ' ' ORDER BY id) FROM events WHERE task_id IS NOT NULL";
     let events = stack.value::<String>(events).await;
     assert!(events.starts_with("task.created:ada attempt.adopted:ada attempt.accepted:"), "{events}");
+    // A person comes with the repository of that name: it is the same project.
+    let wish = Wish {
+        name: "demo".into(),
+        exact_name: false,
+        root_commit: "c".repeat(40),
+        remote: "git@example.org:demo".into(),
+        default_agent: None,
+        commit_changes: None,
+    };
+    for fresh in [false, false] {
+        let (project, new) = stack.store.ensure_project(request_for("EnsureProject"), wish.clone()).await.unwrap();
+        assert_eq!((project.id.to_string(), new), (spec.project_id.clone(), fresh));
+    }
     // It has begun long ago: nobody begins it again.
     assert_eq!(executor.spec(&attempt).await, Err(Code::FailedPrecondition));
     // The next task's number is above the one that was taken over.
     make::task(&stack.store).await;
     assert_eq!(stack.value::<i64>("SELECT max(number) FROM tasks").await, 4712);
+}
+
+/// The controller has committed, and the executor died before it had written down whose the attempt is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_forgot_the_answer_is_asked_again() {
+    let mut stack = Stack::start().await;
+    let spec = spec();
+    let mut executor = executor_with(&mut stack, &[&spec]).await;
+    want(&stack, &executor, &[]).await;
+    asked(&mut executor).await;
+    hand_in(&mut executor, &spec.attempt_id, &spec).await.unwrap();
+    executor.observe(vec![unknown(&spec)]).await;
+    assert_eq!(asked(&mut executor).await, std::slice::from_ref(&spec.attempt_id));
+    assert_eq!(hand_in(&mut executor, &spec.attempt_id, &spec).await.unwrap(), stack.cluster.to_string());
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM attempts").await, 1);
+    assert_eq!(stack.value::<i32>("SELECT cardinality(unknown) FROM executors").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_wait_for_the_base_that_was_lost_with_the_database() {
+    let mut stack = Stack::start().await;
+    let repo = Repo::new().await;
+    let base = repo.commit("a.txt", "base\n").await;
+    let head = repo.commit("b.txt", "made\n").await;
+    let pack = repo.pack(&head, &[&base]).await;
+    let mut spec = in_project(spec());
+    spec.task.as_mut().unwrap().base.clone_from(&base);
+    let mut executor = executor_with(&mut stack, &[&spec]).await;
+    want(&stack, &executor, &[]).await;
+    let attempt = spec.attempt_id.clone();
+    hand_in(&mut executor, &attempt, &spec).await.unwrap();
+    for (sequence, step) in (1..).zip([accepted(), preparing(), running()]) {
+        reported(&mut executor, &attempt, sequence, step).await;
+    }
+    let epoch = executor.epoch;
+    let refused = executor.publish(epoch, &attempt, &head, &pack).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains(&base) && refused.message().contains("sculpt run"), "{refused}");
+    let mut sent = stack.repositories.receive().await.unwrap();
+    sent.write(&repo.pack(&base, &[]).await).await.unwrap();
+    stack.repositories.keep_base(spec.project_id.parse().unwrap(), &base, &mut sent).await.unwrap();
+    assert_eq!(executor.publish(epoch, &attempt, &head, &pack).await.unwrap(), head);
 }
 
 /// Hands in, for one wish each, what `change` makes of a good spec; returns why it is refused.
