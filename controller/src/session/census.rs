@@ -13,7 +13,7 @@
 //! | no | accepted or later, not ended | failed as `interrupted` and fenced: its first run may have had effects, so it is not run again unasked |
 //! | no | ended or fenced | released: nothing more will come |
 //!
-//! A database that was set back may not know of an end: what the executor has ended is owed again, and ends again.
+//! A database that was set back may lack reports that it had acknowledged: they are asked for again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +45,8 @@ pub struct Comparison {
     pub released: Vec<AttemptId>,
     /// It owes reports, logs or commits of these.
     pub owed: Vec<AttemptId>,
+    /// It has more reports of these than the database, which holds so many.
+    pub behind: Vec<(AttemptId, u64)>,
 }
 
 /// Compares and converges.
@@ -112,7 +114,7 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
         |attempt: &AttemptId| census.get(attempt).and_then(|seen| seen.cluster).is_some_and(|id| id != cluster);
     let unknown = census.keys().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied();
     let mut sorted = Sorted { unknown: unknown.collect(), ..Sorted::default() };
-    let Comparison { released, owed } = &mut sorted.comparison;
+    let Comparison { released, owed, behind } = &mut sorted.comparison;
     let Settled { brought, stopped, gone } = &mut sorted.settled;
     for (attempt, standing) in standings {
         let lost = |cause, message| Lost { attempt, task: standing.task, failure: Failure { cause, message } };
@@ -142,7 +144,12 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
                     sorted.lost.push(lost(Cause::Internal, message));
                 }
             }
-            Some(_) => owed.push(attempt),
+            Some(seen) => {
+                owed.push(attempt);
+                if seen.reports > standing.reports {
+                    behind.push((attempt, standing.reports));
+                }
+            }
         }
     }
     sorted

@@ -273,6 +273,7 @@ impl TryFrom<sculpt_proto::executor::v1::ObservedAttempt> for Observed {
             attempt: FieldError::parse(&observed.attempt_id, "observed.attempt_id")?,
             cluster: Some(FieldError::parse(&observed.cluster_id, "observed.cluster_id")?),
             ended: observed.ended,
+            reports: observed.report_sequence,
             unreadable: (!observed.unreadable.is_empty()).then(|| remark(&observed.unreadable)),
         })
     }
@@ -397,8 +398,9 @@ async fn apply<B: Book>(context: &Context<B>, epoch: Epoch, report: Report) -> R
 
 async fn reconcile<B: Book>(context: &Context<B>, epoch: Epoch, observed: Census) -> Result<In, End> {
     let found = context.book.reconcile(context.cluster, epoch, observed).await;
-    let Comparison { released, owed } = found.map_err(|error| End::broken(epoch, &error))?;
-    Ok(Input::Reconciled { released, owed })
+    let Comparison { released, owed, behind } = found.map_err(|error| End::broken(epoch, &error))?;
+    let behind = behind.into_iter().map(|(attempt, through)| (attempt, Answer::missing(attempt, through))).collect();
+    Ok(Input::Reconciled { released, owed, behind })
 }
 
 async fn read<B: Book>(context: &Context<B>, epoch: Epoch, done: &mpsc::Sender<In>) -> Result<In, End> {

@@ -96,8 +96,13 @@ impl World {
                 input
             }
             Event::Observed { attempts, last } => {
-                let observed =
-                    |(number, ended)| Observed { attempt: attempt(number), cluster: None, ended, unreadable: None };
+                let observed = |(number, ended)| Observed {
+                    attempt: attempt(number),
+                    cluster: None,
+                    ended,
+                    reports: 0,
+                    unreadable: None,
+                };
                 Input::Observed { attempts: attempts.into_iter().map(observed).collect(), last }
             }
             Event::Heartbeat { sequence, closed } => {
@@ -112,7 +117,7 @@ impl World {
                 self.comparisons = self.comparisons.checked_sub(1)?;
                 self.compared = true;
                 let all = |numbers: Vec<u8>| numbers.into_iter().map(attempt).collect();
-                Input::Reconciled { released: all(released), owed: all(owed) }
+                Input::Reconciled { released: all(released), owed: all(owed), behind: Vec::new() }
             }
             Event::Wishes(wishes) => {
                 self.reads = self.reads.checked_sub(1)?;

@@ -80,6 +80,13 @@ pub struct Answer {
     pub refusal: Option<(Refusal, String)>,
 }
 
+impl Answer {
+    /// Asks for the reports of `attempt` from the one behind `through` on.
+    pub fn missing(attempt: AttemptId, through: u64) -> Self {
+        Self { attempt, through, refusal: Some((Refusal::Gap, format!("reports from {} on are missing", through + 1))) }
+    }
+}
+
 /// Why a report could not be dealt with now.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
@@ -196,15 +203,9 @@ async fn apply_in(
     if !sessions::holds(conn, epoch).await? {
         return Err(ReportError::Superseded);
     }
-    let Some(task) = attempts::task_of(conn, attempt, epoch.executor).await? else {
-        return Ok(unknown());
-    };
-    let Some(locked) = task_state::lock(conn, task).await? else {
-        return Ok(unknown());
-    };
-    let Some(ledger) = attempts::lock(conn, attempt).await? else {
-        return Ok(unknown());
-    };
+    let Some(task) = attempts::task_of(conn, attempt, epoch.executor).await? else { return Ok(unknown()) };
+    let Some(locked) = task_state::lock(conn, task).await? else { return Ok(unknown()) };
+    let Some(ledger) = attempts::lock(conn, attempt).await? else { return Ok(unknown()) };
     let moved = match rule(report, &ledger) {
         Ruling::Again => return Ok(answer(ledger.through, None)),
         Ruling::Refused(refusal, text) => return Ok(answer(ledger.through, Some((refusal, text)))),
@@ -267,9 +268,7 @@ pub fn rule(report: &Report, ledger: &attempts::Ledger) -> Ruling {
 
 /// What an end says that cannot be: it is refused and may be sent again once it has become true.
 fn contradiction(told: &Told, ledger: &attempts::Ledger) -> Option<String> {
-    let Told::Ended { log_length, head, .. } = told else {
-        return None;
-    };
+    let Told::Ended { log_length, head, .. } = told else { return None };
     if *log_length < ledger.log_bytes {
         return Some(format!("the log is said to have {log_length} bytes, but {} are held", ledger.log_bytes));
     }

@@ -33,6 +33,9 @@ pub const PIECE: usize = 1000;
 /// Attempts that an executor may name in one full set.
 pub const MOST_OBSERVED: usize = 100_000;
 
+/// Attempts that a session remembers: what the executor named, and what it was told or has told of since.
+const MOST_KNOWN: usize = 2 * MOST_OBSERVED;
+
 /// An attempt that the executor says it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -42,6 +45,8 @@ pub struct Observed {
     pub cluster: Option<ClusterId>,
     /// Whether it is over there.
     pub ended: bool,
+    /// Reports of it that the executor holds, 1 to this.
+    pub reports: u64,
     /// Why the executor cannot go on with it, if what it had of it is damaged.
     pub unreadable: Option<String>,
 }
@@ -83,6 +88,8 @@ pub enum Input<R, A> {
         released: Vec<AttemptId>,
         /// What it has and owes something for.
         owed: Vec<AttemptId>,
+        /// Of which it has told more than the database holds, and what asks for the rest.
+        behind: Vec<(AttemptId, A)>,
     },
     /// What should be, as the database has it.
     Wishes(BTreeMap<AttemptId, Wish>),
@@ -165,6 +172,8 @@ pub struct Session {
     gathering: Census,
     /// Reported while a census was being gathered: the executor has them, whatever the census says.
     reported: BTreeSet<AttemptId>,
+    /// Reported since the gathering of the last census began.
+    telling: BTreeSet<AttemptId>,
     /// What the executor is known to have or was told of in this session.
     known: BTreeSet<AttemptId>,
     told: BTreeMap<AttemptId, Wish>,
@@ -197,6 +206,7 @@ impl Session {
         Self {
             gathering: Census::new(),
             reported: BTreeSet::new(),
+            telling: BTreeSet::new(),
             known: BTreeSet::new(),
             told: BTreeMap::new(),
             owed: BTreeSet::new(),
@@ -226,18 +236,26 @@ impl Session {
             Input::Report { attempt, report } => {
                 let mut outputs = self.hear(now);
                 self.known.insert(attempt);
+                self.telling.insert(attempt);
                 if !self.gathering.is_empty() || self.reading == Reading::Waiting {
                     self.reported.insert(attempt);
                 }
-                outputs.push(Output::Apply(report));
+                match self.known.len() {
+                    ..=MOST_KNOWN => outputs.push(Output::Apply(report)),
+                    _ => outputs.push(Output::Close(Closed::Flood)),
+                }
                 outputs
             }
             Input::Applied(answer) => vec![Output::Ack(answer)],
             Input::Leased(beat) => self.lease(beat),
-            Input::Reconciled { released, owed } => {
+            Input::Reconciled { released, owed, behind } => {
                 self.released.extend(released);
                 self.owed.extend(owed);
-                self.read_first()
+                // Who tells by itself is answered where it stands.
+                let silent = behind.into_iter().filter(|(attempt, _)| !self.telling.contains(attempt));
+                let mut outputs: Vec<_> = silent.map(|(_, answer)| Output::Ack(answer)).collect();
+                outputs.extend(self.read_first());
+                outputs
             }
             Input::Wishes(wishes) => self.wishes(now, wishes),
             Input::Adopted(attempts) if attempts.is_empty() => Vec::new(),
@@ -289,9 +307,16 @@ impl Session {
         if !last {
             return Vec::new();
         }
+        self.telling.clone_from(&self.reported);
         let mut census = std::mem::take(&mut self.gathering);
         for attempt in std::mem::take(&mut self.reported) {
-            census.entry(attempt).or_insert(Observed { attempt, cluster: None, ended: false, unreadable: None });
+            census.entry(attempt).or_insert(Observed {
+                attempt,
+                cluster: None,
+                ended: false,
+                reports: 0,
+                unreadable: None,
+            });
         }
         self.known.extend(census.keys());
         vec![Output::Reconcile(census)]

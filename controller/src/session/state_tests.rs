@@ -18,7 +18,7 @@ fn wish(phase: Phase, may_begin: bool) -> Wish {
 }
 
 fn seen(n: u128) -> Observed {
-    Observed { attempt: attempt(n), cluster: None, ended: false, unreadable: None }
+    Observed { attempt: attempt(n), cluster: None, ended: false, reports: 0, unreadable: None }
 }
 
 fn full(attempts: Vec<(AttemptId, Wish)>) -> Out {
@@ -33,7 +33,7 @@ fn delta(attempts: Vec<(AttemptId, Wish)>, released: Vec<AttemptId>) -> Out {
 fn settled() -> Session {
     let mut session = Session::new();
     session.step::<u32, u32>(START, In::Observed { attempts: vec![], last: true });
-    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![] });
+    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![], behind: vec![] });
     assert_eq!(session.step(START, In::Wishes(BTreeMap::new())), vec![full(vec![])]);
     session
 }
@@ -49,7 +49,7 @@ fn nothing_is_desired_before_the_executor_said_what_it_has() {
     assert_eq!(output, vec![Out::Reconcile(census)]);
     assert_eq!(session.step(START, In::Told), Vec::<Out>::new());
     assert_eq!(
-        session.step(START, In::Reconciled { released: vec![attempt(2)], owed: vec![attempt(1)] }),
+        session.step(START, In::Reconciled { released: vec![attempt(2)], owed: vec![attempt(1)], behind: vec![] }),
         vec![Out::Read]
     );
     let run = wish(Phase::Run, false);
@@ -64,7 +64,7 @@ fn nothing_is_desired_before_the_executor_said_what_it_has() {
 fn what_was_released_before_it_was_ever_told_is_released() {
     let mut session = Session::new();
     session.step::<u32, u32>(START, In::Observed { attempts: vec![seen(1)], last: true });
-    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![attempt(1)] });
+    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![attempt(1)], behind: vec![] });
     // Between the census and the first reading its last report and the rest of its log were committed.
     let released = Out::Desired { full: true, last: true, attempts: vec![], released: vec![attempt(1)] };
     assert_eq!(session.step(START, In::Wishes(BTreeMap::new())), vec![released]);
@@ -193,13 +193,17 @@ fn a_newer_session_and_a_flood_end_it() {
     let many = (0..=MOST_OBSERVED as u128).map(seen).collect();
     let output = settled().step(START, In::Observed { attempts: many, last: false });
     assert_eq!(output, vec![Out::Close(Closed::Flood)]);
+    let mut session = settled();
+    let mut report = |n| session.step(START, In::Report { attempt: attempt(n), report: 0 });
+    assert!((0..MOST_KNOWN as u128).all(|n| report(n) == vec![Out::Apply(0)]));
+    assert_eq!(report(MOST_KNOWN as u128), vec![Out::Close(Closed::Flood)]);
 }
 
 #[test]
 fn a_large_set_goes_in_pieces() {
     let mut session = Session::new();
     session.step::<u32, u32>(START, In::Observed { attempts: vec![], last: true });
-    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![] });
+    session.step::<u32, u32>(START, In::Reconciled { released: vec![], owed: vec![], behind: vec![] });
     let wishes = (0..2 * PIECE as u128 + 1).map(|n| (attempt(n), wish(Phase::Run, true))).collect();
     let shape: Vec<_> = session
         .step::<u32, u32>(START, In::Wishes(wishes))
@@ -302,4 +306,14 @@ proptest! {
         let wanted: BTreeMap<_, _> = database.iter().map(|(attempt, wish)| (*attempt, wish.phase)).collect();
         prop_assert_eq!(executor.desired, wanted);
     }
+}
+
+#[test]
+fn who_told_more_than_the_database_holds_is_asked_for_the_rest_unless_it_tells_already() {
+    let mut session = Session::new();
+    session.step::<u32, u32>(START, In::Observed { attempts: vec![seen(1), seen(2)], last: true });
+    session.step::<u32, u32>(START, In::Report { attempt: attempt(2), report: 6 });
+    let behind = vec![(attempt(1), 10), (attempt(2), 20)];
+    let output = session.step(START, In::Reconciled { released: vec![], owed: vec![], behind });
+    assert_eq!(output, vec![Out::Ack(10), Out::Read]);
 }

@@ -326,6 +326,8 @@ pub struct Standing {
     pub released: bool,
     /// The executor has said that it has the spec.
     pub begun: bool,
+    /// Reports applied, 1 to this.
+    pub reports: u64,
     /// It went to the directory that speaks for the executor now, or to none yet.
     pub here: bool,
 }
@@ -339,7 +341,7 @@ pub async fn standings(
     let named: Vec<Uuid> = named.iter().map(|attempt| attempt.0).collect();
     let rows = sqlx::query(
         "SELECT id, task_id, state = 'ended' AS ended, fenced_at IS NOT NULL AS fenced, \
-         released_at IS NOT NULL AS released, state <> 'offered' AS begun, last_heard IS NULL AS here \
+         released_at IS NOT NULL AS released, state <> 'offered' AS begun, report_sequence, last_heard IS NULL AS here \
          FROM attempts WHERE executor_id = $1 AND (released_at IS NULL OR id = ANY ($2))",
     )
     .bind(executor.0)
@@ -354,6 +356,7 @@ pub async fn standings(
                 fenced: row.try_get("fenced")?,
                 released: row.try_get("released")?,
                 begun: row.try_get("begun")?,
+                reports: row.try_get::<i64, _>("report_sequence")?.unsigned_abs(),
                 here: row.try_get("here")?,
             };
             Ok((AttemptId(row.try_get("id")?), standing))

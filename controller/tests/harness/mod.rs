@@ -34,6 +34,12 @@ pub(crate) async fn store() -> (Store, Fresh) {
 }
 
 impl Fresh {
+    /// Another database that holds what this one does now. Nobody may be connected to it.
+    pub(crate) async fn copy(&self) -> Fresh {
+        let name = server::shared().copy(&self.name).await;
+        Fresh { database: server::shared().database().named(&name), name }
+    }
+
     /// Its name on the server.
     fn name(&self) -> &str {
         &self.name

@@ -53,9 +53,13 @@ impl Server {
 
     /// A new database, with the schema or without; its name.
     pub(super) async fn fresh(&self, schema: bool) -> String {
+        self.copy(if schema { TEMPLATE } else { "template1" }).await
+    }
+
+    /// A new database like this one, to which nobody is connected; its name.
+    pub(super) async fn copy(&self, template: &str) -> String {
         let name = format!("test_{}", self.count.fetch_add(1, Ordering::Relaxed));
         let _one = self.copying.lock().await;
-        let template = if schema { TEMPLATE } else { "template1" };
         self.database.copy(template, &name).await.expect("make a database");
         name
     }

@@ -127,6 +127,17 @@ impl Scripted {
         }
     }
 
+    /// The same, whatever else is said before the answer.
+    pub(crate) async fn answer(&mut self, attempt: &str, sequence: u64, step: Step) -> ReportAck {
+        let report = Report { attempt_id: attempt.into(), sequence, age: None, step: Some(step) };
+        self.send(control_request::Part::Report(report)).await;
+        loop {
+            if let control_response::Part::ReportAck(ack) = self.next().await {
+                return ack;
+            }
+        }
+    }
+
     /// Takes the next attempt that is wanted, up to and with its agent running.
     pub(crate) async fn run_one(&mut self) -> String {
         let attempt = self.desired().await.attempts.remove(0).attempt_id;

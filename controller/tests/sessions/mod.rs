@@ -4,11 +4,13 @@ mod adopt;
 mod control;
 mod directories;
 pub(crate) mod executor;
+mod fences;
 mod leases;
 mod logs;
 mod lost;
 mod placement;
 mod publish;
+mod restored;
 mod space;
 
 use std::sync::Arc;
@@ -28,7 +30,10 @@ use sculpt_proto::{
     executor::v1::executor_service_client::ExecutorServiceClient, id::ClusterId, v1::logs_client::LogsClient,
 };
 use tokio::task::JoinSet;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
 use crate::harness::{self, Authorised, Fresh};
@@ -46,29 +51,47 @@ pub(crate) struct Stack {
     /// Ended when dropped.
     servers: JoinSet<()>,
     pub(crate) directory: tempfile::TempDir,
-    _fresh: Fresh,
+    fresh: Fresh,
+    /// Ends what goes on by itself, when dropped.
+    _stops: DropGuard,
 }
 
 impl Stack {
     pub(crate) async fn start() -> Self {
-        let (store, fresh) = harness::store().await;
+        Self::over(harness::database().await, Blobs::over(Arc::new(object_store::memory::InMemory::new()))).await
+    }
+
+    /// The same database and its present copy, each with a controller of its own.
+    pub(crate) async fn backup(self) -> (Self, Self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.store.close().await;
+        let copy = self.fresh.copy().await;
+        let blobs = self.blobs.clone();
+        (Self::over(self.fresh, blobs.clone()).await, Self::over(copy, blobs).await)
+    }
+
+    async fn over(fresh: Fresh, blobs: Blobs) -> Self {
+        let store = Store::new(&fresh.database, 8);
         let directory = tempfile::tempdir().unwrap();
-        let blobs = Blobs::over(Arc::new(object_store::memory::InMemory::new()));
         let repositories =
             Repositories::new(store.clone(), blobs.clone(), GitSettings::below(directory.path())).unwrap();
         let cluster = store.cluster().await.unwrap();
+        let stop = CancellationToken::new();
         Self {
             dispatch: Dispatch::new(store.clone(), Bus::new()),
             store,
             sessions: Sessions::new(),
             cluster,
             blobs,
-            stop: CancellationToken::new(),
             repositories,
             tracker: TaskTracker::new(),
             servers: JoinSet::new(),
             directory,
-            _fresh: fresh,
+            fresh,
+            _stops: stop.clone().drop_guard(),
+            stop,
         }
     }
 
@@ -121,11 +144,5 @@ impl Stack {
             std::future::ready(near)
         });
         Endpoint::from_static("http://memory").connect_with_connector(connector).await.unwrap()
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        self.stop.cancel();
     }
 }

@@ -17,12 +17,12 @@ use super::{
 use crate::{git::repo::Repo, make};
 
 /// An attempt of a task on a base.
-struct Run {
-    stack: Stack,
-    executor: Scripted,
+pub(super) struct Run {
+    pub(super) stack: Stack,
+    pub(super) executor: Scripted,
     repo: Repo,
     base: String,
-    attempt: String,
+    pub(super) attempt: String,
 }
 
 const REFS: &str = "SELECT coalesce(string_agg(name || ' ' || target, ',' ORDER BY name), '') FROM refs \
@@ -30,7 +30,7 @@ const REFS: &str = "SELECT coalesce(string_agg(name || ' ' || target, ',' ORDER 
 
 impl Run {
     /// A running one.
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let mut run = Self::silent().await;
         run.report_all().await;
         run
@@ -71,7 +71,7 @@ impl Run {
     }
 
     /// A commit on the base, with its pack.
-    async fn work(&self) -> (String, Vec<u8>) {
+    pub(super) async fn work(&self) -> (String, Vec<u8>) {
         // What does not compress is a pack of several messages.
         let noise: Vec<u8> = (0..200_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         let head = self.repo.commit("new.bin", noise).await;
@@ -79,7 +79,7 @@ impl Run {
         (head, pack)
     }
 
-    async fn publish(&mut self, head: &str, pack: &[u8]) -> Result<String, Code> {
+    pub(super) async fn publish(&mut self, head: &str, pack: &[u8]) -> Result<String, Code> {
         let (epoch, attempt) = (self.executor.epoch, self.attempt.clone());
         self.executor.publish(epoch, &attempt, head, pack).await.map_err(|status| status.code())
     }
