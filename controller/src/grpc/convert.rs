@@ -6,6 +6,7 @@ use prost::Message as _;
 use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, why};
 use sculpt_proto::{timestamp, v1};
 
+use super::absent::Absent;
 use crate::store::{
     classes,
     events::Event,
@@ -66,7 +67,9 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
         number: row.number.unsigned_abs(),
         revision: row.revision.unsigned_abs(),
         state: state.into(),
-        waiting: waiting.or_else(|| current.and_then(asks)),
+        waiting: waiting
+            .or_else(|| current.and_then(|attempt| absent(&row, attempt)))
+            .or_else(|| current.and_then(asks)),
         failure: current.filter(|_| failed).and_then(failure),
         unreachable: open.is_some_and(|attempt| !heard(&attempt)),
         live: row.intent == "run" && open.filter(heard).is_some_and(|attempt| attempt.state == "running"),
@@ -119,6 +122,19 @@ fn attempt(row: Attempt) -> v1::Attempt {
 fn failure(row: &Attempt) -> Option<v1::Failure> {
     let cause = row.cause.clone()?;
     Some(v1::Failure { cause, message: row.message.clone().unwrap_or_default() })
+}
+
+/// What a task waits for whose executor stays away.
+fn absent(row: &Task, attempt: &Attempt) -> Option<v1::Waiting> {
+    let since = attempt.silent_since.filter(|_| attempt.state != "ended")?;
+    let absent = Absent {
+        executor: &attempt.executor,
+        since,
+        lost: attempt.liveness == "lost",
+        stopped: row.intent == "cancel",
+        policy: super::spec::policy(&spec(row)).ok()?,
+    };
+    Some(absent.into())
 }
 
 /// What an agent that asks or is limited waits for.

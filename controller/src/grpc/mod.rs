@@ -1,5 +1,6 @@
 //! The public API: one file per service, one for conversions, one for statuses.
 
+mod absent;
 pub(crate) mod brief;
 mod convert;
 mod cursor;

@@ -216,7 +216,8 @@ fn base(spec: &v1::TaskSpec) -> Result<Option<(String, String)>, FieldError> {
     Ok(Some((spec.project.clone(), commit_id(&spec.base, "spec.base")?)))
 }
 
-fn policy(spec: &v1::TaskSpec) -> Result<Policy, FieldError> {
+/// What the task says about an executor that stays away.
+pub(super) fn policy(spec: &v1::TaskSpec) -> Result<Policy, FieldError> {
     let on_lost = match v1::OnLost::try_from(spec.on_lost) {
         Ok(v1::OnLost::Unspecified | v1::OnLost::Wait) => OnLost::Wait,
         Ok(v1::OnLost::Retry) => OnLost::Retry,

@@ -84,6 +84,8 @@ pub struct Attempt {
     pub limited_until: Option<Time>,
     /// Whether its executor is heard of.
     pub liveness: String,
+    /// When somebody was last heard of where it is, if that is long ago.
+    pub silent_since: Option<Time>,
     /// How it ended.
     pub outcome: Option<String>,
     /// Why it failed.
@@ -146,7 +148,8 @@ const TASK: &str = "t.id, t.number, t.revision, t.title, t.shown::text AS shown,
      FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id";
 
 const ATTEMPT: &str = "SELECT a.id, a.task_id, a.number, a.executor_id, e.name AS executor, a.state::text AS state, a.question, \
-     a.limited_until, a.liveness::text AS liveness, a.outcome::text AS outcome, a.cause, a.message, a.exit_code, \
+     a.limited_until, a.liveness::text AS liveness, CASE a.liveness WHEN 'connected' THEN NULL \
+     ELSE GREATEST(a.silent_since, COALESCE(a.last_heard, e.last_seen)) END AS silent_since, a.outcome::text AS outcome, a.cause, a.message, a.exit_code, \
      a.exit_signal, a.head, a.pid, a.tmux_socket, a.notes, a.log_bytes, a.log_final, a.created_at, a.started_at, \
      a.ended_at FROM attempts a JOIN executors e ON e.id = a.executor_id";
 

@@ -12,6 +12,7 @@ mod placement;
 mod publish;
 mod restored;
 mod space;
+mod workspace;
 
 use std::sync::Arc;
 
