@@ -12,6 +12,7 @@ mod executor_faults;
 mod failpoints;
 mod harness;
 mod layering;
+mod leases;
 mod lying;
 mod nemesis;
 mod network_faults;
