@@ -1,10 +1,13 @@
 //! End-to-end scenarios on the real programs, and the rules of the source tree.
 
+mod adopted;
 mod agents;
 mod api;
 mod attacks;
 mod checker;
+mod controller_faults;
 mod clocks;
+mod disk_faults;
 mod disks;
 mod done_when;
 mod ends;
@@ -18,9 +21,11 @@ mod nemesis;
 mod network_faults;
 mod outlives;
 mod places;
+mod postgres_faults;
 mod proxy;
 mod queue;
 mod refusals;
 mod repositories;
 mod shim_faults;
+mod space;
 mod up;

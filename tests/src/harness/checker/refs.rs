@@ -20,7 +20,7 @@ fn numbers(facts: &Facts) -> Vec<String> {
         let Some(number) = entry.attempt else { continue };
         let before = newest.get(&entry.task).copied();
         match entry.kind.as_str() {
-            "attempt.offered" => {
+            "attempt.offered" | "attempt.adopted" => {
                 if before.is_some_and(|last| last >= number) {
                     wrong.push(format!("task {}: attempt {number} was offered after {before:?}", entry.task));
                 }
