@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::lchown, path::PathBuf, time::Duration};
 
+use sculpt_space::Level;
 use tracing::warn;
 
 use super::{
@@ -25,6 +26,9 @@ use crate::{
 
 /// How often a failed gathering is tried again.
 const TRIES: u32 = 3;
+
+/// How often it is looked whether a full disk has room again.
+const ROOM: Duration = Duration::from_secs(2);
 
 /// What is handed over.
 enum Handed {
@@ -137,12 +141,24 @@ impl Life<'_> {
                 Err(error) => error,
             };
             warn!(attempt = %self.handle.id, %error, tries, "could not gather what the agent made");
+            if self.lacks_room(&error) {
+                self.note("gathering what was made has to wait: the executor's disk is full").await?;
+                tries = 0;
+                tokio::time::sleep(ROOM).await;
+                continue;
+            }
             // What hung once hangs again, and meanwhile the attempt holds its slot.
             if tries == TRIES || matches!(error, HarvestError::Git(GitError::Slow { .. })) {
                 return Ok(Err(error.to_string()));
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// Only with the figures of the disk beside them: an agent may have a say in git's words.
+    fn lacks_room(&self, error: &HarvestError) -> bool {
+        let full = self.context.room.standing().level != Level::Open;
+        full && error.to_string().contains("No space left on device")
     }
 
     fn plan(&self, repository: &Repository, store: PathBuf) -> harvest::Plan {

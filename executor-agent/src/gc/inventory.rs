@@ -22,27 +22,30 @@ use crate::{
     report::{Outcome, Step},
 };
 
-/// Everything that is there. `present`: attempts whose shim has not gone.
+/// Everything that is there. `present`: attempts whose shim has not gone. `live`: count also what is still written to, for
+/// people; the plan needs the sizes of what can go alone.
 pub(super) async fn take(
     context: &Arc<Context>,
     attempts: &Attempts,
     present: BTreeSet<AttemptId>,
+    live: bool,
 ) -> io::Result<Inventory> {
     let (told, taken) = oneshot::channel();
     let (context, attempts) = (Arc::clone(context), attempts.clone());
     in_background(move || {
         // Nobody waits when the executor is ending.
-        let _ending = told.send(look(&context, &attempts, &present));
+        let _ending = told.send(look(&context, &attempts, &present, live));
     })?;
     taken.await.map_err(io::Error::other)
 }
 
-fn look(context: &Context, attempts: &Attempts, present: &BTreeSet<AttemptId>) -> Inventory {
+fn look(context: &Context, attempts: &Attempts, present: &BTreeSet<AttemptId>, live: bool) -> Inventory {
     let all = attempts.all();
     let wanted: BTreeSet<AttemptId> = all.iter().filter(|handle| !handle.ended()).filter_map(continues).collect();
     let known: BTreeSet<AttemptId> = all.iter().map(|handle| handle.id).collect();
     let now = Stamp::now(&context.boot);
-    let found = |handle: &Arc<Handle>| attempt(context, handle, present, &wanted, &now);
+    let size = |path: &Path, settled: bool| if settled || live { context.room.sizes().of(path, settled) } else { 0 };
+    let found = |handle: &Arc<Handle>| attempt(context, handle, present, &wanted, &now, &size);
     let mut loose = strays(context, &context.layout.workspaces(), &known);
     loose.extend(aside(context));
     Inventory { attempts: all.iter().map(found).collect(), loose }
@@ -59,6 +62,7 @@ fn attempt(
     present: &BTreeSet<AttemptId>,
     wanted: &BTreeSet<AttemptId>,
     now: &Stamp,
+    size: &impl Fn(&Path, bool) -> u64,
 ) -> Attempt {
     let released = Released::read(&handle.dir).filter(|_| handle.ended());
     let standing = match &released {
@@ -68,7 +72,6 @@ fn attempt(
     };
     let workspace = context.layout.workspace(handle.id);
     let settled = released.is_some() && !present.contains(&handle.id);
-    let sizes = context.room.sizes();
     let hold = if wanted.contains(&handle.id) {
         Some(Hold::Wanted)
     } else if present.contains(&handle.id) {
@@ -83,8 +86,8 @@ fn attempt(
         standing,
         hold,
         log_complete: released.is_some_and(|released| released.log_complete),
-        workspace: workspace.exists().then(|| sizes.of(&workspace, settled)),
-        record: sizes.of(&handle.dir, settled),
+        workspace: workspace.exists().then(|| size(&workspace, settled)),
+        record: size(&handle.dir, settled),
     }
 }
 

@@ -9,7 +9,10 @@ mod remove;
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use sculpt_proto::id::AttemptId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 pub use plan::{Decision, Occasion, Subject};
@@ -77,15 +80,20 @@ impl Door {
 pub async fn run(context: Arc<Context>, attempts: Attempts, mut questions: Questions) {
     let mut collector = Collector { context: Arc::clone(&context), attempts, tidied: BTreeSet::new() };
     remove::empty_trash(&context.layout);
+    let mut swept: Option<(Instant, BTreeSet<AttemptId>)> = None;
     loop {
         let present = collector.tidy().await;
         let pause = if present.is_empty() { PERIOD } else { SOON };
-        if let Err(error) = collector.collect(present, Occasion::Sweep, false).await {
-            warn!(%error, "could not look for what can be removed");
+        // Shims that have not gone are looked at often; the disk is when there is something new.
+        if swept.as_ref().is_none_or(|(at, then)| at.elapsed() >= PERIOD || *then != present) {
+            if let Err(error) = collector.collect(present.clone(), Occasion::Sweep, false).await {
+                warn!(%error, "could not look for what can be removed");
+            }
+            swept = Some((Instant::now(), present));
         }
         tokio::select! {
             () = context.cancel.cancelled() => return,
-            () = context.released.notified() => {}
+            () = context.released.notified() => swept = None,
             () = tokio::time::sleep(pause) => {}
             Some(question) = questions.0.recv() => {
                 let present = collector.tidy().await;
@@ -139,7 +147,7 @@ impl Collector {
     }
 
     async fn collect(&self, present: BTreeSet<AttemptId>, occasion: Occasion, dry_run: bool) -> io::Result<Vec<Line>> {
-        let inventory = inventory::take(&self.context, &self.attempts, present).await?;
+        let inventory = inventory::take(&self.context, &self.attempts, present, occasion != Occasion::Sweep).await?;
         let space = self.context.room.standing().space;
         let plan = plan::plan(&inventory, self.context.settings.keep_workspaces, space, occasion);
         let mut lines = Vec::new();

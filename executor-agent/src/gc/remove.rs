@@ -32,21 +32,25 @@ pub(super) async fn tree(context: &Arc<Context>, path: PathBuf) -> io::Result<()
 
 fn remove(layout: &Layout, path: &Path) -> io::Result<()> {
     let trash = layout.trash();
-    fs::create_dir_all(&trash)?;
     let target = trash.join(uuid::Uuid::new_v4().to_string());
-    match fs::rename(path, &target) {
+    let gone = match fs::create_dir_all(&trash).and_then(|()| fs::rename(path, &target)) {
+        Ok(()) => target.as_path(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        renamed => renamed?,
-    }
-    workspace::remove(&target).map_err(io::Error::other)
+        // Not even a name has room: then the first thing is to make some.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => path,
+        Err(error) => return Err(error),
+    };
+    workspace::remove(gone).map_err(io::Error::other)
 }
 
 /// Removes what a removal that was cut short has left.
 pub(super) fn empty_trash(layout: &Layout) {
-    let trash = layout.trash();
+    let left: Vec<PathBuf> = fs::read_dir(layout.trash()).into_iter().flatten().flatten().map(|it| it.path()).collect();
     let emptied = in_background(move || {
-        if let Err(error) = workspace::remove(&trash) {
-            warn!(%error, "could not remove what an earlier removal has left");
+        for path in left {
+            if let Err(error) = workspace::remove(&path) {
+                warn!(%error, "could not remove what an earlier removal has left");
+            }
         }
     });
     if let Err(error) = emptied {
