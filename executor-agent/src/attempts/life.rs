@@ -111,7 +111,7 @@ impl Life<'_> {
 
     async fn look(&self) -> Result<Found, Unclear> {
         let dir = &self.handle.dir;
-        if !dir.exists() {
+        if matches!(dir.try_exists(), Ok(false)) {
             return self.look_without_directory().await;
         }
         match shim::probe(dir).await {

@@ -283,7 +283,7 @@ impl Supervisor {
         let json = serde_json::to_vec(record).map_err(|error| failed("write the exit record")(error.into()))?;
         sculpt_failpoints::pass("exit.before_write");
         while let Err(error) = disk::fill_reserved(&self.attempt_dir.join(files::EXIT), &json) {
-            if !self.attempt_dir.exists() {
+            if matches!(self.attempt_dir.try_exists(), Ok(false)) {
                 return Err(failed("write the exit record: the attempt's directory is gone")(error));
             }
             self.shared.update(|state| state.blocked = Some(format!("the exit record cannot be written: {error}")));
