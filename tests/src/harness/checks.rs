@@ -49,9 +49,6 @@ pub(super) async fn tidied(root: &Path, data: &Path, traces: &Traces) -> Result<
         for place in places.iter().filter(|place| place.exists()) {
             left.extend(sockets_below(place)?);
         }
-        if let Ok(workspaces) = fs::read_dir(executor.join("workspaces")) {
-            left.extend(workspaces.filter_map(|entry| Some(entry.ok()?.path())));
-        }
         Ok(left.is_empty().then_some(()))
     })
     .await;
