@@ -205,9 +205,7 @@ async fn clients_that_say_nothing_whole_are_cut_while_executors_and_people_are_s
     let found = stack.processes("sculpt-controller");
     let process = found.iter().find(|process| process.command.contains("serve")).context("the controller")?;
     let descriptors = format!("/proc/{}/fd", process.pid);
-    eventually("their descriptors to be given back", || {
-        Ok((fs::read_dir(&descriptors)?.count() < 200).then_some(()))
-    })
-    .await?;
+    eventually("their descriptors to be given back", || Ok((fs::read_dir(&descriptors)?.count() < 200).then_some(())))
+        .await?;
     stack.finish().await
 }
