@@ -420,3 +420,7 @@ fn pieces<R, A>(full: bool, attempts: Vec<(AttemptId, Wish)>, released: Vec<Atte
 #[cfg(test)]
 #[path = "state_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "state_model.rs"]
+mod model;
