@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What the network's clock moves by, in milliseconds: fine ones cost time, coarse ones let more happen at once.
-const TICKS: [u64; 4] = [20, 50, 100, 100];
+const TICKS: [u64; 6] = [20, 100, 200, 200, 200, 200];
 
 /// After the last fault everything must have come to rest within this time.
 const REST: Duration = Duration::from_secs(400);

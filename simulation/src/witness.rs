@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use sculpt_controller::session::reports::{Report, Told};
+use sculpt_controller::{
+    session::reports::{Report, Told},
+    store::sessions::Epoch,
+};
 use sculpt_core::{
     attempt::AttemptState,
     outcome::{Cause, Outcome},
@@ -114,6 +117,15 @@ impl Witness {
     /// Somebody stopped a task.
     pub fn stopped(&self, task: TaskId) {
         self.seen().stopped.insert(task);
+    }
+
+    /// A session wrote; it must have been the newest of its executor.
+    pub fn wrote(&self, rows: &Rows, epoch: Epoch) {
+        let newest = rows.executors.get(&epoch.executor).map(|row| row.epoch);
+        if newest != Some(epoch.number) {
+            self.world
+                .wrong(format_args!("session {} of {} wrote, the newest is {newest:?}", epoch.number, epoch.executor));
+        }
     }
 
     /// I2: a report was committed; an attempt ends once.

@@ -22,7 +22,10 @@ impl Shelf for Book {
         let anywhere = self.world.lacks(Guard::Offset);
         let put = self.transact(move |rows| {
             let put = if anywhere { put_anywhere(rows, pieces) } else { put(rows, epoch, pieces) };
-            put.inspect(|_| witness.logged(rows))
+            put.inspect(|_| {
+                witness.wrote(rows, epoch);
+                witness.logged(rows);
+            })
         });
         let (verdicts, released) = put.await??;
         if released {

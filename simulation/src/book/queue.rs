@@ -113,6 +113,7 @@ impl Book {
                     _ => Status::unavailable(illegal.to_string()),
                 });
             }
+            witness.wrote(rows, epoch);
             witness.published(rows, attempt, &head);
             world.tell(format_args!("book: {attempt} published {head}"));
             if let Some(row) = rows.tasks.get_mut(&task) {

@@ -22,6 +22,9 @@ impl Book {
         let attempt = report.attempt;
         let done = self.transact(move |rows| {
             let done = apply(rows, epoch, &report, now, unfenced);
+            if done.is_some() {
+                witness.wrote(rows, epoch);
+            }
             witness.reported(rows, &report);
             done
         });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sculpt_executor::{
-    attempts::Link,
+    attempts::{Link, News},
     report::{Cause, Ended, Exit, Failure, Outcome, Step},
     session::Wish,
     shim::Lease,
@@ -39,7 +39,8 @@ async fn live(attempts: &Attempts, attempt: AttemptId, handle: &Handle, digest: 
         return false;
     }
     let Some(spec) = attempts.spec(attempt) else { return false };
-    drop(attempts.context.news.send(sculpt_executor::attempts::News::Present(attempt)).await);
+    // The session is gone only when everything ends.
+    let _ending = attempts.context.news.send(News::Present(attempt)).await;
     let life = Life { attempts, attempt, spec, handle };
     while life.step().await {}
     true

@@ -69,7 +69,7 @@ impl Attempts {
         tokio::time::sleep(self.world.dice.millis(0..8)).await;
         let sequence = self.machine.write_step(attempt, step);
         // The session is gone only when everything ends.
-        drop(self.context.news.send(News::Recorded(attempt, sequence)).await);
+        let _ending = self.context.news.send(News::Recorded(attempt, sequence)).await;
     }
 
     /// Until something is looked at again.
@@ -80,7 +80,7 @@ impl Attempts {
     /// Drops an attempt that never began.
     pub(super) async fn forget(&self, attempt: AttemptId) {
         self.held().remove(&attempt);
-        drop(self.context.news.send(News::Gone(attempt)).await);
+        let _ending = self.context.news.send(News::Gone(attempt)).await;
     }
 
     fn spawn(&self, attempt: AttemptId, wish: Wish, digest: Option<Vec<u8>>) {
