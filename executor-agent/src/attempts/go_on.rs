@@ -74,7 +74,9 @@ impl Life<'_> {
         let mut found: Vec<Arc<Handle>> = Vec::new();
         let mut next = Some(of);
         while let Some(handle) = next.and_then(|id| self.attempts.get(id)) {
-            if handle.id == self.handle.id || found.iter().any(|known| known.id == handle.id) {
+            let of_this_task = handle.spec().is_some_and(|spec| spec.task == self.spec.task);
+            let seen = handle.id == self.handle.id || found.iter().any(|known| known.id == handle.id);
+            if seen || !of_this_task {
                 break;
             }
             let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
