@@ -27,6 +27,9 @@ use crate::{
 /// How often a failed gathering is tried again.
 const TRIES: u32 = 3;
 
+/// What the system, and git in some places, say of a full disk.
+const FULL: [&str; 2] = ["No space left on device", "Out of diskspace"];
+
 /// How often it is looked whether a full disk has room again.
 const ROOM: Duration = Duration::from_secs(2);
 
@@ -158,7 +161,8 @@ impl Life<'_> {
     /// Only with the figures of the disk beside them: an agent may have a say in git's words.
     fn lacks_room(&self, error: &HarvestError) -> bool {
         let full = self.context.room.standing().level != Level::Open;
-        full && error.to_string().contains("No space left on device")
+        let text = error.to_string();
+        full && FULL.iter().any(|words| text.contains(words))
     }
 
     fn plan(&self, repository: &Repository, store: PathBuf) -> harvest::Plan {
