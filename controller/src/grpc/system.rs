@@ -12,6 +12,9 @@ use tonic::{Request, Response, Status};
 use super::{About, Api, person};
 use crate::room::Room;
 
+/// In seconds.
+const DAY: u64 = 24 * 3600;
+
 /// Oldest git that the controller works with.
 const OLDEST_GIT: (u32, u32) = (2, 35);
 
@@ -87,6 +90,9 @@ fn check_space(room: &Room, data_dir: &Path) -> v1::Check {
 
 fn retention(about: &About) -> String {
     let logs = match about.log_retention {
+        Some(span) if span.as_secs().is_multiple_of(DAY) => {
+            format!("logs of tasks that have ended for {} days", span.as_secs() / DAY)
+        }
         Some(span) => format!("logs of tasks that have ended for {}", humantime::format_duration(span)),
         None => "logs for ever".to_owned(),
     };
