@@ -106,10 +106,13 @@ fn sockets_below(directory: &Path) -> Result<Vec<PathBuf>> {
 fn stray_workspaces(data: &Path) -> Result<()> {
     let executor = data.join("executor");
     let Ok(workspaces) = fs::read_dir(executor.join("workspaces")) else { return Ok(()) };
+    // What is put aside keeps its workspace, under its attempt's name with a number behind it.
+    let aside = fs::read_dir(executor.join("quarantine")).into_iter().flatten().flatten();
+    let aside: Vec<_> = aside.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     for workspace in workspaces {
-        let name = workspace?.file_name();
-        if !executor.join("attempts").join(&name).is_dir() {
-            bail!("the workspace {} belongs to no attempt", name.to_string_lossy());
+        let name = workspace?.file_name().to_string_lossy().into_owned();
+        if !executor.join("attempts").join(&name).is_dir() && !aside.iter().any(|kept| kept.starts_with(&name)) {
+            bail!("the workspace {name} belongs to no attempt");
         }
     }
     Ok(())

@@ -13,13 +13,13 @@ use rustix::{
     fs::statvfs,
     process::{Pid, Signal, kill_process},
 };
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Child,
 };
 
-use super::{DEADLINE, processes::Found, within};
+use super::{DEADLINE, eventually, processes::Found, within};
 
 /// A small disk that can be filled: a mounted tmpfs, unmounted when dropped.
 #[derive(Debug)]
@@ -76,6 +76,7 @@ impl Drop for Disk {
 #[derive(Debug)]
 pub struct BadDisk {
     strace: Child,
+    record: NamedTempFile,
 }
 
 impl BadDisk {
@@ -94,7 +95,8 @@ impl BadDisk {
 
     async fn tamper(process: &Found, about: &[&str], expression: &str) -> Result<Option<Self>> {
         let mut command = tokio::process::Command::new("strace");
-        command.args(about).args(["-f", "-o", "/dev/null", "-e", expression, "-p", &process.pid.to_string()]);
+        let record = NamedTempFile::new().context("make a file for strace")?;
+        command.args(about).args(["-f", "-e", expression, "-p", &process.pid.to_string(), "-o"]).arg(record.path());
         let spawned = command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
         let mut strace = match spawned {
             Ok(strace) => strace,
@@ -116,7 +118,16 @@ impl BadDisk {
         .await?;
         // Read on, so that it never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
-        Ok(Some(Self { strace }))
+        Ok(Some(Self { strace, record }))
+    }
+
+    /// Waits until so many calls have failed or been slow.
+    pub async fn strikes(&self, times: usize) -> Result<()> {
+        eventually("the bad disk to be met", || {
+            let record = fs::read_to_string(self.record.path())?;
+            Ok((record.matches("INJECTED").count() + record.matches("DELAYED").count() >= times).then_some(()))
+        })
+        .await
     }
 
     /// Ends the fault, and waits until it has.

@@ -11,6 +11,8 @@ pub enum Cut {
     Between,
     /// What it wrote that nobody had read yet, because its recorder was killed or the host went down.
     Tail,
+    /// The same, and its recording was damaged: the controller may hold more than is left of it.
+    Recording,
 }
 
 /// What is wrong with the logs.
@@ -46,6 +48,9 @@ fn tells_its_end(attempt: &AttemptFacts) -> bool {
 fn spool(attempt: &AttemptFacts) -> Option<String> {
     let spool = attempt.spool.as_ref()?;
     let name = attempt.name();
+    if attempt.cut == Some(Cut::Recording) {
+        return (!attempt.log.starts_with(spool)).then(|| difference(&name, "the spool", spool, &attempt.log));
+    }
     if attempt.fenced {
         return (!spool.starts_with(&attempt.log)).then(|| difference(&name, "the spool", spool, &attempt.log));
     }
@@ -59,7 +64,7 @@ fn witness(attempt: &AttemptFacts) -> Option<String> {
     let holds = match attempt.cut.unwrap_or_else(|| cut_of(attempt)) {
         Cut::Nothing => log == *witness,
         Cut::Between => log.strip_prefix(witness.as_slice()).is_some_and(|more| is_start_of_next(witness, more)),
-        Cut::Tail => {
+        Cut::Tail | Cut::Recording => {
             witness.starts_with(&log)
                 || log.strip_prefix(witness.as_slice()).is_some_and(|more| is_start_of_next(witness, more))
         }
