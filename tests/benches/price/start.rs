@@ -19,6 +19,9 @@ git -C "$2" checkout -q -b work
 exec tmux -S "$3" -f /dev/null new-session -d -x 200 -y 50 -c "$2" "$4"
 "#;
 
+/// Of the reference, below the stack's directory.
+const SOCKET: &str = "tmux.socket";
+
 pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
     let repo = stack.repo()?;
     for number in 0..50 {
@@ -43,13 +46,15 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
             theirs.push(reference);
         }
     }
+    // The server went with its last session and left its socket.
+    fs::remove_file(stack.root().join(SOCKET)).context("remove the socket of the reference")?;
     let samples = |times: Vec<Duration>| Samples::of_times(times).context("no sample");
     let reference = Some(("git clone --shared, tmux new-session", samples(theirs)?));
     Ok(vec![Row { name: "create a task until its process runs", unit: "ms", ours: samples(ours)?, reference }])
 }
 
 async fn script(stack: &Stack, repo: &Path, clone: &Path, told: &Path) -> Result<Duration> {
-    let socket = stack.root().join("tmux.socket");
+    let socket = stack.root().join(SOCKET);
     let command = format!("exec bash '{}'", agent(told)?);
     let began = now()?;
     let arguments = [clone.as_os_str(), socket.as_os_str(), command.as_ref()];
