@@ -38,7 +38,7 @@ fn page(task: &Task) -> String {
     };
     let state = state_name(task.state());
     field("state", format!("{}{}", paint(state, colour(task.state())), reason(task)));
-    if task.unreachable {
+    if task.unreachable && task.waiting.is_none() {
         field("", "its executor has not been heard of for a while; what is shown may be old".to_owned());
     }
     match &spec.work {

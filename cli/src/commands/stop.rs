@@ -8,7 +8,7 @@ use crate::{
     client::Client,
     exit::{Exit, state_name},
     failure::Failure,
-    output::{Format, json_line, line, tasks::TaskJson},
+    output::{Format, json_line, line, note, tasks::TaskJson},
 };
 
 pub(super) async fn run(tasks: &[String], format: Format) -> Result<Exit, Failure> {
@@ -27,6 +27,9 @@ async fn stop(client: &Client, task: String, format: Format) -> Result<(), Failu
         Format::Text if task.state() == TaskState::Cancelled => line(format!("task {} is cancelled", task.number)),
         Format::Text => {
             let state = state_name(task.state()).replace('_', " ");
+            if let Some(waiting) = task.waiting.as_ref().filter(|_| task.unreachable) {
+                note(format!("task {}: {}", task.number, waiting.text));
+            }
             line(format!(
                 "task {} is being stopped (now {state}); `sculpt wait {}` returns when it is",
                 task.number, task.number
