@@ -18,11 +18,9 @@ const AT_ONCE: usize = 8;
 
 /// Insert, claim, and an update for each step of a task's life, each durable by itself.
 const LIFE: &str = r"
-INSERT INTO price_tasks (state) VALUES (0);
-BEGIN;
-SELECT id FROM price_tasks WHERE state = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED \gset
-UPDATE price_tasks SET state = 1 WHERE id = :id;
-COMMIT;
+INSERT INTO price_tasks (state) VALUES (0) RETURNING id \gset
+UPDATE price_tasks SET state = 1 WHERE id = (
+    SELECT id FROM price_tasks WHERE state = 0 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED);
 UPDATE price_tasks SET state = 2 WHERE id = :id;
 UPDATE price_tasks SET state = 3 WHERE id = :id;
 UPDATE price_tasks SET state = 4 WHERE id = :id;
