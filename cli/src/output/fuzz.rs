@@ -15,7 +15,7 @@ pub fn screen(data: &[u8]) {
     }
     assert_eq!(Screen::terminal().feed(&shown), shown, "what is harmless passes unchanged");
     let plain = Screen::plain().feed(data);
-    let text = std::str::from_utf8(&plain).expect("plain text is UTF-8");
+    let text = std::str::from_utf8(&plain).unwrap_or_else(|error| panic!("plain text is UTF-8: {error}"));
     assert!(!text.chars().any(|c| c.is_control() && !"\n\t".contains(c)), "a control is in {text:?}");
 }
 

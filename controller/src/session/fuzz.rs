@@ -233,7 +233,8 @@ fn piece(append: Append, skip: u64, take: u64) {
     assert_eq!(sum(&piece.frames), length);
     let left = length.saturating_sub(skip).min(take);
     assert_eq!(sum(&frames::cut(&piece.frames, skip, take)), left, "{skip} + {take} of {length}");
-    let stored = frames::decode(&frames::encode(&piece.frames)).expect("read what was stored");
+    let stored =
+        frames::decode(&frames::encode(&piece.frames)).unwrap_or_else(|error| panic!("read what was stored: {error}"));
     assert_eq!(sum(&stored), length);
 }
 

@@ -72,23 +72,33 @@ pub fn records(data: &[u8]) {
         Read::Journal { content, boot } => journal(content, boot),
         Read::Exit(content) => {
             if let Ok(record) = serde_json::from_slice::<ExitRecord>(content) {
-                let written = serde_json::to_vec(&record).expect("write an exit record");
-                assert_eq!(serde_json::from_slice::<ExitRecord>(&written).expect("read it again"), record);
+                let written =
+                    serde_json::to_vec(&record).unwrap_or_else(|error| panic!("write an exit record: {error}"));
+                assert_eq!(
+                    serde_json::from_slice::<ExitRecord>(&written)
+                        .unwrap_or_else(|error| panic!("read it again: {error}")),
+                    record
+                );
             }
         }
         Read::Launch(content) => {
-            let directory = tempfile::tempdir().expect("make a directory");
-            std::fs::write(directory.path().join(files::LAUNCH), content).expect("write a launch");
+            let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("make a directory: {error}"));
+            std::fs::write(directory.path().join(files::LAUNCH), content)
+                .unwrap_or_else(|error| panic!("write a launch: {error}"));
             if let Ok(launch) = Launch::read(directory.path()) {
-                launch.write(directory.path()).expect("write it again");
-                assert_eq!(Launch::read(directory.path()).expect("read it again"), launch);
+                launch.write(directory.path()).unwrap_or_else(|error| panic!("write it again: {error}"));
+                assert_eq!(
+                    Launch::read(directory.path()).unwrap_or_else(|error| panic!("read it again: {error}")),
+                    launch
+                );
             }
         }
         Read::Control(content) => {
             let mut rest = content;
             while let Ok(Some(request)) = wire::receive::<wire::Request>(&mut rest) {
-                let written = wire::encode(&request).expect("send it on");
-                let again = wire::receive::<wire::Request>(&written[..]).expect("read it again");
+                let written = wire::encode(&request).unwrap_or_else(|error| panic!("send it on: {error}"));
+                let again = wire::receive::<wire::Request>(&written[..])
+                    .unwrap_or_else(|error| panic!("read it again: {error}"));
                 assert_eq!(again, Some(request));
             }
             let _answer = wire::receive::<wire::Response>(content);
@@ -97,8 +107,11 @@ pub fn records(data: &[u8]) {
             let mut rest = content;
             while let Ok(Some(message)) = wire::receive_view(&mut rest) {
                 let mut written = Vec::new();
-                wire::send_view(&mut written, &message).expect("send it on");
-                assert_eq!(wire::receive_view(&written[..]).expect("read it again"), Some(message));
+                wire::send_view(&mut written, &message).unwrap_or_else(|error| panic!("send it on: {error}"));
+                assert_eq!(
+                    wire::receive_view(&written[..]).unwrap_or_else(|error| panic!("read it again: {error}")),
+                    Some(message)
+                );
             }
         }
     }
@@ -106,16 +119,16 @@ pub fn records(data: &[u8]) {
 
 /// A journal is taken whole, with its torn end cut off, or not at all; and it goes on where it ended.
 fn journal(content: &[u8], same_boot: bool) {
-    let directory = tempfile::tempdir().expect("make a directory");
+    let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("make a directory: {error}"));
     let path = directory.path().join("journal");
-    std::fs::write(&path, content).expect("write a journal");
+    std::fs::write(&path, content).unwrap_or_else(|error| panic!("write a journal: {error}"));
     let boot = if same_boot { host::boot_id().unwrap_or_default() } else { "another".to_owned() };
     let Ok(journal) = Journal::open(&path, &boot) else { return };
     let (last, entries) = (journal.last(), journal.range(0, u64::MAX));
     assert_eq!(entries.len() as u64, last, "sequences have no hole");
-    assert_eq!(journal.append(Step::Preparing).expect("append"), last + 1);
+    assert_eq!(journal.append(Step::Preparing).unwrap_or_else(|error| panic!("append: {error}")), last + 1);
     drop(journal);
-    let again = Journal::open(&path, &boot).expect("open it again");
+    let again = Journal::open(&path, &boot).unwrap_or_else(|error| panic!("open it again: {error}"));
     assert_eq!(again.range(0, last), entries);
     assert_eq!(again.last(), last + 1);
 }

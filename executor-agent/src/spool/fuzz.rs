@@ -173,9 +173,10 @@ pub fn spool(data: &[u8]) {
     let Ok(plan) = Plan::arbitrary_take_rest(Unstructured::new(data)) else { return };
     let mut spool = Spool::write(&plan.segments);
     let only_torn = spool.suffer(&plan.harms);
-    let directory = tempfile::tempdir().expect("make a directory");
+    let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("make a directory: {error}"));
     for (start, file) in &spool.segments {
-        fs::write(directory.path().join(format::segment_name(*start)), file).expect("write a segment");
+        fs::write(directory.path().join(format::segment_name(*start)), file)
+            .unwrap_or_else(|error| panic!("write a segment: {error}"));
     }
     let whole = spool.segments.last().map_or(0, |(start, file)| whole_frames(file, *start));
     for (from, step) in plan.reads {
@@ -185,12 +186,12 @@ pub fn spool(data: &[u8]) {
     // A segment's name can say any offset, and then the spool ends there.
     let Ok(recovered) = recover(directory.path()) else { return };
     let read = spool.read(directory.path(), 0, 1 << 20);
-    let again = recover(directory.path()).expect("recover a second time");
+    let again = recover(directory.path()).unwrap_or_else(|error| panic!("recover a second time: {error}"));
     assert_eq!((again.end, again.torn_bytes), (recovered.end, 0), "nothing is torn any more");
     if only_torn {
         assert_eq!(recovered.end, whole, "a torn tail costs no whole frame");
         assert_eq!(recovered.quarantined, Vec::<std::path::PathBuf>::new(), "torn is not damaged");
-        assert_eq!(read.expect("read what was recovered"), recovered.end);
+        assert_eq!(read.unwrap_or_else(|error| panic!("read what was recovered: {error}")), recovered.end);
     }
 }
 
