@@ -73,7 +73,7 @@ pub fn plan(dice: &Dice, controllers: usize, executors: usize, span: Duration) -
             let lasts = match dice.roll(0..10) {
                 0..5 => dice.millis(50..5_000),
                 5..8 => dice.millis(5_000..40_000),
-                _ => dice.millis(40_000..120_000),
+                _ => dice.millis(60_000..200_000),
             };
             Planned { from, until: from + lasts, fault }
         })

@@ -16,8 +16,3 @@ pub enum Guard {
     /// Another attempt begins only a margin later.
     Margin,
 }
-
-impl Guard {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Epoch, Self::Fence, Self::Offset, Self::Commit, Self::Lease, Self::Margin];
-}

@@ -28,7 +28,7 @@ use crate::{
 const TICKS: [u64; 6] = [20, 100, 200, 200, 200, 200];
 
 /// After the last fault everything must have come to rest within this time.
-const REST: Duration = Duration::from_secs(400);
+const REST: Duration = Duration::from_secs(600);
 
 /// What became of one seed.
 #[derive(Clone, Debug)]

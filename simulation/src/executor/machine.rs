@@ -184,7 +184,8 @@ impl Machine {
         record.launched = Some(boot);
         self.world.tell(format_args!("{}: {attempt} begins", self.name));
         self.witness.begins(&self.archive.rows(), attempt, self.id);
-        let pace = self.dice.millis(20..4_000);
+        // Some go on for minutes, so that a lease can run out under them.
+        let pace = if self.dice.chance(30) { self.dice.millis(3_000..9_000) } else { self.dice.millis(20..2_000) };
         let agent = Agent {
             lines: self.dice.roll(0..40),
             printed: 0,
