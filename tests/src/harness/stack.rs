@@ -245,6 +245,11 @@ impl Stack {
         self.controller.take().context("the controller is not running")
     }
 
+    /// Gives back what [`Stack::controller`] took.
+    pub fn controller_is(&mut self, controller: Service) {
+        self.controller = Some(controller);
+    }
+
     /// The running executor; whoever takes it ends it.
     pub fn executor(&mut self) -> Result<Service> {
         self.executor.take().context("the executor is not running")

@@ -110,7 +110,7 @@ async fn a_rebuilt_controller_takes_over_what_another_cluster_minted() -> Result
     }
     stack.loses_since(&mark);
     stack.start_controller().await?;
-    let ended = stack.executor()?.wait(DEADLINE).await?;
+    let ended = stack.executor()?.gone().await?;
     ensure!(!ended.success(), "the executor went on with another cluster");
     let log = fs::read_to_string(stack.root().join("executor.log"))?;
     ensure!(log.contains("sculpt-executor rebind --data-dir"), "{log}");

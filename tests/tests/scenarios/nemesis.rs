@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use sculpt_tests::harness::{
     Dice,
-    checker::{AttemptFacts, Facts, TaskFacts},
+    checker::{AttemptFacts, Facts, JournalEntry, TaskFacts},
     nemesis::{Campaign, Deeds, Harm, Plan, unexpected},
 };
 
@@ -91,6 +91,13 @@ fn an_attempt_may_end_only_as_planned_or_as_it_was_harmed() {
     let (mut facts, deeds) = one(own());
     facts.attempts.push(AttemptFacts { number: 2, ..facts.attempts[0].clone() });
     assert_eq!(unexpected(&facts, &deeds).len(), 1, "a second attempt that nobody has asked for");
+    facts.attempts[1] =
+        AttemptFacts { fenced: true, outcome: Some("fenced".into()), log: Vec::new(), ..facts.attempts[1].clone() };
+    assert_eq!(unexpected(&facts, &deeds).len(), 2, "fenced, and nobody has withdrawn it");
+    let withdrawn =
+        JournalEntry { kind: "attempt.withdrawn".into(), task: 1, attempt: Some(2), ..JournalEntry::default() };
+    facts.journal.push(withdrawn);
+    assert!(unexpected(&facts, &deeds).is_empty(), "an offer that was withdrawn never began");
     facts.attempts.clear();
     assert_eq!(unexpected(&facts, &deeds).len(), 1, "it never ran");
 }

@@ -43,8 +43,7 @@ pub fn unexpected(facts: &Facts, deeds: &Deeds) -> Vec<String> {
             continue;
         };
         let attempts: Vec<_> = facts.attempts.iter().filter(|attempt| attempt.task == task.number).collect();
-        // An offer that nobody had read is withdrawn and minted anew when its executor is gone.
-        let begun = attempts.iter().filter(|attempt| !is_withdrawn(attempt));
+        let begun = attempts.iter().filter(|attempt| !is_withdrawn(attempt, facts));
         let due = 1 + deeds.retried.get(&task.title).copied().unwrap_or(0);
         if begun.clone().count() > due {
             wrong.push(format!("task {} has {} attempts, {due} were asked for", task.number, begun.clone().count()));
@@ -58,8 +57,11 @@ pub fn unexpected(facts: &Facts, deeds: &Deeds) -> Vec<String> {
     wrong
 }
 
-fn is_withdrawn(attempt: &AttemptFacts) -> bool {
-    attempt.fenced && attempt.state == "offered"
+/// An offer whose spec nobody had read is withdrawn when its executor is gone, and minted anew: it never began.
+fn is_withdrawn(attempt: &AttemptFacts, facts: &Facts) -> bool {
+    let mut told =
+        facts.journal.iter().filter(|entry| (entry.task, entry.attempt) == (attempt.task, Some(attempt.number)));
+    attempt.fenced && attempt.log.is_empty() && told.any(|entry| entry.kind == "attempt.withdrawn")
 }
 
 /// Why the end of `attempt` is not one that it may have.

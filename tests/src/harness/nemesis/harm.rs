@@ -58,8 +58,8 @@ impl Harm {
         let parts = [Executor, Controller, Postmaster, Backend, Tmux, Shim, Agent];
         let line = if dice.chance(0.7) { Line::Executor } else { Line::People };
         match dice.between(0, 100) {
-            0..14 => Self::Kill(Executor, dice.pause(0, 1500)),
-            14..25 => Self::Kill(Controller, dice.pause(0, 1500)),
+            0..14 => Self::Kill(Executor, dice.pause(0, 800)),
+            14..25 => Self::Kill(Controller, dice.pause(0, 800)),
             25..30 => Self::Kill(Postmaster, Duration::ZERO),
             30..36 => Self::Kill(Backend, Duration::ZERO),
             36..40 => Self::StopPostgres,
@@ -68,7 +68,7 @@ impl Harm {
             51..56 => Self::Kill(Agent, Duration::ZERO),
             56..74 => {
                 let part = dice.pick(&parts).copied().unwrap_or(Executor);
-                Self::Pause(part, dice.pause(100, 5000))
+                Self::Pause(part, dice.pause(100, 3500))
             }
             74..78 => Self::Flap(line, dice.between(3, 10) as u32, dice.pause(20, 200)),
             _ => {
@@ -82,7 +82,7 @@ impl Harm {
                     Fault::Throttle(8000),
                 ];
                 let fault = dice.pick(&faults).copied().unwrap_or(Fault::Cut);
-                Self::Break(line, fault, dice.pause(100, 4000))
+                Self::Break(line, fault, dice.pause(100, 3000))
             }
         }
     }

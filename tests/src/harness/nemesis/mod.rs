@@ -156,7 +156,7 @@ async fn harm(
         if let Some(text) = done {
             tell(&format!("{at:7.1} s  {:<22} {text}", harm.kind()));
             *faults.entry(harm.kind()).or_default() += 1;
-            tokio::time::sleep(dice.pause(50, 1500)).await;
+            tokio::time::sleep(dice.pause(20, 400)).await;
         }
     }
     Ok(faults)
