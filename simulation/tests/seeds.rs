@@ -1,6 +1,8 @@
 //! Seeds, those that failed once first. `SCULPT_SIM_SEEDS` says how many, `SCULPT_SIM_FROM` from which on; with
 //! `SCULPT_SIM_SEED` one alone is run, and told line by line.
 
+#![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
+
 use std::{
     collections::BTreeSet,
     env, fs,
