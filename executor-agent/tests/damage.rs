@@ -42,9 +42,12 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
+/// What is done to a file.
+type Harm = fn(&Path);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_damaged_its_agent_lives_can_be_stopped_and_is_named() {
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Harm); 4] = [
         ("spec", |path| flip(path, 3)),
         ("journal", |path| flip(path, 12)),
         (files::LAUNCH, |path| fs::write(path, "{").unwrap()),

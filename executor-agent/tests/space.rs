@@ -4,12 +4,7 @@ use std::{fs, path::Path};
 
 use sculpt_proto::{executor::v1::Phase, v1::GarbageItem};
 
-use crate::{
-    disk::Disk,
-    git::project,
-    host::Host,
-    life::wait_for,
-};
+use crate::{disk::Disk, git::project, host::Host, life::wait_for};
 
 /// Kind and whether it goes, of everything about one attempt.
 fn fates(items: &[GarbageItem], attempt: &str) -> Vec<(String, bool)> {

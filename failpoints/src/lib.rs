@@ -125,9 +125,10 @@ mod tests {
         let struck = |name: &str| strikes(place.path(), name);
         assert!(!struck("log.acked"), "not armed");
         fs::write(place.path().join("log.acked"), "2").unwrap();
-        assert_eq!([struck("log.acked"), struck("log.acked"), struck("log.acked"), struck("log.acked")], [
-            false, false, true, false
-        ]);
+        assert_eq!(
+            [struck("log.acked"), struck("log.acked"), struck("log.acked"), struck("log.acked")],
+            [false, false, true, false]
+        );
         assert!(place.path().join("log.acked.hit").exists());
         fs::write(place.path().join("log.sent"), "").unwrap();
         assert!(struck("log.sent"), "without a count at once");

@@ -36,13 +36,7 @@ pub enum PlaceError {
 }
 
 /// Places tasks whenever the queue or the free slots change and there is room for what they bring, until `stop`.
-pub async fn run(
-    dispatch: Dispatch,
-    sessions: Sessions,
-    cluster: ClusterId,
-    room: Room,
-    stop: CancellationToken,
-) {
+pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, room: Room, stop: CancellationToken) {
     let mut placed = dispatch.bus().placed();
     loop {
         // What changes from here on is seen by the wait.

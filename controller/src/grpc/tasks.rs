@@ -59,7 +59,6 @@ impl v1::tasks_server::Tasks for Api {
             }
         };
         sculpt_failpoints::pass("task.before_answer");
-        sculpt_failpoints::pass("task.before_answer");
         Ok(Response::new(v1::CreateTaskResponse { task: Some(self.shown(task).await?) }))
     }
 

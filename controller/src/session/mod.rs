@@ -10,9 +10,9 @@ pub mod control;
 pub mod disk;
 mod end;
 pub mod frames;
-pub mod garbage;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+pub mod garbage;
 pub mod growing;
 pub mod held;
 pub mod hello;

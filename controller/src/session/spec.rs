@@ -93,7 +93,8 @@ pub enum HandOutError {
 /// Hands the spec of an offered attempt out; from then on its executor may have begun. May be repeated until the executor
 /// says that it has it.
 pub async fn hand_out(dispatch: &Dispatch, epoch: Epoch, attempt: AttemptId) -> Result<Vec<u8>, HandOutError> {
-    let spec = dispatch.store().write(move |conn| Box::pin(async move { hand_out_in(conn, epoch, attempt).await })).await;
+    let spec =
+        dispatch.store().write(move |conn| Box::pin(async move { hand_out_in(conn, epoch, attempt).await })).await;
     sculpt_failpoints::pass("spec.before_answer");
     spec
 }
@@ -112,7 +113,6 @@ async fn hand_out_in(conn: &mut Connection, epoch: Epoch, attempt: AttemptId) ->
     let event = Event::SpecRead { fence: offered.fence };
     // It moves nothing that people see: there are no effects.
     let _ = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), std::time::Duration::ZERO).await?;
-    sculpt_failpoints::pass("spec.before_commit");
     sculpt_failpoints::pass("spec.before_commit");
     attempts::spec(conn, attempt).await?.ok_or(unknown)
 }

@@ -167,10 +167,8 @@ async fn update_task(
         Run::Attempt(attempt) => (None, Some(attempt.fence.id)),
     };
     // A task that was only withdrawn keeps its place in the queue.
-    let queued_at = matches!(
-        event,
-        Event::Retry | Event::RetryInWorkspace | Event::Expired { .. } | Event::Replaced { .. }
-    );
+    let queued_at =
+        matches!(event, Event::Retry | Event::RetryInWorkspace | Event::Expired { .. } | Event::Replaced { .. });
     let queued_at = queued_at.then_some(locked.now);
     let (over, ended_at) = match &after.run {
         Run::Attempt(Attempt { state: AttemptState::Ended { at, .. }, .. }) => (true, Some(*at)),

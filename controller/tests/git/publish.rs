@@ -37,7 +37,8 @@ impl Run {
         let base = repo.commit("a.txt", "base\n").await;
         world.send_all(&repo, &base).await;
         let epoch = connect(&world, ExecutorId::fresh()).await;
-        let class = Class { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None, executor: None };
+        let class =
+            Class { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None, executor: None };
         let new = NewTask {
             base: Some((world.project, base.clone())),
             class,

@@ -70,7 +70,7 @@ async fn an_attempt_that_its_shim_ended_is_replaced_in_one_transaction() {
         let row = "SELECT concat_ws(' ', state, cause, fenced_at IS NOT NULL, released_at IS NOT NULL) FROM attempts";
         assert_eq!(stack.value::<String>(row).await, "ended executor_lost f t");
         // The answer got lost, and the report comes again.
-        assert_eq!(executor.desired().await.released, [attempt.clone()]);
+        assert_eq!(executor.desired().await.released, std::slice::from_ref(&attempt));
         assert_eq!(executor.report(&attempt, 5, failed("executor_lost")).await.through, 5);
         assert_eq!(stack.value::<String>(KINDS).await, kinds);
         assert_eq!(stack.place().await, usize::from(shown == "queued 2"));

@@ -74,7 +74,7 @@ async fn what_was_acknowledged_and_lost_is_taken_again() {
         assert_eq!(executor.logs(epoch).await.append(&attempt, 5, b"67890").await.unwrap().committed, length);
         executor.report(&attempt, 4, finalizing(0)).await;
         assert_eq!(executor.report(&attempt, ended, completed(length)).await.through, ended);
-        assert_eq!(executor.desired().await.released, [attempt.clone()]);
+        assert_eq!(executor.desired().await.released, std::slice::from_ref(&attempt));
     }
 
     let mut executor = Scripted::welcome(&mut before, who).await;

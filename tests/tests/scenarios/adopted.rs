@@ -75,7 +75,7 @@ async fn a_restored_database_takes_a_running_attempt_over() -> Result<()> {
     let said = stack.sculpt(["executor", "adopt", "worker"]).run().await?.done()?.text();
     ensure!(said == format!("attempt {attempt}: adopted as task {task}"), "{said}");
     let again = stack.sculpt(["executor", "adopt", "worker", &attempt, "-o", "json"]).run().await?.done()?.json()?;
-    ensure!(again[0]["task"].to_string() == task && again[0]["attempt_uuid"] == attempt.as_str(), "{again}");
+    ensure!(again[0]["task"] == task.parse::<u64>()? && again[0]["attempt_uuid"] == attempt.as_str(), "{again}");
     ensure!(unknown(&stack).await?.is_empty());
     counter.prints(20).await?;
     ensure!(processes::alive(pid) == born, "the agent {pid} is not the process it was");
