@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
     store::{
-        Connection, StoreError,
-        sessions::{self, Pulse},
+        Connection, StoreError, sessions,
+        silence::{self, Pulse},
         task_state,
     },
 };
@@ -86,14 +86,14 @@ pub struct Looked {
 pub async fn look(dispatch: &Dispatch) -> Result<Looked, DispatchError> {
     let silent = dispatch
         .store()
-        .write::<_, DispatchError>(|conn| Box::pin(async move { Ok(sessions::mark_silent(conn).await?) }))
+        .write::<_, DispatchError>(|conn| Box::pin(async move { Ok(silence::mark_silent(conn).await?) }))
         .await?;
     if !silent.is_empty() {
         dispatch.bus().journal();
     }
     let pulses = {
         let mut conn = dispatch.store().read().await?;
-        sessions::pulses(&mut conn, LIMIT).await?
+        silence::pulses(&mut conn, LIMIT).await?
     };
     let mut looked = Looked::default();
     for pulse in pulses {
@@ -122,7 +122,7 @@ async fn settle(dispatch: &Dispatch, pulse: Pulse) -> Result<usize, DispatchErro
 
 async fn judge(conn: &mut Connection, pulse: Pulse) -> Result<Option<Moved>, DispatchError> {
     // Held until the end: nobody is given up who is heard of meanwhile.
-    let Some(last_heard) = sessions::last_heard(conn, pulse).await? else { return Ok(None) };
+    let Some(last_heard) = silence::last_heard(conn, pulse).await? else { return Ok(None) };
     let Some(locked) = task_state::lock(conn, pulse.task).await? else { return Ok(None) };
     if locked.task.attempt().is_none_or(|attempt| attempt.fence.id != pulse.attempt.0) {
         return Ok(None);

@@ -30,7 +30,8 @@ use crate::{
     session::state::{Census, Observed},
     store::{
         Connection, attempts,
-        sessions::{self, Epoch, Pulse, Standing},
+        sessions::{self, Epoch, Standing},
+        silence::{self, Pulse},
         task_state,
     },
 };
@@ -192,7 +193,7 @@ async fn give_up(
 /// Live attempts that are here and shown as silent.
 async fn silent(dispatch: &Dispatch, epoch: Epoch) -> Result<Vec<Pulse>, DispatchError> {
     let mut conn = dispatch.store().read().await?;
-    Ok(sessions::silent_attempts(&mut conn, epoch.executor).await?)
+    Ok(silence::silent_attempts(&mut conn, epoch.executor).await?)
 }
 
 /// The executor of a live attempt is back.

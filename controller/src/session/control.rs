@@ -5,13 +5,8 @@
 
 use std::time::Duration;
 
-use prost::Message as _;
 use sculpt_proto::{
-    FieldError,
-    executor::v1::{
-        ControlRequest, Desired, DesiredAttempt, HeartbeatAck, Phase as WirePhase, Welcome, control_request,
-        control_response,
-    },
+    executor::v1::{ControlRequest, Desired, HeartbeatAck, Welcome, control_request, control_response},
     id::{AttemptId, ClusterId, ExecutorId},
     to_duration,
 };
@@ -34,16 +29,11 @@ use crate::{
         hello,
         registry::{Seat, Sessions},
         reports::{Answer, Report, ReportError},
-        state::{Census, Closed, HEARTBEAT, Input, Observed, Output, Session, WATCHDOG},
+        state::{Census, Closed, HEARTBEAT, Input, Output, Session, WATCHDOG},
+        wire::{In, bounded, desired, input},
     },
-    store::{
-        StoreError,
-        sessions::{Epoch, Phase, Wish},
-    },
+    store::{StoreError, sessions::Epoch},
 };
-
-/// Largest message, in bytes.
-pub const MAX_CONTROL: usize = 256 << 10;
 
 /// How long the first message may take.
 const HELLO: Duration = Duration::from_secs(10);
@@ -64,7 +54,6 @@ pub struct Context<B = Dispatch> {
     pub shutdown: CancellationToken,
 }
 
-type In = Input<Report, Answer>;
 type Out = Output<Report, Answer>;
 
 /// Work in the database, in order.
@@ -230,60 +219,6 @@ fn collected(request: ControlRequest, asks: &mut Asks) -> Result<Option<ControlR
     Ok(None)
 }
 
-/// A message as the reducer takes it; `None` for what this version does not know.
-pub(super) fn input(request: ControlRequest) -> Result<Option<In>, End> {
-    bounded(&request)?;
-    Ok(Some(match request.part {
-        Some(control_request::Part::Hello(_)) => {
-            return Err(End::Fault(Status::invalid_argument("a second Hello")));
-        }
-        Some(control_request::Part::Observed(observed)) => Input::Observed {
-            attempts: observed.attempts.into_iter().map(Observed::try_from).collect::<Result<_, _>>()?,
-            last: observed.last,
-        },
-        Some(control_request::Part::Heartbeat(beat)) => Input::Heartbeat {
-            sequence: beat.sequence,
-            closed: (!beat.accepts_work).then(|| match beat.reason.as_str() {
-                "" => "it takes no new work".to_owned(),
-                reason => reason.chars().take(500).collect(),
-            }),
-        },
-        Some(control_request::Part::Report(report)) => {
-            let report = Report::try_from(report)?;
-            Input::Report { attempt: report.attempt, report }
-        }
-        Some(control_request::Part::Collected(_)) | None => return Ok(None),
-    }))
-}
-
-fn bounded(request: &ControlRequest) -> Result<(), End> {
-    let size = request.encoded_len();
-    if size > MAX_CONTROL {
-        let text = format!("a control message of {size} bytes; at most {MAX_CONTROL} are taken");
-        return Err(End::Fault(Status::resource_exhausted(text)));
-    }
-    Ok(())
-}
-
-impl TryFrom<sculpt_proto::executor::v1::ObservedAttempt> for Observed {
-    type Error = FieldError;
-
-    fn try_from(observed: sculpt_proto::executor::v1::ObservedAttempt) -> Result<Self, FieldError> {
-        Ok(Self {
-            attempt: FieldError::parse(&observed.attempt_id, "observed.attempt_id")?,
-            cluster: Some(FieldError::parse(&observed.cluster_id, "observed.cluster_id")?),
-            ended: observed.ended,
-            reports: observed.report_sequence,
-            unreadable: (!observed.unreadable.is_empty()).then(|| remark(&observed.unreadable)),
-        })
-    }
-}
-
-/// What an executor says to people: one line, and not a long one.
-fn remark(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
-}
-
 async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
     let queue = |item| async move { work.send(item).await.map_err(|_| End::Gone) };
     match output {
@@ -320,23 +255,6 @@ async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> R
             Closed::Superseded => End::superseded(),
             Closed::Flood => End::Fault(Status::resource_exhausted("more attempts than any executor has")),
         }),
-    }
-}
-
-fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
-    let phase = match wish.phase {
-        Phase::Run => WirePhase::Run,
-        Phase::Hold => WirePhase::Hold,
-        Phase::Stop => WirePhase::Stop,
-        Phase::Fence => WirePhase::Fence,
-    };
-    DesiredAttempt {
-        attempt_id: attempt.to_string(),
-        task_id: wish.task.to_string(),
-        task_number: wish.task_number,
-        number: wish.number,
-        spec_digest: wish.digest,
-        phase: phase.into(),
     }
 }
 

@@ -15,15 +15,15 @@ use sculpt_proto::{
 use uuid::Uuid;
 
 use super::{
-    control, frames,
+    frames,
     growing::Piece,
     hello, publish,
     reports::{Answer, Report, Told},
     state::{Input, Observed, Output, PIECE, Session, WATCHDOG},
+    wire::{self, In},
 };
 use crate::store::sessions::{Phase, Wish};
 
-type In = Input<Report, Answer>;
 type Out = Output<Report, Answer>;
 
 #[derive(Debug, Arbitrary)]
@@ -173,7 +173,7 @@ fn message(bytes: &[u8]) -> Option<In> {
         let _rejected = hello::check(hello, cluster());
         return None;
     }
-    control::input(request).ok().flatten()
+    wire::input(request).ok().flatten()
 }
 
 /// Lets the events happen, and looks at everything that the session says and asks for.

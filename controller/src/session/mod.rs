@@ -23,6 +23,7 @@ pub mod reports;
 pub mod shelf;
 pub mod spec;
 pub mod state;
+mod wire;
 
 use sculpt_proto::{
     FieldError, MAX_MESSAGE,

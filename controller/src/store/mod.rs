@@ -22,6 +22,7 @@ pub mod requests;
 pub mod retention;
 mod schema;
 pub mod sessions;
+pub mod silence;
 pub mod task_state;
 pub mod tasks;
 pub mod tasks_read;

@@ -4,9 +4,11 @@
 mod adopt;
 mod aside;
 mod attend;
+mod context;
 mod fetch;
 mod finish;
 mod go_on;
+mod handle;
 mod lease;
 mod life;
 mod log_end;
@@ -19,36 +21,23 @@ mod view;
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use sculpt_proto::id::AttemptId;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use aside::Damage;
+pub use context::{Context, Link, News, Released};
+pub use handle::Handle;
 pub use log_end::{Break, LogEnd};
 
-use self::log_end::LogState;
+use self::handle::Unreadable;
 use crate::{
-    accounts::{Account, Accounts},
-    config::Settings,
-    connect::Dialer,
-    damage,
-    disk::write_durably,
-    gc,
-    journal::{Journal, JournalError, Stamp},
-    layout::Layout,
-    report::Step,
+    journal::Stamp,
     session::{Wanted, Wish},
     shim,
-    space::Room,
-    spec::Spec,
-    workspace::Stores,
 };
 
 /// Names of the files in an attempt's directory that the executor reads and writes.
@@ -69,240 +58,6 @@ pub mod files {
     pub const KEEP: &str = "keep";
     /// The pack, until it is published.
     pub const QUARANTINE: &str = "quarantine.git";
-}
-
-/// A session with the controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Raised by the controller at each connect; every write carries it.
-    pub epoch: u64,
-    /// The controller's cluster.
-    pub cluster: ClusterId,
-}
-
-/// What an attempt tells the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Its spec is on disk.
-    Present(AttemptId),
-    /// A report is in its journal.
-    Recorded(AttemptId, u64),
-    /// Its log cannot be read to its end.
-    Broken(AttemptId),
-    /// The controller holds all of its log so far.
-    Delivered(AttemptId),
-    /// It cannot be gone on with, or has been put aside.
-    Damaged(AttemptId),
-    /// Its spec was handed to the controller, and this cluster has taken it over; none: not now.
-    HandedIn(AttemptId, Option<ClusterId>),
-    /// Nothing of it is here.
-    Gone(AttemptId),
-}
-
-/// What all attempts share.
-#[derive(Debug)]
-pub struct Context {
-    /// The settings.
-    pub settings: Settings,
-    /// Where things stand.
-    pub layout: Layout,
-    /// This executor.
-    pub executor: ExecutorId,
-    /// The kernel's boot id.
-    pub boot: String,
-    /// The executor's own binary, as shims and stages are started from it.
-    pub program: PathBuf,
-    /// The way to the controller.
-    pub dialer: Dialer,
-    /// Base history.
-    pub stores: Stores,
-    /// Accounts for separated attempts.
-    pub accounts: Accounts,
-    /// The session, while there is one.
-    pub link: watch::Receiver<Option<Link>>,
-    /// When the newest message was sent that the controller is known to have got, by CLOCK_BOOTTIME.
-    pub lease: watch::Receiver<Option<Duration>>,
-    /// To the session; when it is full, attempts wait.
-    pub news: mpsc::Sender<News>,
-    /// Told when a log has grown or ended.
-    pub log_growth: Notify,
-    /// Told when the controller has released an attempt, or room is needed.
-    pub released: Notify,
-    /// How full the disk is.
-    pub room: Room,
-    /// Where to ask what can be removed.
-    pub garbage: gc::Door,
-    /// Ends everything but the agents.
-    pub cancel: CancellationToken,
-}
-
-impl Context {
-    /// Waits for a session.
-    async fn session(&self) -> Link {
-        let mut link = self.link.clone();
-        loop {
-            let session = *link.borrow_and_update();
-            match session {
-                Some(session) => return session,
-                // Without a sender the executor is ending.
-                None if link.changed().await.is_err() => std::future::pending().await,
-                None => {}
-            }
-        }
-    }
-}
-
-/// That the controller has released an attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Released {
-    /// When it said so.
-    #[serde(flatten)]
-    pub at: Stamp,
-    /// It was known to hold all of the log then.
-    #[serde(default)]
-    pub log_complete: bool,
-}
-
-impl Released {
-    /// Of the attempt in `dir`, if it is.
-    pub fn read(dir: &std::path::Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join(files::RELEASED)).ok()?).ok()
-    }
-
-    fn write(&self, dir: &std::path::Path) -> std::io::Result<()> {
-        sculpt_failpoints::pass("release.before_write");
-        write_durably(&dir.join(files::RELEASED), &serde_json::to_vec(self).map_err(std::io::Error::other)?)
-    }
-}
-
-/// One attempt as the rest of the executor sees it.
-#[derive(Debug)]
-pub struct Handle {
-    /// Its id.
-    pub id: AttemptId,
-    /// Its directory.
-    pub dir: PathBuf,
-    spec: OnceLock<Arc<Spec>>,
-    journal: OnceLock<Journal>,
-    wish: watch::Sender<Wish>,
-    log: LogState,
-    damage: Option<Damage>,
-    owner: adopt::Owner,
-    abandoned: CancellationToken,
-}
-
-impl Handle {
-    fn new(id: AttemptId, dir: PathBuf, wish: Wish) -> Self {
-        Self {
-            id,
-            dir,
-            spec: OnceLock::new(),
-            journal: OnceLock::new(),
-            wish: watch::Sender::new(wish),
-            log: LogState::default(),
-            damage: None,
-            owner: adopt::Owner::default(),
-            abandoned: CancellationToken::new(),
-        }
-    }
-
-    /// What it is to do, once that is on disk.
-    pub fn spec(&self) -> Option<&Arc<Spec>> {
-        self.spec.get()
-    }
-
-    /// Its reports, once there can be any.
-    pub fn journal(&self) -> Option<&Journal> {
-        self.journal.get()
-    }
-
-    /// Why it cannot be gone on with.
-    pub fn damage(&self) -> Option<&Damage> {
-        self.damage.as_ref()
-    }
-
-    /// How far its log goes and can be read.
-    pub fn log_end(&self) -> LogEnd {
-        self.log.end()
-    }
-
-    /// Where its recording is damaged.
-    pub fn log_break(&self) -> Option<Break> {
-        self.log.broken().clone()
-    }
-
-    /// The controller holds so much of its log; none: some of it is under way.
-    pub fn log_held(&self, bytes: Option<u64>) {
-        self.log.set_held(bytes);
-    }
-
-    /// Whether the controller holds all of its log, as far as there is one.
-    pub fn log_delivered(&self) -> bool {
-        let LogEnd { length, finished } = self.log.end();
-        finished && (length == 0 || self.log.held().is_some_and(|held| held >= length))
-    }
-
-    /// Whether its last report is in the journal.
-    pub fn ended(&self) -> bool {
-        self.journal().is_some_and(|journal| journal.ended().is_some())
-    }
-
-    /// Whether nothing will come of it any more: it has ended, or was put aside.
-    pub fn over(&self) -> bool {
-        self.ended() || matches!(self.damage, Some(Damage::Aside(_)))
-    }
-
-    /// Whether the controller has released it.
-    pub fn released(&self) -> bool {
-        self.dir.join(files::RELEASED).exists()
-    }
-
-    /// The account that it runs as, where attempts have one of their own.
-    fn account(&self) -> std::io::Result<Option<Account>> {
-        match std::fs::read(self.dir.join(files::ACCOUNT)) {
-            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether everything can be read that an attempt needs to go on.
-    fn check_files(&self) -> Result<(), Unreadable> {
-        let unreadable = |name| {
-            let path = self.dir.join(name);
-            move |source| Unreadable::File { path, source }
-        };
-        self.account().map_err(unreadable(files::ACCOUNT))?;
-        shim::exit_record(&self.dir).map_err(unreadable(shim::files::EXIT))?;
-        match shim::Launch::read(&self.dir) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(unreadable(shim::files::LAUNCH)(error)),
-            Ok(_) | Err(_) => Ok(()),
-        }
-    }
-}
-
-/// An attempt that cannot be gone on with.
-#[derive(Debug, thiserror::Error)]
-enum Unreadable {
-    #[error(transparent)]
-    Spec(#[from] fetch::SpecError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("{path} cannot be read: {source}")]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{0} is another attempt's")]
-    Other(PathBuf),
-}
-
-impl Unreadable {
-    /// Whether it may be read later.
-    fn passes(&self) -> bool {
-        match self {
-            Self::Spec(fetch::SpecError::Io { source, .. }) | Self::File { source, .. } => damage::passes(source),
-            Self::Journal(error) | Self::Spec(fetch::SpecError::Journal(error)) => error.passes(),
-            Self::Spec(_) | Self::Other(_) => false,
-        }
-    }
 }
 
 /// All attempts that are here; cheap to clone.
@@ -475,55 +230,5 @@ impl Attempts {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Arc<Handle>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Handle {
-    fn install(&self, spec: Spec, boot: &str) -> Result<(), JournalError> {
-        let journal = Journal::open(&self.dir.join(files::JOURNAL), boot)?;
-        if let Some(ended) = journal.ended() {
-            self.log.set_end(LogEnd { length: ended.log_length, finished: true });
-        }
-        let _same = self.journal.set(journal);
-        let _same = self.spec.set(Arc::new(spec));
-        Ok(())
-    }
-
-    /// Writes a step to disk, then tells the session.
-    async fn record(self: &Arc<Self>, context: &Context, step: Step) -> Result<(), JournalError> {
-        let handle = Arc::clone(self);
-        let written =
-            tokio::task::spawn_blocking(move || handle.journal().map(|journal| journal.append(step)).transpose());
-        // The closure does not panic, and is not aborted.
-        if let Some(sequence) = written.await.unwrap_or(Ok(None))? {
-            let _ending = context.news.send(News::Recorded(self.id, sequence)).await;
-        }
-        Ok(())
-    }
-
-    /// Writes a remark once.
-    async fn note(self: &Arc<Self>, context: &Context, text: impl Into<String>) -> Result<(), JournalError> {
-        let text = text.into();
-        if self.journal().is_some_and(|journal| journal.has_note(&text)) {
-            return Ok(());
-        }
-        self.record(context, Step::Note { text }).await
-    }
-
-    /// Its recording is damaged: the log ends there, and people are told.
-    pub(crate) async fn break_log(self: &Arc<Self>, context: &Context, found: Break) {
-        warn!(attempt = %self.id, at = found.at, why = found.why, "the recording is damaged");
-        self.log.break_at(found.clone());
-        if let Err(error) = self.note(context, found.note()).await {
-            // It is found again after a restart.
-            warn!(attempt = %self.id, %error, "could not note that the recording is damaged");
-        }
-        let _ending = context.news.send(News::Broken(self.id)).await;
-    }
-
-    fn grew(&self, context: &Context, end: LogEnd) {
-        if self.log.set_end(end) {
-            context.log_growth.notify_one();
-        }
     }
 }

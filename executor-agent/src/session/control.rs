@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use sculpt_proto::{
-    EXECUTOR_PROTOCOL, FieldError, duration,
-    executor::v1::{self as wire, AgentInfo, ControlRequest, ControlResponse, Hello, control_request::Part, reject},
+    EXECUTOR_PROTOCOL,
+    executor::v1::{self as wire, AgentInfo, ControlRequest, ControlResponse, Hello, control_request::Part},
     id::ClusterId,
 };
 use tokio::{
@@ -16,6 +16,7 @@ use tonic::Streaming;
 use tracing::{info, warn};
 
 use super::{
+    end::{Ended, Fatal, rejected},
     garbage::Collecting,
     lease::Leases,
     machine::{Effect, Input, Machine},
@@ -34,62 +35,11 @@ const PIECE: usize = 500;
 /// How long the controller may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(15);
 
-/// The executor must not go on by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum Fatal {
-    /// The controller refuses this executor for good.
-    #[error("the controller refused this executor: {text} ({code}); it does not come back by itself")]
-    Rejected {
-        /// In words.
-        text: String,
-        /// By name.
-        code: &'static str,
-    },
-    /// Another process has this executor's id.
-    #[error(
-        "another process has connected with this executor's id: {0}; end one of the two, or give one another --data-dir"
-    )]
-    Superseded(String),
-    /// The controller belongs to another cluster than this executor's attempts.
-    #[error(
-        "the controller belongs to cluster {theirs}, and this executor to {ours}; point it at its own controller, or, where \
-         this controller has taken that one's place, let `sculpt-executor rebind --data-dir DIR` forget the old one"
-    )]
-    OtherCluster {
-        /// That of the data directory.
-        ours: ClusterId,
-        /// That of the controller.
-        theirs: ClusterId,
-    },
-    /// The cluster could not be noted.
-    #[error("could not write down which cluster this executor belongs to: {0}")]
-    Note(std::io::Error),
-}
-
 /// Two words of another process within this time are those of a living twin.
 const TWIN: Duration = Duration::from_secs(60);
 
 /// How long to wait before speaking again after one.
 const AFTER_TWIN: Duration = Duration::from_secs(1);
-
-/// Why a session ended without harm.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error(transparent)]
-    Connect(#[from] crate::connect::ConnectError),
-    #[error("the controller ended the session: {} ({:?})", .0.message(), .0.code())]
-    Status(#[from] tonic::Status),
-    #[error("the controller closed the session")]
-    Closed,
-    #[error("the controller was silent for {0:?}")]
-    Silent(Duration),
-    #[error("the controller said something that makes no sense: {0}")]
-    Nonsense(#[from] FieldError),
-    #[error("the controller asks to come back in {0:?}: {1}")]
-    Later(Duration, String),
-    #[error(transparent)]
-    Fatal(#[from] Fatal),
-}
 
 /// The control session's owner.
 #[derive(Debug)]
@@ -449,17 +399,5 @@ impl Out<'_> {
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ended::Silent(self.patience)),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ended::Closed),
         }
-    }
-}
-
-fn rejected(reject: wire::Reject) -> Ended {
-    let code = reject.code();
-    if code == reject::Code::Superseded {
-        return Fatal::Superseded(reject.text).into();
-    }
-    let later = reject.retry_after.and_then(|span| duration(span, "reject.retry_after").ok());
-    match later {
-        Some(pause) => Ended::Later(pause.min(Duration::from_secs(300)), reject.text),
-        None => Fatal::Rejected { text: reject.text, code: code.as_str_name() }.into(),
     }
 }

@@ -1,6 +1,7 @@
 //! The control session: a pure machine in the middle, thin I/O around it.
 
 mod control;
+mod end;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod garbage;
@@ -9,7 +10,8 @@ mod machine;
 mod roster;
 mod wire;
 
-pub use control::{Control, Fatal};
+pub use control::Control;
+pub use end::Fatal;
 pub use lease::Leases;
 pub use machine::{Effect, Input, Machine, Refusal, Wanted, Wish};
 pub use roster::{Damaged, Present, Roster};

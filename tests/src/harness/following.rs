@@ -14,11 +14,18 @@ pub struct Following {
 }
 
 impl Stack {
-    /// Follows the log of `counting` and the journal with the CLI, as a person does. Nobody else may follow the journal.
-    pub fn following(&self, counting: &Counting) -> Result<Following> {
-        let log = self.sculpt(["logs", "-f", &counting.task]).follow()?;
-        let events = self.sculpt(["events", "-f", "-o", "json"]).follow()?;
-        Ok(Following { log: tokio::spawn(log.rest()), events: tokio::spawn(Follow::rest_until_killed(events)) })
+    /// Follows the log of `counting` and the journal with the CLI, as a person does; both have begun when it returns, as
+    /// one who cannot even begin is told so at once. Nobody else may follow the journal.
+    pub async fn following(&self, counting: &Counting) -> Result<Following> {
+        let mut log = self.sculpt(["logs", "-f", &counting.task]).follow()?;
+        let mut events = self.sculpt(["events", "-f", "-o", "json"]).follow()?;
+        let first = log.line(|_| true).await?;
+        events.line(|_| true).await?;
+        let log = async move {
+            let (rest, code) = log.rest().await?;
+            Ok(([first.as_bytes(), b"\n", &rest].concat(), code))
+        };
+        Ok(Following { log: tokio::spawn(log), events: tokio::spawn(Follow::rest_until_killed(events)) })
     }
 }
 

@@ -13,7 +13,7 @@ const STANDSTILL: Duration = Duration::from_secs(8);
 async fn kill_9_at_random_moments_while_people_follow() -> Result<()> {
     let mut stack = Stack::parts().await?;
     let counting = stack.counting(&["--no-tty"]).await?;
-    let following = stack.following(&counting)?;
+    let following = stack.following(&counting).await?;
     let mut dice = Dice::new(5);
     for round in 0..5 {
         // In the middle of a task's creation, claim, start, log or end, as it happens.
@@ -60,7 +60,7 @@ async fn an_attached_run_goes_on_after_kill_9() -> Result<()> {
 async fn a_controller_that_stands_still() -> Result<()> {
     let mut stack = Stack::parts().await?;
     let counting = stack.counting(&[]).await?;
-    let following = stack.following(&counting)?;
+    let following = stack.following(&counting).await?;
     let controller = stack.controller()?;
     controller.signal(Signal::STOP)?;
     tokio::time::sleep(STANDSTILL).await;

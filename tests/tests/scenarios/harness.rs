@@ -27,7 +27,8 @@ async fn a_workspace_without_an_attempt_is_noticed() -> Result<()> {
 async fn a_process_is_found_by_each_of_its_traces_and_ends_with_the_stack() -> Result<()> {
     let stack = Stack::options().empty().await?;
     let root = stack.root().to_owned();
-    std::fs::create_dir_all(stack.data().join("executor/attempts/0b7c-of-an-attempt"))?;
+    let attempt = uuid::Uuid::new_v4().to_string();
+    std::fs::create_dir_all(stack.data().join("executor/attempts").join(&attempt))?;
     let sleeper = || {
         let mut command = Command::new("sleep");
         command.arg("4242").current_dir("/");
@@ -36,7 +37,7 @@ async fn a_process_is_found_by_each_of_its_traces_and_ends_with_the_stack() -> R
     let mut children = [
         sleeper().current_dir(&root).spawn()?,
         sleeper().env("SOMETHING", root.join("x")).spawn()?,
-        sleeper().env("SCULPT_ATTEMPT", "0b7c-of-an-attempt").spawn()?,
+        sleeper().env("SCULPT_ATTEMPT", &attempt).spawn()?,
     ];
     let found = stack.processes("4242");
     assert_eq!(found.len(), 3, "{found:#?}");

@@ -14,7 +14,7 @@ use sculpt_tests::harness::{
 async fn a_dead_or_halted_postgres_costs_nobody_anything() -> Result<()> {
     let stack = Stack::parts().await?;
     let counting = stack.counting(&["--no-tty"]).await?;
-    let following = stack.following(&counting)?;
+    let following = stack.following(&counting).await?;
     for (part, signal) in [
         (Part::Postmaster, Signal::KILL),
         // What `pg_ctl stop -m immediate` sends.
@@ -47,7 +47,7 @@ async fn the_line_to_the_database_fails() -> Result<()> {
     stack.start_controller().await?;
     stack.start_executor().await?;
     let counting = stack.counting(&["--no-tty"]).await?;
-    let following = stack.following(&counting)?;
+    let following = stack.following(&counting).await?;
     for fault in [Fault::Cut, Fault::BlackholeUp, Fault::BlackholeDown, Fault::HalfOpen, Fault::Throttle(20_000)] {
         proxy.set(fault);
         counting.counter.prints(150).await?;

@@ -1,0 +1,97 @@
+//! Messages of Control, checked on their way in and made on their way out.
+
+use prost::Message as _;
+use sculpt_proto::{
+    FieldError,
+    executor::v1::{ControlRequest, DesiredAttempt, ObservedAttempt, Phase as WirePhase, control_request},
+    id::AttemptId,
+};
+use tonic::Status;
+
+use crate::{
+    session::{
+        end::End,
+        reports::{Answer, Report},
+        state::{Input, Observed},
+    },
+    store::sessions::{Phase, Wish},
+};
+
+/// What a session's reducer takes in.
+pub(super) type In = Input<Report, Answer>;
+
+/// Largest message, in bytes.
+const MAX_CONTROL: usize = 256 << 10;
+
+/// A message as the reducer takes it; `None` for what this version does not know.
+pub(super) fn input(request: ControlRequest) -> Result<Option<In>, End> {
+    bounded(&request)?;
+    Ok(Some(match request.part {
+        Some(control_request::Part::Hello(_)) => {
+            return Err(End::Fault(Status::invalid_argument("a second Hello")));
+        }
+        Some(control_request::Part::Observed(observed)) => Input::Observed {
+            attempts: observed.attempts.into_iter().map(Observed::try_from).collect::<Result<_, _>>()?,
+            last: observed.last,
+        },
+        Some(control_request::Part::Heartbeat(beat)) => Input::Heartbeat {
+            sequence: beat.sequence,
+            closed: (!beat.accepts_work).then(|| match beat.reason.as_str() {
+                "" => "it takes no new work".to_owned(),
+                reason => reason.chars().take(500).collect(),
+            }),
+        },
+        Some(control_request::Part::Report(report)) => {
+            let report = Report::try_from(report)?;
+            Input::Report { attempt: report.attempt, report }
+        }
+        Some(control_request::Part::Collected(_)) | None => return Ok(None),
+    }))
+}
+
+/// Refuses what no executor needs to say at once.
+pub(super) fn bounded(request: &ControlRequest) -> Result<(), End> {
+    let size = request.encoded_len();
+    if size > MAX_CONTROL {
+        let text = format!("a control message of {size} bytes; at most {MAX_CONTROL} are taken");
+        return Err(End::Fault(Status::resource_exhausted(text)));
+    }
+    Ok(())
+}
+
+impl TryFrom<ObservedAttempt> for Observed {
+    type Error = FieldError;
+
+    fn try_from(observed: ObservedAttempt) -> Result<Self, FieldError> {
+        Ok(Self {
+            attempt: FieldError::parse(&observed.attempt_id, "observed.attempt_id")?,
+            cluster: Some(FieldError::parse(&observed.cluster_id, "observed.cluster_id")?),
+            ended: observed.ended,
+            reports: observed.report_sequence,
+            unreadable: (!observed.unreadable.is_empty()).then(|| remark(&observed.unreadable)),
+        })
+    }
+}
+
+/// What an executor says to people: one line, and not a long one.
+fn remark(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
+/// What an executor is told of an attempt that it should have.
+pub(super) fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
+    let phase = match wish.phase {
+        Phase::Run => WirePhase::Run,
+        Phase::Hold => WirePhase::Hold,
+        Phase::Stop => WirePhase::Stop,
+        Phase::Fence => WirePhase::Fence,
+    };
+    DesiredAttempt {
+        attempt_id: attempt.to_string(),
+        task_id: wish.task.to_string(),
+        task_number: wish.task_number,
+        number: wish.number,
+        spec_digest: wish.digest,
+        phase: phase.into(),
+    }
+}

@@ -1,0 +1,118 @@
+//! What all attempts share, and what they tell the session.
+
+use std::{path::PathBuf, time::Duration};
+
+use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::files;
+use crate::{
+    accounts::Accounts, config::Settings, connect::Dialer, disk::write_durably, gc, journal::Stamp, layout::Layout,
+    space::Room, workspace::Stores,
+};
+
+/// A session with the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Raised by the controller at each connect; every write carries it.
+    pub epoch: u64,
+    /// The controller's cluster.
+    pub cluster: ClusterId,
+}
+
+/// What an attempt tells the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Its spec is on disk.
+    Present(AttemptId),
+    /// A report is in its journal.
+    Recorded(AttemptId, u64),
+    /// Its log cannot be read to its end.
+    Broken(AttemptId),
+    /// The controller holds all of its log so far.
+    Delivered(AttemptId),
+    /// It cannot be gone on with, or has been put aside.
+    Damaged(AttemptId),
+    /// Its spec was handed to the controller, and this cluster has taken it over; none: not now.
+    HandedIn(AttemptId, Option<ClusterId>),
+    /// Nothing of it is here.
+    Gone(AttemptId),
+}
+
+/// What all attempts share.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings.
+    pub settings: Settings,
+    /// Where things stand.
+    pub layout: Layout,
+    /// This executor.
+    pub executor: ExecutorId,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The executor's own binary, as shims and stages are started from it.
+    pub program: PathBuf,
+    /// The way to the controller.
+    pub dialer: Dialer,
+    /// Base history.
+    pub stores: Stores,
+    /// Accounts for separated attempts.
+    pub accounts: Accounts,
+    /// The session, while there is one.
+    pub link: watch::Receiver<Option<Link>>,
+    /// When the newest message was sent that the controller is known to have got, by CLOCK_BOOTTIME.
+    pub lease: watch::Receiver<Option<Duration>>,
+    /// To the session; when it is full, attempts wait.
+    pub news: mpsc::Sender<News>,
+    /// Told when a log has grown or ended.
+    pub log_growth: Notify,
+    /// Told when the controller has released an attempt, or room is needed.
+    pub released: Notify,
+    /// How full the disk is.
+    pub room: Room,
+    /// Where to ask what can be removed.
+    pub garbage: gc::Door,
+    /// Ends everything but the agents.
+    pub cancel: CancellationToken,
+}
+
+impl Context {
+    /// Waits for a session.
+    pub(super) async fn session(&self) -> Link {
+        let mut link = self.link.clone();
+        loop {
+            let session = *link.borrow_and_update();
+            match session {
+                Some(session) => return session,
+                // Without a sender the executor is ending.
+                None if link.changed().await.is_err() => std::future::pending().await,
+                None => {}
+            }
+        }
+    }
+}
+
+/// That the controller has released an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// When it said so.
+    #[serde(flatten)]
+    pub at: Stamp,
+    /// It was known to hold all of the log then.
+    #[serde(default)]
+    pub log_complete: bool,
+}
+
+impl Released {
+    /// Of the attempt in `dir`, if it is.
+    pub fn read(dir: &std::path::Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join(files::RELEASED)).ok()?).ok()
+    }
+
+    pub(super) fn write(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        sculpt_failpoints::pass("release.before_write");
+        write_durably(&dir.join(files::RELEASED), &serde_json::to_vec(self).map_err(std::io::Error::other)?)
+    }
+}
