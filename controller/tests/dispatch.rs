@@ -154,11 +154,16 @@ async fn happen(store: &Store, task: TaskId, happening: Happening, executor: Uui
                     Err(other) => return Err(other),
                 };
                 let mut expected = before.task.clone();
-                let effects = expected.apply(&event, before.now).expect("it was applied");
+                let mut effects = expected.apply(&event, before.now).expect("it was applied");
+                let next = expected.follow_up(&before.task, &event, before.now);
+                if let Some(next) = &next {
+                    effects.extend(expected.apply(next, before.now).expect("it follows"));
+                }
                 assert_eq!(moved.effects, effects);
                 assert_eq!(moved.revision, after.revision);
                 assert_same(&after.task, &expected);
-                assert_eq!(after.revision, before.revision + u64::from(!matches!(event, Event::SpecRead { .. })));
+                let moves = u64::from(!matches!(event, Event::SpecRead { .. })) + u64::from(next.is_some());
+                assert_eq!(after.revision, before.revision + moves);
                 Ok(())
             })
         })

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
     store::{
-        Connection, StoreError, sessions,
+        Connection, StoreError,
         silence::{self, Pulse},
         task_state,
     },
@@ -36,21 +36,23 @@ const LIMIT: u32 = 500;
 /// Judges silence until `stop`.
 pub async fn run(dispatch: Dispatch, stop: CancellationToken) {
     let mut since = Instant::now();
-    let mut last = Instant::now();
+    let mut last: Option<Reading> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
-        let away = last.elapsed() > 3 * PERIOD;
-        last = Instant::now();
-        if away {
-            since = last;
-        }
-        let looked = if since.elapsed() < FAIR {
-            heartbeat(&dispatch).await.map(|()| Looked::default())
-        } else {
-            look(&dispatch).await
+        let looked = match Reading::take(&dispatch).await {
+            Ok(now) => {
+                if !last.replace(now).is_some_and(|last| now.follows(last)) {
+                    since = now.ours;
+                }
+                if since.elapsed() < FAIR {
+                    continue;
+                }
+                look(&dispatch).await
+            }
+            Err(error) => Err(error),
         };
         match looked {
             Ok(Looked { failed, .. }) => {
@@ -66,11 +68,27 @@ pub async fn run(dispatch: Dispatch, stop: CancellationToken) {
     }
 }
 
-/// Whether the database answers: while it does not, its clock goes on and nobody can be heard of.
-async fn heartbeat(dispatch: &Dispatch) -> Result<(), DispatchError> {
-    let mut conn = dispatch.store().read().await?;
-    sessions::cluster_id(&mut conn).await?;
-    Ok(())
+/// Two clocks at one moment: silence is measured by the database's, which may be set, and goes on while the machine is
+/// suspended or the database is out of reach.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    ours: Instant,
+    database: DateTime<Utc>,
+}
+
+impl Reading {
+    async fn take(dispatch: &Dispatch) -> Result<Self, DispatchError> {
+        let mut conn = dispatch.store().read().await?;
+        let database = silence::clock(&mut conn).await?;
+        Ok(Self { ours: Instant::now(), database })
+    }
+
+    /// Whether nobody was away since `before` and no clock was set: only then is silence an executor's own.
+    fn follows(self, before: Self) -> bool {
+        let ours = self.ours.duration_since(before.ours);
+        let by_database = (self.database - before.database).to_std();
+        ours <= 3 * PERIOD && by_database.is_ok_and(|passed| passed.abs_diff(ours) <= 2 * PERIOD)
+    }
 }
 
 /// What one look came to.
@@ -147,4 +165,27 @@ pub fn silence(task: &Task, last_seen: DateTime<Utc>, now: DateTime<Utc>) -> Opt
         return Some(Event::Liveness { fence, liveness });
     }
     task.expires_at().filter(|at| now >= *at).map(|_| Event::Expired { fence })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_counts_only_while_both_clocks_go_alike() {
+        let before = Reading { ours: Instant::now(), database: DateTime::UNIX_EPOCH };
+        for (ours, database, follows, what) in [
+            (5, 5, true, "as it should be"),
+            (6, 5, true, "a slow answer"),
+            (5, 3605, false, "the database's clock was set, or the machine was suspended"),
+            (5, -3595, false, "it was set back"),
+            (600, 600, false, "this process stood still"),
+        ] {
+            let now = Reading {
+                ours: before.ours + Duration::from_secs(ours),
+                database: before.database + chrono::TimeDelta::seconds(database),
+            };
+            assert_eq!(now.follows(before), follows, "{what}");
+        }
+    }
 }

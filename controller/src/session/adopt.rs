@@ -42,6 +42,9 @@ use crate::{
 /// Longest name of a project, as the table has it.
 const MAX_PROJECT_NAME: usize = 63;
 
+/// Highest number of an attempt that is believed: there must be room above it for those to come.
+const HIGHEST_NUMBER: u32 = 1_000_000;
+
 /// Why an attempt is not taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
@@ -84,7 +87,7 @@ impl Claim {
             return Err(FieldError::new("spec.attempt_id", "is another attempt's"));
         }
         let _minted_by: ClusterId = FieldError::parse(&spec.cluster_id, "spec.cluster_id")?;
-        if spec.number == 0 || i32::try_from(spec.number).is_err() {
+        if spec.number == 0 || spec.number > HIGHEST_NUMBER {
             return Err(FieldError::new("spec.number", format!("{} is no attempt's number", spec.number)));
         }
         let asked = required(spec.task.clone(), "spec.task")?;

@@ -174,6 +174,9 @@ pub struct Session {
     reported: BTreeSet<AttemptId>,
     /// Reported since the gathering of the last census began.
     telling: BTreeSet<AttemptId>,
+    /// A census is being compared; the newest of those that came meanwhile waits.
+    reconciling: bool,
+    newer: Option<Census>,
     /// What the executor is known to have or was told of in this session.
     known: BTreeSet<AttemptId>,
     told: BTreeMap<AttemptId, Wish>,
@@ -207,6 +210,8 @@ impl Session {
             gathering: Census::new(),
             reported: BTreeSet::new(),
             telling: BTreeSet::new(),
+            reconciling: false,
+            newer: None,
             known: BTreeSet::new(),
             told: BTreeMap::new(),
             owed: BTreeSet::new(),
@@ -255,6 +260,11 @@ impl Session {
                 let silent = behind.into_iter().filter(|(attempt, _)| !self.telling.contains(attempt));
                 let mut outputs: Vec<_> = silent.map(|(_, answer)| Output::Ack(answer)).collect();
                 outputs.extend(self.read_first());
+                self.reconciling = false;
+                if let Some(census) = self.newer.take() {
+                    self.reconciling = true;
+                    outputs.push(Output::Reconcile(census));
+                }
                 outputs
             }
             Input::Wishes(wishes) => self.wishes(now, wishes),
@@ -319,6 +329,14 @@ impl Session {
             });
         }
         self.known.extend(census.keys());
+        if self.known.len() > MOST_KNOWN {
+            return vec![Output::Close(Closed::Flood)];
+        }
+        if self.reconciling {
+            self.newer = Some(census);
+            return Vec::new();
+        }
+        self.reconciling = true;
         vec![Output::Reconcile(census)]
     }
 

@@ -121,6 +121,7 @@ pub async fn end_fenced(conn: &mut Connection, attempts: &[AttemptId]) -> Result
     sqlx::query(
         "UPDATE attempts SET turn = NULL, ask = NULL, question = NULL, limited_until = NULL, pid = 0, \
          state = 'ended', outcome = COALESCE(outcome, 'fenced'), ended_at = COALESCE(ended_at, clock_timestamp()), \
+         liveness = 'connected', silent_since = NULL, \
          released_at = COALESCE(released_at, clock_timestamp()) \
          WHERE id IN (SELECT id FROM attempts WHERE id = ANY ($1) AND fenced_at IS NOT NULL ORDER BY id FOR UPDATE)",
     )
@@ -133,7 +134,8 @@ pub async fn end_fenced(conn: &mut Connection, attempts: &[AttemptId]) -> Result
 /// The executor no longer has the attempt and the controller ended it: what it may still say counts no more.
 pub async fn disown(conn: &mut Connection, attempt: AttemptId) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE attempts SET fenced_at = COALESCE(fenced_at, clock_timestamp()), \
+        "UPDATE attempts SET fenced_at = COALESCE(fenced_at, clock_timestamp()), liveness = 'connected', \
+         silent_since = NULL, \
          released_at = COALESCE(released_at, clock_timestamp()) WHERE id = $1 AND state = 'ended'",
     )
     .bind(attempt.0)
@@ -174,7 +176,7 @@ pub async fn release_gone(
 ) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
     sqlx::query(
-        "UPDATE attempts SET released_at = clock_timestamp() WHERE id IN (SELECT id FROM attempts \
+        "UPDATE attempts SET released_at = clock_timestamp(), liveness = 'connected', silent_since = NULL WHERE id IN (SELECT id FROM attempts \
          WHERE id = ANY ($1) AND executor_id = $2 AND state = 'ended' AND released_at IS NULL ORDER BY id FOR UPDATE)",
     )
     .bind(ids)

@@ -5,6 +5,11 @@ use uuid::Uuid;
 
 use crate::store::{Connection, StoreError, Time, sessions::journal};
 
+/// The clock that silence is measured by.
+pub async fn clock(conn: &mut Connection) -> Result<Time, StoreError> {
+    Ok(sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(conn).await?)
+}
+
 /// Marks executors that have been silent for 30 s; returns who they are.
 pub async fn mark_silent(conn: &mut Connection) -> Result<Vec<ExecutorId>, StoreError> {
     let rows: Vec<(Uuid, String, String)> = sqlx::query_as(

@@ -242,12 +242,13 @@ async fn lie(change: impl Fn(&mut AttemptSpec)) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spec_that_no_controller_has_minted_is_refused_by_the_name_of_its_field() {
     type Change = fn(&mut AttemptSpec);
-    let table: [(Change, &str); 10] = [
+    let table: [(Change, &str); 11] = [
         (|spec| spec.attempt_id = AttemptId::fresh().to_string(), "spec.attempt_id: is another attempt's"),
         (|spec| spec.task_id = "17".into(), "spec.task_id"),
         (|spec| spec.cluster_id.clear(), "spec.cluster_id"),
         (|spec| spec.number = 0, "spec.number"),
         (|spec| spec.number = u32::MAX, "spec.number"),
+        (|spec| spec.number = i32::MAX.unsigned_abs(), "spec.number"),
         (|spec| spec.task = None, "spec.task: is missing"),
         (|spec| spec.task.as_mut().unwrap().base = "HEAD".into(), "spec.base"),
         (|spec| spec.task.as_mut().unwrap().work = None, "spec.work"),

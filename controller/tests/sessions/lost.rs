@@ -201,3 +201,19 @@ async fn a_task_that_fails_without_its_executor_is_not_retried_beside_a_living_a
     stack.by(Event::Retry).await.unwrap();
     assert_eq!(stack.value::<String>(SHOWN).await, "queued 2");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_failed_without_its_executor_is_retried_once_that_is_back() {
+    let mut stack = Stack::start().await;
+    let (mut executor, attempt) = running(&mut stack, OnLost::Fail).await;
+    assert_eq!(stack.silent("61 seconds").await, "failed failed executor_lost");
+    executor.observe(vec![observed(&stack, &attempt, false)]).await;
+    while executor.desired().await.attempts.iter().all(|wanted| wanted.phase() != Phase::Fence) {}
+    let early = stack.by(Event::Retry).await.unwrap_err();
+    assert!(matches!(early, DispatchError::Illegal(IllegalTransition::TooEarly { .. })), "{early}");
+    // It has ended what was left: nothing runs there any more.
+    executor.observe(vec![observed(&stack, &attempt, true)]).await;
+    while executor.desired().await.released != [attempt.clone()] {}
+    stack.by(Event::Retry).await.unwrap();
+    assert_eq!(stack.value::<String>(SHOWN).await, "queued 2");
+}
