@@ -65,7 +65,7 @@ pub async fn lock(conn: &mut Connection, attempt: AttemptId) -> Result<Option<Le
 
 /// Reports up to `sequence` are applied.
 pub async fn advance(conn: &mut Connection, attempt: AttemptId, sequence: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE attempts SET report_sequence = $2 WHERE id = $1")
+    sqlx::query("UPDATE attempts SET report_sequence = GREATEST(report_sequence, $2) WHERE id = $1")
         .bind(attempt.0)
         .bind(i64::try_from(sequence).unwrap_or(i64::MAX))
         .execute(conn)

@@ -324,7 +324,7 @@ pub struct Standing {
     pub fenced: bool,
     /// The executor owes nothing for it any more.
     pub released: bool,
-    /// The executor has said that it has the spec.
+    /// The executor has said that it has the spec, or has it from another controller.
     pub begun: bool,
     /// Reports applied, 1 to this.
     pub reports: u64,
@@ -341,7 +341,8 @@ pub async fn standings(
     let named: Vec<Uuid> = named.iter().map(|attempt| attempt.0).collect();
     let rows = sqlx::query(
         "SELECT id, task_id, state = 'ended' AS ended, fenced_at IS NOT NULL AS fenced, \
-         released_at IS NOT NULL AS released, state <> 'offered' AS begun, report_sequence, last_heard IS NULL AS here \
+         released_at IS NOT NULL AS released, report_sequence, last_heard IS NULL AS here, state <> 'offered' \
+         OR NOT EXISTS (SELECT FROM attempt_specs s WHERE s.attempt_id = attempts.id) AS begun \
          FROM attempts WHERE executor_id = $1 AND (released_at IS NULL OR id = ANY ($2))",
     )
     .bind(executor.0)

@@ -6,7 +6,7 @@ use sculpt_controller::{
     dispatch::{Actor, DispatchError},
 };
 use sculpt_core::task::{Event, IllegalTransition, OnLost, Policy};
-use sculpt_proto::executor::v1::{Ended, Phase, ended, report::Step, report_ack::Refusal};
+use sculpt_proto::executor::v1::{Ended, Phase, Running, ended, report::Step, report_ack::Refusal};
 use tonic::Code;
 
 use super::{
@@ -216,4 +216,17 @@ async fn a_task_that_failed_without_its_executor_is_retried_once_that_is_back() 
     while executor.desired().await.released != [attempt.clone()] {}
     stack.by(Event::Retry).await.unwrap();
     assert_eq!(stack.value::<String>(SHOWN).await, "queued 2");
+}
+
+/// A damaged disk may cut an executor's journal short: its next reports come under numbers that were taken before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_counts_under_whatever_number() {
+    let mut stack = Stack::start().await;
+    let (mut executor, attempt) = running(&mut stack, OnLost::Wait).await;
+    assert_eq!(executor.report(&attempt, 2, Step::Running(Running::default())).await.through, 3);
+    assert_eq!(executor.report(&attempt, 3, failed("interrupted")).await.refusal(), Refusal::Unspecified);
+    assert_eq!(stack.value::<String>(SHOWN).await, "failed failed interrupted");
+    assert_eq!(executor.desired().await.released, std::slice::from_ref(&attempt));
+    assert_eq!(executor.report(&attempt, 2, failed("internal")).await.refusal(), Refusal::Unspecified);
+    assert_eq!(stack.value::<String>(SHOWN).await, "failed failed interrupted");
 }

@@ -95,7 +95,7 @@ fn apply(
 
 fn advance(rows: &mut Rows, attempt: AttemptId, through: u64) {
     if let Some(row) = rows.attempts.get_mut(&attempt) {
-        row.through = through;
+        row.through = row.through.max(through);
     }
 }
 
