@@ -17,6 +17,7 @@ use tracing::{error, warn};
 use super::{Attempts, Context, Handle, LogEnd, News, attend, fetch, files, prepare::CONTROL};
 use crate::{
     connect::Backoff,
+    damage,
     disk::write_durably,
     session::Wish,
     shim::{self, Client, ClientError, Phase},
@@ -145,7 +146,11 @@ async fn until_over(context: &Context, handle: &Handle) {
         }
         match follow(context, handle, &client).await {
             Ok(()) => backoff.reset(),
-            Err(ClientError::Unreachable { .. }) if shim::is_locked(&handle.dir).is_err() => return,
+            Err(ClientError::Unreachable { .. })
+                if shim::is_locked(&handle.dir).is_err_and(|error| !damage::passes(&error)) =>
+            {
+                return;
+            }
             Err(error) => warn!(attempt = %handle.id, %error, "lost the shim"),
         }
         backoff.wait().await;

@@ -109,6 +109,8 @@ impl Life<'_> {
         }
         match &harvest.keep {
             Some(why) => self.keep(why)?,
+            // Its damaged recording is what it is kept for.
+            None if self.handle.log_break().is_some() => {}
             // What an earlier attempt had left in this workspace is gathered with the rest.
             None => {
                 let _absent = fs::remove_file(self.handle.dir.join(files::KEEP));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     accounts::{Account, Accounts},
     connect::Backoff,
+    disk,
     harvest::{self, Container},
     report::Cause,
     tree,
@@ -27,6 +28,9 @@ use crate::{
 
 /// What people can do when the workspace does not serve.
 const ADVICE: &str = "`sculpt retry TASK` starts in a fresh clone";
+
+/// Why a workspace is kept until this attempt has gathered what is in it.
+const NOT_GATHERED: &str = "what was never committed there is not gathered yet";
 
 impl Life<'_> {
     /// Moves the workspace of the attempt `of` here and makes it ready; returns where the agent starts.
@@ -38,9 +42,9 @@ impl Life<'_> {
         let unusable = |why: String| {
             failed(Cause::Workspace, format!("the workspace of attempt {name} cannot be used: {why}; {ADVICE}"))
         };
+        let place = |handle: &Arc<Handle>| self.context.layout.workspace(handle.id);
         // A try before a restart may have moved it.
         if !surviving::stands(&path) {
-            let place = |handle: &Arc<Handle>| self.context.layout.workspace(handle.id);
             // An attempt that ended before it had moved its workspace has left it where it was.
             let Some(left) = earlier.iter().find(|handle| surviving::stands(&place(handle))) else {
                 let host = &self.context.settings.name;
@@ -48,7 +52,16 @@ impl Life<'_> {
                 return Err(failed(Cause::Workspace, text));
             };
             self.keep_what_was_kept(left).map_err(|error| unusable(error.to_string()))?;
-            surviving::relocate(&place(left), &path).map_err(|error| failed(Cause::Workspace, error))?;
+            if let Err(error) = surviving::relocate(&place(left), &path) {
+                if !surviving::stands(&path) {
+                    let _absent = fs::remove_file(self.handle.dir.join(files::KEEP));
+                }
+                return Err(failed(Cause::Workspace, error));
+            }
+        }
+        for handle in earlier.iter().filter(|handle| !surviving::stands(&place(handle))) {
+            // What it marked is here now, under a mark of its own.
+            let _absent = fs::remove_file(handle.dir.join(files::KEEP));
         }
         fit(&earlier, &path, &self.context.accounts, account).await.map_err(unusable)?;
         let Some(repository) = &self.spec.repository else { return Ok(path) };
@@ -89,12 +102,18 @@ impl Life<'_> {
         found
     }
 
-    /// What must not be thrown away there must not be thrown away here.
-    fn keep_what_was_kept(&self, left: &Handle) -> std::io::Result<()> {
-        match fs::rename(left.dir.join(files::KEEP), self.handle.dir.join(files::KEEP)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+    /// What must not be thrown away there must not be thrown away here, also when this attempt ends before it has gathered
+    /// anything.
+    fn keep_what_was_kept(&self, left: &Handle) -> io::Result<()> {
+        let why = match fs::read(left.dir.join(files::KEEP)) {
+            Ok(why) => why,
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            // Without a repository nothing is ever gathered, so nothing would take the mark away.
+            Err(_) if self.spec.repository.is_none() => return Ok(()),
+            Err(_) => NOT_GATHERED.as_bytes().to_vec(),
+        };
+        // Not into the reserved room, which is for what goes wrong later.
+        disk::write_durably(&self.handle.dir.join(files::KEEP), &why)
     }
 }
 

@@ -174,7 +174,9 @@ impl Attempts {
 
     /// Takes note that the controller holds everything of an attempt.
     pub fn release(&self, attempt: AttemptId) {
-        if let Some(handle) = self.get(attempt).filter(|handle| handle.over()) {
+        // One that is damaged is not only noted as released but forgotten, which a note does not show.
+        let noted = |handle: &Handle| handle.damage.is_none() && handle.released();
+        if let Some(handle) = self.get(attempt).filter(|handle| handle.over() && !noted(handle)) {
             let log_complete = handle.log_delivered();
             let released = Released { at: Stamp::now(&self.context.boot), log_complete };
             match released.write(&handle.dir) {

@@ -72,7 +72,15 @@ pub struct Logs<R = Attempts> {
     context: Arc<Context>,
     attempts: R,
     /// Logs that the controller holds completely.
-    complete: BTreeMap<AttemptId, u64>,
+    complete: BTreeMap<AttemptId, Complete>,
+}
+
+/// How far a log went when the controller held all of it.
+#[derive(Debug)]
+struct Complete {
+    length: u64,
+    /// How often the attempt had been taken over: who takes it over next holds nothing of it.
+    takeovers: u64,
 }
 
 /// One log on one stream.
@@ -148,8 +156,13 @@ impl<R: Recordings> Logs<R> {
     }
 
     fn pending(&self, recording: &R::Recording) -> bool {
-        let held = self.complete.get(&recording.attempt()).copied().unwrap_or(0);
-        recording.end().length > held && !recording.released()
+        !self.holds_all(recording) && !recording.released()
+    }
+
+    fn holds_all(&self, recording: &R::Recording) -> bool {
+        let complete = self.complete.get(&recording.attempt());
+        let held = complete.filter(|it| it.takeovers == recording.takeovers()).map_or(0, |it| it.length);
+        recording.end().length <= held
     }
 
     async fn stream(&mut self, session: Link) -> Ended {
@@ -221,6 +234,11 @@ impl<R: Recordings> Logs<R> {
             }
             let Some(feed) = talk.feeds.get_mut(&id) else { continue };
             match feed.window.next(recording.end().length) {
+                Next::Nothing if recording.end().finished && !feed.window.waits() && self.holds_all(&recording) => {
+                    // It would keep its file open as long as the stream lasts.
+                    talk.feeds.remove(&id);
+                    talk.turns.pop_back();
+                }
                 Next::Nothing => {}
                 Next::Ask => {
                     let ask = Append { attempt_id: id.to_string(), ..Append::default() };
@@ -260,7 +278,7 @@ impl<R: Recordings> Logs<R> {
         recording.break_at(&self.context, at, why).await;
         let length = recording.end().length;
         if feed.window.complete(length) {
-            self.complete.insert(recording.attempt(), length);
+            self.complete.insert(recording.attempt(), Complete { length, takeovers: feed.takeovers });
         }
     }
 
@@ -278,7 +296,7 @@ impl<R: Recordings> Logs<R> {
                 }
                 feed.window.acked(ack.committed, length);
                 if feed.window.complete(length) {
-                    self.complete.insert(id, length);
+                    self.complete.insert(id, Complete { length, takeovers: feed.takeovers });
                     // When there is no room the next session says it.
                     let _full = self.context.news.try_send(News::Delivered(id));
                 }

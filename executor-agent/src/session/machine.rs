@@ -295,8 +295,9 @@ impl Machine {
             effects.extend(self.wanted(wanted));
         }
         for attempt in released {
-            if let Some(held) = self.held.get_mut(&attempt).filter(|held| !held.released) {
+            if let Some(held) = self.held.get_mut(&attempt) {
                 held.released = true;
+                // Also again: it may have failed the last time.
                 effects.push(Effect::Release(attempt));
             }
         }
