@@ -142,7 +142,8 @@ impl Server {
 
     /// Starts the server with its socket in `sockets`, and waits until it accepts connections.
     pub(super) async fn start_in(&self, sockets: &Path) -> Result<Postmaster, StartError> {
-        // Processes of a server that was killed hold its shared memory until they notice.
+        // Processes of a server that was killed hold its shared memory until they notice, and it holds its number until its
+        // parent has.
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             let error = match self.start_once(sockets).await {
@@ -150,7 +151,9 @@ impl Server {
                 Err(error) => error,
             };
             let held = error.tail.lines().rev().take(4).any(|line| {
-                line.contains("pre-existing shared memory block") || line.contains("postmaster.pid\" already exists")
+                let locked =
+                    line.contains("postmaster.pid\" already exists") || line.contains(".lock\" already exists");
+                locked || line.contains("pre-existing shared memory block")
             });
             if !held || Instant::now() > deadline {
                 return Err(error);
@@ -216,6 +219,10 @@ impl Server {
         let wanted = self.data.as_os_str().as_encoded_bytes();
         if line.split(|byte| *byte == 0).any(|argument| argument == wanted) {
             return Ok(Some(found));
+        }
+        if line.is_empty() {
+            // It was killed just now. Its file keeps a new server away as long as its processes live.
+            return Ok(None);
         }
         fs::remove_file(&path).map_err(file("remove the stale", &path))?;
         Ok(None)
