@@ -6,15 +6,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
-    process::Stdio,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use axum::{
-    body::{Body, Bytes},
     extract::{Request as HttpRequest, State as Shared},
-    response::Response as HttpResponse,
     routing::any,
 };
 use futures_util::Stream;
@@ -29,9 +26,11 @@ use sculpt_proto::executor::v1::{
     report_ack::Refusal,
 };
 use sculpt_proto::v1::{GarbageItem, LogFrame};
-use tokio::{io::AsyncWriteExt as _, net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::git_backend;
 
 pub(crate) const TOKEN: &str = "executor-token";
 
@@ -247,7 +246,7 @@ async fn serve(listener: TcpListener, inner: Inner) {
         }
     });
     let router =
-        tonic::service::Routes::new(service).into_axum_router().route("/git/{*path}", any(serve_git).with_state(inner));
+        tonic::service::Routes::new(service).into_axum_router().route("/git/{*path}", any(git).with_state(inner));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { return };
@@ -259,48 +258,8 @@ async fn serve(listener: TcpListener, inner: Inner) {
     }
 }
 
-/// git's own HTTP backend behind a CGI bridge.
-async fn serve_git(Shared(inner): Shared<Inner>, request: HttpRequest) -> HttpResponse {
-    let (parts, body) = request.into_parts();
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
-    if header("authorization") != format!("Bearer {TOKEN}") {
-        return HttpResponse::builder().status(401).body(Body::empty()).unwrap();
-    }
-    let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let mut child = tokio::process::Command::new("git")
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", &inner.repositories)
-        .env("GIT_HTTP_EXPORT_ALL", "1")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("PATH_INFO", parts.uri.path().trim_start_matches("/git"))
-        .env("QUERY_STRING", parts.uri.query().unwrap_or(""))
-        .env("REQUEST_METHOD", parts.method.as_str())
-        .env("CONTENT_TYPE", header("content-type"))
-        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
-        .env("CONTENT_LENGTH", body.len().to_string())
-        .env("GIT_PROTOCOL", header("git-protocol"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let feed = async move {
-        let _unread = stdin.write_all(&body).await;
-    };
-    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
-    let output = output.unwrap().stdout;
-    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(output.len() - 4);
-    let mut response = HttpResponse::builder();
-    for line in String::from_utf8_lossy(&output[..end]).lines() {
-        match line.split_once(": ") {
-            Some(("Status", status)) => response = response.status(status[..3].parse::<u16>().unwrap()),
-            Some((name, value)) => response = response.header(name, value),
-            None => {}
-        }
-    }
-    response.body(Body::from(Bytes::copy_from_slice(&output[end + 4..]))).unwrap()
+async fn git(Shared(inner): Shared<Inner>, request: HttpRequest) -> axum::response::Response {
+    git_backend::serve(&inner.repositories, TOKEN, request).await
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

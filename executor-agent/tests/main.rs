@@ -8,6 +8,7 @@ mod damage;
 mod disk;
 mod durable;
 mod git;
+mod git_backend;
 mod go_on;
 mod harvest;
 mod host;

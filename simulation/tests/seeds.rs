@@ -90,7 +90,9 @@ fn count_in(tally: &Mutex<Tally>, seed: u64, verdict: &Verdict) {
     tally.failed.push(seed);
     let tail = verdict.lines.len().saturating_sub(TAIL);
     println!("seed {seed}:\n{}\n{:#?}", verdict.lines[tail..].join("\n"), verdict.wrong);
-    println!("again: SCULPT_SIM_SEED={seed} cargo test -p sculpt-simulation --test seeds nothing -- --nocapture");
+    println!(
+        "again, as nearly as seeds repeat: SCULPT_SIM_SEED={seed} cargo test -p sculpt-simulation --test seeds nothing -- --nocapture"
+    );
     if !kept().contains(&seed) {
         let mut file = fs::OpenOptions::new().append(true).open(kept_file()).unwrap();
         writeln!(file, "{seed} {}", verdict.wrong[0].trim_start()).unwrap();

@@ -30,8 +30,8 @@ async fn a_dead_or_halted_postgres_costs_nobody_anything() -> Result<()> {
     }
     let all: Vec<_> = [Part::Postmaster, Part::Backend].into_iter().flat_map(|part| candidates(&stack, part)).collect();
     all.iter().for_each(|found| found.signal(Signal::STOP));
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    counting.counter.prints(20).await?;
+    // Four seconds at the least: a hundred lines a second at the most.
+    counting.counter.prints(400).await?;
     all.iter().for_each(|found| found.signal(Signal::CONT));
     counting.arrives(&stack).await?;
     following.saw_all(&stack, counting).await?;
