@@ -11,6 +11,7 @@ pub mod config;
 pub mod dispatch;
 pub mod git;
 pub mod grpc;
+pub mod pki;
 pub mod postgres;
 pub mod room;
 pub mod session;

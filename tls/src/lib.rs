@@ -9,6 +9,7 @@ mod client;
 mod explain;
 mod key;
 mod pin;
+pub mod private;
 mod server;
 mod subject;
 mod token;

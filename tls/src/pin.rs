@@ -7,6 +7,8 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::Key;
+
 /// SHA-256 of the public key of an authority, over its DER `SubjectPublicKeyInfo`, as in RFC 7469: a certificate that is
 /// renewed for the same key keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +35,11 @@ impl Pin {
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, PinError> {
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| PinError::Certificate)?;
         Ok(Self(Sha256::digest(parsed.public_key().raw).into()))
+    }
+
+    /// The pin of whatever certificate `key` has.
+    pub fn of_key(key: &Key) -> Self {
+        Self(Sha256::digest(key.public()).into())
     }
 
     /// From the bytes of [`Self::bytes`].

@@ -8,6 +8,7 @@ pub mod naming;
 pub mod outcome;
 pub mod placement;
 pub mod review;
+pub mod rights;
 pub mod shown;
 pub mod task;
 pub mod turn;

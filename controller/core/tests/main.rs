@@ -14,6 +14,7 @@ mod placement;
 mod races;
 mod reachable;
 mod review;
+mod rights;
 mod sequences;
 mod shown;
 mod states;
