@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attempt;
+mod enrolment;
 mod laws;
 mod liveness;
 mod naming;
