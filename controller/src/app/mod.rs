@@ -344,7 +344,7 @@ async fn nothing_here(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
-fn spawn(parts: &Parts, listener: TcpListener, router: Router) {
+fn spawn(parts: &Parts, listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>, router: Router) {
     let tracker = parts.tracker.clone();
-    parts.tracker.spawn(listen::serve(listener, router, Limits::default(), parts.ending.clone(), tracker));
+    parts.tracker.spawn(listen::serve(listener, tls, router, Limits::default(), parts.ending.clone(), tracker));
 }

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod git_http;
 pub mod listen;
+mod newcomers;
 mod patience;
 pub mod tokens;
 
