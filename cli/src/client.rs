@@ -9,6 +9,7 @@ use sculpt_proto::v1::{
     events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
     projects_client::ProjectsClient, system_client::SystemClient, tasks_client::TasksClient,
 };
+use sculpt_tls::Problem;
 use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataValue},
@@ -17,6 +18,7 @@ use tonic::{
 };
 
 use crate::{
+    authority,
     config::{ConfigError, Context},
     exit::Exit,
     failure::{Failure, is_transient},
@@ -63,6 +65,9 @@ impl Client {
             Failure::new(Exit::OutOfReach, format!("reach the controller at {}", context.url), why)
                 .next("start one on this machine with `sculpt up`, or see what is wrong with `sculpt doctor`")
         };
+        let server = authority::server(&context).map_err(|error| unusable(&error))?;
+        let config = sculpt_tls::client_config(&server, None).map_err(|error| away(error.to_string()))?;
+        let connector = sculpt_tls::connector(&server, config, CONNECT);
         let endpoint = Endpoint::from_shared(context.url.to_string())
             .map_err(|error| away(error.to_string()))?
             .connect_timeout(CONNECT)
@@ -74,13 +79,26 @@ impl Client {
             // One stream that is read slowly does not stall the others.
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(16 << 20);
-        let channel = match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+        let channel = match tokio::time::timeout(CONNECT, endpoint.connect_with_connector(connector)).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(away(root_cause(&error))),
+            Ok(Err(error)) => {
+                return Err(match sculpt_tls::explain(&error) {
+                    Some(Problem { why, next }) => {
+                        Failure::new(Exit::NotAllowed, format!("trust the controller at {}", context.url), why)
+                            .next(next)
+                    }
+                    None => away(root_cause(&error)),
+                });
+            }
             Err(_) => return Err(away("it did not answer within 5 s".to_owned())),
         };
-        let credential =
-            format!("Bearer {}", context.token).parse().map(Credential).map_err(|_| unusable(&ConfigError::Token))?;
+        if let Err(error) = authority::keep(&context, &server) {
+            note(format!("the controller's authority is not remembered: {error}"));
+        }
+        let credential = format!("Bearer {}", context.token)
+            .parse()
+            .map(Credential)
+            .map_err(|_| away("the token cannot stand in a header".to_owned()))?;
         Ok(Self { wire: InterceptedService::new(channel, credential), context })
     }
 
@@ -184,7 +202,7 @@ pub(crate) fn unusable(error: &ConfigError) -> Failure {
         ConfigError::NoToken(_) => {
             failure(Exit::NotAllowed).next("set SCULPT_TOKEN, or name a context that has a token file")
         }
-        ConfigError::Token => {
+        ConfigError::Token { .. } => {
             failure(Exit::NotAllowed).next("look at SCULPT_TOKEN, or at the token file of the context")
         }
         ConfigError::Url { .. } => failure(Exit::BadInput).next("look at SCULPT_URL, or at `url` in the configuration"),

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sculpt_tls::{Kind, Pin, Token, TokenError};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -63,9 +64,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A token that cannot stand in a header.
-    #[error("the token holds characters that a token cannot have")]
-    Token,
+    /// Not a token, or not one of a person.
+    #[error("the token from {origin}: {source}")]
+    Token {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        source: TokenError,
+    },
     /// Neither HOME nor an account.
     #[error("there is no home directory to keep the configuration in")]
     NoHome,
@@ -85,7 +91,7 @@ pub struct Config {
 /// One controller as the file names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Like `http://127.0.0.1:7433`.
+    /// Like `https://127.0.0.1:7433`.
     pub url: String,
     /// File that holds the token.
     pub token_file: PathBuf,
@@ -100,6 +106,8 @@ pub struct Context {
     pub url: Url,
     /// The credential.
     pub token: String,
+    /// The authority that the controller must prove; none: its certificate is a public one.
+    pub pin: Option<Pin>,
     /// Where the token came from, for people.
     pub token_source: String,
 }
@@ -176,11 +184,8 @@ impl Config {
             (None, Some(entry)) => (read_token(&entry.token_file)?, entry.token_file.display().to_string()),
             (None, None) => return Err(ConfigError::NoToken(text)),
         };
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError::Token);
-        }
         let name = name.filter(|_| entry.is_some()).unwrap_or_else(|| "environment".to_owned());
-        Ok(Context { name, url, token, token_source })
+        Context::new(name, url, token, token_source)
     }
 
     /// The contexts whose controller stands at this scheme, host and port.
@@ -191,6 +196,13 @@ impl Config {
 }
 
 impl Context {
+    /// A controller at `url` and the `token` for it, which came from `token_source`.
+    pub fn new(name: String, url: Url, token: String, token_source: String) -> Result<Self, ConfigError> {
+        let parsed = Token::parse(&token, Kind::User);
+        let pin = parsed.map_err(|source| ConfigError::Token { origin: token_source.clone(), source })?.pin;
+        Ok(Self { name, url, token, pin, token_source })
+    }
+
     /// The context of this process.
     pub fn load() -> Result<Self, ConfigError> {
         let file = Config::path()?;
@@ -213,26 +225,15 @@ pub fn read_token(file: &Path) -> Result<String, ConfigError> {
     Ok(fs::read_to_string(file).map_err(broken)?.trim().to_owned())
 }
 
-/// Scheme, host and port of a controller. Until controllers prove who they are, only this machine is dialled.
+/// Scheme, host and port of a controller.
 fn controller_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |problem: &str| ConfigError::Url { text: text.to_owned(), problem: problem.to_owned() };
-    let url = Url::parse(text).map_err(|error| wrong(&format!("{error}; it looks like http://127.0.0.1:7433")))?;
-    if url.scheme() != "http" {
-        return Err(wrong("it begins with http:// until controllers have certificates"));
+    let url = Url::parse(text).map_err(|error| wrong(&format!("{error}; it looks like https://127.0.0.1:7433")))?;
+    if url.scheme() != "https" {
+        return Err(wrong("it begins with https://; nothing is sent in the clear"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.path() != "/" {
         return Err(wrong("it has a host and a port, and nothing else"));
-    }
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if !loopback {
-        return Err(wrong(
-            "only controllers on this machine (127.0.0.1, ::1, localhost) are dialled until they have certificates",
-        ));
     }
     Ok(url)
 }

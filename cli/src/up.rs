@@ -98,12 +98,6 @@ pub(crate) async fn run(args: UpArgs) -> Result<Exit, Failure> {
 
 fn refuse(args: &UpArgs) -> Result<(), Failure> {
     let refuse = |why: &str, next: &str| Err(Failure::new(Exit::BadInput, ATTEMPTED, why).next(next));
-    if let Some(listen) = args.listen.filter(|listen| !listen.ip().is_loopback()) {
-        let why = format!(
-            "{listen} is not a loopback address; until controllers have certificates nothing else is listened on"
-        );
-        return refuse(&why, "leave --listen away, or use --listen 127.0.0.1:PORT");
-    }
     if args.separate && !rustix::process::geteuid().is_root() {
         return refuse(
             "--separate gives each attempt an account of its own, which only root can do",
@@ -165,5 +159,5 @@ fn write_context(url: &str, token_file: PathBuf) -> Result<(), Failure> {
 
 /// The address with its port, as a URL.
 fn url(address: SocketAddr) -> String {
-    format!("http://{address}")
+    format!("https://{address}")
 }

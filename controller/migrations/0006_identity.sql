@@ -4,12 +4,12 @@ CREATE TYPE role AS ENUM ('viewer', 'operator', 'pair', 'maintainer', 'admin');
 
 CREATE TABLE users (
     id         uuid PRIMARY KEY,
-    name       text NOT NULL CHECK (name ~ '^[a-z0-9][a-z0-9._@+-]{0,63}$'),
+    -- Never given to somebody else: what a removed user did keeps their name.
+    name       text NOT NULL CONSTRAINT users_name_key UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9._@+-]{0,63}$'),
     email      text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
     removed_at timestamptz
 );
-CREATE UNIQUE INDEX users_name_key ON users (name) WHERE removed_at IS NULL;
 
 CREATE TABLE role_bindings (
     user_id    uuid NOT NULL REFERENCES users,
@@ -113,7 +113,6 @@ CREATE TABLE pool_users (
 -- in the order in which they were committed.
 CREATE TABLE audit (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    xact       xid8 NOT NULL DEFAULT pg_current_xact_id(),
     at         timestamptz NOT NULL DEFAULT clock_timestamp(),
     actor      text NOT NULL,
     token      text NOT NULL DEFAULT '',

@@ -11,7 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use sculpt_space::ByteSize;
 use serde::Deserialize;
 
-use crate::git::GitSettings;
+use crate::{
+    git::GitSettings,
+    pki::{IssueError, Names},
+};
 
 /// Port of people and tools.
 pub const PORT: u16 = 7433;
@@ -44,12 +47,26 @@ pub struct ServeArgs {
     /// Directory of everything that is kept [default: /var/lib/sculpt/controller as root, else below the XDG data directory]
     #[arg(long, env = "SCULPT_CONTROLLER_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Address for people and tools; loopback only for now [default: 127.0.0.1:7433]
+    /// Address for people and tools [default: 127.0.0.1:7433]
     #[arg(long, env = "SCULPT_CONTROLLER_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Address for executors; loopback only for now, port 0 for any [default: 127.0.0.1:0]
+    /// Address for executors, port 0 for any [default: 127.0.0.1:0]
     #[arg(long, env = "SCULPT_CONTROLLER_EXECUTOR_LISTEN")]
     executor_listen: Option<SocketAddr>,
+    /// Name or address under which people and executors reach this controller; may be given several times. localhost is
+    /// always among them
+    #[arg(long = "name", value_name = "HOST", env = "SCULPT_CONTROLLER_NAMES", value_delimiter = ',')]
+    names: Vec<String>,
+    /// Certificates that browsers believe for these names, in PEM form, the controller's own first; read again when the
+    /// file changes
+    #[arg(long, value_name = "FILE", env = "SCULPT_CONTROLLER_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert
+    #[arg(long, value_name = "FILE", env = "SCULPT_CONTROLLER_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Directory of the controller's own authorities; all replicas need the same [default: authority in the data directory]
+    #[arg(long, value_name = "DIR", env = "SCULPT_CONTROLLER_AUTHORITY_DIR")]
+    authority_dir: Option<PathBuf>,
     /// Postgres 14 or newer to use instead of a private one; DATABASE_URL is honoured too
     #[arg(long, env = "SCULPT_CONTROLLER_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
@@ -90,6 +107,11 @@ struct File {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     executor_listen: Option<SocketAddr>,
+    #[serde(default)]
+    names: Vec<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    authority_dir: Option<PathBuf>,
     database_url: Option<String>,
     event_days: Option<u32>,
     log_retention: Option<String>,
@@ -109,6 +131,26 @@ pub enum DatabaseSetting {
     Url(String),
 }
 
+/// Who the controller says that it is.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// Under which it is reached.
+    pub names: Names,
+    /// Certificates and key that others have made for it.
+    pub public: Option<PublicFiles>,
+    /// Its own authorities.
+    pub authority: PathBuf,
+}
+
+/// A public certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicFiles {
+    /// In PEM form, the controller's own first.
+    pub certificates: PathBuf,
+    /// Of the first.
+    pub key: PathBuf,
+}
+
 /// Settings, complete and checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -118,6 +160,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for executors.
     pub executor_listen: SocketAddr,
+    /// Whose certificates the listeners show.
+    pub tls: TlsSettings,
     /// The database.
     pub database: DatabaseSetting,
     /// Days that the journal is kept.
@@ -178,6 +222,12 @@ pub enum ConfigError {
         /// How it is written.
         hint: &'static str,
     },
+    /// Not a name.
+    #[error("names: {0}")]
+    Names(#[from] IssueError),
+    /// One of two that belong together.
+    #[error("tls_cert and tls_key belong together; give both or neither")]
+    TlsPair,
     /// The journal must be kept for a while.
     #[error("event_days is 0; the journal must be kept for a day at least, because watchers resume from it")]
     EventDays,
@@ -203,11 +253,20 @@ impl ServeArgs {
             readers: positive("git_readers", self.git_readers.or(file.git_readers).unwrap_or(usual.readers))?,
             ..usual
         };
+        let names = if self.names.is_empty() { file.names } else { self.names };
+        let public = match (self.tls_cert.or(file.tls_cert), self.tls_key.or(file.tls_key)) {
+            (None, None) => None,
+            (Some(certificates), Some(key)) => Some(PublicFiles { certificates, key }),
+            _ => return Err(ConfigError::TlsPair),
+        };
+        let authority = self.authority_dir.or(file.authority_dir).unwrap_or_else(|| data_dir.join("authority"));
+        let tls = TlsSettings { names: Names::new(names.iter().map(String::as_str))?, public, authority };
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Config {
             data_dir,
             listen: self.listen.or(file.listen).unwrap_or(local(PORT)),
             executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
+            tls,
             database: url.filter(|url| !url.is_empty()).map_or(DatabaseSetting::BuiltIn, DatabaseSetting::Url),
             event_days,
             log_retention: retention(self.log_retention.or(file.log_retention).as_deref())?,

@@ -10,6 +10,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use sculpt_proto::id::{ClusterId, ExecutorId};
+use sculpt_tls::Subject;
 use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,6 +27,7 @@ use crate::{
     connect::{ConnectError, Dialer},
     disk::write_durably,
     gc, host,
+    identity::{self, CredentialError},
     layout::{Layout, LayoutError},
     logs::Logs,
     session::{Control, Fatal},
@@ -42,9 +44,18 @@ pub enum AppError {
     /// The data directory.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The controller's address or the token.
+    /// The controller's address.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// What proves who we are.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// It joined as somebody else.
+    #[error("{0}")]
+    Stranger(String),
+    /// It has joined nowhere that it could dial.
+    #[error("this executor does not know where its controller is; name it with --controller")]
+    Nowhere,
     /// The session ended for good.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -74,20 +85,64 @@ impl AppError {
 }
 
 /// Who this executor is; in `executor.json`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Made once per data directory.
     pub executor_id: ExecutorId,
-    /// The first cluster that it met.
+    /// The cluster that it joined.
     pub cluster_id: Option<ClusterId>,
+    /// Where that cluster's controllers listen for executors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
+}
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Claimed {
+    /// What is in it.
+    pub layout: Layout,
+    /// Whose it is.
+    pub identity: Identity,
+    _lock: fs::File,
+}
+
+impl Claimed {
+    /// Takes the data directory, made when it is missing, as long as no other executor has it.
+    pub fn open(data_dir: &Path, shared: bool) -> Result<Self, AppError> {
+        let layout = Layout::open(data_dir, shared)?;
+        let lock = lock(&layout)?;
+        let identity =
+            Identity::load(&layout).map_err(AppError::io(format!("read {}", layout.identity().display())))?;
+        Ok(Self { layout, identity, _lock: lock })
+    }
+
+    /// Writes down that the executor has joined as `subject` at the controller `url`.
+    pub fn belongs_to(self, subject: Subject, url: &str) -> Result<(), AppError> {
+        let Identity { executor_id, cluster_id, .. } = self.identity;
+        if subject.executor != executor_id {
+            let text = format!("the controller certified executor {}, and this is {executor_id}", subject.executor);
+            return Err(AppError::Stranger(text));
+        }
+        if let Some(other) = cluster_id.filter(|cluster| *cluster != subject.cluster) {
+            let text = format!(
+                "this executor belongs to cluster {other}, and the controller is of cluster {}; `sculpt-executor rebind` \
+                 lets it forget the old one",
+                subject.cluster
+            );
+            return Err(AppError::Stranger(text));
+        }
+        let joined = Identity { executor_id, cluster_id: Some(subject.cluster), controller: Some(url.to_owned()) };
+        joined.write(&self.layout).map_err(AppError::io(format!("write {}", self.layout.identity().display())))
+    }
 }
 
 impl Identity {
-    fn load(layout: &Layout) -> io::Result<Self> {
+    /// Reads it, made when there is none.
+    pub fn load(layout: &Layout) -> io::Result<Self> {
         match fs::read(layout.identity()) {
             Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Self { executor_id: ExecutorId::fresh(), cluster_id: None };
+                let identity = Self { executor_id: ExecutorId::fresh(), cluster_id: None, controller: None };
                 identity.write(layout)?;
                 Ok(identity)
             }
@@ -106,11 +161,8 @@ pub fn rebind(data_dir: &Path) -> Result<Option<ClusterId>, AppError> {
     let identity = data_dir.join("executor.json");
     // A directory that was mistyped is not made.
     fs::metadata(&identity).map_err(AppError::io(format!("find an executor at {}", identity.display())))?;
-    let layout = Layout::open(data_dir, false)?;
-    let _lock = lock(&layout)?;
-    let fail = || AppError::io(format!("read {}", layout.identity().display()));
-    let identity = Identity::load(&layout).map_err(fail())?;
-    let forgotten = Identity { cluster_id: None, ..identity };
+    let Claimed { layout, identity, _lock } = Claimed::open(data_dir, false)?;
+    let forgotten = Identity { cluster_id: None, controller: None, ..identity };
     forgotten.write(&layout).map_err(AppError::io(format!("write {}", layout.identity().display())))?;
     layout.tidy();
     Ok(identity.cluster_id)
@@ -118,10 +170,11 @@ pub fn rebind(data_dir: &Path) -> Result<Option<ClusterId>, AppError> {
 
 /// Runs until a signal, until the lifeline is cut, or until the executor must not go on. `program` is this binary.
 pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
-    let layout = Layout::open(&settings.data_dir, settings.separate)?;
-    let _lock = lock(&layout)?;
-    let identity = Identity::load(&layout).map_err(AppError::io(format!("read {}", layout.identity().display())))?;
-    let dialer = Dialer::new(&settings.controller, &settings.token_file)?;
+    let Claimed { layout, identity, _lock } = Claimed::open(&settings.data_dir, settings.separate)?;
+    let keyring = layout.keyring()?;
+    let controller = settings.controller.as_ref().or(identity.controller.as_ref()).ok_or(AppError::Nowhere);
+    let credentials = keyring.load()?;
+    let dialer = Dialer::new(controller?, &credentials)?;
     let program = reachable(program, &settings).map_err(AppError::io("put this program where accounts can run it"))?;
     let cancel = CancellationToken::new();
     let (link_sender, link) = watch::channel(None);
@@ -154,6 +207,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let (control, ready) = Control::new(shared, attempts.clone(), inbox, link_sender, lease_sender, cluster);
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(identity::renew(keyring, context.dialer.clone(), cancel.clone()));
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
     tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), questions));

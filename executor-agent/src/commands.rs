@@ -1,4 +1,4 @@
-//! The program's subcommands. All but `run` and `rebind` are for its own use.
+//! The program's subcommands. All but `run`, `join` and `rebind` are for its own use.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,8 +12,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app,
     config::{RunArgs, Settings},
+    identity::{self, JoinArgs},
     shim, stage,
 };
+
+/// Exit code of what somebody may not do.
+const NOT_ALLOWED: u8 = 77;
 
 /// Runs coding agents on this machine for a sculpt controller
 #[derive(Debug, Parser)]
@@ -27,6 +31,8 @@ pub struct Cli {
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
     Run(RunArgs),
+    /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives
+    Join(JoinArgs),
     /// Forget which cluster this executor belongs to, after its controller's database was lost for good
     ///
     /// The executor joins the next controller that it meets. Its attempts stay and go on; `sculpt executor adopt` takes them
@@ -74,6 +80,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Run(arguments) => run(arguments),
+            Command::Join(arguments) => return join(arguments),
             Command::Rebind { data_dir } => rebind(&data_dir),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
@@ -90,6 +97,26 @@ impl Cli {
                 eprintln!("sculpt-executor: {error:#}");
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+fn join(arguments: JoinArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sculpt-executor: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(identity::join(arguments)) {
+        Ok(joined) => {
+            println!("{joined}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("sculpt-executor: cannot join: {error}");
+            if error.is_denied() { NOT_ALLOWED.into() } else { ExitCode::FAILURE }
         }
     }
 }

@@ -51,12 +51,9 @@ pub struct RunArgs {
     /// Where attempts, workspaces and spools stand
     #[arg(long, env = "SCULPT_EXECUTOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The controller's address for executors, such as http://127.0.0.1:7434
+    /// The controller's address for executors, such as https://controller.example:7434 [default: where it joined]
     #[arg(long, env = "SCULPT_EXECUTOR_CONTROLLER")]
     pub controller: Option<String>,
-    /// File that holds the executor's token
-    #[arg(long, env = "SCULPT_EXECUTOR_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
     /// Name shown to people; this machine's by default
     #[arg(long, env = "SCULPT_EXECUTOR_NAME")]
     pub name: Option<String>,
@@ -120,7 +117,6 @@ pub struct AgentTemplate {
 struct File {
     data_dir: Option<PathBuf>,
     controller: Option<String>,
-    token_file: Option<PathBuf>,
     name: Option<String>,
     slots: Option<u32>,
     pool: Option<String>,
@@ -138,10 +134,8 @@ struct File {
 pub struct Settings {
     /// Where attempts, workspaces and spools stand.
     pub data_dir: PathBuf,
-    /// URL of the controller's listener for executors.
-    pub controller: String,
-    /// File that holds the token.
-    pub token_file: PathBuf,
+    /// URL of the controller's listener for executors; none: where it joined.
+    pub controller: Option<String>,
     /// Shown to people.
     pub name: String,
     /// How many attempts run at once.
@@ -185,8 +179,7 @@ impl Settings {
         let labels = sculpt_proto::labels(labels, "labels").map_err(|error| wrong("labels", error.problem))?;
         let settings = Self {
             data_dir: args.data_dir.or(file.data_dir).ok_or(ConfigError::Missing("data_dir"))?,
-            controller: args.controller.or(file.controller).ok_or(ConfigError::Missing("controller"))?,
-            token_file: args.token_file.or(file.token_file).ok_or(ConfigError::Missing("token_file"))?,
+            controller: args.controller.or(file.controller),
             name: args.name.or(file.name).unwrap_or_else(crate::host::hostname),
             slots: args.slots.or(file.slots).unwrap_or_else(default_slots),
             pool: args.pool.or(file.pool).unwrap_or_else(|| "default".to_owned()),
@@ -281,12 +274,7 @@ mod tests {
     use super::*;
 
     fn args() -> RunArgs {
-        RunArgs {
-            data_dir: Some("/d".into()),
-            controller: Some("http://127.0.0.1:1".into()),
-            token_file: Some("/t".into()),
-            ..RunArgs::default()
-        }
+        RunArgs { data_dir: Some("/d".into()), ..RunArgs::default() }
     }
 
     fn settings(toml: &str, args: RunArgs) -> Result<Settings, ConfigError> {
@@ -331,8 +319,8 @@ mod tests {
             let error = settings(toml, args()).unwrap_err();
             assert!(error.to_string().contains(name), "{toml}: {error}");
         }
-        let error = settings("", RunArgs { token_file: None, ..args() }).unwrap_err();
-        assert!(error.to_string().contains("token_file"), "{error}");
+        let error = settings("", RunArgs::default()).unwrap_err();
+        assert!(error.to_string().contains("data_dir"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,10 @@ use sculpt_proto::id::{AttemptId, ProjectId};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::disk::write_durably;
+use crate::{
+    disk::write_durably,
+    identity::{CredentialError, Keyring},
+};
 
 /// Name, or beginning of the name, of what is not in the data directory.
 const OURS: &str = "sculpt";
@@ -114,6 +117,11 @@ impl Layout {
     /// Who this executor is.
     pub fn identity(&self) -> PathBuf {
         self.data.join("executor.json")
+    }
+
+    /// What proves who it is.
+    pub fn keyring(&self) -> Result<Keyring, CredentialError> {
+        Keyring::of(&self.data)
     }
 
     /// Held while an executor works on the data directory.

@@ -14,6 +14,7 @@ pub mod disk;
 pub mod gc;
 pub mod harvest;
 pub mod host;
+pub mod identity;
 pub mod journal;
 pub mod layout;
 pub mod logs;

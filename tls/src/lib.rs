@@ -19,7 +19,7 @@ pub use client::{CONTROLLER_NAME, ClientError, Meeting, Proof, Server, client_co
 pub use explain::{Problem, explain};
 pub use key::{Key, KeyError};
 pub use pin::{Pin, PinError};
-pub use server::{Caller, CallerError, Callers, Identity, ServerError, server_config};
+pub use server::{Caller, CallerError, Callers, Identity, ServerError, server_config, validity};
 pub use subject::{Subject, SubjectError};
 pub use token::{Kind, Secret, Token, TokenError};
-pub use trust::{Trust, TrustError};
+pub use trust::{Trust, TrustError, to_pem};

@@ -1,6 +1,10 @@
 //! The side that is dialled: what it proves, and who the caller has proved to be.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
@@ -124,11 +128,16 @@ impl Caller {
     }
 }
 
-/// The second at which `certificate` runs out.
-fn not_after(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+/// The seconds from and until which `certificate` is good.
+pub fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = parsed.validity().not_after.timestamp().try_into().ok()?;
-    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    let at = |seconds: i64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().ok()?));
+    Some((at(parsed.validity().not_before.timestamp())?, at(parsed.validity().not_after.timestamp())?))
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, until) = validity(certificate)?;
+    Some(UnixTime::since_unix_epoch(until.duration_since(SystemTime::UNIX_EPOCH).ok()?))
 }
 
 /// Judges a certificate that has run out as of its last second: a host that was off for a month comes back with the key

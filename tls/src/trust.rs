@@ -68,8 +68,7 @@ impl Trust {
 
     /// Their certificates, to be kept.
     pub fn to_pem(&self) -> String {
-        let blocks = self.certificates().map(|it| pem::encode(&pem::Pem::new("CERTIFICATE", it.as_ref())));
-        blocks.collect()
+        to_pem(self.certificates())
     }
 
     /// Their pins, in order.
@@ -90,6 +89,11 @@ impl Trust {
         }
         Ok(Arc::new(roots))
     }
+}
+
+/// Certificates in PEM form, one after the other.
+pub fn to_pem<'a, 'c: 'a>(certificates: impl IntoIterator<Item = &'a CertificateDer<'c>>) -> String {
+    certificates.into_iter().map(|it| pem::encode(&pem::Pem::new("CERTIFICATE", it.as_ref()))).collect()
 }
 
 impl fmt::Debug for Trust {

@@ -1,11 +1,11 @@
 //! The git remote `sculpt`: the controller's repository of this project, with a credential helper of our own.
 
-use std::{env, time::Duration};
+use std::{env, path::Path, time::Duration};
 
 use uuid::Uuid;
 
 use super::{GitError, program, repository::Repo};
-use crate::{config::Context, output::shell_quoted};
+use crate::{authority, config::Context, output::shell_quoted};
 
 /// Name of the remote.
 pub(crate) const NAME: &str = "sculpt";
@@ -75,7 +75,25 @@ async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Chan
         // A proxy of the environment cannot reach this machine's loopback.
         program::run(directory, ["config", "--local", &format!("remote.{NAME}.proxy"), ""]).await?;
     }
+    trust(directory, context).await?;
     Ok(change)
+}
+
+/// Lets git believe whom we believe.
+async fn trust(directory: &Path, context: &Context) -> Result<(), GitError> {
+    let key = format!("http.{}.sslCAInfo", context.join(""));
+    let present = program::text(directory, &["config", "--local", "--get", &key]).await.unwrap_or_default();
+    let wanted = context.pin.and_then(|pin| authority::file(&pin).ok());
+    match wanted {
+        Some(file) if Path::new(&present) != file => {
+            program::run(directory, ["config".as_ref(), "--local".as_ref(), key.as_ref(), file.as_os_str()]).await?;
+        }
+        None if !present.is_empty() => {
+            program::run(directory, ["config", "--local", "--unset", &key]).await?;
+        }
+        Some(_) | None => {}
+    }
+    Ok(())
 }
 
 /// Value of the helper's setting: this very program.

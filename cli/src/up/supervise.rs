@@ -254,7 +254,7 @@ impl Installation<'_> {
     async fn running(&self) -> Option<usize> {
         let token = read_token(&self.places.user_token()).ok()?;
         let url = Url::parse(&super::url(self.ports.listen)).ok()?;
-        let context = Context { name: String::new(), url, token, token_source: String::new() };
+        let context = Context::new(String::new(), url, token, String::new()).ok()?;
         let client = Client::to(context).await.ok()?;
         let live = [TaskState::Starting, TaskState::Running, TaskState::Waiting, TaskState::Idle];
         let states = live.into_iter().map(i32::from).collect();
@@ -294,5 +294,5 @@ async fn end(mut parts: Vec<Part>, ending: &mut Ending) -> Result<Exit, Failure>
 }
 
 fn address(url: &str) -> Option<SocketAddr> {
-    url.trim_start_matches("http://").trim_end_matches('/').parse().ok()
+    url.trim_start_matches("https://").trim_end_matches('/').parse().ok()
 }

@@ -163,6 +163,11 @@ impl Role {
         }
     }
 
+    /// The least role that brings `right`.
+    pub fn with(right: Right) -> Self {
+        Self::ALL.into_iter().find(|role| role.rights().has(right)).unwrap_or(Self::Admin)
+    }
+
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -229,6 +234,13 @@ impl<P: Ord + Clone> Grants<P> {
     /// Whether there is any place where somebody may do this.
     pub fn somewhere(&self, right: Right) -> bool {
         self.everywhere.has(right) || self.projects.values().any(|rights| rights.has(right))
+    }
+
+    /// Whether they give all that `others` give, wherever that is.
+    pub fn cover(&self, others: &Self) -> bool {
+        let within = |less: Rights, more: Rights| less & more == less;
+        within(others.everywhere, self.everywhere)
+            && others.projects.keys().all(|project| within(others.in_project(project), self.in_project(project)))
     }
 
     /// What lists are made of.

@@ -33,6 +33,7 @@ use crate::{
     dispatch::Dispatch,
     git::Repositories,
     grpc::{About, Api, logs::LogsApi},
+    pki::{Authority, Keeper, Shown},
     postgres::{Postgres, Settings},
     room::Room,
     session::{ExecutorApi, Sessions, control},
@@ -140,6 +141,7 @@ impl Controller {
         let user_listener = listen::bind(config.listen).await?;
         let executor_listener = listen::bind(config.executor_listen).await?;
         let data_dir = DataDir::take(&config.data_dir)?;
+        let (keeper, pki) = Keeper::open(config.tls.clone())?;
         let user_token = Token::load(&data_dir.join("tokens/user"))?;
         let executor_token = Token::load(&data_dir.join("tokens/executor"))?;
         let base = tokio::select! {
@@ -162,8 +164,9 @@ impl Controller {
         let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let ready = json!({
             "ready": true,
-            "user_url": format!("http://{user}"),
-            "executor_url": format!("http://{executor}"),
+            "user_url": format!("https://{user}"),
+            "executor_url": format!("https://{executor}"),
+            "trust": data_dir.join(TRUST),
             "cluster_id": parts.cluster,
             "postgres": base.version,
         });
@@ -172,9 +175,11 @@ impl Controller {
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
         let people = Authoriser::new(user_token, &signals::account());
-        spawn(&parts, user_listener, guarded(user_routes, people));
+        spawn(&parts, user_listener, pki.people, guarded(user_routes, people));
         let executors = Authoriser::new(executor_token, "executor");
-        spawn(&parts, executor_listener, guarded(executor_routes(&parts), executors));
+        spawn(&parts, executor_listener, pki.executors, guarded(executor_routes(&parts), executors));
+        parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority.clone()));
+        parts.tracker.spawn(keeper.run(parts.ending.clone()));
         data_dir.announce(&announced)?;
         Ok(Some(Self { data_dir, ready, user, executor, store, postgres: base.postgres, ending, tracker }))
     }
@@ -344,7 +349,7 @@ async fn nothing_here(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
-fn spawn(parts: &Parts, listener: TcpListener, tls: watch::Receiver<Arc<ServerConfig>>, router: Router) {
+fn spawn(parts: &Parts, listener: TcpListener, tls: Shown, router: Router) {
     let tracker = parts.tracker.clone();
     parts.tracker.spawn(listen::serve(listener, tls, router, Limits::default(), parts.ending.clone(), tracker));
 }

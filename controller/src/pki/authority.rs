@@ -119,6 +119,11 @@ impl Authority {
         Ok(Self { issuer, certificate, trust, phase })
     }
 
+    /// The files that say what the authority in `directory` is.
+    pub fn files(directory: &Path) -> [PathBuf; 3] {
+        [CURRENT, NEXT, PREVIOUS].map(|name| directory.join(name))
+    }
+
     /// Makes the next authority, which is trusted from then on wherever the trusted ones are handed out.
     pub fn prepare(directory: &Path) -> Result<Self, AuthorityError> {
         match Self::open(directory)?.phase {

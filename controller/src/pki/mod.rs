@@ -3,7 +3,9 @@
 mod authority;
 mod issue;
 mod request;
+mod shown;
 
 pub use authority::{Authority, AuthorityError, Phase};
 pub use issue::{IssueError, LEAF_LIFE, Names};
 pub use request::{PublicKey, RequestError};
+pub use shown::{Keeper, Pki, Shown, ShownError};

@@ -154,7 +154,7 @@ impl Life<'_> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
             match self.context.stores.ensure(&self.context.layout, &self.context.dialer, repository).await {
-                Err(StoreError::Away(error)) => {
+                Err(error @ (StoreError::Away(_) | StoreError::Lost(_))) => {
                     tracing::warn!(attempt = %self.handle.id, %error, "the base commit cannot be fetched yet");
                     backoff.wait().await;
                 }

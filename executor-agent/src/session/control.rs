@@ -24,6 +24,7 @@ use super::{
     wire::{First, Welcome, adopted, first, input},
 };
 use crate::{
+    app::Identity,
     attempts::{Attempts, Context, Link, News},
     host,
     journal::Stamp,
@@ -317,8 +318,9 @@ impl<R: Roster> Control<R> {
             Some(ours) if ours == theirs => Ok(()),
             Some(ours) => Err(Fatal::OtherCluster { ours, theirs }),
             None => {
-                let identity = crate::app::Identity { executor_id: self.context.executor, cluster_id: Some(theirs) };
-                identity.write(&self.context.layout).map_err(Fatal::Note)?;
+                let identity = Identity::load(&self.context.layout).map_err(Fatal::Note)?;
+                let met = Identity { cluster_id: Some(theirs), ..identity };
+                met.write(&self.context.layout).map_err(Fatal::Note)?;
                 self.cluster = Some(theirs);
                 Ok(())
             }

@@ -12,7 +12,12 @@ use std::{
 use sculpt_proto::id::ProjectId;
 
 use super::git::{self, GitError};
-use crate::{connect::Dialer, layout::Layout, spec::Repository};
+use crate::{
+    connect::{ConnectError, Dialer},
+    identity::{CredentialError, Keyring},
+    layout::Layout,
+    spec::Repository,
+};
 
 /// How long one fetch may take.
 const FETCH: Duration = Duration::from_secs(3_600);
@@ -29,12 +34,18 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+    /// What git is to show.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
     /// git failed.
     #[error(transparent)]
     Git(#[from] GitError),
     /// The controller could not be reached just now; trying again may help.
     #[error("the controller could not be reached for a fetch: {0}")]
     Away(GitError),
+    /// Nor could its address be found.
+    #[error(transparent)]
+    Lost(#[from] ConnectError),
 }
 
 /// All stores; one fetch per project at a time.
@@ -65,7 +76,7 @@ impl Stores {
         if git::output("look for the base commit", look, None, QUICK).await?.code == Some(0) {
             return Ok(store);
         }
-        fetch(&store, dialer, repository, &kept).await?;
+        fetch(&store, dialer, &layout.keyring()?, repository, &kept).await?;
         Ok(store)
     }
 }
@@ -86,14 +97,23 @@ pub(super) fn object_format(commit: &str) -> &'static str {
     if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" }
 }
 
-async fn fetch(store: &Path, dialer: &Dialer, repository: &Repository, kept: &str) -> Result<(), StoreError> {
+async fn fetch(
+    store: &Path,
+    dialer: &Dialer,
+    keyring: &Keyring,
+    repository: &Repository,
+    kept: &str,
+) -> Result<(), StoreError> {
+    let (url, resolve) = dialer.proved_url().await?;
     let mut command = git::trusted(store);
-    // In the environment the token is seen by this account alone, in arguments by everyone.
     command
+        .env("GIT_SSL_CERT", keyring.certificate_file())
+        .env("GIT_SSL_KEY", keyring.key_file())
+        .env("GIT_SSL_CAINFO", keyring.trust_file())
         .env("GIT_CONFIG_COUNT", "6")
-        .env("GIT_CONFIG_KEY_0", "http.extraHeader")
-        .env("GIT_CONFIG_VALUE_0", format!("Authorization: Bearer {}", dialer.token()))
-        .env("GIT_CONFIG_KEY_1", "protocol.http.allow")
+        .env("GIT_CONFIG_KEY_0", "http.curloptResolve")
+        .env("GIT_CONFIG_VALUE_0", resolve)
+        .env("GIT_CONFIG_KEY_1", "protocol.https.allow")
         .env("GIT_CONFIG_VALUE_1", "always")
         .env("GIT_CONFIG_KEY_2", "protocol.version")
         .env("GIT_CONFIG_VALUE_2", "2")
@@ -104,7 +124,7 @@ async fn fetch(store: &Path, dialer: &Dialer, repository: &Repository, kept: &st
         .env("GIT_CONFIG_KEY_5", "http.proxy")
         .env("GIT_CONFIG_VALUE_5", "")
         .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
-        .arg(format!("{}{}", dialer.url(), repository.git_path))
+        .arg(format!("{url}{}", repository.git_path))
         .arg(format!("+{}:{kept}", repository.base));
     match git::run("fetch the base commit from the controller", command, None, FETCH).await {
         Ok(_) => Ok(()),

@@ -1,0 +1,125 @@
+//! The way in for people: a token with every call, and the rule of its method.
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use sculpt_core::rights::Right;
+use sculpt_proto::id::ProjectId;
+use sculpt_tls::{Kind, Token};
+use tonic::{Code, Status};
+
+use super::{Authority, Caller, Rule, Unknown, guarded::Guarded, rule};
+use crate::web::{auth::is_grpc, listen::Peer};
+
+/// Lets through whom an authority knows, to where their rights reach. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    authority: Authority,
+}
+
+impl Gate {
+    /// For those whom `authority` knows.
+    pub fn new(authority: Authority) -> Self {
+        Self { authority }
+    }
+
+    async fn judge(&self, request: &Request) -> Result<([u8; 32], Caller), Status> {
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.map(|peer| peer.address.ip().to_string()).unwrap_or_default();
+        let shown = text(request.headers(), header::AUTHORIZATION);
+        let shown = shown.and_then(|value| credential(value, is_git(request.uri()))).ok_or(Unknown::Missing)?;
+        let token = Token::parse(&shown, Kind::User).map_err(Unknown::from)?;
+        let digest = token.secret.digest();
+        let caller = self.authority.by_digest(digest, &address).await?;
+        if let Some(peer) = peer {
+            peer.proved();
+        }
+        admit(request.uri().path(), &caller)?;
+        Ok((digest, caller))
+    }
+}
+
+/// Whether `caller` gets through to what stands at `path`.
+fn admit(path: &str, caller: &Caller) -> Result<(), Status> {
+    if let Some(repository) = path.strip_prefix("/git/") {
+        let name = repository.split('/').next().unwrap_or_default();
+        let project = name.strip_suffix(".git").and_then(|id| id.parse::<ProjectId>().ok());
+        // What is no repository's name is refused by who serves them.
+        return match project {
+            Some(project) if !caller.grants().in_project(&project).has(Right::Read) => {
+                Err(Status::not_found(crate::git::GitError::NoProject(project).to_string()))
+            }
+            _ => Ok(()),
+        };
+    }
+    match rule(path) {
+        Some(Rule::Known) => Ok(()),
+        Some(Rule::Somewhere(right)) => Ok(caller.somewhere(right)?),
+        Some(Rule::Everywhere(right)) => Ok(caller.everywhere(right)?),
+        None => Err(Status::unimplemented(format!("this controller does not serve {path}"))),
+    }
+}
+
+/// Lets a call through, with the [`Caller`] among its extensions, or answers it. An answer that goes on for long ends when
+/// its caller loses a right.
+pub async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let grpc = is_grpc(request.headers());
+    match gate.judge(&request).await {
+        Ok((digest, caller)) => {
+            request.extensions_mut().insert(caller.clone());
+            let answer = next.run(request).await;
+            let lost = gate.authority.lost(digest, caller);
+            answer.map(|body| Body::new(Guarded::new(body, lost, grpc)))
+        }
+        Err(refusal) => {
+            tracing::debug!(code = ?refusal.code(), path = request.uri().path(), "refused a call");
+            refused(refusal, is_git(request.uri()), grpc)
+        }
+    }
+}
+
+fn refused(refusal: Status, git: bool, grpc: bool) -> Response {
+    if grpc {
+        return refusal.into_http::<Body>();
+    }
+    let code = match refusal.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::NotFound | Code::Unimplemented => StatusCode::NOT_FOUND,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut response = Response::new(Body::from(format!("{}\n", refusal.message())));
+    *response.status_mut() = code;
+    if code == StatusCode::UNAUTHORIZED {
+        let scheme = if git { "Basic realm=\"sculpt\", charset=\"UTF-8\"" } else { "Bearer realm=\"sculpt\"" };
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+    }
+    response
+}
+
+/// The token in an `authorization` header; a password counts only where git asks.
+fn credential(value: &str, git: bool) -> Option<String> {
+    let (scheme, rest) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    if git && scheme.eq_ignore_ascii_case("basic") {
+        let pair = String::from_utf8(BASE64_STANDARD.decode(rest.trim()).ok()?).ok()?;
+        return pair.split_once(':').map(|(_, password)| password.to_owned());
+    }
+    None
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn is_git(uri: &Uri) -> bool {
+    uri.path().starts_with("/git/")
+}
