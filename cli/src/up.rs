@@ -1,6 +1,7 @@
 //! `sculpt up`: controller, built-in Postgres and one executor on this machine, in the foreground.
 
 mod child;
+mod enrol;
 mod lock;
 mod ports;
 mod supervise;
@@ -76,10 +77,6 @@ impl Places {
 
     pub(crate) fn user_token(&self) -> PathBuf {
         self.controller().join("tokens/user")
-    }
-
-    fn executor_token(&self) -> PathBuf {
-        self.controller().join("tokens/executor")
     }
 }
 
