@@ -13,6 +13,7 @@ mod go_on;
 mod harvest;
 mod host;
 mod kept;
+mod late;
 mod life;
 mod refusals;
 mod separate;
