@@ -60,11 +60,11 @@ pub async fn reconcile(
     let named: BTreeSet<AttemptId> = census.keys().copied().collect();
     let mut conn = dispatch.store().read().await?;
     let standings = sessions::standings(&mut conn, epoch.executor, &named).await?;
-    let Sorted { comparison, unknown, settled, lost } = sort(cluster, &census, standings);
+    let Sorted { comparison, unknown, settled, given_up } = sort(cluster, &census, standings);
     sessions::record_unknown(&mut conn, epoch, &unknown).await?;
     drop(conn);
     settle(dispatch, epoch, settled).await?;
-    for Lost { attempt, task, failure } in lost {
+    for GivenUp { attempt, task, failure } in given_up {
         tracing::warn!(executor = %epoch.executor, %attempt, failure.message, "an attempt is given up");
         give_up(dispatch, epoch, task, attempt, failure).await?;
     }
@@ -84,7 +84,7 @@ pub struct Sorted {
     /// What needs no transition.
     pub settled: Settled,
     /// It has begun these, and cannot go on with them.
-    pub lost: Vec<Lost>,
+    pub given_up: Vec<GivenUp>,
 }
 
 /// Rows that are set right without a transition.
@@ -100,7 +100,7 @@ pub struct Settled {
 
 /// An attempt that cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
+pub struct GivenUp {
     /// Which.
     pub attempt: AttemptId,
     /// Of which task.
@@ -118,7 +118,7 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
     let Comparison { released, owed, behind } = &mut sorted.comparison;
     let Settled { brought, stopped, gone } = &mut sorted.settled;
     for (attempt, standing) in standings {
-        let lost = |cause, message| Lost { attempt, task: standing.task, failure: Failure { cause, message } };
+        let given_up = |cause, message| GivenUp { attempt, task: standing.task, failure: Failure { cause, message } };
         let seen = census.get(&attempt).filter(|_| !foreign(&attempt));
         if seen.is_some() && !standing.here {
             brought.push(attempt);
@@ -128,7 +128,7 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
             None if standing.fenced => stopped.push(attempt),
             None if standing.ended => gone.push(attempt),
             None if !standing.begun => {}
-            None => sorted.lost.push(lost(Cause::Interrupted, GONE.to_owned())),
+            None => sorted.given_up.push(given_up(Cause::Interrupted, GONE.to_owned())),
             Some(_) if standing.released => released.push(attempt),
             Some(seen) if standing.fenced && seen.ended => {
                 stopped.push(attempt);
@@ -142,7 +142,7 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
                     gone.push(attempt);
                 } else {
                     let message = format!("what its executor had of it is damaged and was put aside: {why}");
-                    sorted.lost.push(lost(Cause::Internal, message));
+                    sorted.given_up.push(given_up(Cause::Internal, message));
                 }
             }
             Some(seen) => {

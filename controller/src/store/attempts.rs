@@ -193,14 +193,20 @@ pub async fn keep_spec(
     spec: &[u8],
     digest: &[u8],
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE attempts SET spec_digest = $2 WHERE id = $1")
-        .bind(attempt.0)
-        .bind(digest)
-        .execute(&mut *conn)
-        .await?;
+    keep_digest(conn, attempt, digest).await?;
     sqlx::query("INSERT INTO attempt_specs (attempt_id, body) VALUES ($1, $2)")
         .bind(attempt.0)
         .bind(spec)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Keeps the SHA-256 of an attempt's spec.
+pub async fn keep_digest(conn: &mut Connection, attempt: AttemptId, digest: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET spec_digest = $2 WHERE id = $1")
+        .bind(attempt.0)
+        .bind(digest)
         .execute(conn)
         .await?;
     Ok(())

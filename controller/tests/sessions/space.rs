@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use sculpt_controller::{
     background::{retention, seal},
+    dispatch::Actor,
     git::{GitSettings, Repositories},
     room::{Room, Standing},
     session::garbage::{Ask, PIECES},
+    store::{StoreError, retention as dropping},
 };
+use sculpt_core::task::Event;
 use sculpt_proto::{
-    executor::v1::{Collected, Heartbeat, control_request, control_response},
-    id::ExecutorId,
+    executor::v1::{Collected, Heartbeat, control_request, control_response, report::Step},
+    id::{ExecutorId, TaskId},
     v1::GarbageItem,
 };
 use sculpt_space::{Level, Space};
@@ -19,7 +22,7 @@ use tonic::Code;
 
 use super::{
     Stack,
-    executor::{Scripted, append, completed, finalizing, hello},
+    executor::{Scripted, append, completed, failed, finalizing, hello},
     logs::{lines, read_all, request, running},
 };
 
@@ -80,6 +83,32 @@ async fn retention_drops_the_logs_of_ended_tasks_and_says_so() {
     assert!(gone.message().contains("log_retention"), "{gone:?}");
     let (rest, end) = read_all(client.read_log(request(end, true)).await.unwrap().into_inner(), end).await;
     assert!(rest.is_empty() && end.complete, "its length is still known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_taken_up_again_keeps_its_logs() {
+    const AGE: Duration = Duration::from_secs(3600);
+    let mut stack = Stack::start().await;
+    let (mut executor, mut logs, attempt) = running(&mut stack).await;
+    let end = logs.append(&attempt, 0, &lines(10)).await.unwrap().committed;
+    executor.report(&attempt, 4, finalizing(0)).await;
+    let mut ended = failed("agent_exit");
+    if let Step::Ended(ended) = &mut ended {
+        ended.log_length = end;
+    }
+    executor.report(&attempt, 5, ended).await;
+    stack.run("UPDATE attempts SET ended_at = ended_at - interval '2 hours'").await;
+    stack.run("UPDATE tasks SET ended_at = ended_at - interval '2 hours'").await;
+    seal::seal(&stack.store, &stack.blobs, 1 << 20, Duration::ZERO).await.unwrap();
+    let found = dropping::old_logs(&mut stack.store.read().await.unwrap(), AGE, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let task = stack.value::<uuid::Uuid>("SELECT id FROM tasks").await;
+    let _queued = stack.dispatch.apply(TaskId(task), Event::Retry, Actor::user("ada")).await.unwrap();
+    let dropped = stack
+        .store
+        .write::<_, StoreError>(move |conn| Box::pin(async move { dropping::drop_logs(conn, &found, AGE).await }));
+    assert_eq!(dropped.await.unwrap(), 0);
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM log_segments").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
