@@ -222,15 +222,19 @@ impl Play<'_> {
                 let (controller, executor) = self.ends(link);
                 self.sim.hold(controller, executor);
             }
-            Fault::KillController(number) => self.sim.crash(network::controller(number)),
-            Fault::KillExecutor(number) => self.sim.crash(self.machines[number].name.clone()),
+            Fault::KillController(number) => self.crash(network::controller(number)),
+            Fault::KillExecutor(number) => self.crash(self.machines[number].name.clone()),
             Fault::Reboot(number) => {
-                self.sim.crash(self.machines[number].name.clone());
+                self.crash(self.machines[number].name.clone());
                 self.machines[number].reboot();
             }
             Fault::FoulDatabase => self.archive.set_weather(Weather::Foul),
             Fault::SlowDatabase => self.archive.set_weather(Weather::Fair(4_000)),
         }
+    }
+
+    fn crash(&mut self, host: String) {
+        network::Host::crash(|| self.sim.crash(host));
     }
 
     fn end(&mut self, planned: Planned) {
