@@ -60,6 +60,7 @@ impl Attempt {
             cgroup: Cgroup::default(),
             control_socket: path.join("s/control"),
             view_socket: path.join("s/view"),
+            boot_id: None,
         };
         Self { id, root, launch, client: None }
     }

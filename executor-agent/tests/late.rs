@@ -1,14 +1,18 @@
 //! Shims that come late, or stand still when their attempt is given up.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
 use rustix::process::Signal;
 use sculpt_executor::{
-    shim::{self, Mode},
+    shim::{self, Liveness, Mode},
     tree::{self, ProcessId},
 };
+use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 
-use crate::attempt::{Attempt, PROGRAM, eventually};
+use crate::{
+    attempt::{Attempt, PROGRAM, ended, eventually},
+    host::Host,
+};
 
 async fn bury(attempt: &Attempt) -> shim::Remains {
     let (directory, id) = (attempt.directory(), attempt.id);
@@ -66,4 +70,58 @@ async fn a_shim_is_killed_whatever_it_does_and_no_other_process() {
     other.kill().unwrap();
     other.wait().unwrap();
     bury(&attempt).await;
+}
+
+/// The shim of an attempt that an executor runs.
+async fn shim_of(host: &Host, id: &str) -> ProcessId {
+    match shim::probe(&host.data().join("attempts").join(id)).await {
+        Liveness::Present(status) => status.shim,
+        other => panic!("no shim: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_an_attempt_whose_shim_stands_still() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let stubborn = host.shell("trap 'echo asked' INT; trap '' TERM; echo begin; while :; do sleep 0.02; done");
+    let plain = host.shell("echo begin; exec sleep 600");
+    let mut shims = Vec::new();
+    for spec in [&stubborn, &plain] {
+        let id = &spec.attempt_id;
+        host.controller.offer(spec);
+        host.controller.wait("the start", |memory| (memory.log(id) == b"begin\n").then_some(())).await;
+        shims.push(shim_of(&host, id).await);
+    }
+    // One hears of the stop and stands still then, the other does before.
+    host.controller.want(&stubborn.attempt_id, Phase::Stop);
+    let asked =
+        |memory: &crate::controller::Memory| memory.log(&stubborn.attempt_id).ends_with(b"asked\n").then_some(());
+    host.controller.wait("the interrupt", asked).await;
+    shims.iter().for_each(|shim| shim.signal(Signal::STOP));
+    host.controller.want(&plain.attempt_id, Phase::Stop);
+    for (spec, shim) in [&stubborn, &plain].into_iter().zip(shims) {
+        let ended = host.controller.wait_ended(&spec.attempt_id).await;
+        assert_eq!(ended.outcome(), Outcome::Cancelled);
+        assert!(!shim.is_alive() && tree::carriers(spec.attempt_id.parse().unwrap()).is_empty());
+        assert_eq!(host.controller.memory().log(&spec.attempt_id).len() as u64, ended.log_length);
+    }
+    host.stop();
+}
+
+#[tokio::test]
+async fn an_agent_outlives_a_volume_that_is_not_there_for_a_while() {
+    let mut attempt = Attempt::new(Mode::Pipes, "until test -e go; do sleep 0.01; done; echo went on; exit 7");
+    let sockets = tempfile::tempdir().unwrap();
+    attempt.launch.control_socket = sockets.path().join("control");
+    let client = attempt.start().await;
+    let (volume, away) = (attempt.path().to_owned(), attempt.path().with_extension("away"));
+    fs::rename(&volume, &away).unwrap();
+    // Longer than it takes to find out that a directory was removed.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(attempt.status().await.phase, shim::Phase::Running);
+    fs::rename(&away, &volume).unwrap();
+    fs::write(attempt.work().join("go"), "").unwrap();
+    assert_eq!(ended(&client).await.outcome, shim::Outcome::Code(7));
+    assert_eq!(attempt.log(None), b"went on\n");
 }

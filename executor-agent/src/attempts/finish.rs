@@ -19,7 +19,7 @@ use crate::{
     journal::JournalError,
     report::{Cause, Ended, Failure, Outcome, Step},
     session::Wish,
-    shim::{self, Client},
+    shim::{self, Client, Launch},
     spec::{Repository, Work},
     workspace::git::GitError,
 };
@@ -175,7 +175,8 @@ impl Life<'_> {
             // A try before a restart may have closed it.
             let _same = lchown(&workspace, Some(account.uid), Some(account.gid));
         }
-        let leaves = self.read_launch().map(|launch| launch.cgroup.procs_files(Leaf::Agent)).unwrap_or_default();
+        let leaves =
+            Launch::read(&self.handle.dir).map(|launch| launch.cgroup.procs_files(Leaf::Agent)).unwrap_or_default();
         let message = format!(
             "Keep the uncommitted changes of task {}\n\nThey were in the working copy when {} ended; sculpt committed them.\n\nTask: {}\n",
             self.spec.task_number,
@@ -213,7 +214,7 @@ impl Life<'_> {
         if let Some(ended) = self.handle.journal().and_then(crate::journal::Journal::ended) {
             self.handle.grew(self.context, LogEnd { length: ended.log_length, finished: true });
         }
-        if let Ok(launch) = self.read_launch() {
+        if let Ok(launch) = Launch::read(&self.handle.dir) {
             // A shim that has gone needs no word.
             let _gone = Client::new(&launch.control_socket).release().await;
         }

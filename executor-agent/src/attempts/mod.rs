@@ -12,6 +12,7 @@ mod handle;
 mod lease;
 mod life;
 mod log_end;
+mod look;
 mod plan;
 mod prepare;
 mod publish;

@@ -198,6 +198,7 @@ impl Life<'_> {
             cgroup: cgroup.await.unwrap_or_default(),
             control_socket: sockets.join(CONTROL),
             view_socket: sockets.join(VIEW),
+            boot_id: Some(self.context.boot.clone()),
         })
     }
 }

@@ -10,6 +10,7 @@ mod door;
 mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod home;
 mod kin;
 mod launch;
 mod lease;

@@ -209,6 +209,7 @@ mod tests {
             cgroup: Cgroup::default(),
             control_socket: directory.path().join("control"),
             view_socket: directory.path().join("view"),
+            boot_id: None,
         };
         let late = start_within(Duration::from_millis(500), &program, directory.path(), &launch).await;
         assert!(matches!(late, Err(StartError::Client(_))), "{late:?}");
