@@ -142,13 +142,17 @@ impl Layout {
     /// Whether there is no directory of an attempt where those of all attempts are. An error proves nothing: they may
     /// stand on a volume that is not mounted now.
     pub fn lacks(&self, id: AttemptId) -> io::Result<bool> {
-        self.ours()?;
-        match self.attempt(id).symlink_metadata() {
+        let path = self.attempt(id);
+        let missing = || match path.symlink_metadata() {
             Ok(_) => Ok(false),
-            // Still of the same directory.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.ours().map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
+        };
+        if !missing()? {
+            return Ok(false);
         }
+        self.ours()?;
+        missing()
     }
 
     /// Whether the directory of the attempts is the one that was there at the start.
@@ -362,7 +366,8 @@ mod tests {
         assert!(layout.lacks(id).is_err() && other.lacks(id).unwrap(), "something else is");
         fs::remove_dir_all(layout.attempts()).unwrap();
         fs::rename(&away, layout.attempts()).unwrap();
-        assert!(!layout.lacks(id).unwrap());
+        fs::remove_file(layout.attempts().join(ID)).unwrap();
+        assert!(!layout.lacks(id).unwrap(), "what is there needs no proof");
     }
 
     #[test]
