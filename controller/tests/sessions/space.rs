@@ -7,7 +7,10 @@ use sculpt_controller::{
     dispatch::Actor,
     git::{GitSettings, Repositories},
     room::{Room, Standing},
-    session::garbage::{Ask, PIECES},
+    session::{
+        garbage::{Ask, PIECES},
+        held::SEGMENT,
+    },
     store::{StoreError, retention as dropping},
 };
 use sculpt_core::task::Event;
@@ -35,18 +38,50 @@ async fn a_full_controller_takes_no_log_bytes_and_loses_none() {
     let repositories = Repositories::new(stack.store.clone(), stack.blobs.clone(), settings).unwrap();
     let (executor, mut logs, attempt) = running(&mut stack).await;
     logs.append(&attempt, 0, b"before ").await.unwrap();
-    room.set(Standing { space: Space { used: 96, budget: 100 }, level: Level::Full });
+    room.set(Standing { space: Space { used: 96, budget: 100 }, level: Level::Full, free: 0 });
     logs.send(append(&attempt, 7, b"after")).await;
     let refused = logs.message().await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "to be sent again: {refused:?}");
     assert_eq!(stack.value::<i64>("SELECT log_bytes FROM attempts").await, 7, "and not acknowledged");
     assert!(repositories.receive().await.is_err(), "no pack either");
-    room.set(Standing { space: Space { used: 50, budget: 100 }, level: Level::Open });
+    room.set(Standing { space: Space { used: 50, budget: 100 }, level: Level::Open, free: 0 });
     assert!(repositories.receive().await.is_ok());
     let mut executor = executor;
     let epoch = executor.epoch;
     let mut logs = executor.logs(epoch).await;
     assert_eq!(logs.append(&attempt, 7, b"after").await.unwrap().committed, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_goes_on_when_the_disk_is_full_and_gives_room_back() {
+    const HELD: &str = "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits \
+                        WHERE inhparent = 'log_chunks'::regclass";
+    let room = Room::default();
+    let mut stack = Stack::start().await;
+    stack.blobs = stack.blobs.clone().within(room.clone());
+    let (mut executor, mut logs, attempt) = running(&mut stack).await;
+    let log = lines(1_000_000);
+    let mut end = 0;
+    for piece in log.chunks(256 << 10) {
+        end = logs.append(&attempt, end, piece).await.unwrap().committed;
+    }
+    executor.report(&attempt, 4, finalizing(0)).await;
+    executor.report(&attempt, 5, completed(end)).await;
+    let before = stack.value::<i64>(HELD).await;
+    let full = |free| Standing { space: Space { used: 96, budget: 100 }, level: Level::Full, free };
+    let sealing = || seal::seal(&stack.store, &stack.blobs, SEGMENT, Duration::ZERO);
+    room.set(full(1 << 20));
+    assert_eq!(sealing().await.unwrap(), 0, "what is left belongs to Postgres");
+    room.set(full(1 << 30));
+    assert_eq!(sealing().await.unwrap(), 3);
+    stack.run("VACUUM log_chunks").await;
+    let after = stack.value::<i64>(HELD).await;
+    let key = stack.value::<String>("SELECT blob FROM log_segments LIMIT 1").await.parse().unwrap();
+    let blob = i64::try_from(stack.blobs.get(&key).await.unwrap().len()).unwrap();
+    assert!(before - after > 3 * blob, "{before} bytes of rows became {after} and three blobs like one of {blob}");
+    let mut client = stack.logs_client().await;
+    let (bytes, _) = read_all(client.read_log(request(0, false)).await.unwrap().into_inner(), 0).await;
+    assert!(bytes == log);
 }
 
 #[tokio::test(flavor = "multi_thread")]
