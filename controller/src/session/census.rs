@@ -3,7 +3,8 @@
 //! | executor has it | database | what follows |
 //! |---|---|---|
 //! | yes | does not know it, or another cluster minted it | recorded as unknown, left alone |
-//! | yes | released | told that it need not be kept |
+//! | yes, ended | released | told that it need not be kept |
+//! | yes, not ended | released before this session | its end is owed again, and it is fenced: nothing runs for ever |
 //! | yes, ended | fenced | its end is recorded, released |
 //! | yes | in another directory of this executor | it is in this one from now on; and as the other lines say |
 //! | yes, unreadable | not ended | failed as `internal` with the executor's words, fenced and released |
@@ -92,6 +93,8 @@ pub struct Sorted {
 pub struct Settled {
     /// They went to another directory, and are in this one.
     pub brought: Vec<AttemptId>,
+    /// Released, and running there all the same.
+    pub running: Vec<AttemptId>,
     /// Fenced, and not running there any more.
     pub stopped: Vec<AttemptId>,
     /// Over, and nothing more will come of them.
@@ -116,7 +119,7 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
     let unknown = census.keys().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied();
     let mut sorted = Sorted { unknown: unknown.collect(), ..Sorted::default() };
     let Comparison { released, owed, behind } = &mut sorted.comparison;
-    let Settled { brought, stopped, gone } = &mut sorted.settled;
+    let Settled { brought, running, stopped, gone } = &mut sorted.settled;
     for (attempt, standing) in standings {
         let given_up = |cause, message| GivenUp { attempt, task: standing.task, failure: Failure { cause, message } };
         let seen = census.get(&attempt).filter(|_| !foreign(&attempt));
@@ -129,7 +132,11 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
             None if standing.ended => gone.push(attempt),
             None if !standing.begun => {}
             None => sorted.given_up.push(given_up(Cause::Interrupted, GONE.to_owned())),
-            Some(_) if standing.released => released.push(attempt),
+            Some(seen) if standing.released && seen.ended => released.push(attempt),
+            Some(_) if standing.released => {
+                running.push(attempt);
+                owed.push(attempt);
+            }
             Some(seen) if standing.fenced && seen.ended => {
                 stopped.push(attempt);
                 released.push(attempt);
@@ -161,11 +168,12 @@ async fn settle(dispatch: &Dispatch, epoch: Epoch, settled: Settled) -> Result<(
     if settled == Settled::default() {
         return Ok(());
     }
-    let Settled { brought, stopped, gone } = settled;
+    let Settled { brought, running, stopped, gone } = settled;
     let settled = dispatch.store().write(move |conn: &mut Connection| {
         Box::pin(async move {
             if sessions::holds(conn, epoch).await? {
                 sessions::bring(conn, epoch, &brought).await?;
+                attempts::take_back(conn, epoch, &running).await?;
                 attempts::end_fenced(conn, &stopped).await?;
                 attempts::release_gone(conn, epoch.executor, &gone).await?;
             }
