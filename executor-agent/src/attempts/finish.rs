@@ -1,6 +1,6 @@
 //! After the agent's end: gather, publish, report, clean up.
 
-use std::{fs, os::unix::fs::lchown, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use sculpt_space::Level;
 use tracing::warn;
@@ -21,7 +21,7 @@ use crate::{
     session::Wish,
     shim::{self, Client, Launch},
     spec::{Repository, Work},
-    workspace::git::GitError,
+    workspace::{git::GitError, ownership},
 };
 
 /// How often a failed gathering is tried again.
@@ -173,7 +173,7 @@ impl Life<'_> {
         let account = self.handle.account().ok().flatten();
         if let Some(account) = &account {
             // A try before a restart may have closed it.
-            let _same = lchown(&workspace, Some(account.uid), Some(account.gid));
+            let _same = ownership::reopen(&workspace, account);
         }
         let leaves =
             Launch::read(&self.handle.dir).map(|launch| launch.cgroup.procs_files(Leaf::Agent)).unwrap_or_default();
@@ -223,7 +223,7 @@ impl Life<'_> {
         disk::unreserve(&self.handle.dir.join(files::KEEP));
         if !matches!(self.handle.account(), Ok(None)) {
             // The next attempt under this account must not read it.
-            let _absent = lchown(&workspace, Some(0), Some(0));
+            let _absent = ownership::close(&workspace);
             self.context.accounts.release(self.handle.id);
         }
     }

@@ -67,10 +67,8 @@ pub(super) async fn sockets(layout: &Layout, handle: &Handle) -> io::Result<()> 
             // What is left in it keeps it, and is told elsewhere.
             let _occupied = launch.cgroup.remove();
         }
-        match fs::remove_dir_all(&sockets) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // An account of its own can write where its view is.
+        sculpt_walk::remove(&sockets)
     });
     work.await.unwrap_or(Ok(()))
 }
