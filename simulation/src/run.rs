@@ -12,7 +12,10 @@ use sculpt_proto::id::{ClusterId, TaskId};
 use turmoil::Sim;
 
 use crate::{
-    book::{Archive, Weather, rows::Next},
+    book::{
+        Archive, Weather,
+        rows::{AttemptRow, Next},
+    },
     controller,
     dice::Dice,
     executor::{self, Ground, machine::Machine},
@@ -175,7 +178,7 @@ impl Play<'_> {
             Next::Queued(_) => task.intent == Intent::Cancel,
             Next::Newest(attempt) => rows.attempts.get(&attempt).is_some_and(|row| row.attempt.ended()),
         });
-        over && rows.attempts.values().all(|row| row.released)
+        over && rows.attempts.values().all(AttemptRow::settled)
     }
 
     fn people(&mut self, now: Duration) {
