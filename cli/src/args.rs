@@ -51,7 +51,8 @@ pub(crate) enum Verb {
     /// Print what a task's agent wrote
     #[command(
         after_help = "On a pipe or in a file the bytes are exact; on a terminal what could question or steer it is left out.\n\
-        Ctrl-C while following lets go of the log; the task goes on."
+        The log of an attempt that has ended is printed whole: its last bytes, which may come after the end that `sculpt wait` \
+        tells, are waited for,\nand the exit code is 1 when they do not come. Ctrl-C while following lets go of the log; the task goes on."
     )]
     Logs(LogsArgs),
     /// Open the task's terminal; leave it with Ctrl-b d
