@@ -133,18 +133,14 @@ impl Accounts {
             source,
         })?;
         let known: BTreeMap<String, Passwd> = known.into_iter().map(|line| (line.name.clone(), line)).collect();
-        for number in 0..MOST {
-            let name = format!("{PREFIX}{number}");
-            match known.get(&name) {
-                Some(line) if line.home.starts_with(&self.homes) && !taken.contains(&line.uid) && line.uid != 0 => {
-                    return Ok(line.clone().into());
-                }
-                Some(_) => {}
-                None => {
-                    if let Some(account) = self.make(&name)? {
-                        return Ok(account);
-                    }
-                }
+        let names = || (0..MOST).map(|number| format!("{PREFIX}{number}"));
+        let free = |line: &&Passwd| line.home.starts_with(&self.homes) && !taken.contains(&line.uid) && line.uid != 0;
+        if let Some(line) = names().filter_map(|name| known.get(&name)).find(free) {
+            return Ok(line.clone().into());
+        }
+        for name in names().filter(|name| !known.contains_key(name)) {
+            if let Some(account) = self.make(&name)? {
+                return Ok(account);
             }
         }
         Err(AccountError::Make { name: format!("{PREFIX}{MOST}"), words: "all are taken".to_owned() })

@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Forget which cluster this executor belongs to, after its controller's database was lost for good
     ///
     /// The executor joins the next controller that it meets. Its attempts stay and go on; `sculpt executor adopt` takes them
@@ -73,7 +73,7 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            Command::Run(arguments) => run(arguments),
+            Command::Run(arguments) => run(*arguments),
             Command::Rebind { data_dir } => rebind(&data_dir),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),

@@ -61,6 +61,7 @@ impl Attempt {
             control_socket: path.join("s/control"),
             view_socket: path.join("s/view"),
             boot_id: None,
+            processes: None,
         };
         Self { id, root, launch, client: None }
     }

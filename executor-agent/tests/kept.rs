@@ -160,6 +160,7 @@ fn a_launch_on_disk_means_the_same() {
         control_socket: "/run/sculpt/x/control/shim".into(),
         view_socket: "/run/sculpt/x/view/shim".into(),
         boot_id: None,
+        processes: None,
     };
     let directory = tempfile::tempdir().unwrap();
     // As it was before it named the boot.

@@ -65,6 +65,9 @@ impl Life<'_> {
         if matches!(&end, End::Recorded(record) if record.left_over) {
             self.note("processes of the agent are left that could not be ended").await?;
         }
+        if let (Some(limit), true) = (self.context.settings.limits.pids, self.was_refused_processes()) {
+            self.note(format!("it wanted more than the {limit} processes that it may have (pids_limit)")).await?;
+        }
         let handed = tokio::select! {
             biased;
             () = wished(self.wish.clone(), Wish::Fence) => Handed::Nothing,
@@ -84,6 +87,10 @@ impl Life<'_> {
             }
         };
         self.record(Step::Ended(Ended { outcome, exit, log_length, head })).await
+    }
+
+    fn was_refused_processes(&self) -> bool {
+        Launch::read(&self.handle.dir).is_ok_and(|launch| launch.cgroup.out_of_processes())
     }
 
     fn agent(&self) -> String {

@@ -11,6 +11,7 @@ mod go_on;
 mod handle;
 mod lease;
 mod life;
+mod limits;
 mod log_end;
 mod look;
 mod plan;

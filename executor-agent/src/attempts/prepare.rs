@@ -14,12 +14,13 @@ use tracing::warn;
 use super::{
     files,
     life::{Life, wished},
+    limits,
 };
 use crate::{
     accounts::Account,
     adapters,
     blocking::Blocking,
-    cgroup::{Cgroup, Limits},
+    cgroup::Cgroup,
     config::Settings,
     connect::Backoff,
     disk::{self, write_durably},
@@ -222,7 +223,9 @@ impl Life<'_> {
             failed(Cause::Internal, format!("could not make the directory {}: {error}", sockets.display()))
         })?;
         let id = self.handle.id.0;
-        let cgroup = work.run(move |_| Cgroup::prepare(id, Limits::default())).await;
+        let limits = settings.limits;
+        let cgroup = work.run(move |_| Cgroup::prepare(id, limits)).await;
+        let cgroup = cgroup.map_err(|error| failed(Cause::Internal, error))?;
         Ok(Launch {
             attempt: id,
             argv: start.argv.into_iter().map(ByteText::from).collect(),
@@ -234,7 +237,8 @@ impl Life<'_> {
             timeout: self.spec.timeout,
             lease: self.lease().await,
             grace: GRACE,
-            cgroup: cgroup.map_err(|error| failed(Cause::Internal, error))?,
+            processes: limits::of_account(&limits, &cgroup, account.as_ref()),
+            cgroup,
             control_socket: sockets.join(CONTROL),
             view_socket: sockets.join(VIEW),
             boot_id: Some(self.context.boot.clone()),

@@ -54,6 +54,9 @@ pub struct Launch {
     pub grace: Duration,
     /// Where its cgroups are.
     pub cgroup: Cgroup,
+    /// How many processes its account may have. Absent: the cgroup counts them, or nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
     /// For the executor; its directory is made 0700.
     pub control_socket: PathBuf,
     /// For views of a terminal; its directory is made 0700 and given to `identity`.

@@ -210,6 +210,7 @@ mod tests {
             control_socket: directory.path().join("control"),
             view_socket: directory.path().join("view"),
             boot_id: None,
+            processes: None,
         };
         let late = start_within(Duration::from_millis(500), &program, directory.path(), &launch).await;
         assert!(matches!(late, Err(StartError::Client(_))), "{late:?}");

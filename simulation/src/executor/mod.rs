@@ -73,6 +73,7 @@ fn settings(machine: &Machine, directory: &Path, token_file: &Path) -> Settings 
         pass_env: None,
         disk_budget: None,
         keep_workspaces: Duration::MAX,
+        limits: sculpt_executor::cgroup::Limits::default(),
         agents: BTreeMap::new(),
         lifeline: false,
     }
