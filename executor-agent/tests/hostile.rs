@@ -5,10 +5,17 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
 };
 
-use sculpt_executor::{cgroup::Cgroup, tree::carriers};
+use rustix::process::Signal;
+use sculpt_executor::{
+    cgroup::Cgroup,
+    shim::{self, Mode},
+    stage::Identity,
+    tree::{ProcessId, carriers},
+};
 use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 
 use crate::{
+    attempt::{Attempt, eventually},
     disk::Disk,
     go_on::{again, run, take},
     host::{Account, Host},
@@ -139,4 +146,29 @@ async fn an_executor_that_cannot_limit_processes_says_so() {
         assert_eq!(notes.iter().any(|note| note.contains("pids_limit = 0 accepts that")), says, "{notes:?}");
         host.stop();
     }
+}
+
+/// Faster than anybody looks at what it begins, and with nothing that leads to it but its account.
+#[tokio::test]
+async fn what_hides_at_the_last_moment_is_found_by_its_account() {
+    if !sculpt_executor::host::is_root() {
+        return;
+    }
+    let script = "trap '' HUP TERM; env -i setsid sh -c 'echo $$ > hidden; sleep 1000' & wait";
+    let mut attempt = Attempt::new(Mode::Pipes, script);
+    // An account that nobody has.
+    let uid = 3_000_000_000 + std::process::id();
+    attempt.launch.identity = Some(Identity { uid, gid: uid, groups: Vec::new() });
+    fs::set_permissions(attempt.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(attempt.work(), fs::Permissions::from_mode(0o777)).unwrap();
+    attempt.start().await;
+    let shim = attempt.status().await.shim;
+    let hidden = attempt.number("hidden").await;
+    shim.signal(Signal::KILL);
+    eventually(|| (!shim.is_alive()).then_some(())).await;
+    assert!(ProcessId::of(hidden).is_some(), "it outlives the shim");
+    let (directory, id) = (attempt.directory(), attempt.id);
+    let remains = tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap();
+    assert!(!remains.left_over);
+    assert!(ProcessId::of(hidden).is_none());
 }

@@ -26,12 +26,18 @@ pub struct Remains {
 pub fn bury(attempt_dir: &Path, attempt: Uuid) -> Result<Remains, spool::Error> {
     let given_up = claim::give_up(attempt_dir);
     // What cannot be read any more is found by its name.
-    let cgroup = Launch::read(attempt_dir).map_or_else(|_| Cgroup::find(attempt), |launch| launch.cgroup);
+    let launch = Launch::read(attempt_dir).ok();
+    let identity = launch.as_ref().and_then(|launch| launch.identity.as_ref());
+    let account = identity.map(|identity| identity.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
+    let cgroup = launch.map_or_else(|| Cgroup::find(attempt), |launch| launch.cgroup);
+    // Nobody else has an attempt's account. Who is in its view has it too, and stays where a cgroup tells them apart.
+    let account = account.filter(|_| !cgroup.can_kill());
     let sessions = kin::read(attempt_dir);
     let members = || {
         let mut members: Vec<_> = cgroup.members(Leaf::Agent).into_iter().filter_map(ProcessId::of).collect();
         members.extend(tree::carriers(attempt));
         members.extend(tree::members(&sessions));
+        members.extend(account.map(tree::of_account).unwrap_or_default());
         members
     };
     // A frozen tree is killed as it is; what a signal must reach first is thawed by the kernel.
