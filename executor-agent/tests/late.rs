@@ -111,17 +111,18 @@ async fn a_stop_ends_an_attempt_whose_shim_stands_still() {
 
 #[tokio::test]
 async fn an_agent_outlives_a_volume_that_is_not_there_for_a_while() {
-    let mut attempt = Attempt::new(Mode::Pipes, "until test -e go; do sleep 0.01; done; echo went on; exit 7");
+    let mut attempt = Attempt::new(Mode::Pipes, "mkfifo gate; echo waits; read line < gate; echo $line; exit 7");
     let sockets = tempfile::tempdir().unwrap();
     attempt.launch.control_socket = sockets.path().join("control");
     let client = attempt.start().await;
+    attempt.says(&client, "waits").await;
     let (volume, away) = (attempt.path().to_owned(), attempt.path().with_extension("away"));
     fs::rename(&volume, &away).unwrap();
     // Longer than it takes to find out that a directory was removed.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(attempt.status().await.phase, shim::Phase::Running);
     fs::rename(&away, &volume).unwrap();
-    fs::write(attempt.work().join("go"), "").unwrap();
+    fs::write(attempt.work().join("gate"), "goes on\n").unwrap();
     assert_eq!(ended(&client).await.outcome, shim::Outcome::Code(7));
-    assert_eq!(attempt.log(None), b"went on\n");
+    assert_eq!(attempt.log(None), b"waits\ngoes on\n");
 }

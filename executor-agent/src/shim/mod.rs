@@ -2,6 +2,7 @@
 //! record of its end. It survives the executor and everything else.
 
 mod agent;
+mod backlog;
 mod bury;
 mod claim;
 mod client;

@@ -79,7 +79,8 @@ impl Supervisor {
                 let (socket, launch) = (launch.view_socket.clone(), launch.clone());
                 let views =
                     Door::open(socket, Arc::clone(&home), Arc::clone(&shared), move || listen_for_views(&launch))?;
-                (Some(Arc::new(Screen::new(Arc::clone(master), *size))), Some(Arc::clone(master)), Some(views))
+                let screen = Screen::start(Arc::clone(master), *size).map_err(failed("start a thread"))?;
+                (Some(screen), Some(Arc::clone(master)), Some(views))
             }
             Connection::Pipes { .. } => (None, None, None),
         };
