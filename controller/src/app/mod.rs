@@ -39,7 +39,7 @@ use crate::{
     store::{Database, Store, migrate},
     web::{
         auth::{Authoriser, authorise, is_grpc},
-        git_http,
+        deadline, git_http,
         listen::{self, Limits},
         tokens::Token,
     },
@@ -172,7 +172,8 @@ impl Controller {
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
         let people = Authoriser::new(user_token, &signals::account());
-        spawn(&parts, user_listener, guarded(user_routes, people));
+        let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
+        spawn(&parts, user_listener, guarded(timely, people));
         let executors = Authoriser::new(executor_token, "executor");
         spawn(&parts, executor_listener, guarded(executor_routes(&parts), executors));
         data_dir.announce(&announced)?;
