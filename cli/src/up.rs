@@ -158,3 +158,17 @@ fn write_context(url: &str, token_file: PathBuf) -> Result<(), Failure> {
 fn url(address: SocketAddr) -> String {
     format!("https://{address}")
 }
+
+/// What `look` finds, once it does: a child that another test starts holds this process's locks and ports until its own
+/// program begins.
+#[cfg(test)]
+fn once<T>(look: impl Fn() -> Option<T>) -> T {
+    let begin = std::time::Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < std::time::Duration::from_secs(20), "it is never so");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}

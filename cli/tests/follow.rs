@@ -76,6 +76,19 @@ async fn every_byte_arrives_once_whatever_breaks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_end_does_not_come_is_no_success() {
+    let mut ended = failed();
+    ended.attempts[0].state = "ended".into();
+    let (sandbox, controller) = start(ended).await;
+    controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
+    // Nothing comes after the first bytes, however often it is asked for.
+    controller.script.breaks.lock().unwrap().extend([1000; 1000]);
+    let done = run(sandbox.sculpt(&sandbox.path("home"), &["logs", "17"])).await;
+    assert_eq!((done.code, done.stdout.as_str()), (1, "the first line\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("have not arrived") && done.stderr.contains("sculpt logs -f 17"), "{}", done.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_detaches_and_says_how_to_come_back() {
     let (sandbox, controller) = start(task(TaskState::Running)).await;
     controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");

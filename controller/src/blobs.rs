@@ -140,9 +140,15 @@ impl Blobs {
         self.room.full().map_or(Ok(()), |why| Err(BlobError::Full(why)))
     }
 
-    /// Stores `bytes`; durable when it returns. The same key may be written again with the same bytes.
+    /// Fails only when the disk is so full that even what makes room in the end must wait.
+    pub fn has_reserve(&self) -> Result<(), BlobError> {
+        self.room.spent().map_or(Ok(()), |why| Err(BlobError::Full(why)))
+    }
+
+    /// Stores `bytes`, which take the place of more that then goes from the database; durable when it returns. The same key
+    /// may be written again with the same bytes.
     pub async fn put(&self, key: &BlobKey, bytes: impl Into<Bytes>) -> Result<(), BlobError> {
-        self.has_room()?;
+        self.has_reserve()?;
         let done = self.store.put(&key.0, bytes.into().into()).await;
         done.map(drop).map_err(|source| failed("write", key, source))
     }
@@ -255,19 +261,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn on_a_full_disk_nothing_is_stored_and_everything_can_be_read() {
+    async fn on_a_full_disk_only_what_makes_room_is_stored_and_everything_can_be_read() {
         let directory = tempfile::tempdir().unwrap();
         let room = Room::default();
-        let blobs = Blobs::at_directory(directory.path()).unwrap().within(room.clone());
+        let blobs = Blobs::at_directory(&directory.path().join("blobs")).unwrap().within(room.clone());
+        let pack = directory.path().join("pack");
+        std::fs::write(&pack, "pack").unwrap();
         let (key, other) = (BlobKey::log(AttemptId(Uuid::nil()), 7), BlobKey::log(AttemptId(Uuid::nil()), 8));
+        let full = |free| Standing { space: Space { used: 99, budget: 100 }, level: Level::Full, free };
+        let refused = |error: Result<(), BlobError>| match error {
+            Err(BlobError::Full(why)) => why.contains("(99 %)"),
+            Ok(()) | Err(_) => false,
+        };
+        room.set(full(1 << 30));
         blobs.put(&key, "text").await.unwrap();
-        let full = Standing { space: Space { used: 99, budget: 100 }, level: Level::Full };
-        room.set(full);
-        assert!(matches!(blobs.put(&other, "text").await, Err(BlobError::Full(why)) if why.contains("(99 %)")));
+        assert!(refused(blobs.put_file(&other, &pack).await));
+        room.set(full(1 << 20));
+        assert!(refused(blobs.put(&other, "text").await));
         assert_eq!(blobs.get(&key).await.unwrap(), "text");
         blobs.delete(&key).await.unwrap();
         room.set(Standing::default());
-        blobs.put(&other, "text").await.unwrap();
+        blobs.put_file(&other, &pack).await.unwrap();
     }
 
     #[test]

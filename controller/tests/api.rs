@@ -5,6 +5,7 @@ mod adopt;
 mod events;
 mod projects;
 mod tasks;
+mod watch;
 
 use sculpt_proto::v1;
 use uuid::Uuid;

@@ -40,7 +40,8 @@ async fn create(store: &Store, new: NewTask) -> TaskId {
     store.create_task(request, new).await.unwrap().0
 }
 
-fn command() -> NewTask {
+/// A plain command.
+pub(crate) fn command() -> NewTask {
     let spec = TaskSpec { work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })), ..Default::default() };
     NewTask {
         base: None,

@@ -3,11 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, lchown},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, lchown},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use sculpt_proto::id::AttemptId;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +26,17 @@ const PREFIX: &str = "sculpt-a";
 
 /// How many accounts are looked through for a free one.
 const MOST: u32 = 10_000;
+
+/// Exit codes of useradd: the files of accounts cannot be written, mostly because somebody else does, and the name is taken.
+const BUSY: i32 = 1;
+const IN_USE: i32 = 9;
+
+/// Only root can open it, so no agent can hold it.
+const LOCK: &str = "/run/sculpt-accounts.lock";
+
+/// How long others may write to the files of accounts, and how often it is tried again meanwhile.
+const OTHERS_WRITE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// No account could be had for an attempt.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +109,7 @@ impl Accounts {
         // What an attempt before has left running could meddle with the next one.
         let busy = tree::busy_accounts();
         let taken: BTreeSet<u32> = leases.values().map(|account| account.uid).chain(busy).collect();
+        let _alone = alone()?;
         let account = self.find(&taken)?;
         make_home(&account)?;
         leases.insert(attempt, account.clone());
@@ -115,40 +133,62 @@ impl Accounts {
             source,
         })?;
         let known: BTreeMap<String, Passwd> = known.into_iter().map(|line| (line.name.clone(), line)).collect();
-        for number in 0..MOST {
-            let name = format!("{PREFIX}{number}");
-            match known.get(&name) {
-                Some(line) if line.home.starts_with(&self.homes) && !taken.contains(&line.uid) && line.uid != 0 => {
-                    return Ok(line.clone().into());
-                }
-                Some(_) => {}
-                None => return self.make(&name),
+        let names = || (0..MOST).map(|number| format!("{PREFIX}{number}"));
+        let free = |line: &&Passwd| line.home.starts_with(&self.homes) && !taken.contains(&line.uid) && line.uid != 0;
+        if let Some(line) = names().filter_map(|name| known.get(&name)).find(free) {
+            return Ok(line.clone().into());
+        }
+        for name in names().filter(|name| !known.contains_key(name)) {
+            if let Some(account) = self.make(&name)? {
+                return Ok(account);
             }
         }
         Err(AccountError::Make { name: format!("{PREFIX}{MOST}"), words: "all are taken".to_owned() })
     }
 
-    fn make(&self, name: &str) -> Result<Account, AccountError> {
+    /// Makes an account; none when somebody else has made one of this name meanwhile.
+    fn make(&self, name: &str) -> Result<Option<Account>, AccountError> {
         let home = self.homes.join(name);
         let fail = |words: String| AccountError::Make { name: name.to_owned(), words };
         let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-        let output = std::process::Command::new("useradd")
+        let mut command = std::process::Command::new("useradd");
+        command
             .args(["--system", "--no-create-home", "--user-group", "--shell", shell, "--comment", "sculpt attempt"])
             .arg("--home-dir")
             .arg(&home)
             .arg(name)
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .output()
-            .map_err(|error| fail(error.to_string()))?;
-        if !output.status.success() {
-            return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let begun = Instant::now();
+        loop {
+            let output = command.output().map_err(|error| fail(error.to_string()))?;
+            match output.status.code() {
+                Some(0) => break,
+                Some(IN_USE) => return Ok(None),
+                Some(BUSY) if begun.elapsed() < OTHERS_WRITE => thread::sleep(LOOK),
+                _ => return Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+            }
         }
         let found = host::passwd().ok().and_then(|all| all.into_iter().find(|line| line.name == name));
-        found.map(Account::from).ok_or_else(|| fail("useradd succeeded, and the account is not there".to_owned()))
+        let made = found.map(Account::from);
+        made.map(Some).ok_or_else(|| fail("useradd succeeded, and the account is not there".to_owned()))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Account>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Among all executors of this host: useradd takes a name that another one is just making, and makes it anew.
+fn alone() -> Result<fs::File, AccountError> {
+    let fail = |source| AccountError::Io { attempt: "lock", path: LOCK.into(), source };
+    let file = fs::File::options().create(true).append(true).mode(0o600).open(LOCK).map_err(fail)?;
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < OTHERS_WRITE => thread::sleep(LOOK),
+            Err(error) => return Err(fail(error.into())),
+        }
     }
 }
 
@@ -158,10 +198,35 @@ fn make_home(account: &Account) -> Result<(), AccountError> {
         let path = account.home.clone();
         move |source| AccountError::Io { attempt, path, source }
     };
-    match fs::remove_dir_all(&account.home) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("empty the home")(error)),
-        _ => {}
-    }
+    sculpt_walk::remove(&account.home).map_err(fail("empty the home"))?;
     fs::DirBuilder::new().mode(0o700).create(&account.home).map_err(fail("make the home"))?;
     lchown(&account.home, Some(account.uid), Some(account.gid)).map_err(fail("give away the home"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, process::Command};
+
+    use super::*;
+
+    /// Executors that share a host know nothing of each other, and the host's administrator knows nothing of them.
+    #[test]
+    fn accounts_that_are_made_at_the_same_time_are_different_ones() {
+        if !host::is_root() {
+            return;
+        }
+        let homes = tempfile::tempdir().unwrap();
+        let lease = |executor: u32| {
+            let homes = homes.path().join(executor.to_string());
+            fs::create_dir(&homes).unwrap();
+            thread::spawn(move || Accounts::new(homes).lease(AttemptId::fresh()))
+        };
+        let leases: Vec<_> = (0..6).map(lease).collect();
+        let leased: Vec<_> = leases.into_iter().map(|lease| lease.join().unwrap()).collect();
+        for account in leased.iter().flatten() {
+            let _gone = Command::new("/usr/sbin/userdel").arg(&account.name).output();
+        }
+        let names: HashSet<String> = leased.into_iter().map(|account| account.unwrap().name).collect();
+        assert_eq!(names.len(), 6);
+    }
 }

@@ -141,17 +141,50 @@ impl Cgroup {
     pub fn out_of_memory(&self) -> bool {
         let v2 = self.unified.iter().map(|own| own.join(Leaf::Agent.name()).join("memory.events"));
         let v1 = self.limits.iter().map(|own| own.join(Leaf::Agent.name()).join("memory.oom_control"));
-        v2.chain(v1).filter_map(|path| fs::read_to_string(path).ok()).any(|text| {
-            let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-            kills.is_some_and(|count| count.trim() != "0")
-        })
+        v2.chain(v1).filter_map(|path| fs::read_to_string(path).ok()).any(|text| counted(&text, "oom_kill "))
+    }
+
+    /// Whether the number of the agent's processes can be limited.
+    pub fn counts_processes(&self) -> bool {
+        self.has("pids.max")
+    }
+
+    /// Whether the agent's memory can be limited.
+    pub fn counts_memory(&self) -> bool {
+        self.has("memory.max") || self.has("memory.limit_in_bytes")
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.all().any(|own| own.join(Leaf::Agent.name()).join(file).exists())
+    }
+
+    /// Asks `what` of the cgroup that an attempt would get on this host now.
+    pub fn probe<T>(what: impl FnOnce(&Self) -> T) -> T {
+        let probe = Self::prepare(Uuid::new_v4(), Limits::default());
+        let answer = what(&probe);
+        probe.remove();
+        answer
+    }
+
+    /// Whether the agent was refused a process because it had as many as it may.
+    pub fn out_of_processes(&self) -> bool {
+        let events = self.all().map(|own| own.join(Leaf::Agent.name()).join("pids.events"));
+        events.filter_map(|path| fs::read_to_string(path).ok()).any(|text| counted(&text, "max "))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.unified.iter().chain(&self.limits)
     }
 
     /// Removes the directories; a leaf with living processes stays. True when all are gone.
     pub fn remove(&self) -> bool {
-        let own = self.unified.iter().chain(&self.limits);
-        own.filter(|own| !remove(own)).count() == 0
+        self.all().filter(|own| !remove(own)).count() == 0
     }
+}
+
+/// Whether the line that begins with `event` counts any.
+fn counted(events: &str, event: &str) -> bool {
+    events.lines().find_map(|line| line.strip_prefix(event)).is_some_and(|count| count.trim() != "0")
 }
 
 fn remove(own: &Path) -> bool {

@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives
     Join(JoinArgs),
     /// Forget which cluster this executor belongs to, after its controller's database was lost for good
@@ -79,7 +79,7 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            Command::Run(arguments) => run(arguments),
+            Command::Run(arguments) => run(*arguments),
             Command::Join(arguments) => return join(arguments),
             Command::Rebind { data_dir } => rebind(&data_dir),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),

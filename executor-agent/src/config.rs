@@ -10,6 +10,17 @@ use std::{
 use sculpt_space::ByteSize;
 use serde::Deserialize;
 
+use crate::cgroup::Limits;
+
+/// `pids_limit` unless told otherwise: more than any build of ours has needed, and few enough that the host stays usable.
+const PIDS_LIMIT: u64 = 4_096;
+
+/// Fewest processes that a limit may be: some shells between the shim and the agent, and git at the end.
+const FEWEST_PIDS: u64 = 16;
+
+/// Least memory that a limit may be.
+const LEAST_MEMORY: u64 = 16 << 20;
+
 /// `keep_workspaces` unless told otherwise.
 const KEEP_WORKSPACES: Duration = Duration::from_secs(24 * 3_600);
 
@@ -76,6 +87,12 @@ pub struct RunArgs {
     /// How long a finished workspace is kept while there is room, such as "24h" or "7days" [default: 24h]
     #[arg(long, value_name = "DURATION", env = "SCULPT_EXECUTOR_KEEP_WORKSPACES")]
     pub keep_workspaces: Option<String>,
+    /// How many processes and threads an attempt may have; 0: any number [default: 4096]
+    #[arg(long, value_name = "N", env = "SCULPT_EXECUTOR_PIDS_LIMIT")]
+    pub pids_limit: Option<u64>,
+    /// How much memory an attempt may use, such as 8GiB [default: as much as there is]
+    #[arg(long, value_name = "SIZE", env = "SCULPT_EXECUTOR_MEMORY_LIMIT")]
+    pub memory_limit: Option<String>,
     /// Settings file
     #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
     pub config: Option<PathBuf>,
@@ -126,6 +143,8 @@ struct File {
     pass_env: Option<Vec<String>>,
     disk_budget: Option<String>,
     keep_workspaces: Option<String>,
+    pids_limit: Option<u64>,
+    memory_limit: Option<String>,
     agents: BTreeMap<String, AgentTemplate>,
 }
 
@@ -154,6 +173,8 @@ pub struct Settings {
     pub disk_budget: Option<u64>,
     /// How long a finished workspace is kept while there is room.
     pub keep_workspaces: Duration,
+    /// What an attempt may use.
+    pub limits: Limits,
     /// Agents by name.
     pub agents: BTreeMap<String, AgentTemplate>,
     /// End when standard input is closed.
@@ -187,12 +208,17 @@ impl Settings {
             separate: args.separate || file.separate,
             default_agent: file.default_agent,
             pass_env: file.pass_env,
-            disk_budget: args.disk_budget.or(file.disk_budget).as_deref().map(size).transpose()?,
+            disk_budget: args.disk_budget.or(file.disk_budget).as_deref().map(disk_budget).transpose()?,
             keep_workspaces: args
                 .keep_workspaces
                 .or(file.keep_workspaces)
                 .as_deref()
                 .map_or(Ok(KEEP_WORKSPACES), span)?,
+            limits: Limits {
+                pids: pids_limit(args.pids_limit.or(file.pids_limit))?,
+                memory: args.memory_limit.or(file.memory_limit).as_deref().map(memory_limit).transpose()?,
+                cpu_millis: None,
+            },
             agents: file.agents,
             lifeline: args.lifeline,
         };
@@ -235,12 +261,36 @@ impl Settings {
     }
 }
 
-fn size(text: &str) -> Result<u64, ConfigError> {
-    match text.parse() {
-        Ok(ByteSize(0)) => Err(wrong("disk_budget", "0 leaves no room for any work; leave it out for no limit")),
-        Ok(ByteSize(bytes)) => Ok(bytes),
-        Err(_) => Err(wrong("disk_budget", format!("{text:?} is not a size; write it like \"50GiB\""))),
+fn disk_budget(text: &str) -> Result<u64, ConfigError> {
+    match size("disk_budget", text)? {
+        0 => Err(wrong("disk_budget", "0 leaves no room for any work; leave it out for no limit")),
+        bytes => Ok(bytes),
     }
+}
+
+fn memory_limit(text: &str) -> Result<u64, ConfigError> {
+    match size("memory_limit", text)? {
+        bytes if bytes < LEAST_MEMORY => {
+            Err(wrong("memory_limit", format!("no agent runs in {text:?}; leave it out for no limit")))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+fn pids_limit(number: Option<u64>) -> Result<Option<u64>, ConfigError> {
+    match number.unwrap_or(PIDS_LIMIT) {
+        0 => Ok(None),
+        few if few < FEWEST_PIDS => {
+            let text = format!("no agent runs with {few}; at least {FEWEST_PIDS}, or 0 for any number");
+            Err(wrong("pids_limit", text))
+        }
+        number => Ok(Some(number)),
+    }
+}
+
+fn size(name: &str, text: &str) -> Result<u64, ConfigError> {
+    let parsed = text.parse().map(|ByteSize(bytes)| bytes);
+    parsed.map_err(|_| wrong(name, format!("{text:?} is not a size; write it like \"50GiB\"")))
 }
 
 fn span(text: &str) -> Result<Duration, ConfigError> {
@@ -304,6 +354,15 @@ mod tests {
     }
 
     #[test]
+    fn processes_are_limited_unless_told_otherwise() {
+        let limits = |toml| settings(toml, args()).unwrap().limits;
+        assert_eq!(limits(""), Limits { pids: Some(PIDS_LIMIT), ..Limits::default() });
+        let given = Limits { pids: Some(100), memory: Some(8 << 30), cpu_millis: None };
+        assert_eq!(limits("pids_limit = 100\nmemory_limit = '8GiB'"), given);
+        assert_eq!(limits("pids_limit = 0"), Limits::default());
+    }
+
+    #[test]
     fn a_wrong_setting_is_named() {
         for (toml, name) in [
             ("slots = 0", "slots"),
@@ -315,6 +374,8 @@ mod tests {
             ("disk_budget = '0'", "disk_budget"),
             ("disk_budget = 'much'", "disk_budget"),
             ("keep_workspaces = 'long'", "keep_workspaces"),
+            ("pids_limit = 2", "pids_limit"),
+            ("memory_limit = '1kB'", "memory_limit"),
         ] {
             let error = settings(toml, args()).unwrap_err();
             assert!(error.to_string().contains(name), "{toml}: {error}");

@@ -20,6 +20,9 @@ use crate::{
 /// Name, or beginning of the name, of what is not in the data directory.
 const OURS: &str = "sculpt";
 
+/// Name of the file with the id of the directory of the attempts.
+const ID: &str = "id";
+
 /// Longest path of a unix socket that the kernel takes, in bytes.
 pub const MAX_SOCKET_PATH: usize = 107;
 
@@ -144,6 +147,31 @@ impl Layout {
         self.attempts().join(id.to_string())
     }
 
+    /// Whether there is no directory of an attempt where those of all attempts are. An error proves nothing: they may
+    /// stand on a volume that is not mounted now.
+    pub fn lacks(&self, id: AttemptId) -> io::Result<bool> {
+        let path = self.attempt(id);
+        let missing = || match path.symlink_metadata() {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        };
+        if !missing()? {
+            return Ok(false);
+        }
+        self.ours()?;
+        missing()
+    }
+
+    /// Whether the directory of the attempts is the one that was there at the start.
+    fn ours(&self) -> io::Result<()> {
+        let id = fs::read_to_string(self.attempts().join(ID))?;
+        if id.trim().parse() == Ok(self.directory) {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{} is another directory than before", self.attempts().display())))
+    }
+
     /// The agent's working copy, or its scratch directory.
     pub fn workspace(&self, id: AttemptId) -> PathBuf {
         self.workspaces().join(id.to_string())
@@ -212,7 +240,7 @@ impl Layout {
 
 /// The id in the directory of the attempts. One that cannot be read is made anew: that only proves less.
 fn directory_id(attempts: &Path) -> io::Result<Uuid> {
-    let path = attempts.join("id");
+    let path = attempts.join(ID);
     if let Some(id) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
         return Ok(id);
     }
@@ -329,6 +357,25 @@ mod tests {
             replace(&root.path().join("attempts")).unwrap();
             assert_ne!(id(), before);
         }
+    }
+
+    #[test]
+    fn an_attempt_is_lacking_only_where_the_others_are() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::open(root.path(), false).unwrap();
+        let id = AttemptId(Uuid::new_v4());
+        assert!(layout.lacks(id).unwrap());
+        fs::create_dir(layout.attempt(id)).unwrap();
+        assert!(!layout.lacks(id).unwrap());
+        let away = root.path().join("away");
+        fs::rename(layout.attempts(), &away).unwrap();
+        assert!(layout.lacks(id).is_err(), "nothing is mounted there");
+        let other = Layout::open(root.path(), false).unwrap();
+        assert!(layout.lacks(id).is_err() && other.lacks(id).unwrap(), "something else is");
+        fs::remove_dir_all(layout.attempts()).unwrap();
+        fs::rename(&away, layout.attempts()).unwrap();
+        fs::remove_file(layout.attempts().join(ID)).unwrap();
+        assert!(!layout.lacks(id).unwrap(), "what is there needs no proof");
     }
 
     #[test]

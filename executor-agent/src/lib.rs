@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod adapters;
 pub mod app;
 pub mod attempts;
+pub mod blocking;
 pub mod commands;
 pub mod config;
 pub mod connect;

@@ -12,7 +12,10 @@ use std::{
 };
 
 use rustix::{
-    process::{Gid, Signal, Uid, ioctl_tiocsctty, set_parent_process_death_signal, setsid},
+    process::{
+        Gid, Resource, Rlimit, Signal, Uid, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal, setrlimit,
+        setsid,
+    },
     stdio::{stdin, stdout},
     termios::isatty,
     thread::{set_thread_gid, set_thread_groups, set_thread_uid},
@@ -46,6 +49,8 @@ pub struct Stage {
     pub identity: Option<Identity>,
     /// `cgroup.procs` files to enter.
     pub cgroups: Vec<PathBuf>,
+    /// How many processes its account may have; absent: as many as the caller's.
+    pub processes: Option<u64>,
     /// A session of its own; its controlling terminal is the first of stdin and stdout that is a terminal.
     pub session: bool,
     /// It is killed when the process (exactly: the thread) that started it dies.
@@ -112,6 +117,7 @@ impl From<shim::Launch> for Stage {
             cwd: Some(launch.cwd.as_path().to_owned()),
             identity: launch.identity,
             cgroups: launch.cgroup.procs_files(cgroup::Leaf::Agent),
+            processes: launch.processes,
             session: true,
             dies_with_parent: true,
         }
@@ -145,6 +151,11 @@ impl Stage {
         }
         if let Some(identity) = &self.identity {
             identity.assume()?;
+        }
+        if let Some(processes) = self.processes {
+            let most = getrlimit(Resource::Nproc).maximum.map_or(processes, |most| most.min(processes));
+            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+            setrlimit(Resource::Nproc, limit).map_err(|error| failed("limit its processes", error.into()))?;
         }
         if let Some(cwd) = &self.cwd {
             std::env::set_current_dir(cwd).map_err(|error| failed(format!("go to {}", cwd.display()), error))?;

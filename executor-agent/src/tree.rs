@@ -96,11 +96,21 @@ fn all() -> Vec<Stat> {
 
 /// Real user ids of all living processes.
 pub fn busy_accounts() -> BTreeSet<u32> {
-    let uid = |stat: Stat| {
-        let status = fs::read_to_string(format!("/proc/{}/status", stat.id.pid)).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().next()?.parse().ok()
-    };
-    all().into_iter().filter(|stat| !stat.is_dead()).filter_map(uid).collect()
+    all().into_iter().filter(|stat| !stat.is_dead()).filter_map(|stat| accounts(stat.id.pid).first().copied()).collect()
+}
+
+/// Living processes that have anything of the account `uid`, without the caller.
+pub fn of_account(uid: u32) -> Vec<ProcessId> {
+    let own = std::process::id();
+    let living = all().into_iter().filter(|stat| stat.id.pid != own && !stat.is_dead());
+    living.map(|stat| stat.id).filter(|id| accounts(id.pid).contains(&uid)).collect()
+}
+
+/// Real, effective, saved and file system user id.
+fn accounts(pid: u32) -> Vec<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
 /// Living processes that carry `SCULPT_ATTEMPT=<attempt>` in their environment, without the caller. Processes whose

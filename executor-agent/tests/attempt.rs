@@ -60,6 +60,8 @@ impl Attempt {
             cgroup: Cgroup::default(),
             control_socket: path.join("s/control"),
             view_socket: path.join("s/view"),
+            boot_id: None,
+            processes: None,
         };
         Self { id, root, launch, client: None }
     }

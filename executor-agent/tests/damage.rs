@@ -236,3 +236,48 @@ async fn a_view_whose_socket_is_removed_is_there_again_and_the_same() {
     host.controller.wait_ended(&id).await;
     host.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_for_a_while_is_whole_in_the_end() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let wait = format!("until [ -e '{}' ]; do sleep 0.02; done", gate.display());
+    let specs = [(); 2].map(|()| host.shell(&format!("echo begin; {wait}; seq 2 20000")));
+    for spec in &specs {
+        begun(&host, spec).await;
+    }
+    host.controller.go_away().await;
+    fs::write(&gate, "").unwrap();
+    let ended = |spec: &AttemptSpec| {
+        let journal = directory(&host, spec).join("journal");
+        move || fs::read_to_string(&journal).unwrap().contains(r#""step":"ended""#)
+    };
+    for spec in &specs {
+        wait_for("the last report", ended(spec)).await;
+    }
+    // One was moved, as what stands on a volume that is not there; of the other a segment cannot be read.
+    let [moved, unread] = specs.each_ref().map(|spec| directory(&host, spec));
+    let away = host.root.path().join("away");
+    let segment = unread.join("spool/00000000000000000000.spool");
+    fs::rename(&moved, &away).unwrap();
+    fs::rename(&segment, host.root.path().join("segment")).unwrap();
+    fs::create_dir(&segment).unwrap();
+    host.controller.come_back().await;
+    let told = |memory: &Memory| {
+        let told =
+            |spec: &AttemptSpec| memory.notes(&spec.attempt_id).iter().any(|note| note.contains("is tried again"));
+        specs.iter().all(told).then_some(())
+    };
+    host.controller.wait("word that they cannot be read", told).await;
+    fs::rename(&away, &moved).unwrap();
+    fs::remove_dir(&segment).unwrap();
+    fs::rename(host.root.path().join("segment"), &segment).unwrap();
+    let expected: Vec<u8> =
+        b"begin\n".iter().copied().chain((2..=20_000).flat_map(|n| format!("{n}\n").into_bytes())).collect();
+    for spec in &specs {
+        let whole = |memory: &Memory| (memory.log(&spec.attempt_id) == expected).then_some(());
+        host.controller.wait("the whole log", whole).await;
+    }
+    host.stop();
+}

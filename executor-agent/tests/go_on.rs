@@ -1,17 +1,17 @@
 //! Retries in the workspace that an earlier attempt has left.
 
-use std::{fs, os::unix::fs::MetadataExt as _, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use sculpt_proto::executor::v1::{AttemptSpec, Ended, ended::Outcome};
 
 use crate::{
     git::{git, project},
-    host::Host,
+    host::{Account, Host},
     life::{cause, wait_for},
 };
 
 /// The same task again, with another script, in the workspace of `before`.
-fn again(host: &Host, before: &AttemptSpec, script: &str) -> AttemptSpec {
+pub(crate) fn again(host: &Host, before: &AttemptSpec, script: &str) -> AttemptSpec {
     AttemptSpec {
         attempt_id: uuid::Uuid::now_v7().to_string(),
         number: before.number + 1,
@@ -24,7 +24,19 @@ fn again(host: &Host, before: &AttemptSpec, script: &str) -> AttemptSpec {
     }
 }
 
-async fn run(host: &Host, spec: &AttemptSpec) -> (Ended, String) {
+/// An attempt that has the account of this one, which is over, until it is stopped.
+pub(crate) async fn take(host: &Host, before: &AttemptSpec, account: &Account) -> String {
+    let workspace = host.workspace(&before.attempt_id);
+    wait_for("the workspace to be closed", || fs::metadata(&workspace).is_ok_and(|it| it.uid() == 0)).await;
+    let holder = host.shell("id -un; exec sleep 600");
+    host.controller.offer(&holder);
+    let held = format!("{}\n", account.0);
+    let taken = |memory: &crate::controller::Memory| (memory.log(&holder.attempt_id) == held.as_bytes()).then_some(());
+    host.controller.wait("the account to be taken", taken).await;
+    holder.attempt_id
+}
+
+pub(crate) async fn run(host: &Host, spec: &AttemptSpec) -> (Ended, String) {
     host.controller.offer(spec);
     let ended = host.controller.wait_ended(&spec.attempt_id).await;
     let log = String::from_utf8_lossy(host.controller.memory().log(&spec.attempt_id)).into_owned();
@@ -126,11 +138,7 @@ async fn a_branch_with_commits_of_its_own_is_left_where_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_account_gets_what_was_the_ones_before_and_nothing_else() {
-    if !sculpt_executor::host::is_root() {
-        return;
-    }
-    let mut host = Host::with("", &["--separate"]).await;
-    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let Some(mut host) = Host::separated("").await else { return };
     let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
     host.start().await;
     let script =
@@ -138,15 +146,7 @@ async fn another_account_gets_what_was_the_ones_before_and_nothing_else() {
     let first = host.on_base(host.shell(script), &base);
     let (_, name) = run(&host, &first).await;
     let before = Account(name.trim().to_owned());
-    let workspace = host.workspace(&first.attempt_id);
-    wait_for("the workspace to be closed", || fs::metadata(&workspace).is_ok_and(|it| it.uid() == 0)).await;
-    // Its account is taken by another attempt meanwhile.
-    let holder = host.shell("id -un; exec sleep 600");
-    host.controller.offer(&holder);
-    let held = format!("{}\n", before.0);
-    host.controller
-        .wait("its account to be taken", |memory| (memory.log(&holder.attempt_id) == held.as_bytes()).then_some(()))
-        .await;
+    let holder = take(&host, &first, &before).await;
     let second = again(
         &host,
         &first,
@@ -160,16 +160,7 @@ async fn another_account_gets_what_was_the_ones_before_and_nothing_else() {
     let _now = Account(name.to_owned());
     assert_eq!(rest, "mine\nmore\n?? deep/\n?? link\n?? twin\nroot\n");
     assert_eq!(fs::metadata("/etc/passwd").unwrap().uid(), 0);
-    host.controller.want(&holder.attempt_id, sculpt_proto::executor::v1::Phase::Stop);
-    host.controller.wait_ended(&holder.attempt_id).await;
+    host.controller.want(&holder, sculpt_proto::executor::v1::Phase::Stop);
+    host.controller.wait_ended(&holder).await;
     host.stop();
-}
-
-/// An account that a test has made; removed at its end.
-struct Account(String);
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let _absent = std::process::Command::new("/usr/sbin/userdel").arg(&self.0).output();
-    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use sculpt_executor::{
+    blocking::Blocking,
     harvest::{Commit, Container, Harvest, HarvestError, Plan, harvest},
     spec::{Repository, Requester},
     workspace,
@@ -34,7 +35,7 @@ impl Copy {
             subdirectory: PathBuf::new(),
         };
         let requester = Requester { name: "Ann Example".into(), email: "ann@example.org".into() };
-        workspace::check_out(&path, &store, &repository, &requester, None).await.unwrap();
+        workspace::check_out(&path, &store, &repository, &requester, None, &Blocking::default()).await.unwrap();
         let plan = Plan {
             workspace: path,
             base,

@@ -1,8 +1,10 @@
 //! An executor as a process, with everything that it starts gone at the end.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -23,6 +25,10 @@ pub(crate) struct Host {
     pub(crate) executor: Option<Child>,
     /// Below the directory of the executor, to make its path long.
     pub(crate) deep: String,
+    /// What the executor is started by.
+    pub(crate) via: Vec<&'static str>,
+    /// Added to the executor's environment.
+    pub(crate) environment: Vec<(&'static str, OsString)>,
     arguments: Vec<String>,
     config: String,
 }
@@ -40,7 +46,19 @@ impl Host {
         let controller = Controller::start(&repositories).await;
         fs::write(root.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { root, controller, executor: None, deep: String::new(), arguments, config: config.to_owned() }
+        let config = config.to_owned();
+        let (deep, via, environment) = (String::new(), Vec::new(), Vec::new());
+        Self { root, controller, executor: None, deep, via, environment, arguments, config }
+    }
+
+    /// With accounts for attempts; none without the rights to make them.
+    pub(crate) async fn separated(config: &str) -> Option<Self> {
+        if !sculpt_executor::host::is_root() {
+            return None;
+        }
+        let host = Self::with(config, &["--separate"]).await;
+        fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        Some(host)
     }
 
     pub(crate) fn repositories(&self) -> PathBuf {
@@ -55,8 +73,10 @@ impl Host {
     pub(crate) fn command(&self) -> Command {
         let config = self.root.path().join("executor.toml");
         fs::write(&config, &self.config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sculpt-executor"));
+        let mut words = self.via.iter().copied().chain([env!("CARGO_BIN_EXE_sculpt-executor")]);
+        let mut command = Command::new(words.next().unwrap());
         command
+            .args(words)
             .args(["run", "--name", "host", "--slots", "4", "--controller", &self.controller.url()])
             .arg("--data-dir")
             .arg(self.data())
@@ -69,6 +89,7 @@ impl Host {
             .env("SCULPT_EXECUTOR_LOG", "sculpt_executor=debug")
             .env("HOME", self.root.path())
             .env("XDG_RUNTIME_DIR", self.root.path())
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());
@@ -173,6 +194,15 @@ impl Drop for Host {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// An account that a test has made; removed at its end.
+pub(crate) struct Account(pub(crate) String);
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let _absent = Command::new("/usr/sbin/userdel").arg(&self.0).output();
     }
 }
 

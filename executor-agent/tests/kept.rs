@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use prost::Message as _;
 use sculpt_executor::{
+    cgroup::Cgroup,
     journal::Journal,
     report::{Cause, Ended, Exit, Failure, Outcome, Step},
     shim,
@@ -140,4 +141,33 @@ fn an_exit_record_on_disk_means_the_same() {
     let bytes = frozen("exit-v1.json", || serde_json::to_vec(&record).unwrap());
     fs::write(directory.path().join(shim::files::EXIT), bytes).unwrap();
     assert_eq!(shim::exit_record(directory.path()).unwrap(), Some(record));
+}
+
+#[test]
+fn a_launch_on_disk_means_the_same() {
+    let launch = shim::Launch {
+        attempt: Uuid::from_u128(2),
+        argv: vec!["make".into(), "check".into()],
+        env: BTreeMap::from([("COLOUR".into(), "green".into())]),
+        cwd: "/srv/work".into(),
+        identity: None,
+        mode: shim::Mode::Terminal { columns: 200, rows: 50 },
+        stdin: None,
+        timeout: Some(Duration::from_secs(90)),
+        lease: None,
+        grace: Duration::from_secs(10),
+        cgroup: Cgroup::default(),
+        control_socket: "/run/sculpt/x/control/shim".into(),
+        view_socket: "/run/sculpt/x/view/shim".into(),
+        boot_id: None,
+        processes: None,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    // As it was before it named the boot.
+    let bytes = frozen("launch-v1.json", || serde_json::to_vec(&launch).unwrap());
+    fs::write(directory.path().join(shim::files::LAUNCH), bytes).unwrap();
+    assert_eq!(shim::Launch::read(directory.path()).unwrap(), launch);
+    let later = shim::Launch { boot_id: Some("boot".into()), ..launch };
+    later.write(directory.path()).unwrap();
+    assert_eq!(shim::Launch::read(directory.path()).unwrap(), later);
 }

@@ -9,17 +9,13 @@ use sculpt_proto::executor::v1::ended::Outcome;
 
 use crate::{
     git::{git, project},
-    host::Host,
+    host::{Account, Host},
     life::wait_for,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_separated_attempt_reaches_nothing_but_its_own() {
-    if !sculpt_executor::host::is_root() {
-        return;
-    }
-    let mut host = Host::with("", &["--separate"]).await;
-    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let Some(mut host) = Host::separated("").await else { return };
     let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
     host.start().await;
     let data = host.data();
@@ -49,11 +45,7 @@ async fn a_separated_attempt_reaches_nothing_but_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_separated_attempt_has_its_view_and_cannot_reach_what_is_ours_or_anothers() {
-    if !sculpt_executor::host::is_root() {
-        return;
-    }
-    let mut host = Host::with("", &["--separate"]).await;
-    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let Some(mut host) = Host::separated("").await else { return };
     fs::set_permissions(host.root.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
     host.start().await;
     let mut first = host.shell("id -un; pwd; echo secret > secret; stty -echo; read -r line; echo \"typed $line\"");
@@ -116,13 +108,4 @@ async fn a_separated_attempt_has_its_view_and_cannot_reach_what_is_ours_or_anoth
     assert_eq!(ended.outcome(), Outcome::Completed);
     assert!(String::from_utf8_lossy(host.controller.memory().log(&id)).ends_with("typed from the view\r\n"));
     host.stop();
-}
-
-/// An account that a test has made; removed at its end.
-struct Account(String);
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let _absent = std::process::Command::new("/usr/sbin/userdel").arg(&self.0).output();
-    }
 }

@@ -127,6 +127,10 @@ async fn it_closes_when_its_disk_is_nearly_full_and_opens_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn room_is_made_before_anything_is_refused() {
     let mut host = Host::with("disk_budget = '24MiB'", &[]).await;
+    let data = host.data();
+    fs::create_dir(&data).unwrap();
+    // What others write to the same disk meanwhile would count as the executor's.
+    let _disk = Disk::mount(&data, 64 << 20);
     host.start().await;
     // A workspace of 10 MiB each: two are within the budget, three are not.
     let script = "head -c 10485760 /dev/zero | tr '\\0' x > big";

@@ -74,6 +74,18 @@ async fn a_view_that_does_not_read_stalls_nobody_and_is_repainted() {
     ended(&client).await;
 }
 
+#[tokio::test]
+async fn the_last_words_of_a_flood_reach_a_view_before_its_end() {
+    let mut attempt = Attempt::new(TERMINAL, "read -r line; seq 1 400000; echo last words");
+    let client = attempt.start().await;
+    let mut view = attach(&attempt);
+    view.write_all(b"\x01\0\0\0\x01\r").unwrap();
+    // It may have been too slow, and then sees them in a picture.
+    read_until(&mut view, "last words");
+    assert!(attempt.log(None).ends_with(b"\n400000\r\nlast words\r\n"));
+    assert_eq!(ended(&client).await.outcome, Outcome::Code(0));
+}
+
 fn tmux_view(attempt: &Attempt) -> View {
     View {
         socket: attempt.path().join("s/tmux"),

@@ -9,6 +9,7 @@ use std::{
 
 use sculpt_executor::{
     accounts::Account,
+    blocking::Blocking,
     spec::{Repository, Requester},
     workspace::{self, Ready},
 };
@@ -30,7 +31,8 @@ fn repository(base: &str, subdirectory: &str) -> Repository {
 async fn check_out(root: &Path, store: &Path, repository: &Repository, account: Option<&Account>) -> (PathBuf, Ready) {
     let path = root.join("copy");
     let requester = Requester { name: "Ann".into(), email: "ann@x".into() };
-    let ready = workspace::check_out(&path, store, repository, &requester, account).await.unwrap();
+    let ready =
+        workspace::check_out(&path, store, repository, &requester, account, &Blocking::default()).await.unwrap();
     (path, ready)
 }
 
@@ -102,7 +104,10 @@ async fn a_base_that_is_not_there_fails_with_gits_words() {
     let (store, _) = project(root.path(), &[(b"a", "x")]);
     let requester = Requester { name: "Ann".into(), email: "ann@x".into() };
     let absent = repository(&"1".repeat(40), "");
-    let error = workspace::check_out(&root.path().join("copy"), &store, &absent, &requester, None).await.unwrap_err();
+    let error =
+        workspace::check_out(&root.path().join("copy"), &store, &absent, &requester, None, &Blocking::default())
+            .await
+            .unwrap_err();
     assert!(error.to_string().contains("git could not set the branch"), "{error}");
 }
 

@@ -40,6 +40,7 @@ const FAIR: Duration = Duration::from_secs(45);
 
 /// Runs until it is crashed.
 pub async fn run(archive: Archive, world: World, witness: Witness, cluster: ClusterId) -> turmoil::Result {
+    let _host = network::Host::begin();
     let book = Book::open(archive, world.clone(), witness.clone(), cluster);
     let sessions = Sessions::new();
     tokio::spawn(place(book.clone(), sessions.clone()));

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,6 +23,8 @@ pub const PORT: u16 = 7434;
 thread_local! {
     static DICE: RefCell<Option<Dice>> = const { RefCell::new(None) };
     static REPLICAS: Cell<usize> = const { Cell::new(1) };
+    static OPENED: Cell<u64> = const { Cell::new(0) };
+    static LEFT: RefCell<Option<Vec<(u64, TcpStream)>>> = const { RefCell::new(None) };
 }
 
 /// What follows on this thread is about `replicas` controllers, with chance from `dice`.
@@ -51,7 +53,7 @@ pub fn simulated() -> Network {
         connect: |endpoint| {
             let number = draw(|dice| dice.roll(0..REPLICAS.get()), 0);
             let connector = tower::service_fn(move |_: Uri| async move {
-                TcpStream::connect((controller(number), PORT)).await.map(TokioIo::new)
+                TcpStream::connect((controller(number), PORT)).await.map(|stream| TokioIo::new(Wire::open(stream)))
             });
             Box::pin(async move { endpoint.connect_with_connector(connector).await })
         },
@@ -60,40 +62,93 @@ pub fn simulated() -> Network {
 }
 
 /// Connections that come in on this host.
-pub async fn listen() -> io::Result<impl Stream<Item = io::Result<Accepted>>> {
+pub async fn listen() -> io::Result<impl Stream<Item = io::Result<Wire>>> {
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     Ok(futures_util::stream::unfold(listener, |listener| async move {
-        let accepted = listener.accept().await.map(|(stream, _)| Accepted(stream));
+        let accepted = listener.accept().await.map(|(stream, _)| Wire::open(stream));
         Some((accepted, listener))
     }))
 }
 
-/// A connection that came in.
+/// What a host's software holds from its beginning: its connections are closed in the order of their opening when it is
+/// crashed. A runtime drops its tasks in an order that hangs on how many other tasks the process has had, and each last
+/// segment draws how long it takes.
 #[derive(Debug)]
-pub struct Accepted(TcpStream);
+pub struct Host(());
 
-impl Connected for Accepted {
+impl Host {
+    /// The software of a host begins.
+    pub fn begin() -> Self {
+        Self(())
+    }
+
+    /// What `crash` closes waits until the software itself is dropped.
+    pub fn crash(crash: impl FnOnce()) {
+        LEFT.set(Some(Vec::new()));
+        crash();
+        LEFT.set(None);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let mut left = LEFT.take().unwrap_or_default();
+        left.sort_by_key(|(number, _)| *number);
+        drop(left);
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Wire {
+    number: u64,
+    stream: Option<TcpStream>,
+}
+
+impl Wire {
+    fn open(stream: TcpStream) -> Self {
+        let number = OPENED.get();
+        OPENED.set(number + 1);
+        Self { number, stream: Some(stream) }
+    }
+
+    fn stream(&mut self) -> io::Result<&mut TcpStream> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        LEFT.with_borrow_mut(|left| {
+            if let (Some(left), Some(stream)) = (left, self.stream.take()) {
+                left.push((self.number, stream));
+            }
+        });
+    }
+}
+
+impl Connected for Wire {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
 }
 
-impl AsyncRead for Accepted {
+impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        pin!(self.stream()?).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Accepted {
+impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        pin!(self.stream()?).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        pin!(self.stream()?).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        pin!(self.stream()?).poll_shutdown(cx)
     }
 }

@@ -12,7 +12,10 @@ use sculpt_proto::id::{ClusterId, TaskId};
 use turmoil::Sim;
 
 use crate::{
-    book::{Archive, Weather, rows::Next},
+    book::{
+        Archive, Weather,
+        rows::{AttemptRow, Next},
+    },
     controller,
     dice::Dice,
     executor::{self, Ground, machine::Machine},
@@ -175,7 +178,7 @@ impl Play<'_> {
             Next::Queued(_) => task.intent == Intent::Cancel,
             Next::Newest(attempt) => rows.attempts.get(&attempt).is_some_and(|row| row.attempt.ended()),
         });
-        over && rows.attempts.values().all(|row| row.released)
+        over && rows.attempts.values().all(AttemptRow::settled)
     }
 
     fn people(&mut self, now: Duration) {
@@ -222,15 +225,19 @@ impl Play<'_> {
                 let (controller, executor) = self.ends(link);
                 self.sim.hold(controller, executor);
             }
-            Fault::KillController(number) => self.sim.crash(network::controller(number)),
-            Fault::KillExecutor(number) => self.sim.crash(self.machines[number].name.clone()),
+            Fault::KillController(number) => self.crash(network::controller(number)),
+            Fault::KillExecutor(number) => self.crash(self.machines[number].name.clone()),
             Fault::Reboot(number) => {
-                self.sim.crash(self.machines[number].name.clone());
+                self.crash(self.machines[number].name.clone());
                 self.machines[number].reboot();
             }
             Fault::FoulDatabase => self.archive.set_weather(Weather::Foul),
             Fault::SlowDatabase => self.archive.set_weather(Weather::Fair(4_000)),
         }
+    }
+
+    fn crash(&mut self, host: String) {
+        network::Host::crash(|| self.sim.crash(host));
     }
 
     fn end(&mut self, planned: Planned) {

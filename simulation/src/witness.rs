@@ -197,7 +197,7 @@ impl Witness {
         let seen = self.seen();
         for (id, row) in &rows.attempts {
             let deed = seen.deeds.get(id);
-            if !row.released {
+            if !row.settled() {
                 self.world.wrong(format_args!(
                     "something is still owed for {id}: {:?}, fenced {}, {} of {:?} bytes, reports {}",
                     row.attempt.state,

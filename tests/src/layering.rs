@@ -11,13 +11,14 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Packages of ours, each with those of ours that it may depend on.
-const DEPENDENCIES: [(&str, &[&str]); 10] = [
+const DEPENDENCIES: [(&str, &[&str]); 11] = [
     ("sculpt-proto", &[]),
     ("sculpt-core", &[]),
-    ("sculpt-space", &[]),
+    ("sculpt-walk", &[]),
+    ("sculpt-space", &["sculpt-walk"]),
     ("sculpt-failpoints", &[]),
     ("sculpt-controller", &["sculpt-core", "sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-fuzz"]),
-    ("sculpt-executor", &["sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-fuzz"]),
+    ("sculpt-executor", &["sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-walk", "sculpt-fuzz"]),
     ("sculpt", &["sculpt-proto", "sculpt-space", "sculpt-fuzz"]),
     ("sculpt-tests", &["sculpt-failpoints", "sculpt-proto"]),
     // It runs both sides in one process, and nothing depends on it.

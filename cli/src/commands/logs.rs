@@ -20,8 +20,8 @@ use crate::{
     output::{Format, note, tasks::current},
 };
 
-/// How long the rest of an ended attempt's log may stand still.
-const REST: Duration = Duration::from_secs(8);
+/// How long the rest of an ended attempt's log may stand still: an executor that sends nothing for so long is out of reach.
+const REST: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
@@ -49,7 +49,8 @@ pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure>
 async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Result<Exit, Failure> {
     let attempted = format!("read the log of task {}", args.task);
     let Some((task, attempt)) = attempt(client, args, task).await? else { return Ok(Exit::Done) };
-    // The end of an attempt may be known before the last bytes of its log: what was asked for is the whole log.
+    // The end of an attempt may be known before the last bytes of its log. What was asked for is the whole log: with less a
+    // script must not go on as if it had it.
     let ended = |known: &Attempt| known.number == attempt && known.state == "ended" && !known.log_complete;
     let rest = !args.follow && task.attempts.iter().any(ended);
     let reached = Arc::new(AtomicU64::new(args.from_offset));
@@ -68,9 +69,9 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
         tokio::select! {
             read = pump => read?.1,
             () = stalled(&reached) => {
-                let number = task.number;
-                note(format!("the end of the log has not arrived from the executor yet: `sculpt logs -f {number}` waits for it"));
-                return Ok(Exit::Done);
+                let why = "its last bytes have not arrived from the executor, and nothing has for a while";
+                let next = format!("`sculpt logs -f {}` waits for them", task.number);
+                return Err(Failure::new(Exit::Failed, attempted, why).next(next));
             }
         }
     } else {

@@ -1,6 +1,8 @@
 //! `sculpt project`.
 
-use sculpt_proto::v1::{EnsureProjectRequest, RemoveProjectRequest};
+use std::collections::BTreeSet;
+
+use sculpt_proto::v1::{EnsureProjectRequest, Executor, ListExecutorsRequest, RemoveProjectRequest};
 use uuid::Uuid;
 
 use crate::{
@@ -67,12 +69,32 @@ async fn add(args: ProjectAddArgs, format: Format) -> Result<Exit, Failure> {
     let project = answer
         .project
         .ok_or_else(|| Failure::new(Exit::Failed, ATTEMPTED, "the controller's answer holds no project"))?;
+    // The project is registered, whether this can be told or not.
+    if request.default_agent.is_some()
+        && let Ok(answer) = client.executors().list_executors(ListExecutorsRequest {}).await
+        && let Some(text) = unknown_agent(&project.default_agent, &answer.into_inner().executors)
+    {
+        note(text);
+    }
     match format {
         Format::Json => json(&ProjectJson::from(&project))?,
         Format::Text if answer.created => line(format!("registered project {}", project.name))?,
         Format::Text => line(format!("project {} is registered", project.name))?,
     }
     Ok(Exit::Done)
+}
+
+/// What to say of an agent that prompts are to get: an executor that has it may come later, and until then each is refused.
+fn unknown_agent(agent: &str, executors: &[Executor]) -> Option<String> {
+    let there: BTreeSet<&str> =
+        executors.iter().flat_map(|executor| executor.agents.iter().map(|agent| agent.name.as_str())).collect();
+    if agent.is_empty() || executors.is_empty() || there.contains(agent) {
+        return None;
+    }
+    let there = if there.is_empty() { "none".to_owned() } else { Vec::from_iter(there).join(", ") };
+    Some(format!(
+        "no executor has an agent {agent:?}: prompts of the project are refused until one has; agents there are: {there}"
+    ))
 }
 
 async fn rm(project: &str, format: Format) -> Result<Exit, Failure> {
@@ -85,4 +107,29 @@ async fn rm(project: &str, format: Format) -> Result<Exit, Failure> {
         _ => line(format!("removed project {project}"))?,
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use sculpt_proto::v1::ExecutorAgent;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_nobody_has_is_told() {
+        let agents = |names: &[&str]| Executor {
+            agents: names
+                .iter()
+                .map(|name| ExecutorAgent { name: (*name).into(), ..ExecutorAgent::default() })
+                .collect(),
+            ..Executor::default()
+        };
+        let there = [agents(&["codex"]), agents(&["aider", "codex"])];
+        assert_eq!(unknown_agent("codex", &there), None);
+        assert_eq!(unknown_agent("", &there), None);
+        assert_eq!(unknown_agent("cladue", &[]), None, "nobody is there yet");
+        let said = unknown_agent("cladue", &there).expect("it is told");
+        assert!(said.contains("\"cladue\"") && said.ends_with("agents there are: aider, codex"), "{said}");
+        assert!(unknown_agent("codex", &[agents(&[])]).is_some_and(|said| said.ends_with("none")));
+    }
 }

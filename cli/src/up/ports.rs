@@ -96,20 +96,21 @@ fn free(address: SocketAddr) -> io::Result<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::up::once;
 
     #[test]
     fn ports_are_remembered_and_taken_ones_are_left() {
         let data = tempfile::tempdir().unwrap();
         let wished = free(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let first = Ports::choose(data.path(), Some(wished)).unwrap();
+        let first = once(|| Ports::choose(data.path(), Some(wished)).ok());
         assert_eq!(first.listen, wished);
         first.remember(data.path()).unwrap();
-        assert_eq!(Ports::choose(data.path(), None).unwrap(), first);
+        once(|| Ports::choose(data.path(), None).ok().filter(|ports| *ports == first));
 
-        let taken = TcpListener::bind(first.listen).unwrap();
-        let other = Ports::choose(data.path(), None).unwrap();
+        let taken = once(|| TcpListener::bind(first.listen).ok());
+        let executors = first.executor_listen;
+        let other = once(|| Ports::choose(data.path(), None).ok().filter(|other| other.executor_listen == executors));
         assert_ne!(other.listen, first.listen);
-        assert_eq!(other.executor_listen, first.executor_listen);
         assert_eq!(Ports::choose(data.path(), Some(first.listen)).unwrap_err().exit, Exit::Conflict);
         drop(taken);
     }

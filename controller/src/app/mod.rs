@@ -40,7 +40,7 @@ use crate::{
     store::{Database, Store, migrate},
     web::{
         auth::{Authoriser, authorise, is_grpc},
-        git_http,
+        deadline, git_http,
         listen::{self, Limits},
         tokens::Token,
     },
@@ -175,7 +175,8 @@ impl Controller {
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
         let people = Authoriser::new(user_token, &signals::account());
-        spawn(&parts, user_listener, pki.people, guarded(user_routes, people));
+        let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
+        spawn(&parts, user_listener, pki.people, guarded(timely, people));
         let executors = Authoriser::new(executor_token, "executor");
         spawn(&parts, executor_listener, pki.executors, guarded(executor_routes(&parts), executors));
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority.clone()));

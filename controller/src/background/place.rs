@@ -15,7 +15,7 @@ use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
     room::Room,
     session::{Sessions, spec},
-    store::{Connection, StoreError, attempts, claims, sessions::Epoch, task_state},
+    store::{self, Connection, StoreError, attempts, claims, sessions::Epoch, task_state},
 };
 
 /// How soon a lost signal is repaired.
@@ -24,15 +24,38 @@ const POLL: Duration = Duration::from_secs(5);
 /// Tasks that one transaction claims at most.
 const CLAIMS: u32 = 64;
 
+/// Tasks that one look passes over because they cannot be claimed: more than these are no longer the tasks' own fault.
+const PASSED_OVER: usize = 1024;
+
 /// Why tasks were not placed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// A task could not be moved.
     #[error("claim a task")]
     Dispatch(#[from] DispatchError),
+    /// Its spec cannot be made.
+    #[error("make the spec of an attempt")]
+    Spec(#[from] spec::SpecError),
     /// The database.
     #[error("read the queue")]
     Store(#[from] StoreError),
+}
+
+impl PlaceError {
+    /// Whether it would be the same for any other task.
+    fn concerns_all(&self) -> bool {
+        match self {
+            Self::Dispatch(DispatchError::Store(error)) | Self::Store(error) => match error {
+                StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Interrupted(_) => true,
+                StoreError::Nul(_)
+                | StoreError::Conflict { .. }
+                | StoreError::Unreadable { .. }
+                | StoreError::Sqlx(_) => false,
+            },
+            Self::Dispatch(DispatchError::NotFound(_) | DispatchError::Revision { .. } | DispatchError::Illegal(_))
+            | Self::Spec(_) => false,
+        }
+    }
 }
 
 /// Places tasks whenever the queue or the free slots change and there is room for what they bring, until `stop`.
@@ -54,34 +77,55 @@ pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, roo
     }
 }
 
-/// Places what can be placed on these sessions' executors; returns how many tasks that were.
+/// Places what can be placed on these sessions' executors; returns how many tasks that were. A task that cannot be claimed
+/// stays queued and hinders no other.
 pub async fn place_all(dispatch: &Dispatch, cluster: ClusterId, sessions: &[Epoch]) -> Result<usize, PlaceError> {
     let mut count = 0;
     if sessions.is_empty() {
         return Ok(count);
     }
+    let mut without: Vec<TaskId> = Vec::new();
     loop {
-        let sessions = sessions.to_vec();
-        let moved = dispatch
+        let (sessions, passed_over) = (sessions.to_vec(), without.clone());
+        let round = dispatch
             .store()
-            .write(move |conn| Box::pin(async move { place_in(conn, cluster, &sessions).await }))
+            .write(move |conn| Box::pin(async move { place_in(conn, cluster, &sessions, &passed_over).await }))
             .await?;
-        if moved.is_empty() {
-            return Ok(count);
+        if !round.moved.is_empty() {
+            sculpt_failpoints::pass("claim.committed");
         }
-        sculpt_failpoints::pass("claim.committed");
-        count += moved.len();
-        for moved in &moved {
+        count += round.moved.len();
+        for moved in &round.moved {
             dispatch.after_commit(moved);
         }
+        for (task, error) in &round.failed {
+            tracing::error!(%task, error = error as &dyn std::error::Error, "a task cannot be placed");
+        }
+        if round.moved.is_empty() && round.failed.is_empty() || without.len() > PASSED_OVER {
+            return Ok(count);
+        }
+        without.extend(round.failed.into_iter().map(|(task, _)| task));
     }
 }
 
-async fn place_in(conn: &mut Connection, cluster: ClusterId, sessions: &[Epoch]) -> Result<Vec<Moved>, PlaceError> {
+/// What one transaction came to.
+#[derive(Debug, Default)]
+struct Round {
+    moved: Vec<Moved>,
+    failed: Vec<(TaskId, PlaceError)>,
+}
+
+async fn place_in(
+    conn: &mut Connection,
+    cluster: ClusterId,
+    sessions: &[Epoch],
+    without: &[TaskId],
+) -> Result<Round, PlaceError> {
+    let mut round = Round::default();
     // Before the executors are locked: with an empty queue nobody waits for anybody.
     let waiting = claims::waiting_classes(conn).await?;
     if waiting.is_empty() {
-        return Ok(Vec::new());
+        return Ok(round);
     }
     let mut candidates = claims::candidates(conn, sessions).await?;
     let fitting: BTreeMap<i64, Class> = waiting
@@ -90,19 +134,25 @@ async fn place_in(conn: &mut Connection, cluster: ClusterId, sessions: &[Epoch])
         .collect();
     let free: u32 = candidates.iter().map(placement::Candidate::free).fold(0, u32::saturating_add);
     if fitting.is_empty() {
-        return Ok(Vec::new());
+        return Ok(round);
     }
     let ids: Vec<i64> = fitting.keys().copied().collect();
-    let next = claims::next(conn, &ids, free.min(CLAIMS)).await?;
+    let next = claims::next(conn, &ids, without, free.min(CLAIMS)).await?;
     let queue: Vec<Queued> = next
         .into_iter()
         .filter_map(|(task, class)| fitting.get(&class).map(|class| Queued { task: task.0, class: class.clone() }))
         .collect();
-    let mut moved = Vec::new();
     for (task, executor) in placement::place(&queue, &mut candidates) {
-        moved.extend(claim(conn, cluster, TaskId(task), executor).await?);
+        let task = TaskId(task);
+        let claimed =
+            store::savepoint(conn, |conn| Box::pin(async move { claim(conn, cluster, task, executor).await })).await;
+        match claimed {
+            Ok(moved) => round.moved.extend(moved),
+            Err(error) if error.concerns_all() => return Err(error),
+            Err(error) => round.failed.push((task, error)),
+        }
     }
-    Ok(moved)
+    Ok(round)
 }
 
 async fn claim(
@@ -115,14 +165,7 @@ async fn claim(
     let Run::Queued { next } = locked.task.run else { return Ok(None) };
     let fence = Fence { number: next, id: AttemptId::fresh().0 };
     let order = claims::order(conn, task).await?;
-    let sealed = match spec::build(cluster, task, fence, order) {
-        Ok(sealed) => sealed,
-        Err(error) => {
-            // It stays queued; the others go on.
-            tracing::error!(%task, error = &error as &dyn std::error::Error, "a task cannot be placed");
-            return Ok(None);
-        }
-    };
+    let sealed = spec::build(cluster, task, fence, order)?;
     let event = Event::Claimed { fence, executor };
     let moved = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), Duration::ZERO).await?;
     attempts::keep_spec(conn, AttemptId(fence.id), &sealed.body, &sealed.digest).await?;

@@ -33,7 +33,7 @@ pub async fn sweep(store: &Store, age: Duration) -> Result<u64, StoreError> {
     loop {
         let found = retention::old_logs(&mut *store.read().await?, age, BATCH).await?;
         let dropped = store
-            .write::<_, StoreError>(move |conn| Box::pin(async move { retention::drop_logs(conn, &found).await }))
+            .write::<_, StoreError>(move |conn| Box::pin(async move { retention::drop_logs(conn, &found, age).await }))
             .await?;
         count += dropped;
         // What could not be dropped would be found again at once.

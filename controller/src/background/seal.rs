@@ -1,4 +1,8 @@
 //! Sealing: older parts of long logs, and logs that are closed, move from rows into compressed blobs.
+//!
+//! A segment takes room before its rows give theirs back: to later rows, and to the disk when the database's own cleaning
+//! finds the end of the table empty, at the latest when the day is dropped, which it never is while it holds a row. So a full
+//! disk is no reason to stop: it is one to seal sooner, down to a reserve that is left to Postgres.
 
 use std::time::Duration;
 
@@ -27,7 +31,8 @@ pub async fn run(store: Store, blobs: Blobs, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match stop.run_until_cancelled(seal(&store, &blobs, TAIL, FINISHED)).await {
+        let (tail, finished) = if blobs.has_room().is_ok() { (TAIL, FINISHED) } else { (SEGMENT, Duration::ZERO) };
+        match stop.run_until_cancelled(seal(&store, &blobs, tail, finished)).await {
             None => return,
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no logs were sealed"),
@@ -38,8 +43,7 @@ pub async fn run(store: Store, blobs: Blobs, stop: CancellationToken) {
 /// Seals what is beyond `tail` bytes of growing logs, and logs that were closed `finished` ago; returns how many segments
 /// were made. A log that cannot be sealed hinders no other.
 pub async fn seal(store: &Store, blobs: &Blobs, tail: u64, finished: Duration) -> Result<usize, StoreError> {
-    // For a moment it takes room to make room.
-    if blobs.has_room().is_err() {
+    if blobs.has_reserve().is_err() {
         return Ok(0);
     }
     let logs = {

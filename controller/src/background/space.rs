@@ -1,5 +1,6 @@
 //! How full the disk of the controller's data directory is, with its blobs and the built-in Postgres on it. What follows is
-//! drawn elsewhere: no new work from 80 %, no bytes that can wait from 95 %, so that Postgres never meets a full disk.
+//! drawn elsewhere: no new work from 80 %, no bytes that can wait from 95 %, so that Postgres never meets a full disk. What
+//! makes room goes on: states and ends are small, and a log that is sealed is smaller than its rows.
 
 use std::{
     path::{Path, PathBuf},
@@ -47,7 +48,7 @@ pub async fn run(directory: PathBuf, budget: Option<u64>, room: Room, stop: Canc
             Some(used) => gauge.measured(used, disk, began, now.saturating_sub(began)),
             None => gauge.estimate(disk),
         };
-        room.set(Standing { space, level });
+        room.set(Standing { space, level, free: disk.free });
         if counting.is_none() && gauge.is_due(now) {
             began = now;
             counting = count(&directory);

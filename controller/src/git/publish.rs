@@ -40,8 +40,7 @@ pub enum Published {
     Moved,
 }
 
-/// Asked inside the transaction, after the task's and the attempt's rows are locked: whether the session that publishes
-/// still speaks for the executor.
+/// Asked first in the transaction: whether the session that publishes still speaks for the executor, whose row it holds.
 pub type SessionCheck =
     Box<dyn for<'c> FnOnce(&'c mut Connection) -> futures_util::future::BoxFuture<'c, Result<bool, StoreError>> + Send>;
 
@@ -93,10 +92,10 @@ async fn write(
 ) -> Result<Moved, GitError> {
     let Publication { task, fence, project, head, branch, .. } = publication;
     let event = Event::Published { fence, head: Commit(head.clone()) };
-    let moved = Dispatch::apply_in(conn, task, event, &Actor::system()).await?;
     if !check(conn).await? {
         return Err(GitError::Superseded);
     }
+    let moved = Dispatch::apply_in(conn, task, event, &Actor::system()).await?;
     refs::raise_revision(conn, project).await?.ok_or(GitError::NoProject(project))?;
     if let Some(pack) = &pack {
         packs::insert(conn, project, pack).await?;

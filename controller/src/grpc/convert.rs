@@ -132,6 +132,7 @@ fn absent(row: &Task, attempt: &Attempt) -> Option<v1::Waiting> {
         since,
         lost: attempt.liveness == "lost",
         stopped: row.intent == "cancel",
+        answered: row.review != "none" || matches!(attempt.turn.as_deref(), Some("idle" | "parked")),
         policy: super::spec::policy(&spec(row)).ok()?,
     };
     Some(absent.into())

@@ -141,10 +141,19 @@ fn work(spec: &v1::TaskSpec) -> Result<(bool, String), FieldError> {
             if total > MAX_ARGV {
                 return refuse(format!("has {total} bytes; at most {MAX_ARGV} are taken"));
             }
-            let words: Vec<_> = command.argv.iter().map(|argument| String::from_utf8_lossy(argument)).collect();
-            Ok((false, words.join(" ")))
+            Ok((false, command_line(&command.argv)))
         }
         None => Err(FieldError::new("spec.work", "is missing; give a prompt or a command")),
+    }
+}
+
+/// The command as it could be typed, up to its first line end: `sh -c 'a b'` and `sh -c a b` are two commands.
+fn command_line(argv: &[Vec<u8>]) -> String {
+    let words: Vec<_> = argv.iter().map(|argument| String::from_utf8_lossy(argument)).collect();
+    let typed = shlex::try_join(words.iter().map(AsRef::as_ref)).unwrap_or_else(|_| words.join(" "));
+    match typed.split_once('\n') {
+        Some((first, _)) => format!("{first}…"),
+        None => typed,
     }
 }
 
@@ -297,7 +306,21 @@ mod tests {
         assert_eq!(wish.pool, "default");
         assert!(wish.title.ends_with('…'));
         let wish = Wish::try_from(command(&[b"printf", b"\xff"])).expect("it is taken");
-        assert_eq!(wish.title, "printf \u{fffd}");
+        assert_eq!(wish.title, "printf '\u{fffd}'");
+    }
+
+    #[test]
+    fn the_title_of_a_command_can_be_typed() {
+        for (argv, title) in [
+            (&["make", "test"][..], "make test"),
+            (&["sh", "-c", "a b"], "sh -c 'a b'"),
+            (&["sh", "-c", "a", "b"], "sh -c a b"),
+            (&["echo", "", "it's", "$HOME"], "echo '' \"it's\" '$HOME'"),
+            (&["sh", "-c", "first\nsecond"], "sh -c 'first…"),
+        ] {
+            let argv: Vec<&[u8]> = argv.iter().map(|word| word.as_bytes()).collect();
+            assert_eq!(Wish::try_from(command(&argv)).expect("it is taken").title, title);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use sculpt_core::{
 use sculpt_proto::{
     FieldError,
     executor::v1::AttemptSpec,
-    id::{AttemptId, ClusterId, ProjectId, TaskId},
+    id::{AttemptId, ClusterId, ProjectId, RequestId, TaskId},
     required,
 };
 use sha2::{Digest as _, Sha256};
@@ -31,7 +31,7 @@ use crate::{
     grpc::spec::Wish,
     store::{
         Connection, StoreError,
-        adopt::{self, ClaimedProject, Wanted},
+        adopt::{self, Asker, ClaimedProject, Wanted},
         claims::{self, Order},
         sessions::Epoch,
         task_state,
@@ -54,9 +54,14 @@ pub enum AdoptError {
     /// Nobody wants it.
     #[error("nobody asked to take attempt {0} over")]
     Unasked(AttemptId),
-    /// It cannot be; the reason is for people.
-    #[error("{0}")]
-    Refused(String),
+    /// It cannot be.
+    #[error("{why}")]
+    Refused {
+        /// What asked for it.
+        request: RequestId,
+        /// The reason for people.
+        why: String,
+    },
     /// It was refused before, and nobody has asked again.
     #[error("{0}")]
     Settled(String),
@@ -163,20 +168,20 @@ pub async fn take_over(dispatch: &Dispatch, epoch: Epoch, attempt: AttemptId, bo
     let claim = Claim::read(attempt, &body);
     let taken = dispatch.store().write(move |conn| {
         Box::pin(async move {
-            if !adopt::hold(conn, epoch).await? {
+            if !adopt::hold_for_change(conn, epoch).await? {
                 return Err(AdoptError::Superseded);
             }
-            let by = match adopt::wanted(conn, epoch.executor, attempt).await? {
+            let asker = match adopt::wanted(conn, epoch.executor, attempt).await? {
                 Wanted::No => return Err(AdoptError::Unasked(attempt)),
                 Wanted::Done => {
                     adopt::learn(conn, epoch.executor, attempt).await?;
                     return Ok(None);
                 }
                 Wanted::Refused(why) => return Err(AdoptError::Settled(why)),
-                Wanted::By(person) => person,
+                Wanted::By(asker) => asker,
             };
-            let refused = |error: FieldError| AdoptError::Refused(format!("what its executor handed in: {error}"));
-            attach(conn, epoch, claim.map_err(refused)?, &by).await.map(Some)
+            let refused = |error: FieldError| asker.refused(format!("what its executor handed in: {error}"));
+            attach(conn, epoch, claim.map_err(refused)?, &asker).await.map(Some)
         })
     });
     match taken.await {
@@ -186,47 +191,53 @@ pub async fn take_over(dispatch: &Dispatch, epoch: Epoch, attempt: AttemptId, bo
             Ok(())
         }
         Ok(None) => Ok(()),
-        Err(AdoptError::Refused(why)) => {
+        Err(AdoptError::Refused { request, why }) => {
             let said = why.clone();
             let noted = dispatch.store().write::<_, StoreError>(move |conn| {
-                Box::pin(async move { adopt::refuse(conn, epoch.executor, attempt, &said).await })
+                Box::pin(async move { adopt::refuse(conn, epoch.executor, attempt, request, &said).await })
             });
             noted.await?;
             dispatch.bus().journal();
-            Err(AdoptError::Refused(why))
+            Err(AdoptError::Refused { request, why })
         }
         Err(other) => Err(other),
     }
 }
 
-async fn attach(conn: &mut Connection, epoch: Epoch, claim: Claim, by: &str) -> Result<Moved, AdoptError> {
+impl Asker {
+    fn refused(&self, why: String) -> AdoptError {
+        AdoptError::Refused { request: self.request, why }
+    }
+}
+
+async fn attach(conn: &mut Connection, epoch: Epoch, claim: Claim, asker: &Asker) -> Result<Moved, AdoptError> {
     let attempt = AttemptId(claim.fence.id);
     if let Some(known) = adopt::known(conn, attempt).await? {
         let text = format!("it is known already, as attempt {} of task {}", known.number, known.task);
-        return Err(AdoptError::Refused(text));
+        return Err(asker.refused(text));
     }
     let locked = match task_state::lock(conn, claim.task).await? {
         Some(locked) => {
             let order = claims::order(conn, claim.task).await?;
             if !claim.fits(&order) {
                 let text = format!("task {} is another one here than the attempt's spec says", locked.number);
-                return Err(AdoptError::Refused(text));
+                return Err(asker.refused(text));
             }
             locked
         }
         None => {
             if let Some(project) = &claim.project {
-                adopt::ensure_project(conn, project).await?.map_err(AdoptError::Refused)?;
+                adopt::ensure_project(conn, project).await?.map_err(|why| asker.refused(why))?;
             }
-            let new = claim.new_task(by);
+            let new = claim.new_task(&asker.name);
             adopt::make_task(conn, claim.task, claim.task_number, claim.fence.number, &new).await?;
             task_state::lock(conn, claim.task).await?.ok_or(DispatchError::NotFound(claim.task))?
         }
     };
     let event = Event::Adopted { fence: claim.fence, executor: epoch.executor.0 };
-    let moved = match Dispatch::move_locked(conn, &locked, &event, &Actor::user(by), Duration::ZERO).await {
+    let moved = match Dispatch::move_locked(conn, &locked, &event, &Actor::user(&asker.name), Duration::ZERO).await {
         Err(DispatchError::Illegal(_)) => {
-            return Err(AdoptError::Refused(gone_on(locked.number, claim.fence, &locked.task)));
+            return Err(asker.refused(gone_on(locked.number, claim.fence, &locked.task)));
         }
         moved => moved?,
     };

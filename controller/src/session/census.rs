@@ -3,7 +3,8 @@
 //! | executor has it | database | what follows |
 //! |---|---|---|
 //! | yes | does not know it, or another cluster minted it | recorded as unknown, left alone |
-//! | yes | released | told that it need not be kept |
+//! | yes, ended | released | told that it need not be kept |
+//! | yes, not ended | released before this session | its end is owed again, and it is fenced: nothing runs for ever |
 //! | yes, ended | fenced | its end is recorded, released |
 //! | yes | in another directory of this executor | it is in this one from now on; and as the other lines say |
 //! | yes, unreadable | not ended | failed as `internal` with the executor's words, fenced and released |
@@ -60,11 +61,11 @@ pub async fn reconcile(
     let named: BTreeSet<AttemptId> = census.keys().copied().collect();
     let mut conn = dispatch.store().read().await?;
     let standings = sessions::standings(&mut conn, epoch.executor, &named).await?;
-    let Sorted { comparison, unknown, settled, lost } = sort(cluster, &census, standings);
+    let Sorted { comparison, unknown, settled, given_up } = sort(cluster, &census, standings);
     sessions::record_unknown(&mut conn, epoch, &unknown).await?;
     drop(conn);
     settle(dispatch, epoch, settled).await?;
-    for Lost { attempt, task, failure } in lost {
+    for GivenUp { attempt, task, failure } in given_up {
         tracing::warn!(executor = %epoch.executor, %attempt, failure.message, "an attempt is given up");
         give_up(dispatch, epoch, task, attempt, failure).await?;
     }
@@ -84,7 +85,7 @@ pub struct Sorted {
     /// What needs no transition.
     pub settled: Settled,
     /// It has begun these, and cannot go on with them.
-    pub lost: Vec<Lost>,
+    pub given_up: Vec<GivenUp>,
 }
 
 /// Rows that are set right without a transition.
@@ -92,6 +93,8 @@ pub struct Sorted {
 pub struct Settled {
     /// They went to another directory, and are in this one.
     pub brought: Vec<AttemptId>,
+    /// Released, and running there all the same.
+    pub running: Vec<AttemptId>,
     /// Fenced, and not running there any more.
     pub stopped: Vec<AttemptId>,
     /// Over, and nothing more will come of them.
@@ -100,7 +103,7 @@ pub struct Settled {
 
 /// An attempt that cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
+pub struct GivenUp {
     /// Which.
     pub attempt: AttemptId,
     /// Of which task.
@@ -116,9 +119,9 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
     let unknown = census.keys().filter(|attempt| foreign(attempt) || !standings.contains_key(attempt)).copied();
     let mut sorted = Sorted { unknown: unknown.collect(), ..Sorted::default() };
     let Comparison { released, owed, behind } = &mut sorted.comparison;
-    let Settled { brought, stopped, gone } = &mut sorted.settled;
+    let Settled { brought, running, stopped, gone } = &mut sorted.settled;
     for (attempt, standing) in standings {
-        let lost = |cause, message| Lost { attempt, task: standing.task, failure: Failure { cause, message } };
+        let given_up = |cause, message| GivenUp { attempt, task: standing.task, failure: Failure { cause, message } };
         let seen = census.get(&attempt).filter(|_| !foreign(&attempt));
         if seen.is_some() && !standing.here {
             brought.push(attempt);
@@ -128,8 +131,12 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
             None if standing.fenced => stopped.push(attempt),
             None if standing.ended => gone.push(attempt),
             None if !standing.begun => {}
-            None => sorted.lost.push(lost(Cause::Interrupted, GONE.to_owned())),
-            Some(_) if standing.released => released.push(attempt),
+            None => sorted.given_up.push(given_up(Cause::Interrupted, GONE.to_owned())),
+            Some(seen) if standing.released && seen.ended => released.push(attempt),
+            Some(_) if standing.released => {
+                running.push(attempt);
+                owed.push(attempt);
+            }
             Some(seen) if standing.fenced && seen.ended => {
                 stopped.push(attempt);
                 released.push(attempt);
@@ -142,7 +149,7 @@ pub fn sort(cluster: ClusterId, census: &Census, standings: BTreeMap<AttemptId, 
                     gone.push(attempt);
                 } else {
                     let message = format!("what its executor had of it is damaged and was put aside: {why}");
-                    sorted.lost.push(lost(Cause::Internal, message));
+                    sorted.given_up.push(given_up(Cause::Internal, message));
                 }
             }
             Some(seen) => {
@@ -161,11 +168,12 @@ async fn settle(dispatch: &Dispatch, epoch: Epoch, settled: Settled) -> Result<(
     if settled == Settled::default() {
         return Ok(());
     }
-    let Settled { brought, stopped, gone } = settled;
+    let Settled { brought, running, stopped, gone } = settled;
     let settled = dispatch.store().write(move |conn: &mut Connection| {
         Box::pin(async move {
             if sessions::holds(conn, epoch).await? {
                 sessions::bring(conn, epoch, &brought).await?;
+                attempts::take_back(conn, epoch, &running).await?;
                 attempts::end_fenced(conn, &stopped).await?;
                 attempts::release_gone(conn, epoch.executor, &gone).await?;
             }

@@ -23,7 +23,7 @@ use crate::{
     session::{
         book::Book,
         census::Comparison,
-        disk::Disk,
+        disk::{Disk, Meter},
         end::{End, Responses, say},
         garbage::Asks,
         hello,
@@ -166,7 +166,7 @@ async fn talk(
 ) -> End {
     let start = Instant::now();
     let mut session = Session::new();
-    let mut disk = Disk::default();
+    let mut meter = Meter::default();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -183,7 +183,9 @@ async fn talk(
                 None => return End::Gone,
                 Some(Err(status)) => return End::unread(status),
                 Some(Ok(request)) => {
-                    if disk.moves(&request) && work.send(Work::Disk(disk)).await.is_err() {
+                    if let Some(disk) = meter.read(start.elapsed(), &request)
+                        && work.send(Work::Disk(disk)).await.is_err()
+                    {
                         return End::Gone;
                     }
                     match collected(request, &mut outside.asks).and_then(|rest| rest.map_or(Ok(None), input)) {

@@ -1,6 +1,14 @@
 //! How full an executor's disk is, as its heartbeats say.
 
+use std::time::Duration;
+
 use sculpt_proto::executor::v1::{ControlRequest, control_request};
+
+/// At most so often figures are written, however they move: each that counts is a write.
+const OFTEN: Duration = Duration::from_secs(5);
+
+/// How soon those that hardly moved are.
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// How full an executor's disk is, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,19 +19,27 @@ pub struct Disk {
     pub budget: u64,
 }
 
-impl Disk {
-    /// Takes the figures of a heartbeat; true when they are others than before by more than people care for. Figures move
-    /// with every heartbeat, and each that counts is a write.
-    pub(super) fn moves(&mut self, request: &ControlRequest) -> bool {
-        let Some(control_request::Part::Heartbeat(beat)) = &request.part else { return false };
-        let now = Self { used: beat.disk_used, budget: beat.disk_budget };
-        let step = now.budget / 100;
-        let far = self.budget.abs_diff(now.budget) > step || self.used.abs_diff(now.used) > step;
-        let moves = now.budget > 0 && far;
-        if moves {
-            *self = now;
-        }
-        moves
+/// What was written last of what the heartbeats of a session say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Meter {
+    written: Option<(Disk, Duration)>,
+}
+
+impl Meter {
+    /// What is to be written, if `request` is a heartbeat whose figures are worth it `now`, since the session's start.
+    pub(super) fn read(&mut self, now: Duration, request: &ControlRequest) -> Option<Disk> {
+        let Some(control_request::Part::Heartbeat(beat)) = &request.part else { return None };
+        let disk = Disk { used: beat.disk_used, budget: beat.disk_budget };
+        let due = disk.budget > 0
+            && self.written.is_none_or(|(last, at)| {
+                let step = disk.budget / 100;
+                let far = last.budget.abs_diff(disk.budget) > step || last.used.abs_diff(disk.used) > step;
+                disk != last && now.saturating_sub(at) >= if far { OFTEN } else { SELDOM }
+            });
+        due.then(|| {
+            self.written = Some((disk, now));
+            disk
+        })
     }
 }
 
@@ -39,20 +55,37 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_by_more_than_a_hundredth_counts() {
-        let mut disk = Disk::default();
-        for (used, budget, counts) in [
-            (0, 0, false),
-            (0, 1_000, true),
-            (10, 1_000, false),
-            (11, 1_000, true),
-            (11, 1_005, false),
-            (11, 2_000, true),
-            (0, 0, false),
-            (11, u64::MAX, true),
+    fn figures_are_written_when_they_have_moved_and_not_with_every_heartbeat() {
+        let mut meter = Meter::default();
+        for (at, used, budget, written) in [
+            (0, 0, 0, false),
+            (0, 0, 1_000, true),
+            // Far, but just written; then far enough apart.
+            (1, 500, 1_000, false),
+            (4, 900, 1_000, false),
+            (5, 900, 1_000, true),
+            // Not far: a minute later.
+            (15, 905, 1_000, false),
+            (64, 910, 1_000, false),
+            (65, 910, 1_000, true),
+            (300, 910, 1_000, false),
+            (301, 910, 2_000, true),
+            (400, 0, 0, false),
+            (400, 910, u64::MAX, true),
         ] {
-            assert_eq!(disk.moves(&beat(used, budget)), counts, "{used} of {budget}");
+            let disk = Disk { used, budget };
+            let read = meter.read(Duration::from_secs(at), &beat(used, budget));
+            assert_eq!(read, written.then_some(disk), "{used} of {budget} after {at} s");
         }
-        assert!(!disk.moves(&ControlRequest::default()));
+        assert_eq!(meter.read(Duration::from_secs(999), &ControlRequest::default()), None);
+    }
+
+    #[test]
+    fn a_flood_of_heartbeats_that_contradict_each_other_is_one_write_each_five_seconds() {
+        let mut meter = Meter::default();
+        let writes = (0..60_000_u64).filter(|n| {
+            meter.read(Duration::from_millis(*n), &beat(if n % 2 == 0 { 1 } else { 999 }, 1_000)).is_some()
+        });
+        assert_eq!(writes.count(), 12);
     }
 }

@@ -127,7 +127,7 @@ impl ExecutorService for ExecutorApi {
             let text = error.to_string();
             match error {
                 AdoptError::Superseded => Status::aborted(text),
-                AdoptError::Unasked(_) | AdoptError::Refused(_) | AdoptError::Settled(_) => {
+                AdoptError::Unasked(_) | AdoptError::Refused { .. } | AdoptError::Settled(_) => {
                     Status::failed_precondition(text)
                 }
                 AdoptError::Dispatch(_) | AdoptError::Store(_) => {

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use sculpt_core::naming;
-use sculpt_proto::id::{AttemptId, ExecutorId, ProjectId, TaskId};
+use sculpt_proto::id::{AttemptId, ExecutorId, ProjectId, RequestId, TaskId};
 use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{
-    Connection, Store, StoreError,
+    Connection, Store, StoreError, attempts,
     events::{Entry, record},
     requests::{Request, RequestError, Taken, take_request},
     sessions::Epoch,
@@ -49,11 +49,20 @@ pub enum Wanted {
     /// Nobody asked for it.
     No,
     /// This person did.
-    By(String),
+    By(Asker),
     /// It was taken over before.
     Done,
     /// It was refused.
     Refused(String),
+}
+
+/// Who asked, and by which request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// Their name.
+    pub name: String,
+    /// What they asked by: one who asks again means what the executor says from then on.
+    pub request: RequestId,
 }
 
 impl Store {
@@ -142,7 +151,7 @@ pub async fn wanted_of(conn: &mut Connection, executor: ExecutorId) -> Result<Ve
 }
 
 /// Whether `epoch` is its executor's newest; its row is held for a change until the transaction ends.
-pub async fn hold(conn: &mut Connection, epoch: Epoch) -> Result<bool, StoreError> {
+pub async fn hold_for_change(conn: &mut Connection, epoch: Epoch) -> Result<bool, StoreError> {
     let sql = "SELECT epoch FROM executors WHERE id = $1 AND removed_at IS NULL FOR NO KEY UPDATE";
     let newest: Option<i64> = sqlx::query_scalar(sql).bind(epoch.executor.0).fetch_optional(conn).await?;
     Ok(newest.map(i64::unsigned_abs) == Some(epoch.number))
@@ -151,7 +160,7 @@ pub async fn hold(conn: &mut Connection, epoch: Epoch) -> Result<bool, StoreErro
 /// Where the wish for `attempt` of `executor` stands.
 pub async fn wanted(conn: &mut Connection, executor: ExecutorId, attempt: AttemptId) -> Result<Wanted, StoreError> {
     let row = sqlx::query(
-        "SELECT wanted_by, task_id, refusal FROM adoptions WHERE executor_id = $1 AND attempt_id = $2 FOR UPDATE",
+        "SELECT wanted_by, request_id, task_id, refusal FROM adoptions WHERE executor_id = $1 AND attempt_id = $2 FOR UPDATE",
     )
     .bind(executor.0)
     .bind(attempt.0)
@@ -161,7 +170,9 @@ pub async fn wanted(conn: &mut Connection, executor: ExecutorId, attempt: Attemp
     Ok(match (row.try_get::<Option<Uuid>, _>("task_id")?, row.try_get("refusal")?) {
         (Some(_), _) => Wanted::Done,
         (None, Some(text)) => Wanted::Refused(text),
-        (None, None) => Wanted::By(row.try_get("wanted_by")?),
+        (None, None) => {
+            Wanted::By(Asker { name: row.try_get("wanted_by")?, request: RequestId(row.try_get("request_id")?) })
+        }
     })
 }
 
@@ -174,11 +185,7 @@ pub async fn fulfil(
     digest: &[u8],
 ) -> Result<(), StoreError> {
     // The spec itself is not kept: it is never handed out again, so nobody begins it anew.
-    sqlx::query("UPDATE attempts SET spec_digest = $2 WHERE id = $1")
-        .bind(attempt.0)
-        .bind(digest)
-        .execute(&mut *conn)
-        .await?;
+    attempts::keep_digest(conn, attempt, digest).await?;
     sqlx::query("UPDATE adoptions SET task_id = $3 WHERE executor_id = $1 AND attempt_id = $2")
         .bind(executor.0)
         .bind(attempt.0)
@@ -198,15 +205,18 @@ pub async fn learn(conn: &mut Connection, executor: ExecutorId, attempt: Attempt
     Ok(())
 }
 
-/// The wish is refused, unless it was fulfilled meanwhile.
+/// The wish that `request` noted is refused, unless it was fulfilled meanwhile. A newer one stands: it was not what was
+/// answered.
 pub async fn refuse(
     conn: &mut Connection,
     executor: ExecutorId,
     attempt: AttemptId,
+    request: RequestId,
     why: &str,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE adoptions SET refusal = $3 WHERE executor_id = $1 AND attempt_id = $2 AND task_id IS NULL";
-    sqlx::query(sql).bind(executor.0).bind(attempt.0).bind(why).execute(&mut *conn).await?;
+    let sql = "UPDATE adoptions SET refusal = $4 \
+               WHERE executor_id = $1 AND attempt_id = $2 AND request_id = $3 AND task_id IS NULL";
+    sqlx::query(sql).bind(executor.0).bind(attempt.0).bind(request.0).bind(why).execute(&mut *conn).await?;
     let data = json!({ "attempt_id": attempt, "executor_id": executor, "reason": why });
     record(conn, "attempt.adoption_refused", &Entry { data, ..Entry::default() }).await
 }
@@ -288,8 +298,11 @@ pub async fn make_task(
     tasks::insert_as(conn, id, tasks::Place { number, branch, next }, new).await
 }
 
+/// A number for a task that had the number `had`: the same if it is free, else a new one. Numbers only rise.
 async fn number(conn: &mut Connection, had: u64) -> Result<i64, StoreError> {
     const SEQUENCE: &str = "pg_get_serial_sequence('tasks', 'number')";
+    // One at a time until the commit: the sequence is not part of a transaction, and two would set it back or take one number.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt task numbers'))").execute(&mut *conn).await?;
     let next = format!("SELECT nextval({SEQUENCE})");
     let fresh: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(next)).fetch_one(&mut *conn).await?;
     if had == 0 || had > HIGHEST_NUMBER {
@@ -304,11 +317,16 @@ async fn number(conn: &mut Connection, had: u64) -> Result<i64, StoreError> {
     // From here on new tasks have higher numbers.
     let gap = had - fresh;
     if gap > STEPS {
-        let sql = format!("SELECT setval({SEQUENCE}, $1)");
+        // Nobody who takes one number at a time comes that far meanwhile.
+        let sql = format!("SELECT setval({SEQUENCE}, GREATEST($1, nextval({SEQUENCE})))");
         sqlx::query(sqlx::AssertSqlSafe(sql)).bind(had).execute(conn).await?;
     } else if gap > 0 {
-        let sql = format!("SELECT max(nextval({SEQUENCE})) FROM generate_series(1, $1)");
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(gap).execute(conn).await?;
+        let sql = format!("SELECT bool_or(nextval({SEQUENCE}) = $1) FROM generate_series(1, $2)");
+        let ours: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(had).bind(gap).fetch_one(conn).await?;
+        if !ours {
+            // Somebody who makes a task took it meanwhile.
+            return Ok(fresh);
+        }
     }
     Ok(had)
 }

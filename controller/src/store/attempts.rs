@@ -5,7 +5,7 @@ use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, StoreError, sessions::Epoch};
 
 /// Remarks that are kept of one attempt.
 const NOTES: i32 = 100;
@@ -186,6 +186,24 @@ pub async fn release_gone(
     Ok(())
 }
 
+/// The executor runs these although they were released before its session began: they are fenced, and their end is owed
+/// again. What was released since then has ended after the executor said that it runs.
+pub async fn take_back(conn: &mut Connection, epoch: Epoch, attempts: &[AttemptId]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
+    sqlx::query(
+        "UPDATE attempts SET released_at = NULL, fenced_at = COALESCE(fenced_at, clock_timestamp()) \
+         WHERE id IN (SELECT a.id FROM attempts a JOIN executors e ON e.id = a.executor_id \
+         WHERE a.id = ANY ($1) AND e.id = $2 AND e.epoch = $3 AND a.state = 'ended' AND a.released_at < e.connected_at \
+         ORDER BY a.id FOR UPDATE OF a)",
+    )
+    .bind(ids)
+    .bind(epoch.executor.0)
+    .bind(i64::try_from(epoch.number).unwrap_or(i64::MAX))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Keeps the encoded spec of a fresh attempt, and its SHA-256.
 pub async fn keep_spec(
     conn: &mut Connection,
@@ -193,14 +211,20 @@ pub async fn keep_spec(
     spec: &[u8],
     digest: &[u8],
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE attempts SET spec_digest = $2 WHERE id = $1")
-        .bind(attempt.0)
-        .bind(digest)
-        .execute(&mut *conn)
-        .await?;
+    keep_digest(conn, attempt, digest).await?;
     sqlx::query("INSERT INTO attempt_specs (attempt_id, body) VALUES ($1, $2)")
         .bind(attempt.0)
         .bind(spec)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Keeps the SHA-256 of an attempt's spec.
+pub async fn keep_digest(conn: &mut Connection, attempt: AttemptId, digest: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE attempts SET spec_digest = $2 WHERE id = $1")
+        .bind(attempt.0)
+        .bind(digest)
         .execute(conn)
         .await?;
     Ok(())

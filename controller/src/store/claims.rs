@@ -71,19 +71,26 @@ pub async fn waiting_classes(conn: &mut Connection) -> Result<Vec<(i64, Class)>,
     rows.iter().map(|row| Ok((row.try_get("id")?, classes::read(row)?))).collect()
 }
 
-/// The next queued tasks of these classes, by priority and age, with their class; their rows are locked, and those that
-/// another placement has locked are passed over.
-pub async fn next(conn: &mut Connection, classes: &[i64], limit: u32) -> Result<Vec<(TaskId, i64)>, StoreError> {
+/// The next queued tasks of these classes but for `without`, by priority and age, with their class; their rows are locked,
+/// and those that another placement has locked are passed over.
+pub async fn next(
+    conn: &mut Connection,
+    classes: &[i64],
+    without: &[TaskId],
+    limit: u32,
+) -> Result<Vec<(TaskId, i64)>, StoreError> {
+    let without: Vec<Uuid> = without.iter().map(|task| task.0).collect();
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "SELECT q.id, q.class_id FROM unnest($1::bigint[]) AS wanted (class_id) CROSS JOIN LATERAL ( \
            SELECT t.id, t.class_id, t.priority, t.queued_at, t.number FROM tasks t \
            WHERE t.class_id = wanted.class_id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
-           AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) \
+           AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND t.id <> ALL ($3) \
            ORDER BY t.priority DESC, t.queued_at, t.number LIMIT $2 FOR UPDATE SKIP LOCKED) q \
          ORDER BY q.priority DESC, q.queued_at, q.number LIMIT $2",
     )
     .bind(classes)
     .bind(i64::from(limit))
+    .bind(without)
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|(task, class)| (TaskId(task), class)).collect())

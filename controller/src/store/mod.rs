@@ -1,6 +1,9 @@
 //! All SQL.
 //!
-//! Lock order in every transaction: the task's row, then its attempt's row, then refs and logs, then the journal.
+//! Lock order in every transaction: the executor's row, then a wish for an adoption, then the task's row, then its
+//! attempts' rows, then the project's row with what stands below it (refs, packs), then logs and the journal. Rows of one
+//! kind in the order of their ids. The row of a request, and the advisory locks that make names and numbers one at a time,
+//! are taken where they are met: who waits for one of them holds nothing that its holder may still want.
 
 pub mod adopt;
 mod attempt_state;
@@ -171,5 +174,27 @@ impl Store {
     /// Closes all connections; calls that wait for one fail.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Runs `work` inside the caller's transaction so that, on its error, what it did is undone and the rest of the transaction
+/// goes on.
+pub async fn savepoint<T, E>(
+    conn: &mut Connection,
+    work: impl for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, E>> + Send,
+) -> Result<T, E>
+where
+    E: From<StoreError>,
+{
+    let mut part = conn.begin().await.map_err(StoreError::from)?;
+    match work(&mut part).await {
+        Ok(done) => {
+            part.commit().await.map_err(StoreError::from)?;
+            Ok(done)
+        }
+        Err(error) => {
+            part.rollback().await.map_err(StoreError::from)?;
+            Err(error)
+        }
     }
 }

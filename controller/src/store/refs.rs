@@ -1,6 +1,6 @@
 //! Refs are rows, moved by compare-and-swap inside the caller's transaction.
 //!
-//! Lock order: after the tasks and attempts rows, [`raise_revision`] locks the project's row; every other function here
+//! Lock order: after the rows of tasks and attempts (`store`), [`raise_revision`] locks the project's row; every other function here
 //! and in `store::packs` that takes a connection is called under that lock.
 
 use sculpt_proto::id::ProjectId;

@@ -22,16 +22,26 @@ pub async fn old_logs(conn: &mut Connection, age: Duration, limit: u32) -> Resul
     Ok(ids.into_iter().map(AttemptId).collect())
 }
 
-/// Drops the logs of `attempts`: their blobs are deleted once nobody can be reading them. Returns how many were dropped.
-pub async fn drop_logs(conn: &mut Connection, attempts: &[AttemptId]) -> Result<u64, StoreError> {
+/// Drops those logs of `attempts` that are still [`old_logs`]: their blobs are deleted once nobody can be reading them.
+/// Returns how many were dropped.
+pub async fn drop_logs(conn: &mut Connection, attempts: &[AttemptId], age: Duration) -> Result<u64, StoreError> {
     let ids: Vec<Uuid> = attempts.iter().map(|attempt| attempt.0).collect();
-    // What has grown or was begun again since it was found is left alone.
+    // Held until the end: a task that was taken up again since its log was found keeps it, and none is meanwhile.
+    let over: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT t.id FROM tasks t WHERE t.id IN (SELECT task_id FROM attempts WHERE id = ANY ($1)) \
+         AND t.ended_at < clock_timestamp() - make_interval(secs => $2) ORDER BY t.id FOR SHARE",
+    )
+    .bind(&ids)
+    .bind(age.as_secs_f64())
+    .fetch_all(&mut *conn)
+    .await?;
     let dropped: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE attempts SET log_dropped_at = clock_timestamp() WHERE id IN (SELECT id FROM attempts \
-         WHERE id = ANY ($1) AND log_dropped_at IS NULL AND released_at IS NOT NULL AND log_sealed = log_bytes \
-         ORDER BY id FOR NO KEY UPDATE) RETURNING id",
+         WHERE id = ANY ($1) AND task_id = ANY ($2) AND log_dropped_at IS NULL AND released_at IS NOT NULL \
+         AND log_sealed = log_bytes ORDER BY id FOR NO KEY UPDATE) RETURNING id",
     )
     .bind(ids)
+    .bind(over)
     .fetch_all(&mut *conn)
     .await?;
     sqlx::query(

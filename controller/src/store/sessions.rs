@@ -89,7 +89,7 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
         return Err(OpenError::NameTaken { name: who.name.clone(), holder: ExecutorId(holder) });
     }
     let before: Option<(Option<Uuid>, Time)> =
-        sqlx::query_as("SELECT directory, last_seen FROM executors WHERE id = $1 FOR UPDATE")
+        sqlx::query_as("SELECT directory, last_seen FROM executors WHERE id = $1 FOR NO KEY UPDATE")
             .bind(who.id.0)
             .fetch_optional(&mut *conn)
             .await
@@ -182,7 +182,7 @@ pub async fn close(conn: &mut Connection, epoch: Epoch, reason: &str) -> Result<
 }
 
 /// Writes an entry about an executor into the journal.
-pub async fn journal(conn: &mut Connection, kind: &str, executor: ExecutorId, name: &str) -> Result<(), StoreError> {
+async fn journal(conn: &mut Connection, kind: &str, executor: ExecutorId, name: &str) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO events (kind, executor_id, data) VALUES ($1, $2, $3)")
         .bind(kind)
         .bind(executor.0)

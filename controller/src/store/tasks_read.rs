@@ -27,6 +27,8 @@ pub struct Task {
     pub shown: String,
     /// What people want of it.
     pub intent: String,
+    /// What people think of its result.
+    pub review: String,
     /// Its project.
     pub project_id: Option<Uuid>,
     /// Its project's name.
@@ -78,6 +80,8 @@ pub struct Attempt {
     pub executor: String,
     /// Where it stands.
     pub state: String,
+    /// Where its agent's turn stands, while it runs.
+    pub turn: Option<String>,
     /// What it was asked or asks, if it asks.
     pub question: Option<String>,
     /// Until when the provider refuses.
@@ -143,11 +147,11 @@ pub struct Filter {
 }
 
 const TASK: &str = "t.id, t.number, t.revision, t.title, t.shown::text AS shown, t.intent::text AS intent, \
-     t.project_id, p.name AS project, t.branch, t.base, t.labels, t.priority, t.created_by, t.created_at, t.ended_at, \
+     t.review::text AS review, t.project_id, p.name AS project, t.branch, t.base, t.labels, t.priority, t.created_by, t.created_at, t.ended_at, \
      t.not_before, c.pool, c.requirements, c.agent, c.executor_id, t.attempt_id \
      FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id";
 
-const ATTEMPT: &str = "SELECT a.id, a.task_id, a.number, a.executor_id, e.name AS executor, a.state::text AS state, a.question, \
+const ATTEMPT: &str = "SELECT a.id, a.task_id, a.number, a.executor_id, e.name AS executor, a.state::text AS state, a.turn::text AS turn, a.question, \
      a.limited_until, a.liveness::text AS liveness, CASE a.liveness WHEN 'connected' THEN NULL \
      ELSE GREATEST(a.silent_since, COALESCE(a.last_heard, e.last_seen)) END AS silent_since, a.outcome::text AS outcome, a.cause, a.message, a.exit_code, \
      a.exit_signal, a.head, a.pid, a.tmux_socket, a.notes, a.log_bytes, a.log_final, a.created_at, a.started_at, \

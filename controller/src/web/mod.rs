@@ -1,6 +1,7 @@
-//! Listeners and what stands before every call: limits, Host and Origin, tokens.
+//! Listeners and what stands before every call: limits, Host and Origin, tokens, deadlines.
 
 pub mod auth;
+pub mod deadline;
 pub mod git_http;
 pub mod listen;
 mod newcomers;

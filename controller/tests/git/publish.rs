@@ -75,6 +75,18 @@ impl Run {
     }
 
     async fn publish(&self, fence: Fence, head: &str, pack: &[u8]) -> Result<Published, GitError> {
+        let epoch = self.epoch;
+        let check: SessionCheck = Box::new(move |conn| Box::pin(sessions::holds(conn, epoch)));
+        self.publish_if(fence, head, pack, check).await
+    }
+
+    async fn publish_if(
+        &self,
+        fence: Fence,
+        head: &str,
+        pack: &[u8],
+        check: SessionCheck,
+    ) -> Result<Published, GitError> {
         let mut received = self.world.repositories.receive().await?;
         received.write(pack).await?;
         let publication = Publication {
@@ -85,8 +97,6 @@ impl Run {
             head: head.to_owned(),
             branch: "sculpt/1-fix".to_owned(),
         };
-        let epoch = self.epoch;
-        let check: SessionCheck = Box::new(move |conn| Box::pin(sessions::holds(conn, epoch)));
         publish(&self.world.repositories, &self.dispatch, publication, received, check).await
     }
 
@@ -109,7 +119,12 @@ impl Run {
 }
 
 async fn connect(world: &World, id: ExecutorId) -> Epoch {
-    let who = Introduction {
+    let who = introduction(id);
+    world.store.write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await.unwrap()
+}
+
+fn introduction(id: ExecutorId) -> Introduction {
+    Introduction {
         id,
         name: "host".to_owned(),
         instance: Uuid::now_v7(),
@@ -124,8 +139,7 @@ async fn connect(world: &World, id: ExecutorId) -> Epoch {
         notes: Vec::new(),
         owner: String::new(),
         directory: None,
-    };
-    world.store.write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await.unwrap()
+    }
 }
 
 #[tokio::test]
@@ -187,6 +201,41 @@ async fn a_superseded_session_publishes_nothing() {
     assert_eq!(run.branch().await, None);
     let view = run.world.store.task(run.task).await.unwrap().unwrap();
     assert_eq!(view.attempts[0].head, None);
+}
+
+/// Both hold what the other needs, unless each takes the executor's row first.
+#[tokio::test]
+async fn an_executor_that_comes_back_elsewhere_and_a_publication_do_not_wait_for_each_other() {
+    let run = Run::new().await;
+    let fence = run.attempt(1).await;
+    sqlx::query("UPDATE attempts SET spec_read = true")
+        .execute(&mut *run.world.store.read().await.unwrap())
+        .await
+        .unwrap();
+    let (head, pack) = run.work("mine\n").await;
+    let (store, epoch) = (run.world.store.clone(), run.epoch);
+    let (coming, mut came) = tokio::sync::mpsc::channel(1);
+    let check: SessionCheck = Box::new(move |conn| {
+        Box::pin(async move {
+            let who = Introduction { directory: Some(Uuid::now_v7()), ..introduction(epoch.executor) };
+            let opened = tokio::spawn({
+                let store = store.clone();
+                async move { store.write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await }
+            });
+            // It is open, or waits for a row.
+            let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity \
+                         WHERE datname = current_database() AND wait_event_type = 'Lock')";
+            while !opened.is_finished() && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *conn).await? {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            coming.send(opened).await.expect("the test waits");
+            sessions::holds(conn, epoch).await
+        })
+    });
+    let published = run.publish_if(fence, &head, &pack, check).await;
+    came.recv().await.expect("it came").await.unwrap().unwrap();
+    assert!(matches!(published, Err(GitError::Superseded)), "{published:?}");
+    assert_eq!(run.branch().await, None);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Stack,
-    executor::{Scripted, finalizing, hello, observed},
+    executor::{Scripted, completed, finalizing, hello, observed},
 };
 use crate::make;
 
@@ -35,6 +35,28 @@ async fn the_same_directory_that_lacks_an_attempt_has_lost_it() {
     let (first, _, _) = running(&mut stack).await;
     let (_back, desired) = Scripted::ready(&mut stack, first).await;
     assert_eq!(desired.attempts, []);
+    assert_eq!(stack.value::<String>(STATE).await, "failed ended interrupted connected t t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_and_runs_all_the_same_is_ended() {
+    let mut stack = Stack::start().await;
+    let (first, _, attempt) = running(&mut stack).await;
+    // Its directory came back without it, and then with it: an older copy had been put in its place.
+    let (_without, _) = Scripted::ready(&mut stack, first.clone()).await;
+    let mut with = Scripted::welcome(&mut stack, first.clone()).await;
+    with.observe(vec![observed(&stack, &attempt, false)]).await;
+    let desired = with.desired().await;
+    assert_eq!(desired.released, Vec::<String>::new());
+    assert_eq!((&desired.attempts[0].attempt_id, desired.attempts[0].phase()), (&attempt, Phase::Fence));
+    assert_eq!(stack.value::<String>(STATE).await, "failed ended interrupted connected t f");
+    assert_eq!(with.answer(&attempt, 4, completed(0)).await.refusal(), Refusal::Fenced);
+    assert_eq!(stack.value::<String>(STATE).await, "failed ended interrupted connected t t");
+    // Whoever says once more that it runs, from before its end, changes nothing; in another session it is taken at its word.
+    with.observe(vec![observed(&stack, &attempt, false)]).await;
+    let mut again = Scripted::welcome(&mut stack, first).await;
+    again.observe(vec![observed(&stack, &attempt, true)]).await;
+    assert_eq!(again.desired().await.released, [attempt]);
     assert_eq!(stack.value::<String>(STATE).await, "failed ended interrupted connected t t");
 }
 

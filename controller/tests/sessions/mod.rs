@@ -6,6 +6,7 @@ mod directories;
 pub(crate) mod executor;
 mod fences;
 mod leases;
+mod locks;
 mod logs;
 mod lost;
 mod placement;

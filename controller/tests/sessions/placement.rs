@@ -58,3 +58,35 @@ async fn priority_goes_before_age_and_an_unplaceable_class_hinders_nobody() {
     assert_eq!(BTreeSet::from_iter(placed), BTreeSet::from([tasks[0].0, tasks[1].0]));
     assert_ne!(elsewhere, tasks[0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_cannot_be_claimed_hinders_no_other() {
+    let stack = Stack::start().await;
+    let epochs = [make::open(&stack.store, make::introduction("one", 1)).await];
+    let unreadable = make::task(&stack.store).await;
+    stack.run("UPDATE tasks SET spec = '\\xff'").await;
+    let taken = make::task(&stack.store).await;
+    // An attempt of the number that the task waits for: the claim breaks a constraint, half-way through its writes.
+    stack
+        .run(
+            "INSERT INTO attempts (id, task_id, number, executor_id, spec_digest, state, outcome, ended_at) \
+             SELECT gen_random_uuid(), t.id, 1, e.id, '', 'ended', 'completed', now() FROM tasks t, executors e \
+             WHERE t.spec <> '\\xff'",
+        )
+        .await;
+    let good = [make::task(&stack.store).await, make::task(&stack.store).await];
+    // One slot: those that cannot be claimed stand before the others in the queue.
+    assert_eq!(place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap(), 1);
+    stack.run("UPDATE executors SET slots = 10").await;
+    assert_eq!(place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap(), 1);
+    let placed: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT task_id FROM attempts WHERE state <> 'ended'")
+        .fetch_all(&mut *stack.store.read().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(BTreeSet::from_iter(placed), BTreeSet::from(good.map(|task| task.0)));
+    let stay: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT id FROM tasks WHERE shown = 'queued' ORDER BY number")
+        .fetch_all(&mut *stack.store.read().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(stay, [unreadable.0, taken.0]);
+}

@@ -63,7 +63,7 @@ impl Handle {
     /// From now on it is `cluster`'s, also after a restart, and owes it everything from the beginning.
     fn belong(&self, context: &Context, cluster: ClusterId) -> io::Result<()> {
         write_durably(&self.dir.join(files::CLUSTER), cluster.to_string().as_bytes())?;
-        let _absent = fs::remove_file(self.dir.join(files::RELEASED));
+        self.unrelease();
         self.owner.set(cluster);
         context.log_growth.notify_one();
         Ok(())

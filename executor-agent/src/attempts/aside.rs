@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, lchown},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,6 +22,7 @@ use crate::{
     session::Wish,
     shim::{self, Client, ClientError, Phase},
     spool,
+    workspace::ownership,
 };
 
 /// What is wrong with an attempt that cannot be gone on with, in words for people.
@@ -177,7 +178,7 @@ async fn put_aside(context: &Context, handle: &Handle, why: String) -> (PathBuf,
         let workspace = layout.workspace(id);
         if separate {
             // The next attempt under this account must not read it.
-            let _absent = lchown(&workspace, Some(0), Some(0));
+            let _absent = ownership::close(&workspace);
         }
         let log_length = spool::extent(&from.join(shim::files::SPOOL), 0).map_or(0, |extent| extent.end);
         let to = free_name(&layout.quarantine(), id);

@@ -1,8 +1,8 @@
 //! Follows a living shim: reports the start, hands wishes over, keeps the view up, and tells how the log grows.
 
-use std::{path::PathBuf, time::Duration};
+use std::{future::pending, path::PathBuf, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
@@ -19,17 +19,20 @@ use crate::{
     journal::JournalError,
     report::Step,
     session::Wish,
-    shim::{self, Client, ClientError, Launch, Mode, Phase, Status},
+    shim::{Client, ClientError, Launch, Mode, Phase, Status},
     tmux::View,
 };
 
 /// From interrupt to kill for an attempt that may not publish anyway.
 const FENCE_GRACE: Duration = Duration::from_secs(4);
 
+/// From the wish for an end to the doubt whether the shim still sees to it: its grace, and some more.
+pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(15);
+
 impl Life<'_> {
     /// Returns when the agent has ended, or when the shim has to be looked for again.
     pub(super) async fn attend(&mut self, last: Option<Step>, backoff: &mut Backoff) -> Result<(), JournalError> {
-        let launch = match self.read_launch() {
+        let launch = match Launch::read(&self.handle.dir) {
             Ok(launch) => launch,
             Err(error) => {
                 warn!(attempt = %self.handle.id, %error, "cannot read how the agent was launched");
@@ -68,11 +71,6 @@ impl Life<'_> {
         Ok(())
     }
 
-    pub(super) fn read_launch(&self) -> std::io::Result<Launch> {
-        let json = std::fs::read(self.handle.dir.join(shim::files::LAUNCH))?;
-        serde_json::from_slice(&json).map_err(std::io::Error::other)
-    }
-
     fn view(&self, launch: &Launch, socket: PathBuf) -> View {
         View {
             socket,
@@ -86,7 +84,8 @@ impl Life<'_> {
     }
 }
 
-/// Follows a living shim to its agent's end: hands wishes and the lease over, and tells how the log grows.
+/// Follows a living shim to its agent's end: hands wishes and the lease over, and tells how the log grows. An end that is
+/// wished and does not come in time is an error, after which the shim is to be looked for again.
 pub(super) async fn follow(
     context: &Context,
     handle: &Handle,
@@ -97,6 +96,7 @@ pub(super) async fn follow(
     let mut renewals = Renewals::new(context, status);
     let mut news = client.subscribe().await?;
     let mut held = false;
+    let mut overdue = None;
     wish.mark_changed();
     loop {
         tokio::select! {
@@ -115,9 +115,18 @@ pub(super) async fn follow(
                 }
                 let wish = *wish.borrow_and_update();
                 apply(client, wish, &mut held).await?;
+                overdue = (wish >= Wish::Stop).then(|| Instant::now() + ENDS_WITHIN);
             }
+            () = until(overdue) => return Err(client.silent()),
             confirmed = renewals.next() => client.lease(confirmed).await?,
         }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! After the agent's end: gather, publish, report, clean up.
 
-use std::{fs, os::unix::fs::lchown, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use sculpt_space::Level;
 use tracing::warn;
@@ -19,9 +19,9 @@ use crate::{
     journal::JournalError,
     report::{Cause, Ended, Failure, Outcome, Step},
     session::Wish,
-    shim::{self, Client},
+    shim::{self, Client, Launch},
     spec::{Repository, Work},
-    workspace::git::GitError,
+    workspace::{git::GitError, ownership},
 };
 
 /// How often a failed gathering is tried again.
@@ -65,6 +65,9 @@ impl Life<'_> {
         if matches!(&end, End::Recorded(record) if record.left_over) {
             self.note("processes of the agent are left that could not be ended").await?;
         }
+        if let (Some(limit), true) = (self.context.settings.limits.pids, self.was_refused_processes()) {
+            self.note(format!("it wanted more than the {limit} processes that it may have (pids_limit)")).await?;
+        }
         let handed = tokio::select! {
             biased;
             () = wished(self.wish.clone(), Wish::Fence) => Handed::Nothing,
@@ -84,6 +87,10 @@ impl Life<'_> {
             }
         };
         self.record(Step::Ended(Ended { outcome, exit, log_length, head })).await
+    }
+
+    fn was_refused_processes(&self) -> bool {
+        Launch::read(&self.handle.dir).is_ok_and(|launch| launch.cgroup.out_of_processes())
     }
 
     fn agent(&self) -> String {
@@ -173,9 +180,10 @@ impl Life<'_> {
         let account = self.handle.account().ok().flatten();
         if let Some(account) = &account {
             // A try before a restart may have closed it.
-            let _same = lchown(&workspace, Some(account.uid), Some(account.gid));
+            let _same = ownership::reopen(&workspace, account);
         }
-        let leaves = self.read_launch().map(|launch| launch.cgroup.procs_files(Leaf::Agent)).unwrap_or_default();
+        let leaves =
+            Launch::read(&self.handle.dir).map(|launch| launch.cgroup.procs_files(Leaf::Agent)).unwrap_or_default();
         let message = format!(
             "Keep the uncommitted changes of task {}\n\nThey were in the working copy when {} ended; sculpt committed them.\n\nTask: {}\n",
             self.spec.task_number,
@@ -213,7 +221,7 @@ impl Life<'_> {
         if let Some(ended) = self.handle.journal().and_then(crate::journal::Journal::ended) {
             self.handle.grew(self.context, LogEnd { length: ended.log_length, finished: true });
         }
-        if let Ok(launch) = self.read_launch() {
+        if let Ok(launch) = Launch::read(&self.handle.dir) {
             // A shim that has gone needs no word.
             let _gone = Client::new(&launch.control_socket).release().await;
         }
@@ -222,7 +230,7 @@ impl Life<'_> {
         disk::unreserve(&self.handle.dir.join(files::KEEP));
         if !matches!(self.handle.account(), Ok(None)) {
             // The next attempt under this account must not read it.
-            let _absent = lchown(&workspace, Some(0), Some(0));
+            let _absent = ownership::close(&workspace);
             self.context.accounts.release(self.handle.id);
         }
     }

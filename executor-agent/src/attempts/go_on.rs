@@ -18,12 +18,13 @@ use super::{
 };
 use crate::{
     accounts::{Account, Accounts},
+    blocking::Blocking,
     connect::Backoff,
     disk,
     harvest::{self, Container},
     report::Cause,
     tree,
-    workspace::{self, surviving},
+    workspace::{self, ownership, surviving},
 };
 
 /// What people can do when the workspace does not serve.
@@ -34,7 +35,12 @@ const NOT_GATHERED: &str = "what was never committed there is not gathered yet";
 
 impl Life<'_> {
     /// Moves the workspace of the attempt `of` here and makes it ready; returns where the agent starts.
-    pub(super) async fn go_on_in(&self, of: AttemptId, account: Option<&Account>) -> Result<PathBuf, Stopped> {
+    pub(super) async fn go_on_in(
+        &self,
+        of: AttemptId,
+        account: Option<&Account>,
+        work: &Blocking,
+    ) -> Result<PathBuf, Stopped> {
         let earlier = self.earlier(of).await;
         let path = self.context.layout.workspace(self.handle.id);
         let name =
@@ -63,7 +69,7 @@ impl Life<'_> {
             // What it marked is here now, under a mark of its own.
             let _absent = fs::remove_file(handle.dir.join(files::KEEP));
         }
-        fit(&earlier, &path, &self.context.accounts, account).await.map_err(unusable)?;
+        fit(&earlier, &path, &self.context.accounts, account, work).await.map_err(unusable)?;
         let Some(repository) = &self.spec.repository else { return Ok(path) };
         self.store(repository).await?;
         let container = Container {
@@ -124,6 +130,7 @@ async fn fit(
     path: &Path,
     accounts: &Accounts,
     account: Option<&Account>,
+    work: &Blocking,
 ) -> Result<(), String> {
     let mut owners = BTreeSet::new();
     for handle in earlier {
@@ -137,13 +144,13 @@ async fn fit(
         Some(account) => account.clone(),
     };
     let (path, accounts) = (path.to_owned(), accounts.clone());
-    let given = tokio::task::spawn_blocking(move || {
+    let given = work.run(move |given_up| {
         // What is left of an attempt may stand in its workspace, and put there what is not its own.
         let busy = tree::busy_accounts();
         if let Some(uid) = owners.iter().find(|uid| busy.contains(uid) && !accounts.leased(**uid)) {
             return Err(format!("processes of its account (uid {uid}) still run"));
         }
-        surviving::hand_over(&path, &owners, &account).map_err(|error| error.to_string())
+        ownership::hand_over(&path, &owners, &account, given_up).map_err(|error| error.to_string())
     });
     given.await.map_err(|error| error.to_string())?
 }

@@ -1,9 +1,12 @@
 //! One attempt: what is on disk of it, what is wanted of it, and how far its log goes.
 
 use std::{
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sculpt_proto::id::AttemptId;
@@ -11,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Break, Context, Damage, LogEnd, News, adopt, fetch, files, log_end::LogState};
+use super::{Break, Context, Damage, LogEnd, News, Released, adopt, fetch, files, log_end::LogState};
 use crate::{
     accounts::Account,
     damage,
@@ -36,10 +39,13 @@ pub struct Handle {
     pub(super) damage: Option<Damage>,
     pub(super) owner: adopt::Owner,
     pub(super) abandoned: CancellationToken,
+    /// As its directory says.
+    pub(super) released: AtomicBool,
 }
 
 impl Handle {
     pub(super) fn new(id: AttemptId, dir: PathBuf, wish: Wish) -> Self {
+        let released = AtomicBool::new(dir.join(files::RELEASED).exists());
         Self {
             id,
             dir,
@@ -50,6 +56,7 @@ impl Handle {
             damage: None,
             owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),
+            released,
         }
     }
 
@@ -101,7 +108,20 @@ impl Handle {
 
     /// Whether the controller has released it.
     pub fn released(&self) -> bool {
-        self.dir.join(files::RELEASED).exists()
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Notes on disk that the controller has released it.
+    pub(super) fn release(&self, released: &Released) -> io::Result<()> {
+        released.write(&self.dir)?;
+        self.released.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The controller wants it again.
+    pub(super) fn unrelease(&self) {
+        let _absent = std::fs::remove_file(self.dir.join(files::RELEASED));
+        self.released.store(false, Ordering::Release);
     }
 
     /// The account that it runs as, where attempts have one of their own.
@@ -150,7 +170,7 @@ impl Handle {
     }
 
     /// Writes a remark once.
-    pub(super) async fn note(self: &Arc<Self>, context: &Context, text: impl Into<String>) -> Result<(), JournalError> {
+    pub(crate) async fn note(self: &Arc<Self>, context: &Context, text: impl Into<String>) -> Result<(), JournalError> {
         let text = text.into();
         if self.journal().is_some_and(|journal| journal.has_note(&text)) {
             return Ok(());

@@ -3,21 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustix::process::Signal;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::{
     Attempts, Context, Handle, News, fetch,
-    plan::{self, Found, Next},
-    prepare::{CONTROL, GRACE},
+    look::{Looks, Unclear},
+    plan::{self, Next},
 };
 use crate::{
     connect::Backoff,
-    journal::JournalError,
+    journal::{Entry, Journal, JournalError},
     report::{Ended, Exit, Outcome as Became, Step},
     session::Wish,
-    shim::{self, Client, Liveness, Phase},
+    shim::Launch,
     spec::Spec,
 };
 
@@ -32,14 +31,6 @@ pub(super) enum Outcome {
     Damaged(String),
 }
 
-/// Why it cannot be said how an attempt stands.
-enum Unclear {
-    /// It may be said later.
-    Now(String),
-    /// It cannot be read.
-    Damaged(String),
-}
-
 /// One attempt with all that its steps need.
 pub(super) struct Life<'a> {
     pub(super) attempts: &'a Attempts,
@@ -47,6 +38,7 @@ pub(super) struct Life<'a> {
     pub(super) handle: &'a Arc<Handle>,
     pub(super) spec: Arc<Spec>,
     pub(super) wish: watch::Receiver<Wish>,
+    pub(super) looks: Looks,
 }
 
 pub(super) async fn run(attempts: &Attempts, handle: &Arc<Handle>, digest: Option<Vec<u8>>) -> Outcome {
@@ -63,7 +55,7 @@ pub(super) async fn run(attempts: &Attempts, handle: &Arc<Handle>, digest: Optio
     }
     let Some(spec) = handle.spec().cloned() else { return Outcome::Abandoned };
     let _ending = context.news.send(News::Present(handle.id)).await;
-    let mut life = Life { attempts, context, handle, spec, wish };
+    let mut life = Life { attempts, context, handle, spec, wish, looks: Looks::default() };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
         match life.step(&mut backoff).await {
@@ -82,8 +74,8 @@ pub(super) async fn run(attempts: &Attempts, handle: &Arc<Handle>, digest: Optio
 impl Life<'_> {
     /// Does the next thing; says what has become of it when nothing is left to do.
     async fn step(&mut self, backoff: &mut Backoff) -> Result<Option<Outcome>, JournalError> {
-        let last = self.handle.journal().and_then(crate::journal::Journal::last_step);
-        let same_boot = last.as_ref().is_none_or(|entry| entry.at.same_boot(&self.context.boot));
+        let last = self.handle.journal().and_then(Journal::last_step);
+        let same_boot = self.same_boot(last.as_ref());
         let last = last.map(|entry| entry.step);
         if matches!(last, Some(Step::Ended(_))) {
             self.rest().await;
@@ -92,7 +84,7 @@ impl Life<'_> {
         let found = match self.look().await {
             Ok(found) => found,
             Err(Unclear::Now(why)) => {
-                warn!(attempt = %self.handle.id, why, "cannot tell whether the shim lives; asking again");
+                warn!(attempt = %self.handle.id, why, "cannot tell how it stands; looking again");
                 backoff.wait().await;
                 return Ok(None);
             }
@@ -109,39 +101,13 @@ impl Life<'_> {
         Ok(None)
     }
 
-    async fn look(&self) -> Result<Found, Unclear> {
-        let dir = &self.handle.dir;
-        if matches!(dir.try_exists(), Ok(false)) {
-            return self.look_without_directory().await;
+    /// Whether what was launched can still run. What the journal says last may have been written after a reboot.
+    fn same_boot(&self, last: Option<&Entry>) -> bool {
+        let boot = &self.context.boot;
+        match Launch::read(&self.handle.dir).ok().and_then(|launch| launch.boot_id) {
+            Some(launched) => launched == *boot,
+            None => last.is_none_or(|entry| entry.at.same_boot(boot)),
         }
-        match shim::probe(dir).await {
-            Liveness::Present(status) => Ok(match status.phase {
-                Phase::Ended(record) => Found::Recorded(Box::new(record)),
-                Phase::Running | Phase::Held | Phase::Ending => Found::Present,
-            }),
-            Liveness::Absent(Some(record)) => Ok(Found::Recorded(Box::new(record))),
-            Liveness::Absent(None) if !dir.join(shim::files::LAUNCH).exists() => Ok(Found::Never),
-            Liveness::Absent(None) => Ok(Found::Vanished),
-            // What stands on disk counts, also when whoever wrote it cannot be asked.
-            Liveness::Unknown(why) => match shim::exit_record(dir) {
-                Ok(Some(record)) => Ok(Found::Recorded(Box::new(record))),
-                Ok(None) | Err(_) => Err(Unclear::Now(why)),
-            },
-            Liveness::Damaged(why) => Err(Unclear::Damaged(why)),
-        }
-    }
-
-    /// A shim without its directory ends its agent by itself; whatever keeps it from that, it goes with its agent.
-    async fn look_without_directory(&self) -> Result<Found, Unclear> {
-        let client = Client::new(&self.context.layout.sockets(self.handle.id).join(CONTROL));
-        let Ok(status) = client.status().await else { return Ok(Found::Removed) };
-        match status.agent {
-            Some(agent) if agent.is_alive() => {
-                let _ending_anyway = client.stop(GRACE).await;
-            }
-            Some(_) | None => status.shim.signal(Signal::KILL),
-        }
-        Err(Unclear::Now("its directory was removed, and its agent is being ended".to_owned()))
     }
 
     /// What is wanted now.

@@ -11,7 +11,9 @@ mod go_on;
 mod handle;
 mod lease;
 mod life;
+mod limits;
 mod log_end;
+mod look;
 mod plan;
 mod prepare;
 mod publish;
@@ -179,7 +181,7 @@ impl Attempts {
         if let Some(handle) = self.get(attempt).filter(|handle| handle.over() && !noted(handle)) {
             let log_complete = handle.log_delivered();
             let released = Released { at: Stamp::now(&self.context.boot), log_complete };
-            match released.write(&handle.dir) {
+            match handle.release(&released) {
                 Ok(()) if handle.damage.is_some() => {
                     let attempts = self.clone();
                     self.tracker.spawn(async move { attempts.forget(attempt).await });
@@ -194,7 +196,7 @@ impl Attempts {
     /// The controller wants it again.
     pub fn unrelease(&self, attempt: AttemptId) {
         if let Some(handle) = self.get(attempt) {
-            let _absent = std::fs::remove_file(handle.dir.join(files::RELEASED));
+            handle.unrelease();
             let sizes = self.context.room.sizes();
             sizes.forget(&handle.dir);
             sizes.forget(&self.context.layout.workspace(attempt));

@@ -9,14 +9,18 @@ use std::{
     time::Duration,
 };
 
+use tracing::warn;
+
 use super::{
     files,
     life::{Life, wished},
+    limits,
 };
 use crate::{
     accounts::Account,
     adapters,
-    cgroup::{Cgroup, Limits},
+    blocking::Blocking,
+    cgroup::Cgroup,
     config::Settings,
     connect::Backoff,
     disk::{self, write_durably},
@@ -27,7 +31,7 @@ use crate::{
     spec::Spec,
     stage::Identity,
     text::ByteText,
-    workspace::{self, StoreError},
+    workspace::{self, StoreError, WorkspaceError},
 };
 
 /// From interrupt to kill.
@@ -69,10 +73,14 @@ impl Life<'_> {
         if !matches!(last, Some(Step::Preparing)) {
             self.record(Step::Preparing).await?;
         }
+        let work = Blocking::default();
         let launch = tokio::select! {
             biased;
-            () = wished(self.wish.clone(), Wish::Stop) => return self.end_before_start(Outcome::Cancelled).await,
-            launch = Box::pin(self.make_ready()) => launch,
+            () = wished(self.wish.clone(), Wish::Stop) => {
+                self.unmake(&work).await;
+                return self.end_before_start(Outcome::Cancelled).await;
+            }
+            launch = Box::pin(self.make_ready(&work)) => launch,
         };
         let started = match launch {
             Ok(launch) => {
@@ -81,7 +89,12 @@ impl Life<'_> {
                 sculpt_failpoints::pass("shim.started");
                 started.map_err(|error| failed(Cause::Internal, error))
             }
-            Err(stopped) => Err(stopped),
+            Err(stopped) => {
+                if matches!(stopped, Stopped::Failed(_)) {
+                    self.unmake(&work).await;
+                }
+                Err(stopped)
+            }
         };
         match started {
             // How it stands is seen at the next look.
@@ -102,28 +115,49 @@ impl Life<'_> {
         }
     }
 
-    async fn make_ready(&self) -> Result<Launch, Stopped> {
+    /// Waits until nothing of an unfinished preparation runs any more, and takes back what it has made. An earlier attempt's
+    /// workspace is not its own.
+    async fn unmake(&self, work: &Blocking) {
+        work.give_up().await;
+        self.context.accounts.release(self.handle.id);
+        let own = self.spec.workspace_of.is_none().then(|| self.context.layout.workspace(self.handle.id));
+        let id = self.handle.id;
+        let unmade = tokio::task::spawn_blocking(move || {
+            let _never_entered = Cgroup::find(id.0).remove();
+            own.map_or(Ok(()), |own| workspace::remove(&own))
+        });
+        if let Ok(Err(error)) = unmade.await {
+            // It goes with the attempt.
+            warn!(attempt = %id, %error, "could not remove a workspace that was not finished");
+        }
+    }
+
+    async fn make_ready(&self, work: &Blocking) -> Result<Launch, Stopped> {
         let keep = self.handle.dir.join(files::KEEP);
         disk::reserve(&keep, KEEP_ROOM).map_err(|error| {
             failed(Cause::Workspace, format!("could not reserve room in {}: {error}", self.handle.dir.display()))
         })?;
-        let account = self.account().await?;
+        let account = self.account(work).await?;
         let path = self.context.layout.workspace(self.handle.id);
         let cwd = match self.spec.workspace_of {
-            Some(earlier) => Box::pin(self.go_on_in(earlier, account.as_ref())).await?,
-            None => self.fresh(&path, account.as_ref()).await?,
+            Some(earlier) => Box::pin(self.go_on_in(earlier, account.as_ref(), work)).await?,
+            None => self.fresh(&path, account.as_ref(), work).await?,
         };
-        self.launch(&path, cwd, account).await
+        self.launch(&path, cwd, account, work).await
     }
 
     /// Makes a clone of its own, or an empty directory; returns where the agent starts.
-    async fn fresh(&self, path: &Path, account: Option<&Account>) -> Result<PathBuf, Stopped> {
+    async fn fresh(&self, path: &Path, account: Option<&Account>, work: &Blocking) -> Result<PathBuf, Stopped> {
         let Some(repository) = &self.spec.repository else {
-            workspace::scratch(path, account).map_err(|error| failed(Cause::Workspace, error))?;
+            let (root, account) = (path.to_owned(), account.cloned());
+            let made = work.run(move |_| workspace::scratch(&root, account.as_ref())).await;
+            made.map_err(WorkspaceError::from)
+                .and_then(|made| made)
+                .map_err(|error| failed(Cause::Workspace, error))?;
             return Ok(path.to_owned());
         };
         let store = self.store(repository).await?;
-        let ready = workspace::check_out(path, &store, repository, &self.spec.requester, account);
+        let ready = workspace::check_out(path, &store, repository, &self.spec.requester, account, work);
         let ready = Box::pin(ready).await.map_err(|error| failed(Cause::Workspace, error))?;
         for note in ready.notes {
             self.note(note).await?;
@@ -131,12 +165,12 @@ impl Life<'_> {
         Ok(ready.cwd)
     }
 
-    async fn account(&self) -> Result<Option<Account>, Stopped> {
+    async fn account(&self, work: &Blocking) -> Result<Option<Account>, Stopped> {
         if !self.context.settings.separate {
             return Ok(None);
         }
         let (accounts, id, dir) = (self.context.accounts.clone(), self.handle.id, self.handle.dir.clone());
-        let leased = tokio::task::spawn_blocking(move || {
+        let leased = work.run(move |_| {
             let account = accounts.lease(id).map_err(|error| error.to_string())?;
             let json = serde_json::to_vec(&account).map_err(|error| error.to_string())?;
             write_durably(&dir.join(files::ACCOUNT), &json).map_err(|error| error.to_string())?;
@@ -167,7 +201,13 @@ impl Life<'_> {
         self.fetch_store(repository).await.map_err(|error| failed(Cause::Workspace, error))
     }
 
-    async fn launch(&self, workspace: &Path, cwd: PathBuf, account: Option<Account>) -> Result<Launch, Stopped> {
+    async fn launch(
+        &self,
+        workspace: &Path,
+        cwd: PathBuf,
+        account: Option<Account>,
+        work: &Blocking,
+    ) -> Result<Launch, Stopped> {
         let settings = &self.context.settings;
         let prompt = adapters::prompt_file(workspace);
         let adapter = adapters::of(settings, &self.spec).map_err(|error| failed(Cause::Setup, error))?;
@@ -183,7 +223,9 @@ impl Life<'_> {
             failed(Cause::Internal, format!("could not make the directory {}: {error}", sockets.display()))
         })?;
         let id = self.handle.id.0;
-        let cgroup = tokio::task::spawn_blocking(move || Cgroup::prepare(id, Limits::default()));
+        let limits = settings.limits;
+        let cgroup = work.run(move |_| Cgroup::prepare(id, limits)).await;
+        let cgroup = cgroup.map_err(|error| failed(Cause::Internal, error))?;
         Ok(Launch {
             attempt: id,
             argv: start.argv.into_iter().map(ByteText::from).collect(),
@@ -195,9 +237,11 @@ impl Life<'_> {
             timeout: self.spec.timeout,
             lease: self.lease().await,
             grace: GRACE,
-            cgroup: cgroup.await.unwrap_or_default(),
+            processes: limits::of_account(&limits, &cgroup, account.as_ref()),
+            cgroup,
             control_socket: sockets.join(CONTROL),
             view_socket: sockets.join(VIEW),
+            boot_id: Some(self.context.boot.clone()),
         })
     }
 }

@@ -26,7 +26,12 @@ struct Found {
     damage: Option<String>,
     /// Processes of the agent are left that could not be killed.
     left_over: bool,
+    /// What is wrong may pass.
+    may_pass: bool,
 }
+
+/// So often a recording is read that may be whole, before it is called damaged.
+const TRIES: u32 = 7;
 
 impl Life<'_> {
     /// The final length of the log. After a shim's death everything of the agent is ended first.
@@ -35,7 +40,7 @@ impl Life<'_> {
             End::Recorded(record) => Some(record.log_length),
             End::Vanished | End::Rebooted | End::Removed => None,
         };
-        let Found { readable, damage, left_over } = self.measure(written).await;
+        let Found { readable, damage, left_over, .. } = self.measure(written).await;
         if left_over {
             self.note("processes of the agent are left that could not be ended").await?;
         }
@@ -62,11 +67,16 @@ impl Life<'_> {
         // What the controller holds need not be readable any more.
         let from = written.and_then(|_| self.handle.log.held()).unwrap_or(0);
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut tries = 0;
         loop {
+            tries += 1;
             let (dir, id) = (self.handle.dir.clone(), self.handle.id);
             let measured = tokio::task::spawn_blocking(move || measure(&dir, id, written, from));
             match measured.await.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(found) => return found,
+                Ok(found) if !found.may_pass || tries >= TRIES => return found,
+                Ok(Found { damage, .. }) => {
+                    warn!(attempt = %self.handle.id, damage, "cannot read the recording to its end; trying again");
+                }
                 Err(error) => warn!(attempt = %self.handle.id, error, "cannot look at the recording; trying again"),
             }
             backoff.wait().await;
@@ -86,7 +96,7 @@ impl Life<'_> {
 }
 
 fn measure(dir: &Path, attempt: AttemptId, written: Option<u64>, from: u64) -> Result<Found, String> {
-    let (mut damage, mut left_over) = (None, false);
+    let (mut damage, mut left_over, mut may_pass) = (None, false, false);
     if written.is_none() {
         match shim::bury(dir, attempt.0) {
             Ok(remains) => {
@@ -95,16 +105,20 @@ fn measure(dir: &Path, attempt: AttemptId, written: Option<u64>, from: u64) -> R
                 damage = (!kept.is_empty()).then(|| format!("what could not be read is kept in {kept:?}"));
             }
             Err(error) if error.passes() => return Err(error.to_string()),
-            Err(error) => damage = Some(error.to_string()),
+            Err(error) => {
+                may_pass = !error.proves_damage();
+                damage = Some(error.to_string());
+            }
         }
     }
     let directory = dir.join(shim::files::SPOOL);
     let found = extent(&directory, from).map_err(|error: spool::Error| error.to_string())?;
     let readable = found.end;
+    may_pass |= found.damage.as_ref().is_some_and(|error| !error.proves_damage());
     damage = found.damage.map(|error| error.to_string()).or(damage);
     if let Some(written) = written {
         let ends_early = || format!("{} ends there, and {written} bytes were written", directory.display());
         damage = (readable < written).then(|| damage.unwrap_or_else(ends_early));
     }
-    Ok(Found { readable, damage, left_over })
+    Ok(Found { readable, damage, left_over, may_pass })
 }

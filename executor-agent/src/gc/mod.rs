@@ -19,7 +19,7 @@ pub use plan::{Decision, Occasion, Subject};
 
 use crate::{
     attempts::{Attempts, Context, Handle},
-    shim::{self, Client, Liveness},
+    shim::{self, Client, Launch, Liveness},
 };
 
 /// How often it looks without being woken.
@@ -127,7 +127,7 @@ impl Collector {
             // Somebody may still be attached, and stand in the workspace.
             let liveness = shim::probe(&handle.dir).await;
             if matches!(liveness, Liveness::Present(_))
-                && let Some(launch) = remove::launch(&handle.dir)
+                && let Ok(launch) = Launch::read(&handle.dir)
             {
                 // Its socket may have been gone when it was told before.
                 let _gone = Client::new(&launch.control_socket).release().await;

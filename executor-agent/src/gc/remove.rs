@@ -13,7 +13,8 @@ use tracing::warn;
 use crate::{
     attempts::{Context, Handle},
     layout::Layout,
-    shim, workspace,
+    shim::Launch,
+    workspace,
 };
 
 /// Removes `path` and everything below; one that is not there is no error. The rename is what decides between this and an
@@ -58,22 +59,16 @@ pub(super) fn empty_trash(layout: &Layout) {
     }
 }
 
-pub(super) fn launch(dir: &Path) -> Option<shim::Launch> {
-    serde_json::from_slice(&fs::read(dir.join(shim::files::LAUNCH)).ok()?).ok()
-}
-
 /// Removes the sockets and the cgroup of an attempt.
 pub(super) async fn sockets(layout: &Layout, handle: &Handle) -> io::Result<()> {
-    let (sockets, launch) = (layout.sockets(handle.id), launch(&handle.dir));
+    let (sockets, launch) = (layout.sockets(handle.id), Launch::read(&handle.dir));
     let work = tokio::task::spawn_blocking(move || {
-        if let Some(launch) = launch {
+        if let Ok(launch) = launch {
             // What is left in it keeps it, and is told elsewhere.
             let _occupied = launch.cgroup.remove();
         }
-        match fs::remove_dir_all(&sockets) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // An account of its own can write where its view is.
+        sculpt_walk::remove(&sockets)
     });
     work.await.unwrap_or(Ok(()))
 }

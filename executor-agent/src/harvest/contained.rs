@@ -47,6 +47,7 @@ impl Container {
             cgroups: self.cgroups.clone(),
             session: true,
             dies_with_parent: true,
+            ..Stage::default()
         };
         Command::from(stage.command(&self.program))
     }

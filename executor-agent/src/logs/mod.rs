@@ -2,6 +2,7 @@
 //! something to send.
 
 mod recordings;
+mod trouble;
 mod window;
 
 use std::{
@@ -29,6 +30,7 @@ pub use crate::attempts::LogEnd;
 pub use recordings::{Recording, Recordings};
 pub use window::{Next, Window};
 
+use self::trouble::{Trouble, Verdict};
 use crate::{
     attempts::{Attempts, Context, Link, News},
     connect::ConnectError,
@@ -73,6 +75,8 @@ pub struct Logs<R = Attempts> {
     attempts: R,
     /// Logs that the controller holds completely.
     complete: BTreeMap<AttemptId, Complete>,
+    /// Logs that cannot be read now, over all streams.
+    troubles: BTreeMap<AttemptId, Trouble>,
 }
 
 /// How far a log went when the controller held all of it.
@@ -109,7 +113,7 @@ type ReaderOf<R> = <<R as Recordings>::Recording as Recording>::Reader;
 impl<R: Recordings> Logs<R> {
     /// Of these attempts.
     pub fn new(context: Arc<Context>, attempts: R) -> Self {
-        Self { context, attempts, complete: BTreeMap::new() }
+        Self { context, attempts, complete: BTreeMap::new(), troubles: BTreeMap::new() }
     }
 
     /// Runs until cancelled.
@@ -127,12 +131,15 @@ impl<R: Recordings> Logs<R> {
         loop {
             let Ok(session) = link.wait_for(Option::is_some).await.map(|link| *link) else { return };
             let Some(session) = session else { continue };
+            // Before anything is looked at, so that no moment is missed.
+            let next_try = self.next_try();
             if !self.anything_to_send() {
                 let growth = self.context.log_growth.notified();
                 tokio::select! {
                     biased;
                     () = growth => {}
                     _ = link.changed() => self.complete.clear(),
+                    () = until(next_try) => {}
                 }
                 continue;
             }
@@ -156,7 +163,18 @@ impl<R: Recordings> Logs<R> {
     }
 
     fn pending(&self, recording: &R::Recording) -> bool {
-        !self.holds_all(recording) && !recording.released()
+        !self.holds_all(recording) && !recording.released() && !self.rests(recording.attempt())
+    }
+
+    /// Whether it could not be read a moment ago.
+    fn rests(&self, attempt: AttemptId) -> bool {
+        self.troubles.get(&attempt).is_some_and(|trouble| trouble.again() > Instant::now())
+    }
+
+    /// When the first of the logs is tried again that could not be read.
+    fn next_try(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.troubles.values().map(Trouble::again).filter(|again| *again > now).min()
     }
 
     fn holds_all(&self, recording: &R::Recording) -> bool {
@@ -183,6 +201,8 @@ impl<R: Recordings> Logs<R> {
         let mut link = self.context.link.clone();
         let mut busy = Instant::now();
         loop {
+            self.join(&mut talk);
+            let next_try = self.next_try();
             while self.send_next(&mut talk, &outbound).await? {
                 busy = Instant::now();
             }
@@ -199,7 +219,20 @@ impl<R: Recordings> Logs<R> {
                     return Err(Ended::NewSession);
                 }
                 () = self.context.log_growth.notified() => {}
+                () = until(next_try.into_iter().chain(self.next_try()).min()) => {}
                 () = tokio::time::sleep_until(limit) => return Err(if waits { Ended::Silent } else { Ended::Idle }),
+            }
+        }
+    }
+
+    /// Takes in the logs that have something to send since somebody told of growth.
+    fn join(&mut self, talk: &mut Conversation<ReaderOf<R>>) {
+        self.troubles.retain(|attempt, _| self.attempts.get(*attempt).is_some());
+        for recording in self.attempts.all() {
+            let id = recording.attempt();
+            if !talk.feeds.contains_key(&id) && self.pending(&recording) {
+                talk.feeds.insert(id, Feed::begin(recording.takeovers()));
+                talk.turns.push_back(id);
             }
         }
     }
@@ -212,13 +245,6 @@ impl<R: Recordings> Logs<R> {
     ) -> Result<bool, Ended> {
         let under_way: u64 = talk.feeds.values().map(|feed| feed.window.unacknowledged()).sum();
         let room = if under_way == 0 { talk.credit.max(1) } else { talk.credit.saturating_sub(under_way) };
-        for recording in self.attempts.all() {
-            let id = recording.attempt();
-            if !talk.feeds.contains_key(&id) && self.pending(&recording) {
-                talk.feeds.insert(id, Feed::begin(recording.takeovers()));
-                talk.turns.push_back(id);
-            }
-        }
         for _ in 0..talk.turns.len() {
             let Some(id) = talk.turns.pop_front() else { return Ok(false) };
             let Some(recording) = self.attempts.get(id) else {
@@ -246,13 +272,14 @@ impl<R: Recordings> Logs<R> {
                     feed.window.asked();
                     return Ok(true);
                 }
-                Next::From(_) if room == 0 => {}
+                Next::From(_) if room == 0 || self.rests(id) => {}
                 Next::From(start) => {
                     let most = usize::try_from(room).unwrap_or(PIECE).min(PIECE);
                     match recording.read(&mut feed.reader, start, most).await {
                         Ok(Some(chunk)) => {
                             let end = chunk.offset + chunk.data.len() as u64;
                             recording.held(None);
+                            self.troubles.remove(&id);
                             sculpt_failpoints::pass("log.before_send");
                             send(outbound, Part::Append(append(id, chunk))).await?;
                             sculpt_failpoints::pass("log.sent");
@@ -261,16 +288,26 @@ impl<R: Recordings> Logs<R> {
                         }
                         Ok(None) if !recording.end().finished => {}
                         Ok(None) => self.broken(feed, &recording, start, None).await,
-                        Err(error) if error.passes() => {
-                            error!(attempt = %id, %error, "the log cannot be read; the rest of it is not sent for now");
-                            feed.window.park();
+                        Err(error) if error.proves_damage() => {
+                            self.broken(feed, &recording, start, Some(error)).await;
                         }
-                        Err(error) => self.broken(feed, &recording, start, Some(error)).await,
+                        Err(error) => self.unread(feed, &recording, start, error).await,
                     }
                 }
             }
         }
         Ok(false)
+    }
+
+    /// The log cannot be read on at the moment.
+    async fn unread(&mut self, feed: &Feed<ReaderOf<R>>, recording: &R::Recording, at: u64, why: spool::Error) {
+        let (id, now) = (recording.attempt(), Instant::now());
+        warn!(attempt = %id, %why, "the log cannot be read now; trying again");
+        match self.troubles.entry(id).or_insert_with(|| Trouble::begin(now)).failed(now, why.passes()) {
+            Verdict::Again => {}
+            Verdict::Tell => recording.unread(&self.context, &why).await,
+            Verdict::Damaged => self.broken(feed, recording, at, Some(why)).await,
+        }
     }
 
     /// The log ends where it cannot be read on, which may be how far the controller has it already.
@@ -318,6 +355,13 @@ impl<R: Recordings> Logs<R> {
             None => {}
         }
         Ok(())
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,8 +1,9 @@
 //! What the log stream reads from: the recordings of attempts.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, path::Path, sync::Arc};
 
 use sculpt_proto::id::AttemptId;
+use tracing::warn;
 
 use super::LogEnd;
 use crate::{
@@ -52,6 +53,11 @@ pub trait Recording: Send + Sync {
         most: usize,
     ) -> impl Future<Output = Result<Option<Chunk>, spool::Error>> + Send;
 
+    /// It cannot be read now, and has not been for a while; it is tried again. Only a recording on a disk knows that.
+    fn unread(&self, _context: &Context, _why: &spool::Error) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// It cannot be read beyond `at`, and why; none: there is nothing more.
     fn break_at(&self, context: &Context, at: u64, why: Option<spool::Error>) -> impl Future<Output = ()> + Send;
 }
@@ -96,18 +102,15 @@ impl Recording for Arc<Handle> {
         // An attempt that was put aside stands elsewhere.
         let opened = reader.take().filter(|reader| reader.offset() == start && reader.directory() == directory);
         let work = tokio::task::spawn_blocking(move || {
-            let mut reader = match opened {
-                Some(reader) => reader,
-                None => Reader::open(&directory, start)?,
-            };
-            // A change of size alone is nothing to send.
-            let chunk = loop {
-                match reader.read(most)? {
-                    Some(chunk) if chunk.data.is_empty() => {}
-                    chunk => break chunk,
-                }
-            };
-            Ok::<_, spool::Error>((reader, chunk))
+            let read = read(&directory, opened, start, most);
+            if matches!(read, Ok((_, None)) | Err(spool::Error::Missing { .. }))
+                && let Some(attempt) = directory.parent()
+                && let Err(source) = attempt.metadata()
+            {
+                // What is on a volume that is not there, or was moved a moment ago, is not missing.
+                return Err(spool::Error::Io { attempt: "look for", path: attempt.to_owned(), source });
+            }
+            read
         });
         match work.await {
             Ok(result) => {
@@ -120,11 +123,37 @@ impl Recording for Arc<Handle> {
         }
     }
 
+    async fn unread(&self, context: &Context, why: &spool::Error) {
+        let text = format!("the recording cannot be read on the executor, and is tried again and again: {why}");
+        if let Err(error) = self.note(context, text).await {
+            warn!(attempt = %self.id, %error, "could not note that the recording cannot be read");
+        }
+    }
+
     async fn break_at(&self, context: &Context, at: u64, why: Option<spool::Error>) {
         let why = match why {
             Some(error) => error.to_string(),
             None => format!("{} ends there", self.dir.join(shim::files::SPOOL).display()),
         };
         self.break_log(context, Break { at, why }).await;
+    }
+}
+
+fn read(
+    directory: &Path,
+    opened: Option<Reader>,
+    start: u64,
+    most: usize,
+) -> Result<(Reader, Option<Chunk>), spool::Error> {
+    let mut reader = match opened {
+        Some(reader) => reader,
+        None => Reader::open(directory, start)?,
+    };
+    // A change of size alone is nothing to send.
+    loop {
+        match reader.read(most)? {
+            Some(chunk) if chunk.data.is_empty() => {}
+            chunk => return Ok((reader, chunk)),
+        }
     }
 }

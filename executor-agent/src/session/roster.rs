@@ -94,7 +94,8 @@ impl Roster for Attempts {
     fn notes(&self) -> Vec<String> {
         let all = self.all();
         let damaged = all.iter().filter_map(|handle| Some((handle.id, handle.damage()?)));
-        damaged.map(|(id, damage)| format!("attempt {id}: {}", damage.text())).collect()
+        let damaged = damaged.map(|(id, damage)| format!("attempt {id}: {}", damage.text()));
+        damaged.chain(self.unlimited()).collect()
     }
 
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report> {

@@ -147,7 +147,8 @@ impl Client {
         ClientError::Unreachable { socket, source }
     }
 
-    fn silent(&self) -> ClientError {
+    /// That it did not do in time what it should.
+    pub(crate) fn silent(&self) -> ClientError {
         ClientError::Silent { socket: self.socket.clone() }
     }
 

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     Error,
+    home::Home,
     shared::{Event, Shared},
 };
 
@@ -26,8 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Where peers come in.
 pub(super) struct Door {
     socket: PathBuf,
-    attempt_dir: PathBuf,
-    /// The directory was gone at the last look.
+    home: Arc<Home>,
+    /// The attempt's directory was gone at the last look.
     homeless: bool,
     listener: UnixListener,
     listen: Box<dyn Fn() -> Result<UnixListener, Error> + Send>,
@@ -38,11 +39,11 @@ impl Door {
     /// A door at `socket`, which `listen` makes, now and whenever it has vanished.
     pub(super) fn open(
         socket: PathBuf,
-        attempt_dir: PathBuf,
+        home: Arc<Home>,
         shared: Arc<Shared>,
         listen: impl Fn() -> Result<UnixListener, Error> + Send + 'static,
     ) -> Result<Self, Error> {
-        Ok(Self { socket, attempt_dir, homeless: false, listener: listen()?, listen: Box::new(listen), shared })
+        Ok(Self { socket, home, homeless: false, listener: listen()?, listen: Box::new(listen), shared })
     }
 
     /// The next peer.
@@ -69,8 +70,8 @@ impl Door {
         if self.shared.state().released {
             return;
         }
-        let gone = self.attempt_dir.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        // One that is being replaced, or mounted again, is soon back.
+        let gone = self.home.is_gone();
+        // One that is being replaced is soon back.
         if std::mem::replace(&mut self.homeless, gone) && gone {
             self.shared.tell(Event::Removed);
         }

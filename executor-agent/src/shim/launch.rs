@@ -54,10 +54,16 @@ pub struct Launch {
     pub grace: Duration,
     /// Where its cgroups are.
     pub cgroup: Cgroup,
+    /// How many processes its account may have. Absent: the cgroup counts them, or nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
     /// For the executor; its directory is made 0700.
     pub control_socket: PathBuf,
     /// For views of a terminal; its directory is made 0700 and given to `identity`.
     pub view_socket: PathBuf,
+    /// The kernel's boot id at the launch, beyond which no agent lives. Absent: an older build wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
 }
 
 impl Launch {

@@ -2,12 +2,16 @@
 //! record of its end. It survives the executor and everything else.
 
 mod agent;
+mod backlog;
+mod bury;
+mod claim;
 mod client;
 mod control;
 mod door;
 mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod home;
 mod kin;
 mod launch;
 mod lease;
@@ -25,25 +29,20 @@ mod views;
 mod wire;
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    process::{getpid, set_child_subreaper, setsid},
-};
+use rustix::process::{getpid, set_child_subreaper, setsid};
 
+pub use bury::{Remains, bury};
+pub use claim::{is_locked, kill};
 pub use client::{Client, ClientError, Subscription};
 pub use launch::{Launch, Mode};
 pub use lease::Lease;
 pub use record::{EndedBy, ExitRecord, Outcome};
-pub use start::{Liveness, Remains, StartError, bury, exit_record, is_locked, probe, start};
+pub use start::{Liveness, StartError, exit_record, probe, start};
 pub use wire::{Phase, Progress, Status};
 
 use self::supervisor::Supervisor;
@@ -77,9 +76,6 @@ pub struct Error {
     pub source: std::io::Error,
 }
 
-/// How long the lock may be held by somebody who only looks whether a shim lives.
-const LOOKED_AT: Duration = Duration::from_secs(2);
-
 /// Entry of `sculpt-executor shim run ATTEMPT_DIR`: returns when the agent has ended, the shim has been released and
 /// nobody is attached. Call it before any thread is started.
 pub fn main(attempt_dir: &Path) -> Result<(), Error> {
@@ -89,7 +85,7 @@ pub fn main(attempt_dir: &Path) -> Result<(), Error> {
     };
     stage::close_inherited_descriptors();
     let attempt_dir = fs::canonicalize(attempt_dir).map_err(failed("find the attempt's directory"))?;
-    let _lock = take_lock(&attempt_dir).map_err(failed("lock the attempt; does a shim run it already?"))?;
+    let _lock = claim::take(&attempt_dir).map_err(failed("lock the attempt; does a shim run it already?"))?;
     let launch = Launch::read(&attempt_dir).map_err(failed("read what is to be run"))?;
     for name in [files::EXIT, files::SPOOL] {
         if attempt_dir.join(name).exists() {
@@ -105,22 +101,6 @@ pub fn main(attempt_dir: &Path) -> Result<(), Error> {
     }
     set_child_subreaper(Some(getpid())).map_err(|error| failed("become a subreaper")(error.into()))?;
     Supervisor::start(&attempt_dir, launch)?.run()
-}
-
-fn take_lock(attempt_dir: &Path) -> io::Result<File> {
-    let path = attempt_dir.join(files::LOCK);
-    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    let begun = Instant::now();
-    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if begun.elapsed() > LOOKED_AT {
-            return Err(error.into());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    file.set_len(0)?;
-    serde_json::to_writer(&mut file, &supervisor::own_identity())?;
-    file.flush()?;
-    Ok(file)
 }
 
 /// A lock whose holder cannot leave a half-done change behind: a panic elsewhere is no reason to stop recording.

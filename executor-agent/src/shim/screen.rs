@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,18 +15,22 @@ use rustix::{
 };
 
 use super::{
+    backlog::Backlog,
     lock,
     terminal::{Size, Terminal},
 };
 
 /// Bytes that wait for one view; one that is further behind skips and is repainted.
 const BEHIND: usize = 1 << 20;
+/// What the emulator takes between two chances for others to look at it.
+const PIECE: usize = 64 << 10;
 /// How often a blocked writer looks whether there is still a terminal.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The terminal of a living agent.
 pub(super) struct Screen {
     master: Arc<OwnedFd>,
+    backlog: Backlog,
     state: Mutex<State>,
     keyboard: Mutex<()>,
 }
@@ -77,10 +82,20 @@ pub(super) enum Work {
 }
 
 impl Screen {
-    /// The screen of the terminal behind `master`.
-    pub(super) fn new(master: Arc<OwnedFd>, size: Size) -> Self {
+    /// The screen of the terminal behind `master`, with a thread of its own, so that the recording need not wait for the
+    /// emulator.
+    pub(super) fn start(master: Arc<OwnedFd>, size: Size) -> io::Result<Arc<Self>> {
         let state = State { terminal: Terminal::new(size), views: Vec::new(), resized: Some(size), ended: false };
-        Self { master, state: Mutex::new(state), keyboard: Mutex::new(()) }
+        let backlog = Backlog::default();
+        let screen = Arc::new(Self { master, backlog, state: Mutex::new(state), keyboard: Mutex::new(()) });
+        let shown = Arc::clone(&screen);
+        thread::Builder::new().name("terminal".into()).spawn(move || {
+            let mut taken = Vec::new();
+            while shown.backlog.take(&mut taken) {
+                taken.chunks(PIECE).for_each(|piece| shown.emulate(piece));
+            }
+        })?;
+        Ok(screen)
     }
 
     /// A size that is to be recorded before the next output.
@@ -88,8 +103,13 @@ impl Screen {
         lock(&self.state).resized.take()
     }
 
-    /// Shows what the agent printed, and answers for the terminal when no view will.
+    /// Shows what the agent printed, soon; waits only when the emulator is too far behind.
     pub(super) fn show(&self, bytes: &[u8]) {
+        self.backlog.put(bytes);
+    }
+
+    /// Shows it, and answers for the terminal when no view will.
+    fn emulate(&self, bytes: &[u8]) {
         let mut state = lock(&self.state);
         let answers = state.terminal.feed(bytes);
         let mut answered = false;
@@ -172,6 +192,7 @@ impl Screen {
 
     /// Nothing will be shown any more; the last picture stays for those who look.
     pub(super) fn end(&self) {
+        self.backlog.finish();
         let mut state = lock(&self.state);
         state.ended = true;
         for view in &state.views {

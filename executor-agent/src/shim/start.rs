@@ -1,34 +1,23 @@
-//! Starting, finding and burying shims.
+//! Starting and finding shims.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
-use tokio::time::timeout;
-use uuid::Uuid;
+use tokio::{process::Child, time::timeout};
 
 use super::{
+    claim::is_locked,
     client::{Client, ClientError},
-    files, kin,
+    files,
     launch::Launch,
     record::ExitRecord,
     wire::Status,
 };
-use crate::{
-    cgroup::{Cgroup, Leaf},
-    damage,
-    spool::{self, Recovered},
-    stage::private_file,
-    tree::{self, ProcessId},
-};
+use crate::{damage, stage::private_file};
 
 /// A shim that did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +64,17 @@ const ANSWERS: Duration = Duration::from_secs(2);
 const LAST_WORDS: usize = 2000;
 
 /// Writes `launch` into `attempt_dir` and starts a shim from `program` (the executor's own binary), detached; returns
-/// when it answers and the agent was started (or has failed to: see its status).
+/// when it answers and the agent was started (or has failed to: see its status). After an error no shim is left.
 pub async fn start(program: &Path, attempt_dir: &Path, launch: &Launch) -> Result<Client, StartError> {
-    let failed = |attempt: String| move |source| StartError::Io { attempt, source };
+    start_within(COMES_UP, program, attempt_dir, launch).await
+}
+
+async fn start_within(
+    patience: Duration,
+    program: &Path,
+    attempt_dir: &Path,
+    launch: &Launch,
+) -> Result<Client, StartError> {
     launch.write(attempt_dir).map_err(failed(format!("write {}", attempt_dir.join(files::LAUNCH).display())))?;
     let log = attempt_dir.join(files::LOG);
     let words = private_file(&log).map_err(failed(format!("write {}", log.display())))?;
@@ -94,21 +91,49 @@ pub async fn start(program: &Path, attempt_dir: &Path, launch: &Launch) -> Resul
         .spawn()
         .map_err(failed(format!("run {}", program.display())))?;
     let client = Client::new(&launch.control_socket);
+    match comes_up(patience, &mut child, &client, launch, &log).await {
+        Ok(()) => Ok(client),
+        Err(error) => {
+            // If it came up later it would run the agent outside of its attempt.
+            let _gone = child.kill().await;
+            Err(error)
+        }
+    }
+}
+
+/// Returns when the shim answers.
+async fn comes_up(
+    patience: Duration,
+    child: &mut Child,
+    client: &Client,
+    launch: &Launch,
+    log: &Path,
+) -> Result<(), StartError> {
     let begun = Instant::now();
     loop {
-        let answer = client.status().await;
-        match answer {
-            Ok(status) if status.attempt == launch.attempt => return Ok(client),
-            Err(error) if begun.elapsed() > COMES_UP => return Err(error.into()),
-            _ => {}
+        let error = match client.status().await {
+            Ok(status) if status.attempt == launch.attempt => return Ok(()),
+            Ok(status) => ClientError::Nonsense {
+                socket: launch.control_socket.clone(),
+                problem: format!("it runs attempt {}", status.attempt),
+            },
+            Err(error) => error,
+        };
+        if begun.elapsed() > patience {
+            return Err(error.into());
         }
-        if let Some(status) = child.try_wait().map_err(failed("wait for the shim".into()))? {
-            let said = fs::read(&log).unwrap_or_default();
+        if let Some(status) = child.try_wait().map_err(failed("wait for the shim"))? {
+            let said = fs::read(log).unwrap_or_default();
             let said = String::from_utf8_lossy(&said[said.len().saturating_sub(LAST_WORDS)..]).trim().to_owned();
             return Err(StartError::Died { text: if said.is_empty() { status.to_string() } else { said } });
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+fn failed(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+    let attempt = attempt.into();
+    move |source| StartError::Io { attempt, source }
 }
 
 /// Whether the attempt in `attempt_dir` has a living shim: by its lock, which dies with it and with nothing else, and
@@ -143,20 +168,6 @@ fn unreadable(attempt_dir: &Path, name: &str, error: &io::Error) -> Liveness {
     if damage::passes(error) { Liveness::Unknown(text) } else { Liveness::Damaged(text) }
 }
 
-/// Whether a shim runs the attempt in `attempt_dir`.
-pub fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
-    let file = match File::open(attempt_dir.join(files::LOCK)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
-        Err(Errno::WOULDBLOCK) => Ok(true),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The end that a shim has recorded, if any.
 pub fn exit_record(attempt_dir: &Path) -> io::Result<Option<ExitRecord>> {
     match fs::read(attempt_dir.join(files::EXIT)) {
@@ -166,30 +177,45 @@ pub fn exit_record(attempt_dir: &Path) -> io::Result<Option<ExitRecord>> {
     }
 }
 
-/// What a shim that died has left.
-#[derive(Clone, Debug)]
-pub struct Remains {
-    /// The spool to its last whole frame.
-    pub spool: Recovered,
-    /// Whether processes of the agent are left that could not be killed.
-    pub left_over: bool,
-}
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::unix::fs::PermissionsExt as _};
 
-/// After a shim's death: ends what is left of the tree of `attempt` and repairs the spool in `attempt_dir`, of which
-/// nothing need be left. Only when no shim lives. Blocks for some seconds at most.
-pub fn bury(attempt_dir: &Path, attempt: Uuid) -> Result<Remains, spool::Error> {
-    // What cannot be read any more is found by its name.
-    let cgroup = Launch::read(attempt_dir).map_or_else(|_| Cgroup::find(attempt), |launch| launch.cgroup);
-    let sessions = kin::read(attempt_dir);
-    let members = || {
-        let mut members: Vec<_> = cgroup.members(Leaf::Agent).into_iter().filter_map(ProcessId::of).collect();
-        members.extend(tree::carriers(attempt));
-        members.extend(tree::members(&sessions));
-        members
+    use super::*;
+    use crate::{
+        cgroup::Cgroup,
+        shim::launch::Mode,
+        tree::{self, ProcessId},
     };
-    // A frozen tree is killed as it is; what a signal must reach first is thawed by the kernel.
-    cgroup.kill(Leaf::Agent);
-    cgroup.freeze(false);
-    let left_over = !tree::kill(members);
-    Ok(Remains { spool: spool::recover(&attempt_dir.join(files::SPOOL))?, left_over })
+
+    #[tokio::test]
+    async fn a_shim_that_does_not_come_up_in_time_does_not_come_up_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        let script = "#!/bin/sh\necho $$ > \"$3/pid\"\nexec /bin/sleep 600\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let launch = Launch {
+            attempt: uuid::Uuid::new_v4(),
+            argv: vec!["true".into()],
+            env: BTreeMap::new(),
+            cwd: "/".into(),
+            identity: None,
+            mode: Mode::Pipes,
+            stdin: None,
+            timeout: None,
+            lease: None,
+            grace: Duration::from_secs(1),
+            cgroup: Cgroup::default(),
+            control_socket: directory.path().join("control"),
+            view_socket: directory.path().join("view"),
+            boot_id: None,
+            processes: None,
+        };
+        let late = start_within(Duration::from_millis(500), &program, directory.path(), &launch).await;
+        assert!(matches!(late, Err(StartError::Client(_))), "{late:?}");
+        let pid = fs::read_to_string(directory.path().join("pid")).unwrap().trim().parse().unwrap();
+        assert_eq!(ProcessId::of(pid), None);
+        assert!(tree::descendants(std::process::id()).iter().all(|child| child.pid != pid));
+    }
 }

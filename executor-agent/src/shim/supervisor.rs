@@ -6,7 +6,7 @@ use std::{
         fs::{DirBuilderExt as _, PermissionsExt as _, chown},
         net::UnixListener,
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use super::{
     door::Door,
     ending::{Ending, Tree},
     files,
+    home::Home,
     kin::Kin,
     launch::Launch,
     lease,
@@ -41,7 +42,7 @@ const RECORD: usize = 4096;
 
 /// A shim at work.
 pub(super) struct Supervisor {
-    attempt_dir: PathBuf,
+    home: Arc<Home>,
     launch: Launch,
     shared: Arc<Shared>,
     events: mpsc::Receiver<Event>,
@@ -64,22 +65,22 @@ impl Supervisor {
     /// Starts the agent and everything around it.
     pub(super) fn start(attempt_dir: &Path, launch: Launch) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel();
+        let home = Arc::new(Home::open(attempt_dir).map_err(failed("hold the attempt's directory"))?);
         watch_signals(sender.clone()).map_err(failed("watch signals"))?;
         let shared = Arc::new(Shared::new(&launch, agent::identity(std::process::id()), sender));
         disk::reserve(&attempt_dir.join(files::EXIT), RECORD).map_err(failed("reserve space for the exit record"))?;
         let control = {
             let (socket, others_pass) = (launch.control_socket.clone(), launch.identity.is_some());
-            Door::open(socket.clone(), attempt_dir.to_owned(), Arc::clone(&shared), move || {
-                listen(&socket, others_pass)
-            })?
+            Door::open(socket.clone(), Arc::clone(&home), Arc::clone(&shared), move || listen(&socket, others_pass))?
         };
         let connection = Connection::open(&launch).map_err(failed("make a terminal or pipes"))?;
         let (screen, master, view_door) = match &connection {
             Connection::Terminal { master, size, .. } => {
                 let (socket, launch) = (launch.view_socket.clone(), launch.clone());
                 let views =
-                    Door::open(socket, attempt_dir.to_owned(), Arc::clone(&shared), move || listen_for_views(&launch))?;
-                (Some(Arc::new(Screen::new(Arc::clone(master), *size))), Some(Arc::clone(master)), Some(views))
+                    Door::open(socket, Arc::clone(&home), Arc::clone(&shared), move || listen_for_views(&launch))?;
+                let screen = Screen::start(Arc::clone(master), *size).map_err(failed("start a thread"))?;
+                (Some(screen), Some(Arc::clone(master)), Some(views))
             }
             Connection::Pipes { .. } => (None, None, None),
         };
@@ -101,19 +102,8 @@ impl Supervisor {
         let kin = if launch.cgroup.can_kill() { None } else { Kin::begin(attempt_dir, identity).ok() };
         let (sources, slave) = connection.into_sources();
         let tree = Tree { attempt: launch.attempt, main, cgroup: launch.cgroup.clone(), master };
-        let supervisor = Self {
-            attempt_dir: attempt_dir.to_owned(),
-            launch,
-            shared,
-            events,
-            drain,
-            screen,
-            tree,
-            kin,
-            started,
-            ending: None,
-            output_ended: false,
-        };
+        let supervisor =
+            Self { home, launch, shared, events, drain, screen, tree, kin, started, ending: None, output_ended: false };
         let pump = Pump {
             writer,
             sources,
@@ -270,7 +260,7 @@ impl Supervisor {
             return Outcome::Signal(signal);
         }
         let code = status.exit_status().unwrap_or(-1);
-        let note = fs::read_to_string(self.attempt_dir.join(files::STAGE)).unwrap_or_default();
+        let note = fs::read_to_string(self.home.path().join(files::STAGE)).unwrap_or_default();
         if code == i32::from(stage::FAILED) && !note.is_empty() {
             return Outcome::NotStarted(note);
         }
@@ -282,8 +272,8 @@ impl Supervisor {
     fn record(&self, record: &ExitRecord) -> Result<(), Error> {
         let json = serde_json::to_vec(record).map_err(|error| failed("write the exit record")(error.into()))?;
         sculpt_failpoints::pass("exit.before_write");
-        while let Err(error) = disk::fill_reserved(&self.attempt_dir.join(files::EXIT), &json) {
-            if matches!(self.attempt_dir.try_exists(), Ok(false)) {
+        while let Err(error) = disk::fill_reserved(&self.home.path().join(files::EXIT), &json) {
+            if self.home.is_gone() {
                 return Err(failed("write the exit record: the attempt's directory is gone")(error));
             }
             self.shared.update(|state| state.blocked = Some(format!("the exit record cannot be written: {error}")));

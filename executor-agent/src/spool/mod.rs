@@ -100,4 +100,12 @@ impl Error {
             Self::Damaged { .. } | Self::Missing { .. } => false,
         }
     }
+
+    /// Whether what was written is not there any more. An error of the system alone does not prove it.
+    pub fn proves_damage(&self) -> bool {
+        match self {
+            Self::Io { .. } => false,
+            Self::Damaged { .. } | Self::Missing { .. } => true,
+        }
+    }
 }

@@ -2,12 +2,13 @@
 
 pub mod compact;
 pub mod git;
+pub mod ownership;
 mod store;
 pub mod surviving;
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown},
+    os::unix::fs::{DirBuilderExt as _, lchown},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +18,7 @@ pub use store::{StoreError, Stores};
 use self::git::{GitError, path_argument};
 use crate::{
     accounts::Account,
+    blocking::{Blocking, GivenUp},
     spec::{Repository, Requester},
 };
 
@@ -42,6 +44,9 @@ pub enum WorkspaceError {
     /// git failed.
     #[error(transparent)]
     Git(#[from] GitError),
+    /// It is not wanted any more.
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
 }
 
 impl WorkspaceError {
@@ -70,29 +75,9 @@ pub fn scratch(path: &Path, account: Option<&Account>) -> Result<(), WorkspaceEr
     Ok(())
 }
 
-/// Removes a workspace; one that is not there is no error.
+/// Removes a workspace, whatever an agent has made of it; one that is not there is no error.
 pub fn remove(path: &Path) -> Result<(), WorkspaceError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            // Agents leave directories without permissions behind; they are still ours.
-            open_up(path);
-            fs::remove_dir_all(path).map_err(WorkspaceError::io("remove", path))
-        }
-        result => result.map_err(WorkspaceError::io("remove", path)),
-    }
-}
-
-fn open_up(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        let _refused = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                open_up(&entry.path());
-            }
-        }
-    }
+    sculpt_walk::remove(path).map_err(WorkspaceError::io("remove", path))
 }
 
 /// Checks the base commit out of `store` into a clone of its own at `path`, on the attempt's branch.
@@ -102,8 +87,10 @@ pub async fn check_out(
     repository: &Repository,
     requester: &Requester,
     account: Option<&Account>,
+    work: &Blocking,
 ) -> Result<Ready, WorkspaceError> {
-    scratch(path, None)?;
+    let root = path.to_owned();
+    work.run(move |_| scratch(&root, None)).await??;
     let directory = git::git_dir(path);
     let command = |arguments: &[&str]| {
         let mut command = git::trusted(&directory);
@@ -138,8 +125,9 @@ pub async fn check_out(
         notes.push(format!("LFS pointers are left as they are: {pointers} files without their content"));
     }
     let cwd = starting_point(path, &repository.subdirectory, &mut notes);
-    if let Some(account) = account {
-        give(path, account)?;
+    if let Some(account) = account.cloned() {
+        let root = path.to_owned();
+        work.run(move |given_up| ownership::give(&root, &account, given_up)).await??;
     }
     Ok(Ready { cwd, notes })
 }
@@ -186,19 +174,6 @@ fn link_packs(packs: &Path, target: &Path) -> Result<(), WorkspaceError> {
         }
     }
     Ok(())
-}
-
-/// Gives a tree that no agent has touched to an account; what is lent stays the executor's.
-fn give(path: &Path, account: &Account) -> Result<(), WorkspaceError> {
-    let metadata = fs::symlink_metadata(path).map_err(WorkspaceError::io("look at", path))?;
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path).map_err(WorkspaceError::io("list", path))? {
-            give(&entry.map_err(WorkspaceError::io("list", path))?.path(), account)?;
-        }
-    } else if metadata.nlink() > 1 {
-        return Ok(());
-    }
-    lchown(path, Some(account.uid), Some(account.gid)).map_err(WorkspaceError::io("give away", path))
 }
 
 /// The directory that the task was started in, when the base has it and it does not lead out of the workspace.

@@ -77,7 +77,7 @@ fn apply(
             return answer(report.sequence, Some((Refusal::Fenced, text)));
         }
         Ruling::Taken(None) => {}
-        Ruling::Taken(Some(step)) => match rows.apply(task, &Event::Stepped { fence, step }, at) {
+        Ruling::Taken(Some(step)) => match rows.apply_late(task, &Event::Stepped { fence, step }, at, now) {
             Ok(after) => effects = after,
             Err(illegal) => {
                 advance(rows, attempt, report.sequence);

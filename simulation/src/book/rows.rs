@@ -80,6 +80,12 @@ impl AttemptRow {
         !matches!(self.attempt.state, AttemptState::Offered { .. })
     }
 
+    /// Nothing more is to come of it. An offer that was withdrawn before anybody read it may stay until its executor's next
+    /// session: nobody waits for it.
+    pub fn settled(&self) -> bool {
+        self.released || (self.fenced && !self.begun())
+    }
+
     /// Released as soon as it is over and its log is complete.
     pub fn release_complete(&mut self) -> bool {
         let complete = self.attempt.ended() && self.log_final == Some(self.log.len() as u64) && !self.released;
@@ -136,9 +142,37 @@ impl Rows {
         task.is_some_and(|task| task.run == Next::Newest(attempt))
     }
 
-    /// Moves `task` by `event`; a claim's attempt has been put among the attempts before.
-    pub fn apply(&mut self, id: TaskId, event: &Event, at: DateTime<Utc>) -> Result<Vec<Effect>, IllegalTransition> {
+    /// Moves `task` by `event`, and by what follows from it.
+    pub fn apply(&mut self, id: TaskId, event: &Event, now: DateTime<Utc>) -> Result<Vec<Effect>, IllegalTransition> {
+        self.apply_late(id, event, now, now)
+    }
+
+    /// The same by an event that happened at `at`, and is heard of `now`.
+    pub fn apply_late(
+        &mut self,
+        id: TaskId,
+        event: &Event,
+        at: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Effect>, IllegalTransition> {
         let Some(before) = self.task(id) else { return Ok(Vec::new()) };
+        let mut effects = self.step(id, &before, event, at)?;
+        if let Some(after) = self.task(id)
+            && let Some(next) = after.follow_up(&before, event, now)
+        {
+            effects.extend(self.step(id, &after, &next, now)?);
+        }
+        Ok(effects)
+    }
+
+    /// A claim's attempt has been put among the attempts before.
+    fn step(
+        &mut self,
+        id: TaskId,
+        before: &Task,
+        event: &Event,
+        at: DateTime<Utc>,
+    ) -> Result<Vec<Effect>, IllegalTransition> {
         let mut after = before.clone();
         let effects = after.apply(event, at)?;
         if let Some(left) = before.attempt()

@@ -8,7 +8,7 @@ use sculpt_controller::{
     dispatch::DispatchError,
     session::{
         book::Book as SessionBook,
-        census::{self, Comparison, Lost, Settled, Sorted},
+        census::{self, Comparison, GivenUp, Settled, Sorted},
         reports::{Answer, Report, ReportError},
         state::Census,
     },
@@ -75,12 +75,12 @@ impl SessionBook for Book {
     async fn reconcile(&self, cluster: ClusterId, epoch: Epoch, census: Census) -> Result<Comparison, DispatchError> {
         let now = self.world.wall();
         let standings = self.transact(|rows| standings(rows, epoch.executor)).await?;
-        let Sorted { comparison, settled, lost, .. } = census::sort(cluster, &census, standings);
+        let Sorted { comparison, settled, given_up, .. } = census::sort(cluster, &census, standings);
         self.transact(|rows| settle(rows, epoch, &settled, now)).await?;
-        for lost in lost {
-            self.world
-                .wrong(format_args!("{} of {} is given up: {}", lost.attempt, epoch.executor, lost.failure.message));
-            let effects = self.transact(|rows| give_up(rows, epoch, lost, now)).await?;
+        for given_up in given_up {
+            let GivenUp { attempt, failure, .. } = &given_up;
+            self.world.wrong(format_args!("{attempt} of {} is given up: {}", epoch.executor, failure.message));
+            let effects = self.transact(|rows| give_up(rows, epoch, given_up, now)).await?;
             self.after_commit(&effects);
         }
         self.transact(|rows| reachable(rows, epoch, now)).await?;
@@ -159,8 +159,8 @@ fn settle(rows: &mut Rows, epoch: Epoch, settled: &Settled, now: DateTime<Utc>) 
     }
 }
 
-fn give_up(rows: &mut Rows, epoch: Epoch, lost: Lost, now: DateTime<Utc>) -> Vec<Effect> {
-    let Lost { attempt, task, failure } = lost;
+fn give_up(rows: &mut Rows, epoch: Epoch, given_up: GivenUp, now: DateTime<Utc>) -> Vec<Effect> {
+    let GivenUp { attempt, task, failure } = given_up;
     let Some(row) = rows.attempts.get(&attempt) else { return Vec::new() };
     if !rows.holds(epoch) || row.attempt.ended() || !rows.newest(attempt) {
         return Vec::new();

@@ -69,10 +69,15 @@ async fn fetch(attempts: &Attempts, attempt: AttemptId, expected: &[u8]) -> bool
                 attempts.machine.write_spec(attempt, spec);
                 return true;
             }
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => return false,
+            Err(status) if refuses(status.code()) => return false,
             Err(_) => backoff.wait().await,
         }
     }
+}
+
+/// Whether asking again would bring the same answer.
+fn refuses(code: Code) -> bool {
+    matches!(code, Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
 /// Asked for now and then: of several who wait for one signal chance wakes one first, and no seed decides it.

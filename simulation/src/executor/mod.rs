@@ -20,6 +20,7 @@ use crate::{network, world::World};
 
 /// Runs until it is crashed; `directory` is where the real parts that are not simulated believe to stand.
 pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoil::Result {
+    let _host = network::Host::begin();
     let token_file = directory.join("token");
     // Seeds run side by side, each on a thread of its own.
     let directory = directory.join(format!("{:?}-{}", std::thread::current().id(), machine.name));
@@ -72,6 +73,7 @@ fn settings(machine: &Machine, directory: &Path, token_file: &Path) -> Settings 
         pass_env: None,
         disk_budget: None,
         keep_workspaces: Duration::MAX,
+        limits: sculpt_executor::cgroup::Limits::default(),
         agents: BTreeMap::new(),
         lifeline: false,
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -19,7 +20,7 @@ use tokio::{
     process::Child,
 };
 
-use super::{DEADLINE, eventually, processes::Found, within};
+use super::{DEADLINE, Stack, eventually, processes::Found, within};
 
 /// A small disk that can be filled: a mounted tmpfs, unmounted when dropped.
 #[derive(Debug)]
@@ -35,6 +36,20 @@ impl Disk {
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "sct-disk"]).arg(place.path()).status()?;
         ensure!(status.success(), "mount ended with {status}");
         Ok(Self { place })
+    }
+
+    /// One with the data directory of `part` (`executor`, `controller`) on it, and a stack that has been started up there;
+    /// none without the right to mount.
+    pub async fn under(part: &str, mebibytes: u32) -> Result<Option<(Self, Stack)>> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return Ok(None);
+        }
+        let disk = Self::mount(mebibytes)?;
+        let mut stack = Stack::options().empty().await?;
+        symlink(disk.path(), stack.data().join(part))?;
+        stack.start_up().await?;
+        Ok(Some((disk, stack)))
     }
 
     /// Where it is mounted.

@@ -1,23 +1,11 @@
 //! Full disks: the agent waits or goes on, nothing is lost, and all recovers by itself. Mounting needs root.
 
-use std::os::unix::fs::symlink;
-
 use anyhow::{Result, ensure};
-use sculpt_tests::harness::{Disk, Stack, eventually};
-
-fn mounts() -> bool {
-    rustix::process::geteuid().is_root()
-}
+use sculpt_tests::harness::{Disk, eventually};
 
 #[tokio::test]
 async fn an_executor_without_space_holds_the_agent_and_loses_nothing() -> Result<()> {
-    if !mounts() {
-        return Ok(());
-    }
-    let disk = Disk::mount(24)?;
-    let mut stack = Stack::options().empty().await?;
-    symlink(disk.path(), stack.data().join("executor"))?;
-    stack.start_up().await?;
+    let Some((disk, stack)) = Disk::under("executor", 24).await? else { return Ok(()) };
     let gate = stack.root().join("gate");
     let path = gate.to_string_lossy();
     let script = r#"echo ready; while [ ! -e "$1" ]; do sleep 0.02; done; seq 1 600000"#;
@@ -37,13 +25,7 @@ async fn an_executor_without_space_holds_the_agent_and_loses_nothing() -> Result
 
 #[tokio::test]
 async fn a_controller_without_space_recovers_and_the_agent_goes_on() -> Result<()> {
-    if !mounts() {
-        return Ok(());
-    }
-    let disk = Disk::mount(200)?;
-    let mut stack = Stack::options().empty().await?;
-    symlink(disk.path(), stack.data().join("controller"))?;
-    stack.start_up().await?;
+    let Some((disk, stack)) = Disk::under("controller", 200).await? else { return Ok(()) };
     let counting = stack.counting(&[]).await?;
     disk.fill(0)?;
     counting.counter.prints(200).await?;

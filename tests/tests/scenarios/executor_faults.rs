@@ -185,24 +185,23 @@ async fn kill_attempts(stack: &Stack) -> Result<()> {
     .await
 }
 
-fn as_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
+/// A stack whose executor can be told that its host has booted; none without the right to.
+async fn on_a_host_that_can_boot() -> Result<Option<Stack>> {
+    if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: another boot id needs root");
-    }
-    root
-}
-
-/// An attempt ends `interrupted` with what was on disk of its log, and runs again on request.
-#[tokio::test]
-async fn the_host_is_rebooted() -> Result<()> {
-    if !as_root() {
-        return Ok(());
+        return Ok(None);
     }
     let mut stack = Stack::options().empty().await?;
     boots_as(&mut stack, "00000000-0000-4000-8000-000000000001")?;
     stack.start_controller().await?;
     stack.start_executor().await?;
+    Ok(Some(stack))
+}
+
+/// An attempt ends `interrupted` with what was on disk of its log, and runs again on request.
+#[tokio::test]
+async fn the_host_is_rebooted() -> Result<()> {
+    let Some(mut stack) = on_a_host_that_can_boot().await? else { return Ok(()) };
     for arguments in [&[][..], &["--no-tty"]] {
         let counting = stack.counting(arguments).await?;
         counting.arrives(&stack).await?;
@@ -224,13 +223,7 @@ async fn the_host_is_rebooted() -> Result<()> {
 /// An exit record that was written before the host went down is the end, whatever was running beside it.
 #[tokio::test]
 async fn an_end_just_before_the_reboot_is_told() -> Result<()> {
-    if !as_root() {
-        return Ok(());
-    }
-    let mut stack = Stack::options().empty().await?;
-    boots_as(&mut stack, "00000000-0000-4000-8000-000000000001")?;
-    stack.start_controller().await?;
-    stack.start_executor().await?;
+    let Some(mut stack) = on_a_host_that_can_boot().await? else { return Ok(()) };
     let counting = stack.counting(&["--no-tty"]).await?;
     let record = recorded(&stack, &stack.attempt_of(&counting.task).await?);
     stack.executor()?.kill().await?;

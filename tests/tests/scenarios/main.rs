@@ -28,4 +28,5 @@ mod refusals;
 mod repositories;
 mod shim_faults;
 mod space;
+mod standstill;
 mod up;

@@ -1,7 +1,7 @@
 //! Room: executors and controllers close before their disks are full, people see what takes space, and nobody who is slow
 //! or silent makes memory grow. Mounting needs root.
 
-use std::{fs, os::unix::fs::symlink, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use sculpt_proto::v1::{GetInfoRequest, ReadLogRequest, WatchEventsRequest};
@@ -10,10 +10,6 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 /// How long a level may take to be noticed, at both ends.
 const NOTICED: Duration = Duration::from_secs(60);
-
-fn mounts() -> bool {
-    rustix::process::geteuid().is_root()
-}
 
 /// Waits until the command line's answer holds `text`.
 async fn says(stack: &Stack, arguments: &[&str], text: &str) -> Result<()> {
@@ -28,13 +24,7 @@ async fn says(stack: &Stack, arguments: &[&str], text: &str) -> Result<()> {
 
 #[tokio::test]
 async fn an_executor_whose_disk_is_nearly_full_takes_no_work_and_says_so() -> Result<()> {
-    if !mounts() {
-        return Ok(());
-    }
-    let disk = Disk::mount(64)?;
-    let mut stack = Stack::options().empty().await?;
-    symlink(disk.path(), stack.data().join("executor"))?;
-    stack.start_up().await?;
+    let Some((disk, stack)) = Disk::under("executor", 64).await? else { return Ok(()) };
     stack.done(&stack.detached(stack.root(), ["--no-repo", "--", "true"]).await?).await?;
     disk.fill(8 << 20)?;
     says(&stack, &["executor", "ls"], "closed").await?;
@@ -89,13 +79,7 @@ async fn a_dry_run_lists_what_then_goes() -> Result<()> {
 
 #[tokio::test]
 async fn what_was_made_on_a_disk_that_is_full_at_the_end_is_published_once_there_is_room() -> Result<()> {
-    if !mounts() {
-        return Ok(());
-    }
-    let disk = Disk::mount(64)?;
-    let mut stack = Stack::options().empty().await?;
-    symlink(disk.path(), stack.data().join("executor"))?;
-    stack.start_up().await?;
+    let Some((disk, stack)) = Disk::under("executor", 64).await? else { return Ok(()) };
     let repo = stack.repo()?;
     let gate = stack.root().join("gate");
     let path = gate.to_string_lossy();
@@ -114,13 +98,7 @@ async fn what_was_made_on_a_disk_that_is_full_at_the_end_is_published_once_there
 
 #[tokio::test]
 async fn a_controller_whose_disk_fills_closes_then_refuses_and_opens_again() -> Result<()> {
-    if !mounts() {
-        return Ok(());
-    }
-    let disk = Disk::mount(400)?;
-    let mut stack = Stack::options().empty().await?;
-    symlink(disk.path(), stack.data().join("controller"))?;
-    stack.start_up().await?;
+    let Some((disk, stack)) = Disk::under("controller", 400).await? else { return Ok(()) };
     let counter = stack.counter()?;
     let command = counter.command();
     let all = ["--no-repo", "--"].into_iter().chain(command.iter().map(String::as_str));

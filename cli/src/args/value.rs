@@ -1,0 +1,65 @@
+//! Values of arguments, checked as they are read.
+
+use std::time::Duration;
+
+use clap::builder::TypedValueParser as _;
+use sculpt_proto::v1::{OnLost, TaskState};
+
+use crate::{
+    exit::{STATES, state_name},
+    output::tasks::{ON_LOST, on_lost_name},
+};
+
+/// The state that a checked argument names.
+pub(crate) fn state_named(name: &str) -> TaskState {
+    STATES.into_iter().find(|state| state_name(*state) == name).unwrap_or(TaskState::Unspecified)
+}
+
+pub(super) fn state() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(STATES.map(state_name))
+}
+
+pub(super) fn on_lost() -> impl clap::builder::TypedValueParser<Value = OnLost> {
+    clap::builder::PossibleValuesParser::new(ON_LOST.map(on_lost_name))
+        .map(|name| ON_LOST.into_iter().find(|on_lost| on_lost_name(*on_lost) == name).unwrap_or_default())
+}
+
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let span = humantime::parse_duration(text).map_err(|_| "write it like 90s or \"2h 30m\"")?;
+    if span.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(span) }
+}
+
+/// A number between these, both included; the largest of its type stands for no limit.
+pub(super) fn whole<N>(least: i64, most: i64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync
+where
+    N: TryFrom<i64> + Send + Sync,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| {
+            let range =
+                if most < u32::MAX.into() { format!("from {least} to {most}") } else { format!("of {least} or more") };
+            format!("write a whole number {range}")
+        })
+    }
+}
+
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    let map = [(key.to_owned(), value.to_owned())];
+    sculpt_proto::labels(map, "label").map_err(|error| error.problem)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, value.to_owned()),
+        None => {
+            (text, std::env::var(text).map_err(|_| format!("this shell has no variable {text:?}; write {text}=VALUE"))?)
+        }
+    };
+    if key.is_empty() || key.contains('\0') || value.contains('\0') {
+        return Err("write it as KEY=VALUE, without NUL".to_owned());
+    }
+    Ok((key.to_owned(), value))
+}

@@ -1,0 +1,128 @@
+//! Who runs an attempt: a lock that its shim holds for life and that is taken once. A shim that comes late, after the
+//! attempt was given up, finds the lock used and runs nothing.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+    process::Signal,
+};
+
+use super::{files, supervisor};
+use crate::tree::ProcessId;
+
+/// How long the lock may be held by somebody who only looks whether a shim lives.
+const LOOKED_AT: Duration = Duration::from_secs(2);
+/// How long a killed shim may take to go: one in uninterruptible sleep takes as long as its disk.
+const KILLED_GOES: Duration = Duration::from_secs(5);
+/// How often a lock that is held is tried for again.
+const AGAIN: Duration = Duration::from_millis(20);
+/// What the lock of an attempt says that never had a shim and is to have none.
+const GIVEN_UP: &[u8] = b"\"given up\"";
+
+/// Takes the lock for this process. Refused when a shim runs the attempt, or ran it, or when it was given up.
+pub(super) fn take(attempt_dir: &Path) -> io::Result<File> {
+    let mut file = open(attempt_dir)?;
+    let begun = Instant::now();
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if begun.elapsed() > LOOKED_AT {
+            return Err(error.into());
+        }
+        thread::sleep(AGAIN);
+    }
+    if file.metadata()?.len() > 0 {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "no attempt is run twice, or after it was given up"));
+    }
+    serde_json::to_writer(&mut file, &supervisor::own_identity())?;
+    file.flush()?;
+    Ok(file)
+}
+
+/// Whether a shim runs the attempt in `attempt_dir`.
+pub fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
+    let file = match File::open(attempt_dir.join(files::LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Kills the shim that runs the attempt in `attempt_dir`, also one that stands still; its agent is left to
+/// [`super::bury`].
+pub fn kill(attempt_dir: &Path) -> io::Result<()> {
+    if is_locked(attempt_dir)?
+        && let Some(shim) = holder(&File::open(attempt_dir.join(files::LOCK))?)
+    {
+        shim.signal(Signal::KILL);
+    }
+    Ok(())
+}
+
+/// Kills the shim of the attempt, if it has one, and sees to it that none comes any more. In a directory that is not
+/// there none can.
+pub(super) fn give_up(attempt_dir: &Path) -> io::Result<()> {
+    let mut file = match open(attempt_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let begun = Instant::now();
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if begun.elapsed() > KILLED_GOES {
+            return Err(error.into());
+        }
+        // One that has the lock since a moment ago says who it is in the next.
+        if let Some(shim) = holder(&file) {
+            shim.signal(Signal::KILL);
+        }
+        thread::sleep(AGAIN);
+    }
+    if file.metadata()?.len() == 0 {
+        file.write_all(GIVEN_UP)?;
+    }
+    Ok(())
+}
+
+fn open(attempt_dir: &Path) -> io::Result<File> {
+    let path = attempt_dir.join(files::LOCK);
+    File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+}
+
+fn holder(lock: &File) -> Option<ProcessId> {
+    let mut text = [0; 256];
+    let length = lock.read_at(&mut text, 0).ok()?;
+    serde_json::from_slice(&text[..length]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_taken_once_and_never_after_it_was_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| take(path).unwrap_err().kind() == io::ErrorKind::AlreadyExists;
+        let held = take(directory.path()).unwrap();
+        assert!(is_locked(directory.path()).unwrap());
+        assert_eq!(holder(&held).map(|shim| shim.pid), Some(std::process::id()));
+        drop(held);
+        assert!(!is_locked(directory.path()).unwrap() && refused(directory.path()), "its shim has died");
+        let another = tempfile::tempdir().unwrap();
+        give_up(another.path()).unwrap();
+        give_up(another.path()).unwrap();
+        assert!(!is_locked(another.path()).unwrap() && refused(another.path()), "it never had one");
+        give_up(&another.path().join("gone")).unwrap();
+    }
+}

@@ -1,0 +1,128 @@
+//! Shims that come late, or stand still when their attempt is given up.
+
+use std::{fs, process::Command, time::Duration};
+
+use rustix::process::Signal;
+use sculpt_executor::{
+    shim::{self, Liveness, Mode},
+    tree::{self, ProcessId},
+};
+use sculpt_proto::executor::v1::{Phase, ended::Outcome};
+
+use crate::{
+    attempt::{Attempt, PROGRAM, ended, eventually},
+    host::Host,
+};
+
+async fn bury(attempt: &Attempt) -> shim::Remains {
+    let (directory, id) = (attempt.directory(), attempt.id);
+    tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_shim_that_comes_after_its_attempt_was_given_up_runs_nothing() {
+    let attempt = Attempt::new(Mode::Pipes, "touch ran");
+    attempt.launch.write(&attempt.directory()).unwrap();
+    assert!(!bury(&attempt).await.left_over);
+    let late = Command::new(PROGRAM).args(["shim", "run"]).arg(attempt.directory()).output().unwrap();
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert!(!late.status.success() && said.contains("given up"), "{said}");
+    assert!(!attempt.work().join("ran").exists());
+}
+
+#[tokio::test]
+async fn a_shim_that_stands_still_goes_with_its_agent_when_its_attempt_is_given_up() {
+    for cgroup in [false, true] {
+        let script = "trap '' HUP TERM INT; echo $$ > agent; (trap '' HUP TERM INT; sleep 1000) & echo ready; wait";
+        let mut attempt = Attempt::new(Mode::Pipes, script);
+        if cgroup {
+            attempt = attempt.in_cgroup();
+        }
+        let client = attempt.start().await;
+        attempt.says(&client, "ready").await;
+        let status = attempt.status().await;
+        status.shim.signal(Signal::STOP);
+        let remains = bury(&attempt).await;
+        assert!(!remains.left_over && !status.shim.is_alive());
+        assert_eq!(ProcessId::of(attempt.number("agent").await), None);
+        assert!(tree::carriers(attempt.id).is_empty());
+        assert_eq!((remains.spool.end, attempt.log(None)), (6, b"ready\n".to_vec()));
+        assert_eq!(shim::exit_record(&attempt.directory()).unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_shim_is_killed_whatever_it_does_and_no_other_process() {
+    let mut attempt = Attempt::new(Mode::Pipes, "exec sleep 1000");
+    attempt.start().await;
+    let shim = attempt.status().await.shim;
+    shim.signal(Signal::STOP);
+    shim::kill(&attempt.directory()).unwrap();
+    eventually(|| (!shim.is_alive()).then_some(())).await;
+    // Its pid may be another process's by now.
+    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    let theirs = ProcessId::of(other.id()).unwrap();
+    let lock = attempt.directory().join(shim::files::LOCK);
+    fs::write(&lock, serde_json::to_vec(&theirs).unwrap()).unwrap();
+    shim::kill(&attempt.directory()).unwrap();
+    assert!(theirs.is_alive(), "nobody holds the lock");
+    fs::write(&lock, "").unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    bury(&attempt).await;
+}
+
+/// The shim of an attempt that an executor runs.
+async fn shim_of(host: &Host, id: &str) -> ProcessId {
+    match shim::probe(&host.data().join("attempts").join(id)).await {
+        Liveness::Present(status) => status.shim,
+        other => panic!("no shim: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_an_attempt_whose_shim_stands_still() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let stubborn = host.shell("trap 'echo asked' INT; trap '' TERM; echo begin; while :; do sleep 0.02; done");
+    let plain = host.shell("echo begin; exec sleep 600");
+    let mut shims = Vec::new();
+    for spec in [&stubborn, &plain] {
+        let id = &spec.attempt_id;
+        host.controller.offer(spec);
+        host.controller.wait("the start", |memory| (memory.log(id) == b"begin\n").then_some(())).await;
+        shims.push(shim_of(&host, id).await);
+    }
+    // One hears of the stop and stands still then, the other does before.
+    host.controller.want(&stubborn.attempt_id, Phase::Stop);
+    let asked =
+        |memory: &crate::controller::Memory| memory.log(&stubborn.attempt_id).ends_with(b"asked\n").then_some(());
+    host.controller.wait("the interrupt", asked).await;
+    shims.iter().for_each(|shim| shim.signal(Signal::STOP));
+    host.controller.want(&plain.attempt_id, Phase::Stop);
+    for (spec, shim) in [&stubborn, &plain].into_iter().zip(shims) {
+        let ended = host.controller.wait_ended(&spec.attempt_id).await;
+        assert_eq!(ended.outcome(), Outcome::Cancelled);
+        assert!(!shim.is_alive() && tree::carriers(spec.attempt_id.parse().unwrap()).is_empty());
+        assert_eq!(host.controller.memory().log(&spec.attempt_id).len() as u64, ended.log_length);
+    }
+    host.stop();
+}
+
+#[tokio::test]
+async fn an_agent_outlives_a_volume_that_is_not_there_for_a_while() {
+    let mut attempt = Attempt::new(Mode::Pipes, "mkfifo gate; echo waits; read line < gate; echo $line; exit 7");
+    let sockets = tempfile::tempdir().unwrap();
+    attempt.launch.control_socket = sockets.path().join("control");
+    let client = attempt.start().await;
+    attempt.says(&client, "waits").await;
+    let (volume, away) = (attempt.path().to_owned(), attempt.path().with_extension("away"));
+    fs::rename(&volume, &away).unwrap();
+    // Longer than it takes to find out that a directory was removed.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(attempt.status().await.phase, shim::Phase::Running);
+    fs::rename(&away, &volume).unwrap();
+    fs::write(attempt.work().join("gate"), "goes on\n").unwrap();
+    assert_eq!(ended(&client).await.outcome, shim::Outcome::Code(7));
+    assert_eq!(attempt.log(None), b"waits\ngoes on\n");
+}

@@ -1,0 +1,90 @@
+//! Attempts that are stopped before their agent runs.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use sculpt_executor::tree::ProcessId;
+use sculpt_proto::executor::v1::{AttemptSpec, Phase, ended::Outcome};
+
+use crate::{
+    git::project,
+    go_on::run,
+    host::{Account, Host},
+    life::wait_for,
+};
+
+/// A directory with a git that says its pid in `pids` and then hangs when it is to do `verb`.
+fn git_that_hangs(root: &Path, verb: &str) -> (PathBuf, PathBuf) {
+    let (bin, pids) = (root.join("bin"), root.join("pids"));
+    fs::create_dir(&bin).unwrap();
+    let real = Command::new("sh").args(["-c", "command -v git"]).output().unwrap();
+    let (real, pids_name) = (String::from_utf8(real.stdout).unwrap(), pids.display());
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *' {verb} '*) echo $$ >> {pids_name}; exec sleep 4242 ;; esac\nexec {} \"$@\"\n",
+        real.trim()
+    );
+    fs::write(bin.join("git"), script).unwrap();
+    fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    (bin, pids)
+}
+
+/// The name of the account that the attempt had, if it came to one.
+fn account(host: &Host, spec: &AttemptSpec) -> Option<String> {
+    let json = fs::read(host.data().join("attempts").join(&spec.attempt_id).join("account.json")).ok()?;
+    Some(serde_json::from_slice::<serde_json::Value>(&json).ok()?["name"].as_str()?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_a_clone_is_made_leaves_nothing() {
+    let Some(mut host) = Host::separated("").await else { return };
+    let (bin, pids) = git_that_hangs(host.root.path(), "reset");
+    host.environment.push(("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()).into()));
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let spec = host.on_base(host.shell("true"), &base);
+    host.controller.offer(&spec);
+    wait_for("git to hang", || fs::read_to_string(&pids).is_ok_and(|pids| pids.ends_with('\n'))).await;
+    assert!(host.workspace(&spec.attempt_id).exists());
+    host.controller.want(&spec.attempt_id, Phase::Stop);
+    assert_eq!(host.controller.wait_ended(&spec.attempt_id).await.outcome(), Outcome::Cancelled);
+    assert!(!host.workspace(&spec.attempt_id).exists(), "a workspace that was not finished");
+    let pid = fs::read_to_string(&pids).unwrap().trim().parse().unwrap();
+    wait_for("git to be gone", || ProcessId::of(pid).is_none()).await;
+    let leased = Account(account(&host, &spec).unwrap());
+    let (_, log) = run(&host, &host.shell("id -un")).await;
+    assert_eq!(log.trim(), leased.0, "the account is free for the next attempt");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_an_account_is_made_leaves_it_to_others() {
+    let Some(mut host) = Host::separated("").await else { return };
+    host.start().await;
+    // Somebody else makes accounts meanwhile.
+    let lock = fs::File::options().create(true).append(true).open("/run/sculpt-accounts.lock").unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let step = |spec: &AttemptSpec, step: &'static str| {
+        let id = spec.attempt_id.clone();
+        move |memory: &crate::controller::Memory| memory.steps(&id).contains(&step).then_some(())
+    };
+    let (stopped, other) = (host.shell("true"), host.shell("id -un"));
+    host.controller.offer(&stopped);
+    host.controller.wait("it to be prepared", step(&stopped, "preparing")).await;
+    host.controller.want(&stopped.attempt_id, Phase::Stop);
+    // What comes after the stop has arrived, so the stop has.
+    host.controller.offer(&other);
+    host.controller.wait("another to begin", step(&other, "accepted")).await;
+    drop(lock);
+    assert_eq!(host.controller.wait_ended(&stopped.attempt_id).await.outcome(), Outcome::Cancelled);
+    let leased = Account(account(&host, &stopped).expect("it was being leased, and the end waited for it"));
+    host.controller.wait_ended(&other.attempt_id).await;
+    let _other = Account(account(&host, &other).unwrap());
+    let (_, log) = run(&host, &host.shell("id -un")).await;
+    assert_eq!(log.trim(), leased.0, "it is free for the next attempt");
+    host.stop();
+}
