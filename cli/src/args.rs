@@ -1,6 +1,6 @@
 //! The command line as it is typed.
 
-mod value;
+pub(crate) mod value;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -9,6 +9,9 @@ use sculpt_proto::v1::OnLost;
 
 pub(crate) use self::value::state_named;
 use self::value::{on_lost, pair, span, state, variable, whole};
+use crate::commands::{
+    AdminVerb, AuditArgs, ExecutorRmArgs, ExecutorTokenArgs, LockArgs, LockTargetArgs, LoginArgs, PoolVerb, TokenVerb,
+};
 use crate::output::Format;
 
 /// Run coding agents on a fleet: start, follow, review, merge.
@@ -86,8 +89,33 @@ pub(crate) enum Verb {
     /// Executors: the machines that run attempts
     #[command(subcommand)]
     Executor(ExecutorVerb),
+    /// Pools: which tasks run where, and with what limits
+    #[command(subcommand)]
+    Pool(PoolVerb),
     /// Print the journal
     Events(EventsArgs),
+    /// Sign in to a controller with a token, and make it the one that is used
+    #[command(
+        after_help = "The token carries the pin of the controller's authority: nothing is sent before the controller has proved \
+        itself.\n`sculpt token create` makes tokens."
+    )]
+    Login(LoginArgs),
+    /// Say who we are to the controller, and what we may
+    Whoami,
+    /// Tokens, by which people and programs are known
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Cut a user, an executor or a token off, within 10 s
+    Lock(LockArgs),
+    /// Lift the locks of a user, an executor or a token
+    Unlock(LockTargetArgs),
+    /// List what is locked
+    Locks,
+    /// Print who did what, and verify that nobody has changed the record
+    Audit(AuditArgs),
+    /// Users and their roles
+    #[command(subcommand)]
+    Admin(AdminVerb),
     /// Check every part and say how to mend it
     Doctor,
     /// Print the completion script of a shell
@@ -332,6 +360,12 @@ pub(crate) enum ExecutorVerb {
     },
     /// Remove what nobody needs on an executor's disk; never commits that the controller does not have
     Gc(ExecutorGcArgs),
+    /// Make a token with which machines become executors; it is shown this once
+    #[command(after_help = "Example, for machines that start and end by themselves:\n  \
+        sculpt executor token --pool build --label arch=amd64 --ttl 24h --uses 50")]
+    Token(ExecutorTokenArgs),
+    /// Cut an executor off for good, within 10 s
+    Rm(ExecutorRmArgs),
 }
 
 #[derive(Args)]

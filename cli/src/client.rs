@@ -6,8 +6,9 @@ use std::{
 };
 
 use sculpt_proto::v1::{
-    events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
-    projects_client::ProjectsClient, system_client::SystemClient, tasks_client::TasksClient,
+    audit_client::AuditClient, events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient,
+    identity_client::IdentityClient, logs_client::LogsClient, projects_client::ProjectsClient,
+    system_client::SystemClient, tasks_client::TasksClient,
 };
 use sculpt_tls::Problem;
 use tonic::{
@@ -170,6 +171,14 @@ impl Client {
 
     pub(crate) fn events(&self) -> EventsClient<Wire> {
         EventsClient::new(self.wire.clone())
+    }
+
+    pub(crate) fn identity(&self) -> IdentityClient<Wire> {
+        IdentityClient::new(self.wire.clone())
+    }
+
+    pub(crate) fn audit(&self) -> AuditClient<Wire> {
+        AuditClient::new(self.wire.clone())
     }
 
     pub(crate) fn system(&self) -> SystemClient<Wire> {

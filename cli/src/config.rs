@@ -226,7 +226,7 @@ pub fn read_token(file: &Path) -> Result<String, ConfigError> {
 }
 
 /// Scheme, host and port of a controller.
-fn controller_url(text: &str) -> Result<Url, ConfigError> {
+pub(crate) fn controller_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |problem: &str| ConfigError::Url { text: text.to_owned(), problem: problem.to_owned() };
     let url = Url::parse(text).map_err(|error| wrong(&format!("{error}; it looks like https://127.0.0.1:7433")))?;
     if url.scheme() != "https" {

@@ -2,6 +2,9 @@
 
 mod adopt;
 mod gc;
+mod token;
+
+pub(crate) use token::{RmArgs, TokenArgs};
 
 use sculpt_proto::v1::{Executor, GetExecutorRequest, ListExecutorsRequest};
 use sculpt_space::Space;
@@ -26,6 +29,8 @@ pub(super) async fn run(verb: ExecutorVerb, format: Format) -> Result<Exit, Fail
         ExecutorVerb::Show { executor } => show(&executor, format).await,
         ExecutorVerb::Adopt { executor, attempts } => adopt::run(executor, attempts, format).await,
         ExecutorVerb::Gc(arguments) => gc::run(arguments, format).await,
+        ExecutorVerb::Token(arguments) => token::token(arguments, format).await,
+        ExecutorVerb::Rm(arguments) => token::rm(arguments, format).await,
     }
 }
 
