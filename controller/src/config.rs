@@ -12,6 +12,7 @@ use sculpt_space::ByteSize;
 use serde::Deserialize;
 
 use crate::{
+    commands::AuthorityArgs,
     git::GitSettings,
     pki::{IssueError, Names},
 };
@@ -38,7 +39,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve until SIGTERM or SIGINT.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Look at the controller's own authority, and let another take over from it.
+    Authority(AuthorityArgs),
 }
 
 /// Settings as they are given; what is left out is looked for in the file.
@@ -238,8 +241,7 @@ impl ServeArgs {
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let url = self.database_url.or_else(|| variable("DATABASE_URL")).or(file.database_url);
-        let data_dir = self.data_dir.or(file.data_dir).or_else(default_data_dir).ok_or(ConfigError::NoDataDir)?;
-        let data_dir = std::path::absolute(&data_dir).map_err(|source| ConfigError::Path { path: data_dir, source })?;
+        let data_dir = data_dir(self.data_dir.or(file.data_dir))?;
         let event_days = self.event_days.or(file.event_days).unwrap_or(EVENT_DAYS);
         if event_days == 0 {
             return Err(ConfigError::EventDays);
@@ -310,6 +312,12 @@ fn positive<T: Default + PartialEq>(setting: &'static str, value: T) -> Result<T
     if value == T::default() { Err(ConfigError::Zero { setting }) } else { Ok(value) }
 }
 
+/// The data directory that was named, else the usual one; absolute.
+pub(crate) fn data_dir(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    let data_dir = named.or_else(default_data_dir).ok_or(ConfigError::NoDataDir)?;
+    std::path::absolute(&data_dir).map_err(|source| ConfigError::Path { path: data_dir, source })
+}
+
 fn default_data_dir() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some("/var/lib/sculpt/controller".into());
@@ -330,8 +338,10 @@ mod tests {
 
     fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
         let all = ["sculpt-controller", "serve"].iter().chain(arguments);
-        let Command::Serve(serve) = Cli::try_parse_from(all).expect("arguments are right").command;
-        serve.resolve()
+        match Cli::try_parse_from(all).expect("arguments are right").command {
+            Command::Serve(serve) => serve.resolve(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

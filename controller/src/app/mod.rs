@@ -3,7 +3,13 @@
 mod data_dir;
 mod signals;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use axum::{
@@ -16,7 +22,7 @@ use http::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sculpt_proto::id::ClusterId;
 use serde_json::json;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, service::Routes};
 use tonic_health::{
@@ -58,6 +64,9 @@ const DESCRIPTORS: u64 = 16_384;
 /// Connections to the database: of a private one nearly all that it takes.
 const CONNECTIONS_BUILT_IN: u32 = 48;
 const CONNECTIONS_SHARED: u32 = 24;
+
+/// Certificates of the trusted authorities, below the data directory; nothing secret.
+const TRUST: &str = "trust.pem";
 
 /// Runs the controller until it is told to end.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -179,7 +188,8 @@ impl Controller {
         spawn(&parts, user_listener, pki.people, guarded(timely, people));
         let executors = Authoriser::new(executor_token, "executor");
         spawn(&parts, executor_listener, pki.executors, guarded(executor_routes(&parts), executors));
-        parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority.clone()));
+        keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
+        parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
         parts.tracker.spawn(keeper.run(parts.ending.clone()));
         data_dir.announce(&announced)?;
         Ok(Some(Self { data_dir, ready, user, executor, store, postgres: base.postgres, ending, tracker }))
@@ -348,6 +358,22 @@ async fn nothing_here(request: Request) -> Response {
         return Status::unimplemented(format!("this controller does not serve {}", request.uri().path())).into_http();
     }
     (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
+}
+
+/// Keeps the file of trusted authorities, for people on this machine, as the authority has it.
+async fn trust_file(path: PathBuf, mut authority: watch::Receiver<Arc<Authority>>) {
+    while authority.changed().await.is_ok() {
+        let kept = keep_trust(&path, &authority.borrow_and_update());
+        if let Err(error) = kept {
+            tracing::error!(%error, path = %path.display(), "the trusted authorities are not written down");
+        }
+    }
+}
+
+fn keep_trust(path: &Path, authority: &Authority) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, authority.trust().to_pem())?;
+    fs::rename(&fresh, path)
 }
 
 fn spawn(parts: &Parts, listener: TcpListener, tls: Shown, router: Router) {
