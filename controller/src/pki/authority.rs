@@ -35,6 +35,7 @@ const LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    pin: Pin,
     trust: Trust,
     phase: Phase,
 }
@@ -115,8 +116,9 @@ impl Authority {
         let all = [Some(own), next, previous];
         let all = all.iter().flatten().flat_map(Trust::certificates).cloned();
         let trust = Trust::of(all).map_err(trust_in(&directory.join(CURRENT)))?;
+        let pin = Pin::of_key(&key);
         let issuer = Issuer::from_ca_cert_der(&certificate, key.into_pair()).map_err(IssueError::from)?;
-        Ok(Self { issuer, certificate, trust, phase })
+        Ok(Self { issuer, certificate, pin, trust, phase })
     }
 
     /// The files that say what the authority in `directory` is.
@@ -173,8 +175,8 @@ impl Authority {
     }
 
     /// The pin of the one that certifies.
-    pub fn pin(&self) -> Option<Pin> {
-        self.trust.pins().next()
+    pub fn pin(&self) -> Pin {
+        self.pin
     }
 
     /// What proves to others that this is the controller, under each of `names`. The key is made for it and kept nowhere.
@@ -293,7 +295,7 @@ mod tests {
 
         let prepared = Authority::prepare(path).expect("it is prepared");
         let [one, next] = pins(&prepared)[..] else { panic!("two authorities") };
-        assert_eq!((prepared.phase(), prepared.pin(), one), (Phase::Prepared, Some(first), first));
+        assert_eq!((prepared.phase(), prepared.pin(), one), (Phase::Prepared, first, first));
         assert!(matches!(Authority::prepare(path), Err(AuthorityError::Order(_))));
         assert!(matches!(Authority::retire(path), Err(AuthorityError::Order(_))));
 

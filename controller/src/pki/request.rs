@@ -2,11 +2,12 @@
 //! and whoever asks for some is told so.
 
 use rcgen::SubjectPublicKeyInfo;
+use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::{
     certification_request::X509CertificationRequest,
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519},
-    prelude::FromDer as _,
+    prelude::{FromDer as _, X509Certificate},
     x509::SubjectPublicKeyInfo as ParsedKey,
 };
 
@@ -61,10 +62,21 @@ impl PublicKey {
         if let Some(extension) = parsed.requested_extensions().and_then(|mut extensions| extensions.next()) {
             return Err(RequestError::Extension(format!("{extension:?}").chars().take(80).collect()));
         }
-        let key = info.subject_pki.raw;
-        let digest = Sha256::digest(key).into();
+        Self::of(info.subject_pki.raw)
+    }
+
+    /// The key in `certificate`, whose owner has proved in a handshake that they have the private half.
+    pub fn certified(certificate: &CertificateDer<'_>) -> Result<Self, RequestError> {
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| RequestError::Malformed)?;
+        if !is_taken(parsed.public_key()) {
+            return Err(RequestError::Kind);
+        }
+        Self::of(parsed.public_key().raw)
+    }
+
+    fn of(key: &[u8]) -> Result<Self, RequestError> {
         let info = SubjectPublicKeyInfo::from_der(key).map_err(|_| RequestError::Kind)?;
-        Ok(Self { info, digest })
+        Ok(Self { info, digest: Sha256::digest(key).into() })
     }
 
     /// SHA-256 of it, as a certificate's pin has it.

@@ -16,10 +16,7 @@ use sculpt_tls::{Callers, Identity, Proof, ServerError, server_config};
 use tokio::{sync::watch, time::interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Authority, AuthorityError,
-    issue::{LEAF_LIFE, Names},
-};
+use super::{Authority, AuthorityError, issue::LEAF_LIFE};
 use crate::config::{PublicFiles, TlsSettings};
 
 /// How often files are looked at.

@@ -49,7 +49,6 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
     let default_agent = hello.agents.iter().find(|agent| agent.is_default).map(|agent| agent.name.clone());
     let agents =
         hello.agents.into_iter().map(|agent| word(agent.name, "agents.name")).collect::<Result<Vec<_>, _>>()?;
-    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(255).collect::<String>();
     Ok(Introduction {
         id: FieldError::parse(&hello.executor_id, "executor_id")?,
         instance: FieldError::parse(&hello.instance_id, "instance_id")?,
@@ -68,11 +67,16 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
     })
 }
 
+/// A text for people, within reason.
+pub(super) fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(255).collect()
+}
+
 fn directory(id: &str) -> Result<Option<uuid::Uuid>, FieldError> {
     if id.is_empty() { Ok(None) } else { FieldError::parse(id, "directory_id").map(Some) }
 }
 
-fn word(text: String, field: &'static str) -> Result<String, FieldError> {
+pub(super) fn word(text: String, field: &'static str) -> Result<String, FieldError> {
     if text.is_empty() || text.chars().count() > 128 || text.chars().any(char::is_control) {
         return Err(FieldError::new(field, "must have 1 to 128 characters without controls"));
     }

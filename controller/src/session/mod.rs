@@ -9,6 +9,7 @@ pub mod census;
 pub mod control;
 pub mod disk;
 mod end;
+pub mod enrolment;
 pub mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

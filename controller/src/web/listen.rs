@@ -13,7 +13,10 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use rustls::{ServerConfig, pki_types::UnixTime};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, UnixTime},
+};
 use sculpt_tls::{Caller, CallerError};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -51,8 +54,17 @@ pub struct Peer {
     /// Where it calls from.
     pub address: SocketAddr,
     /// The executor whose certificate it has shown.
-    pub executor: Option<Caller>,
+    pub executor: Option<Shown>,
     newcomer: Newcomer,
+}
+
+/// A certificate that was shown, verified by the handshake.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Whom it names.
+    pub caller: Caller,
+    /// All of it.
+    pub certificate: CertificateDer<'static>,
 }
 
 impl Peer {
@@ -159,6 +171,9 @@ async fn connection(
         stream = timeout(limits.headers, handshake(stream, acceptor)) => stream.map_err(|_| Early::Silent)??,
     };
     let peer = Peer { address, executor: executor(&stream)?, newcomer };
+    if peer.executor.as_ref().is_some_and(|shown| !shown.caller.lapsed) {
+        peer.proved();
+    }
     let calls = Watched::new(router, peer, limits);
     let (builder, lost) = (builder(&stream, limits), calls.lost());
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(calls));
@@ -184,10 +199,14 @@ async fn handshake(mut stream: TcpStream, acceptor: TlsAcceptor) -> Result<TlsSt
     Ok(acceptor.accept(stream).await?)
 }
 
-fn executor(stream: &TlsStream<TcpStream>) -> Result<Option<Caller>, CallerError> {
+fn executor(stream: &TlsStream<TcpStream>) -> Result<Option<Shown>, CallerError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    shown.map(|certificate| Caller::of(certificate, UnixTime::since_unix_epoch(now))).transpose()
+    let shown = shown.map(|certificate| {
+        let caller = Caller::of(certificate, UnixTime::since_unix_epoch(now))?;
+        Ok(Shown { caller, certificate: certificate.clone().into_owned() })
+    });
+    shown.transpose()
 }
 
 /// What the client chose in its hello; HTTP/1.1 when it chose nothing.
