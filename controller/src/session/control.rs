@@ -18,6 +18,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::who::Who;
 use crate::{
     dispatch::Dispatch,
     session::{
@@ -69,12 +70,13 @@ enum Work {
 /// Serves one Control connection until either side ends it.
 pub async fn serve<B: Book>(
     context: Context<B>,
+    executor: Who,
     mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: Responses,
 ) {
     let opened = tokio::select! {
         biased;
-        opened = open(&context, &mut inbound) => opened,
+        opened = open(&context, executor, &mut inbound) => opened,
         () = context.shutdown.cancelled() => Err(End::leaving()),
     };
     let (epoch, mut seat) = match opened {
@@ -133,6 +135,7 @@ async fn record_end<B: Book>(context: &Context<B>, epoch: Epoch, reason: String)
 
 async fn open<B: Book>(
     context: &Context<B>,
+    executor: Who,
     inbound: &mut (impl Stream<Item = Result<ControlRequest, Status>> + Unpin),
 ) -> Result<(Epoch, Seat), End> {
     let first = tokio::time::timeout(HELLO, inbound.next()).await;
@@ -143,6 +146,7 @@ async fn open<B: Book>(
         return Err(End::Fault(Status::invalid_argument("the first message of Control must be a Hello")));
     };
     let who = hello::check(hello, context.cluster).map_err(End::Reject)?;
+    executor.is(who.id).map_err(End::Fault)?;
     let epoch = context.book.open(who).await.map_err(|error| End::Reject(error.into()))?;
     Ok((epoch, context.sessions.enter(epoch)))
 }
