@@ -5,11 +5,7 @@ use std::sync::Arc;
 use sculpt_core::rights::{Grants, Right, Rights};
 use sculpt_proto::id::{ProjectId, TokenId, UserId};
 
-use super::{
-    Denied, In, May, Need, On, Sees, Whose,
-    denied::Place,
-    proof::Loose,
-};
+use super::{Denied, In, May, Need, On, Sees, Whose, denied::Place, proof::Loose};
 use crate::store::{audit::By, projects::Project, tasks::Located};
 
 /// Who calls, by which token and from where. Made by [`Authority`](super::Authority) alone. Cheap to clone.
@@ -112,7 +108,7 @@ impl Caller {
             None => Place::Controller,
         };
         self.check(R::RIGHT, rights(&self.who.grants), rights(&self.who.owned), place)?;
-        Ok(On::new(task.id(), self.clone()))
+        Ok(On::new(task.id(), task.project().map(|(id, _)| id), self.clone()))
     }
 
     /// Whether there is any place where they may do this.

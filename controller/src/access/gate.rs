@@ -7,7 +7,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
 use sculpt_core::rights::Right;
 use sculpt_proto::id::ProjectId;
 use sculpt_tls::{Kind, Token};
@@ -28,18 +28,18 @@ impl Gate {
         Self { authority }
     }
 
-    async fn judge(&self, request: &Request) -> Result<([u8; 32], Caller), Status> {
-        let peer = request.extensions().get::<Peer>();
+    async fn judge(&self, head: &Parts) -> Result<([u8; 32], Caller), Status> {
+        let peer = head.extensions.get::<Peer>();
         let address = peer.map(|peer| peer.address.ip().to_string()).unwrap_or_default();
-        let shown = text(request.headers(), header::AUTHORIZATION);
-        let shown = shown.and_then(|value| credential(value, is_git(request.uri()))).ok_or(Unknown::Missing)?;
+        let shown = text(&head.headers, header::AUTHORIZATION);
+        let shown = shown.and_then(|value| credential(value, is_git(&head.uri))).ok_or(Unknown::Missing)?;
         let token = Token::parse(&shown, Kind::User).map_err(Unknown::from)?;
         let digest = token.secret.digest();
         let caller = self.authority.by_digest(digest, &address).await?;
         if let Some(peer) = peer {
             peer.proved();
         }
-        admit(request.uri().path(), &caller)?;
+        admit(head.uri.path(), &caller)?;
         Ok((digest, caller))
     }
 }
@@ -67,18 +67,19 @@ fn admit(path: &str, caller: &Caller) -> Result<(), Status> {
 
 /// Lets a call through, with the [`Caller`] among its extensions, or answers it. An answer that goes on for long ends when
 /// its caller loses a right.
-pub async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let grpc = is_grpc(request.headers());
-    match gate.judge(&request).await {
+pub async fn enter(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let grpc = is_grpc(&head.headers);
+    match gate.judge(&head).await {
         Ok((digest, caller)) => {
-            request.extensions_mut().insert(caller.clone());
-            let answer = next.run(request).await;
+            head.extensions.insert(caller.clone());
+            let answer = next.run(Request::from_parts(head, body)).await;
             let lost = gate.authority.lost(digest, caller);
             answer.map(|body| Body::new(Guarded::new(body, lost, grpc)))
         }
         Err(refusal) => {
-            tracing::debug!(code = ?refusal.code(), path = request.uri().path(), "refused a call");
-            refused(refusal, is_git(request.uri()), grpc)
+            tracing::debug!(code = ?refusal.code(), path = head.uri.path(), "refused a call");
+            refused(refusal, is_git(&head.uri), grpc)
         }
     }
 }

@@ -32,10 +32,7 @@ impl http_body::Body for Guarded {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(lost) = &mut self.lost else { return Poll::Ready(None) };
         if let Poll::Ready(status) = lost.as_mut().poll(context) {
             self.lost = None;

@@ -11,17 +11,19 @@
 mod authority;
 mod caller;
 mod denied;
+mod first;
 mod gate;
 mod guarded;
 mod proof;
 mod rules;
 
+pub(crate) use self::proof::Loose;
 pub use self::{
     authority::{Authority, Unknown},
     caller::Caller,
     denied::Denied,
+    first::{FirstError, first_token},
     gate::{Gate, enter},
     proof::{Administer, Create, Fleet, Found, In, May, Merge, Need, On, Pair, Read, Sees, Steer, Whose},
     rules::{RULES, Rule, rule},
 };
-pub(crate) use self::proof::Loose;

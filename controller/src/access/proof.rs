@@ -66,6 +66,7 @@ pub struct In<R> {
 #[derive(Clone, Debug)]
 pub struct On<R> {
     task: TaskId,
+    project: Option<ProjectId>,
     by: Caller,
     right: PhantomData<fn() -> R>,
 }
@@ -124,8 +125,13 @@ impl<R> In<R> {
 }
 
 impl<R> On<R> {
-    pub(super) fn new(task: TaskId, by: Caller) -> Self {
-        Self { task, by, right: PhantomData }
+    pub(super) fn new(task: TaskId, project: Option<ProjectId>, by: Caller) -> Self {
+        Self { task, project, by, right: PhantomData }
+    }
+
+    /// In which project.
+    pub fn project(&self) -> Option<ProjectId> {
+        self.project
     }
 
     /// To which task.

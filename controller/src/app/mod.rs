@@ -32,6 +32,7 @@ use tonic_health::{
 
 pub use self::data_dir::{DataDir, DataDirError};
 use crate::{
+    access::{self, Gate},
     background,
     blobs::Blobs,
     bus::Bus,
@@ -39,7 +40,7 @@ use crate::{
     dispatch::Dispatch,
     git::Repositories,
     grpc::{About, Api, logs::LogsApi},
-    pki::{Authority, Keeper, Shown},
+    pki::{Authority, Keeper, Pki, Shown},
     postgres::{Postgres, Settings},
     room::Room,
     session::{ExecutorApi, Sessions, control},
@@ -133,6 +134,7 @@ struct Base {
 /// What is served, before anybody is.
 struct Parts {
     dispatch: Dispatch,
+    access: access::Authority,
     blobs: Blobs,
     repositories: Repositories,
     sessions: Sessions,
@@ -143,6 +145,18 @@ struct Parts {
     tracker: TaskTracker,
 }
 
+impl Parts {
+    /// Makes who started us an admin, if nobody was ever known here.
+    async fn first_admin(&self, token: &sculpt_tls::Token) -> anyhow::Result<()> {
+        let account = signals::account();
+        let made = self.dispatch.store().ensure_first_admin(&account, token.secret.digest()).await?;
+        if made {
+            tracing::info!(name = account, "made the first admin");
+        }
+        Ok(())
+    }
+}
+
 impl Controller {
     /// Starts everything; `None` when `told` to end before that was done.
     pub async fn start(config: Config, told: &CancellationToken) -> anyhow::Result<Option<Self>> {
@@ -151,7 +165,8 @@ impl Controller {
         let executor_listener = listen::bind(config.executor_listen).await?;
         let data_dir = DataDir::take(&config.data_dir)?;
         let (keeper, pki) = Keeper::open(config.tls.clone())?;
-        let user_token = Token::load(&data_dir.join("tokens/user"))?;
+        let pin = config.tls.public.is_none().then(|| pki.authority.borrow().pin());
+        let user_token = access::first_token(&data_dir.join("tokens/user"), pin)?;
         let executor_token = Token::load(&data_dir.join("tokens/executor"))?;
         let base = tokio::select! {
             base = base(&config, &data_dir) => base?,
@@ -160,7 +175,7 @@ impl Controller {
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
         let built = tokio::select! {
-            built = build(&config, &data_dir, &base, &store) => built.map(Some),
+            built = build(&config, &data_dir, &base, &store, &pki) => built.map(Some),
             () = told.cancelled() => Ok(None),
         };
         let (parts, user_routes) = match built {
@@ -170,6 +185,7 @@ impl Controller {
                 return unbuilt.map(|_| None);
             }
         };
+        parts.first_admin(&user_token).await.context("make the first admin")?;
         let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let ready = json!({
             "ready": true,
@@ -183,9 +199,9 @@ impl Controller {
         announced["pid"] = std::process::id().into();
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
-        let people = Authoriser::new(user_token, &signals::account());
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
-        spawn(&parts, user_listener, pki.people, guarded(timely, people));
+        let people = middleware::from_fn_with_state(Gate::new(parts.access.clone()), access::enter);
+        spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
         let executors = Authoriser::new(executor_token, "executor");
         spawn(&parts, executor_listener, pki.executors, guarded(executor_routes(&parts), executors));
         keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
@@ -258,7 +274,13 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
     }
 }
 
-async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) -> anyhow::Result<(Parts, Router)> {
+async fn build(
+    config: &Config,
+    data_dir: &DataDir,
+    base: &Base,
+    store: &Store,
+    pki: &Pki,
+) -> anyhow::Result<(Parts, Router)> {
     migrate(&base.database).await?;
     background::maintenance::once(store, config.event_days)
         .await
@@ -268,8 +290,10 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
     let blobs = Blobs::at_directory(&data_dir.join("blobs")).context("open the blob store")?.within(room.clone());
     let repositories = Repositories::new(store.clone(), blobs.clone(), config.git.clone())
         .context("prepare the caches of repositories")?;
+    let bus = Bus::new();
     let parts = Parts {
-        dispatch: Dispatch::new(store.clone(), Bus::new()),
+        access: access::Authority::new(store.clone(), bus.clone()),
+        dispatch: Dispatch::new(store.clone(), bus),
         blobs,
         repositories,
         sessions: Sessions::new(),
@@ -287,6 +311,9 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         room,
         data_dir: config.data_dir.clone(),
         git: config.git.program.clone(),
+        authority: pki.authority.clone(),
+        public: config.tls.public.is_some(),
+        executor_url: format!("https://{}", config.executor_listen),
     };
     let routes = user_routes(&parts, about).context("prepare reflection")?;
     Ok((parts, routes))
@@ -294,7 +321,7 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
 
 /// Spawns what nobody calls.
 fn duties(parts: &Parts, config: &Config, shared: bool) {
-    let Parts { dispatch, blobs, repositories, sessions, health, room, cluster, ending, tracker } = parts;
+    let Parts { dispatch, access, blobs, repositories, sessions, health, room, cluster, ending, tracker } = parts;
     let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
     tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
@@ -304,6 +331,8 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
     tracker.spawn(background::seal::run(store(), blobs.clone(), stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
+    tracker.spawn(background::notary::run(store(), dispatch.bus().clone(), stop()));
+    tracker.spawn(background::last_use::run(access.clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
     if shared {
         // Only then can there be another replica.

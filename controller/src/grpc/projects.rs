@@ -4,7 +4,7 @@ use sculpt_proto::{FieldError, commit_id, v1};
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, cursor, person, request_id};
+use super::{Api, caller, convert, cursor, request_id};
 use crate::store::{projects::Wish, requests};
 
 #[tonic::async_trait]
@@ -13,11 +13,11 @@ impl v1::projects_server::Projects for Api {
         &self,
         request: Request<v1::EnsureProjectRequest>,
     ) -> Result<Response<v1::EnsureProjectResponse>, Status> {
-        person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let request = once(&message.request_id, "EnsureProject", &without_id(message.clone()))?;
         let wish = wish(message)?;
-        let (project, created) = self.store.ensure_project(request, wish).await?;
+        let (project, created) = self.store.ensure_project(caller, request, wish).await?;
         if created {
             self.bus.journal();
         }
@@ -28,11 +28,11 @@ impl v1::projects_server::Projects for Api {
         &self,
         request: Request<v1::ListProjectsRequest>,
     ) -> Result<Response<v1::ListProjectsResponse>, Status> {
-        person(&request)?;
+        let sees = caller(&request)?.sees();
         let message = request.into_inner();
         let after = cursor::page(&message.page_token)?;
         let limit = cursor::page_size(message.page_size);
-        let mut projects = self.store.list_projects(after.as_deref(), limit + 1).await?;
+        let mut projects = self.store.list_projects(&sees, after.as_deref(), limit + 1).await?;
         let more = projects.len() > limit as usize;
         projects.truncate(limit as usize);
         let next = projects.last().filter(|_| more).map(|last| cursor::page_token(&last.name)).unwrap_or_default();
@@ -44,16 +44,26 @@ impl v1::projects_server::Projects for Api {
         &self,
         request: Request<v1::RemoveProjectRequest>,
     ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
-        let by = person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let request = once(&message.request_id, "RemoveProject", &message.project)?;
-        let project = self.store.remove_project(request, message.project, by.name().to_owned()).await?;
+        let project = match self.store.removed_project(&caller, &request).await? {
+            Some(gone) => gone,
+            None => {
+                let found = self.store.project(&caller.sees(), &message.project).await?;
+                self.store.remove_project(caller.within(&found)?, request).await?
+            }
+        };
         self.bus.journal();
         Ok(Response::new(v1::RemoveProjectResponse { project: Some(convert::project(project)) }))
     }
 }
 
-fn once(id: &str, method: &'static str, content: &impl prost::Message) -> Result<requests::Request, FieldError> {
+pub(super) fn once(
+    id: &str,
+    method: &'static str,
+    content: &impl prost::Message,
+) -> Result<requests::Request, FieldError> {
     let digest = Sha256::digest(content.encode_to_vec()).into();
     Ok(requests::Request { id: request_id(id)?, method, digest })
 }

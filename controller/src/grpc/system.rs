@@ -9,7 +9,7 @@ use sculpt_proto::v1;
 use tokio::{process::Command, time::timeout};
 use tonic::{Request, Response, Status};
 
-use super::{About, Api, person};
+use super::{About, Api, caller};
 use crate::room::Room;
 
 /// In seconds.
@@ -21,7 +21,7 @@ const OLDEST_GIT: (u32, u32) = (2, 35);
 #[tonic::async_trait]
 impl v1::system_server::System for Api {
     async fn get_info(&self, request: Request<v1::GetInfoRequest>) -> Result<Response<v1::GetInfoResponse>, Status> {
-        let by = person(&request)?;
+        let by = caller(&request)?;
         let about = &self.about;
         let checks = vec![
             self.check_database().await,

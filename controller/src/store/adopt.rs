@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use super::{
     Connection, Store, StoreError, attempts,
+    audit::{self, Act},
     events::{Entry, record},
     requests::{Request, RequestError, Taken, take_request},
     sessions::Epoch,
     tasks::{self, NewTask},
 };
+use crate::access::{Fleet, May};
 
 /// Adoptions of one request, and of one message to an executor; the others follow once these are done.
 const LISTED: i64 = 1000;
@@ -66,19 +68,21 @@ pub struct Asker {
 }
 
 impl Store {
-    /// Notes that `by` wants `attempts` of `executor` taken over, or, where none is named, all that are not known; once per
+    /// Notes that who may tend executors wants `attempts` of `executor` taken over, or, where none is named, all that are not known; once per
     /// request.
     pub async fn want_adoptions(
         &self,
+        by: May<Fleet>,
         request: Request,
         executor: ExecutorId,
         attempts: BTreeSet<AttemptId>,
-        by: String,
     ) -> Result<(), RequestError> {
         self.write(move |conn| {
             Box::pin(async move {
                 if let Taken::Fresh = take_request(conn, &request, executor.0).await? {
-                    want(conn, request.id.0, executor, &attempts, &by).await?;
+                    want(conn, request.id.0, executor, &attempts, by.caller().name()).await?;
+                    let act = Act::new("executor.adopt", audit::executor_id(executor));
+                    audit::append(conn, &by.by(), act.with(json!({ "attempts": attempts }))).await?;
                 }
                 Ok(())
             })
@@ -87,7 +91,7 @@ impl Store {
     }
 
     /// What became of what `request` asked for.
-    pub async fn adoptions(&self, request: &Request) -> Result<Vec<Adoption>, StoreError> {
+    pub async fn adoptions(&self, _by: &May<Fleet>, request: &Request) -> Result<Vec<Adoption>, StoreError> {
         let mut conn = self.read().await?;
         let rows: Vec<(Uuid, Option<i64>, Option<String>)> = sqlx::query_as(
             "SELECT a.attempt_id, t.number, a.refusal FROM adoptions a LEFT JOIN tasks t ON t.id = a.task_id \

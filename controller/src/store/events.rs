@@ -150,12 +150,8 @@ impl Store {
         let sql = "SELECT COALESCE(min(drawn.id) - 1, $1) \
                    FROM generate_series(GREATEST($2, $1 - $3) + 1, $1) AS drawn (id) \
                    WHERE NOT EXISTS (SELECT FROM events WHERE events.id = drawn.id)";
-        let place = sqlx::query_scalar(sql)
-            .bind(writers.drawn)
-            .bind(floor)
-            .bind(LOOK_BACK)
-            .fetch_one(&mut *conn)
-            .await?;
+        let place =
+            sqlx::query_scalar(sql).bind(writers.drawn).bind(floor).bind(LOOK_BACK).fetch_one(&mut *conn).await?;
         Ok(Place(place))
     }
 
@@ -230,7 +226,7 @@ impl Reader {
     async fn batch(&self, upto: i64) -> Result<Vec<Event>, StoreError> {
         let mut conn = self.store.read().await?;
         let mut query = QueryBuilder::<Postgres>::new(
-            "SELECT events.id, at, kind, task_id, task_number, attempt, executors.name AS executor, revision, \
+            "SELECT events.id, at, kind, task_id, task_number, attempt, executors.name AS executor, events.revision, \
              events.shown::text AS shown, actor, data FROM events LEFT JOIN executors ON executors.id = executor_id",
         );
         match &self.of {
@@ -242,7 +238,9 @@ impl Reader {
             }
             Of::Seen(sees) => {
                 // Of a project only its making and its end are told without a task; executors everybody sees.
-                query.push(" LEFT JOIN tasks t ON t.id = events.task_id WHERE CASE WHEN events.task_id IS NOT NULL THEN ");
+                query.push(
+                    " LEFT JOIN tasks t ON t.id = events.task_id WHERE CASE WHEN events.task_id IS NOT NULL THEN ",
+                );
                 visible::tasks(&mut query, sees);
                 query.push(" WHEN data ? 'project_id' THEN ");
                 visible::projects(&mut query, "(data->>'project_id')::uuid", sees);

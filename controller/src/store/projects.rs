@@ -2,14 +2,17 @@
 
 use sculpt_proto::id::ProjectId;
 use serde_json::json;
-use sqlx::FromRow;
+use sqlx::{FromRow, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
     Connection, Store, StoreError, Time,
+    audit::{self, Act, By},
     events::{Entry, record},
-    requests::{Request, RequestError, Taken, take_request},
+    requests::{Request, RequestError, Taken, repeated, take_request},
+    visible,
 };
+use crate::access::{Caller, Denied, Found, In, Merge, Sees};
 
 /// Longest name in bytes, as the table has it.
 const MAX_NAME: usize = 63;
@@ -79,6 +82,9 @@ pub enum ProjectError {
         /// How many.
         count: i64,
     },
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The request was not taken.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -90,63 +96,62 @@ pub enum ProjectError {
 const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, created_at, \
                       (SELECT count(*) FROM tasks WHERE project_id = projects.id) AS task_count FROM projects";
 
+impl Wish {
+    /// Whether it wants a project that is there to be another than it is.
+    fn changes(&self, known: &Project) -> bool {
+        self.default_agent.as_ref().is_some_and(|agent| *agent != known.default_agent)
+            || self.commit_changes.is_some_and(|commit| commit != known.commit_changes)
+    }
+}
+
 impl Store {
-    /// The project of this root commit and remote, registered now if it is new; and whether it is.
-    pub async fn ensure_project(&self, request: Request, wish: Wish) -> Result<(Project, bool), ProjectError> {
-        self.write(move |conn| {
-            Box::pin(async move {
-                // One at a time: names are looked for before they are taken.
-                sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt project names'))")
-                    .execute(&mut *conn)
-                    .await
-                    .map_err(StoreError::from)?;
-                let known = match by_identity(conn, &wish).await? {
-                    None => identify(conn, &wish).await?,
-                    known => known,
-                };
-                let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
-                if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
-                    let project = by_id(conn, ProjectId(done)).await?;
-                    return project.map(|project| (project, false)).ok_or(ProjectError::Unknown(done.to_string()));
-                }
-                match &known {
-                    Some(known) => update(conn, known, &wish).await?,
-                    None => insert(conn, id, &wish).await?,
-                }
-                let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
-                Ok((project, known.is_none()))
-            })
-        })
-        .await
+    /// The project of this root commit and remote, registered now if it is new; and whether it is. To find it takes to see
+    /// it, to change it the right to, and to register one another.
+    pub async fn ensure_project(
+        &self,
+        caller: Caller,
+        request: Request,
+        wish: Wish,
+    ) -> Result<(Project, bool), ProjectError> {
+        self.write(move |conn| Box::pin(async move { ensure(conn, &caller, &request, &wish).await })).await
     }
 
     /// Projects by name, after the name `after`.
-    pub async fn list_projects(&self, after: Option<&str>, limit: u32) -> Result<Vec<Project>, StoreError> {
+    pub async fn list_projects(
+        &self,
+        sees: &Sees,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Project>, StoreError> {
         let mut conn = self.read().await?;
-        let sql = format!("{SELECT} WHERE removed_at IS NULL AND name > $1 ORDER BY name LIMIT $2");
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(after.unwrap_or_default())
-            .bind(i64::from(limit))
-            .fetch_all(&mut *conn)
-            .await?)
+        let mut query = QueryBuilder::<Postgres>::new(SELECT);
+        query.push(" WHERE removed_at IS NULL AND name > ").push_bind(after.unwrap_or_default()).push(" AND ");
+        visible::projects(&mut query, "id", sees);
+        query.push(" ORDER BY name LIMIT ").push_bind(i64::from(limit));
+        Ok(query.build_query_as().fetch_all(&mut *conn).await?)
     }
 
     /// The project with this name or uuid.
-    pub async fn project(&self, name: &str) -> Result<Project, ProjectError> {
+    pub async fn project(&self, sees: &Sees, name: &str) -> Result<Project, ProjectError> {
         let mut conn = self.read().await?;
-        find(&mut conn, name).await
+        find(&mut conn, sees, name).await
+    }
+
+    /// The project that `request` has removed, if it did: it is not seen any more.
+    pub async fn removed_project(&self, caller: &Caller, request: &Request) -> Result<Option<Project>, ProjectError> {
+        let mut conn = self.read().await?;
+        let Some(done) = repeated(&mut conn, request).await? else { return Ok(None) };
+        let project = by_id(&mut conn, ProjectId(done)).await?;
+        Ok(project.filter(|project| caller.within::<Merge>(project).is_ok()))
     }
 
     /// Takes a project off the list. Its objects stay until nothing names them.
-    pub async fn remove_project(&self, request: Request, name: String, by: String) -> Result<Project, ProjectError> {
+    pub async fn remove_project(&self, by: In<Merge>, request: Request) -> Result<Project, ProjectError> {
         self.write(move |conn| {
             Box::pin(async move {
-                let project = match find(conn, &name).await {
-                    Ok(project) => project,
-                    // A repetition finds it gone.
-                    Err(ProjectError::Unknown(name)) => return removed(conn, &request, name).await,
-                    Err(error) => return Err(error),
-                };
+                let id = by.project();
+                let unknown = || ProjectError::Unknown(id.to_string());
+                let project = by_id(conn, id).await?.ok_or_else(unknown)?;
                 if let Taken::Done(_) = take_request(conn, &request, project.id).await? {
                     return Ok(project);
                 }
@@ -158,10 +163,15 @@ impl Store {
                 if count > 0 {
                     return Err(ProjectError::Busy { name: project.name, count });
                 }
-                let gone = "UPDATE projects SET removed_at = now() WHERE id = $1";
-                sqlx::query(gone).bind(project.id).execute(&mut *conn).await.map_err(StoreError::from)?;
+                let gone = "UPDATE projects SET removed_at = now() WHERE id = $1 AND removed_at IS NULL";
+                let gone = sqlx::query(gone).bind(project.id).execute(&mut *conn).await.map_err(StoreError::from)?;
+                if gone.rows_affected() == 0 {
+                    return Err(unknown());
+                }
                 let data = json!({ "project": project.name, "project_id": project.id });
-                record(conn, "project.removed", &Entry { actor: by, data, ..Entry::default() }).await?;
+                let entry = Entry { actor: by.caller().name().to_owned(), data, ..Entry::default() };
+                record(conn, "project.removed", &entry).await?;
+                tell(conn, &by.by(), "project.remove", &project).await?;
                 Ok(project)
             })
         })
@@ -169,16 +179,64 @@ impl Store {
     }
 }
 
-/// The project with this name or uuid.
-pub(crate) async fn find(conn: &mut Connection, name: &str) -> Result<Project, ProjectError> {
-    let sql = format!("{SELECT} WHERE removed_at IS NULL AND (name = $1 OR id = $2)");
-    sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(name)
-        .bind(Uuid::parse_str(name).ok())
-        .fetch_optional(conn)
+/// Writes what is done to a project into the record.
+async fn tell(conn: &mut Connection, by: &By, action: &'static str, project: &Project) -> Result<(), StoreError> {
+    let act = Act::new(action, format!("project:{}", project.name)).within(Some(project.id()));
+    audit::append(conn, by, act).await
+}
+
+async fn ensure(
+    conn: &mut Connection,
+    caller: &Caller,
+    request: &Request,
+    wish: &Wish,
+) -> Result<(Project, bool), ProjectError> {
+    // One at a time: names are looked for before they are taken.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt project names'))")
+        .execute(&mut *conn)
         .await
-        .map_err(StoreError::from)?
-        .ok_or_else(|| ProjectError::Unknown(name.to_owned()))
+        .map_err(StoreError::from)?;
+    let known = match by_identity(conn, wish).await? {
+        None => identify(conn, wish).await?,
+        known => known,
+    };
+    // Who does not see it is told what who asks for a new one is told.
+    let known = known.filter(|known| caller.sees().projects().has(&known.id()));
+    if known.is_none() {
+        caller.may::<Found>()?;
+    }
+    let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
+    if let Taken::Done(done) = take_request(conn, request, id.0).await? {
+        let project = by_id(conn, ProjectId(done)).await?;
+        return project.map(|project| (project, false)).ok_or(ProjectError::Unknown(done.to_string()));
+    }
+    let action = match &known {
+        Some(known) if wish.changes(known) => {
+            caller.within::<Merge>(known)?;
+            update(conn, known, wish).await?;
+            Some("project.change")
+        }
+        Some(_) => None,
+        None => {
+            insert(conn, caller, id, wish).await?;
+            Some("project.create")
+        }
+    };
+    let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
+    if let Some(action) = action {
+        tell(conn, &caller.by(), action, &project).await?;
+    }
+    Ok((project, known.is_none()))
+}
+
+/// The project with this name or uuid, if it is seen.
+pub(crate) async fn find(conn: &mut Connection, sees: &Sees, name: &str) -> Result<Project, ProjectError> {
+    let mut query = QueryBuilder::<Postgres>::new(SELECT);
+    query.push(" WHERE removed_at IS NULL AND (name = ").push_bind(name.to_owned());
+    query.push(" OR id = ").push_bind(Uuid::parse_str(name).ok()).push(") AND ");
+    visible::projects(&mut query, "id", sees);
+    let found = query.build_query_as().fetch_optional(conn).await.map_err(StoreError::from)?;
+    found.ok_or_else(|| ProjectError::Unknown(name.to_owned()))
 }
 
 async fn by_id(conn: &mut Connection, id: ProjectId) -> Result<Option<Project>, StoreError> {
@@ -207,13 +265,6 @@ async fn identify(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>,
     }
 }
 
-async fn removed(conn: &mut Connection, request: &Request, name: String) -> Result<Project, ProjectError> {
-    match take_request(conn, request, Uuid::nil()).await? {
-        Taken::Done(done) => by_id(conn, ProjectId(done)).await?.ok_or(ProjectError::Unknown(name)),
-        Taken::Fresh => Err(ProjectError::Unknown(name)),
-    }
-}
-
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
@@ -227,7 +278,7 @@ async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(
     Ok(())
 }
 
-async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
+async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
     let wanted = sanitised(&wish.name);
     let mut name = wanted.clone();
     for suffix in 2.. {
@@ -255,8 +306,8 @@ async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(),
     .await
     .map_err(StoreError::from)?;
     let data = json!({ "project": name, "project_id": id });
-    record(conn, "project.created", &Entry { data, ..Entry::default() }).await?;
-    Ok(())
+    let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
+    Ok(record(conn, "project.created", &entry).await?)
 }
 
 /// A name that the table takes: letters, digits, dots, dashes, underscores, beginning with one of the first two.

@@ -182,7 +182,12 @@ pub async fn close(conn: &mut Connection, epoch: Epoch, reason: &str) -> Result<
 }
 
 /// Writes an entry about an executor into the journal.
-async fn journal(conn: &mut Connection, kind: &str, executor: ExecutorId, name: &str) -> Result<(), StoreError> {
+pub(super) async fn journal(
+    conn: &mut Connection,
+    kind: &str,
+    executor: ExecutorId,
+    name: &str,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO events (kind, executor_id, data) VALUES ($1, $2, $3)")
         .bind(kind)
         .bind(executor.0)

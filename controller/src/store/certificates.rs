@@ -1,0 +1,136 @@
+//! The certificate that each executor has: renewed in one transaction, and noticed when two hold its key.
+
+use std::time::Duration;
+
+use sculpt_core::enrolment::{Barred, Holder, Refusal, Renewal, Verdict, renew};
+use sculpt_proto::id::ExecutorId;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{Connection, Store, StoreError, columns, locks};
+
+/// What a copy of a key is locked for.
+const STOLEN: &str = "its key is used in two places: a certificate was renewed that had been renewed before";
+
+/// A renewal that is asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Whom the certificate names.
+    pub executor: ExecutorId,
+    /// What it shows.
+    pub renewal: Renewal,
+    /// How long the new one will be good.
+    pub valid_for: Duration,
+    /// The pin of the authority that will sign it.
+    pub authority: [u8; 32],
+}
+
+/// Why nothing is certified anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// There is no such executor.
+    #[error("this controller has no executor {0}; join again with a token of `sculpt executor token`")]
+    Unknown(ExecutorId),
+    /// It may not.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Somebody else has its key. Nobody may use it any more.
+    #[error(
+        "another machine has renewed the certificate of this executor with the same key: both are locked. Remove the copy, \
+         then join again under a fresh data directory, or let an admin unlock it"
+    )]
+    Stolen,
+    /// The database did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(FromRow)]
+struct Row {
+    name: String,
+    key: Option<Vec<u8>>,
+    generation: i64,
+    renewal: Option<Uuid>,
+    removed: bool,
+}
+
+impl Store {
+    /// Renews a certificate; the generation of the new one. A copy of its key is locked, with the original.
+    pub async fn renew(&self, asked: Asked) -> Result<u64, RenewError> {
+        let refused = Err(RenewError::Unknown(asked.executor));
+        let verdict =
+            self.write::<_, StoreError>(move |conn| Box::pin(async move { decide(conn, &asked).await })).await?;
+        match verdict {
+            None => refused,
+            Some(Verdict::Issue { generation } | Verdict::Repeat { generation }) => Ok(generation),
+            Some(Verdict::Stolen) => Err(RenewError::Stolen),
+            Some(Verdict::Refuse(refusal)) => Err(refusal.into()),
+        }
+    }
+
+    /// Who may use the key of `executor`.
+    pub async fn holder(&self, executor: ExecutorId) -> Result<Option<Holder>, StoreError> {
+        let mut conn = self.read().await?;
+        let row = row(&mut conn, executor, "").await?;
+        match row {
+            Some(row) => holder(&mut conn, executor, &row).await,
+            None => Ok(None),
+        }
+    }
+
+    /// How many certificates of this authority are still good: it is not retired before the last of them has run out.
+    pub async fn certified_by(&self, authority: [u8; 32]) -> Result<u64, StoreError> {
+        let sql =
+            "SELECT count(*) FROM executors WHERE authority = $1 AND certified_until > now() AND removed_at IS NULL";
+        let mut conn = self.read().await?;
+        let count: i64 = sqlx::query_scalar(sql).bind(&authority[..]).fetch_one(&mut *conn).await?;
+        Ok(count.unsigned_abs())
+    }
+}
+
+/// What becomes of it, written down. `None`: there is no such executor.
+async fn decide(conn: &mut Connection, asked: &Asked) -> Result<Option<Verdict>, StoreError> {
+    // Held to the end: of two renewals at once the second sees the first.
+    let Some(row) = row(conn, asked.executor, "FOR UPDATE").await? else { return Ok(None) };
+    let Some(holder) = holder(conn, asked.executor, &row).await? else { return Ok(None) };
+    let verdict = renew(&holder, &asked.renewal);
+    match verdict {
+        Verdict::Issue { generation } | Verdict::Repeat { generation } => {
+            sqlx::query(
+                "UPDATE executors SET generation = $2, renewal = $3, authority = $4, \
+                 certified_until = now() + make_interval(secs => $5) WHERE id = $1",
+            )
+            .bind(asked.executor.0)
+            .bind(columns::signed(generation))
+            .bind(asked.renewal.id)
+            .bind(&asked.authority[..])
+            .bind(asked.valid_for.as_secs_f64())
+            .execute(conn)
+            .await?;
+        }
+        Verdict::Stolen => locks::lock_executor(conn, asked.executor, &row.name, STOLEN).await?,
+        Verdict::Refuse(_) => {}
+    }
+    Ok(Some(verdict))
+}
+
+async fn row(conn: &mut Connection, executor: ExecutorId, hold: &str) -> Result<Option<Row>, StoreError> {
+    let sql = format!(
+        "SELECT name, key, generation, renewal, removed_at IS NOT NULL AS removed FROM executors WHERE id = $1 {hold}"
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(executor.0).fetch_optional(conn).await?)
+}
+
+/// `None`: it never joined.
+async fn holder(conn: &mut Connection, executor: ExecutorId, row: &Row) -> Result<Option<Holder>, StoreError> {
+    let Some(key) = &row.key else { return Ok(None) };
+    let key = key.as_slice().try_into().map_err(|_| columns::unreadable("executors.key", "no digest"))?;
+    let barred = if row.removed {
+        Some(Barred::Removed)
+    } else if locks::is_locked(conn, executor).await? {
+        Some(Barred::Locked)
+    } else {
+        None
+    };
+    Ok(Some(Holder { key, generation: row.generation.unsigned_abs(), renewal: row.renewal, barred }))
+}
