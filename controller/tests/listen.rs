@@ -71,7 +71,8 @@ impl Listening {
     /// A client that has shaken hands, and says this in the protocol that it chose.
     async fn says(&self, protocol: &[u8], bytes: &[u8]) -> TlsStream<TcpStream> {
         let trust = Server::Known(self.authority.trust().clone());
-        let config = ClientConfig { alpn_protocols: vec![protocol.to_vec()], ..client_config(&trust, None).unwrap() };
+        let mut config = client_config(&trust, None).unwrap();
+        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = CONTROLLER_NAME.try_into().unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();

@@ -8,7 +8,7 @@ use sculpt_controller::store::{
     Store,
     requests::Request,
     sessions::{self, Epoch, Introduction},
-    tasks::NewTask,
+    tasks::{NewTask, Start},
 };
 use sculpt_core::{
     placement::{AgentNeed, Class},
@@ -19,6 +19,8 @@ use sculpt_proto::{
     v1::{Command, TaskSpec, task_spec::Work},
 };
 use uuid::Uuid;
+
+use crate::harness;
 
 /// A queued plain command.
 pub(crate) async fn task(store: &Store) -> TaskId {
@@ -37,7 +39,20 @@ pub(crate) async fn task_on(store: &Store, project: ProjectId, base: &str) -> Ta
 
 async fn create(store: &Store, new: NewTask) -> TaskId {
     let request = Request { id: RequestId::fresh(), method: "CreateTask", digest: [0; 32] };
-    store.create_task(request, new).await.unwrap().0
+    let start = start(store, new.base.clone()).await;
+    store.create_task(start, request, new).await.unwrap().0
+}
+
+/// An admin's right to start a task there.
+pub(crate) async fn start(store: &Store, base: Option<(ProjectId, String)>) -> Start {
+    let ada = harness::admin(store).await;
+    match base {
+        None => Start::WithoutProject(ada.may().unwrap()),
+        Some((project, commit)) => {
+            let project = store.project(&ada.sees(), &project.to_string()).await.unwrap();
+            Start::At(ada.within(&project).unwrap(), commit)
+        }
+    }
 }
 
 /// A plain command.

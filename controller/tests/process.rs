@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
     time::timeout,
 };
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, Request};
 
 /// What a shutdown may take.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -132,7 +132,8 @@ async fn a_database_that_dies_is_unavailable_and_comes_back() {
     let place = Place::new();
     let program = start(&place.data()).await;
     let url = program.ready["user_url"].as_str().expect("a URL").to_owned();
-    let channel = Channel::from_shared(url).expect("a URL").connect().await.expect("it listens");
+    let trust = program.ready["trust"].as_str().expect("a path").to_owned();
+    let channel = crate::harness::connect(&url, trust.as_ref()).await;
     let token = fs::read_to_string(place.data().join("tokens/user")).expect("a token");
     let mut tasks = v1::tasks_client::TasksClient::new(channel);
     let mut ask = async || {

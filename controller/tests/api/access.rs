@@ -16,7 +16,7 @@ async fn no_call_passes_without_the_token() {
     let list = || v1::ListTasksRequest::default();
     let mut bare = v1::tasks_client::TasksClient::new(stack.channel());
     let error = bare.list_tasks(list()).await.expect_err("no token");
-    assert!(error.code() == Code::Unauthenticated && error.message().contains("tokens/user"), "{error}");
+    assert!(error.code() == Code::Unauthenticated && error.message().contains("sculpt_user_"), "{error}");
     let mut wrong = Request::new(list());
     wrong.metadata_mut().insert("authorization", "Bearer wrong".parse().expect("a value"));
     assert_eq!(bare.list_tasks(wrong).await.expect_err("wrong token").code(), Code::Unauthenticated);

@@ -1,14 +1,16 @@
 //! A controller in this process, on loopback listeners of its own, and clients that show its token.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use sculpt_controller::{
     app::Controller,
-    config::{Config, DatabaseSetting, EVENT_DAYS},
+    config::{Config, DatabaseSetting, EVENT_DAYS, TlsSettings},
     git::GitSettings,
+    pki::Names,
     store::Store,
 };
 use sculpt_proto::v1;
+use sculpt_tls::{Server, Trust, client_config, connector};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
@@ -18,6 +20,9 @@ use tonic::{
 };
 
 use super::{Fresh, database, server};
+
+/// Longest wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A controller with its database. End it with [`Stack::stop`]; a failed test leaves it to the end of the program.
 pub(crate) struct Stack {
@@ -52,9 +57,13 @@ pub(crate) async fn stack() -> Stack {
     Stack::on(Arc::new(database().await)).await
 }
 
-async fn connect(address: SocketAddr) -> Channel {
-    let channel = Channel::from_shared(format!("http://{address}")).expect("a URL");
-    channel.connect().await.expect("it listens")
+/// A connection to `url` that believes only those who stand in the file `trust`.
+pub(crate) async fn connect(url: &str, trust: &Path) -> Channel {
+    let trust = Trust::from_pem(&std::fs::read(trust).expect("whom to trust")).expect("authorities");
+    let server = Server::Known(trust);
+    let config = client_config(&server, None).expect("settings");
+    let endpoint = Channel::from_shared(url.to_owned()).expect("a URL");
+    endpoint.connect_with_connector(connector(&server, config, PATIENCE)).await.expect("it listens")
 }
 
 fn config(data_dir: &Path, url: String) -> Config {
@@ -68,6 +77,11 @@ fn config(data_dir: &Path, url: String) -> Config {
         log_retention: None,
         disk_budget: None,
         git: GitSettings::below(data_dir),
+        tls: TlsSettings {
+            names: Names::new(["localhost"]).expect("names"),
+            public: None,
+            authority: data_dir.join("authority"),
+        },
         lifeline: false,
     }
 }
@@ -79,7 +93,8 @@ impl Stack {
         let controller = Controller::start(config, &CancellationToken::new()).await;
         let controller = controller.expect("it starts").expect("it is not told to end");
         let token = std::fs::read_to_string(directory.path().join("tokens/user")).expect("the token is there");
-        let channel = connect(controller.user_address()).await;
+        let url = format!("https://{}", controller.user_address());
+        let channel = connect(&url, &directory.path().join("trust.pem")).await;
         let bearer = format!("Bearer {}", token.trim()).parse().expect("a value");
         Self { controller, channel, bearer, directory, database }
     }
@@ -92,7 +107,8 @@ impl Stack {
     /// A connection of an executor.
     pub(crate) async fn executor_channel(&self) -> Authorised {
         let token = std::fs::read_to_string(self.directory.path().join("tokens/executor")).expect("a token");
-        authorised(connect(self.controller.executor_address()).await, &token)
+        let url = format!("https://{}", self.controller.executor_address());
+        authorised(connect(&url, &self.directory.path().join("trust.pem")).await, &token)
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -101,6 +117,11 @@ impl Stack {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.controller.user_address()
+    }
+
+    /// A channel that shows `token`.
+    pub(crate) fn showing(&self, token: &str) -> Authorised {
+        authorised(self.channel.clone(), token)
     }
 
     /// A channel without a token.

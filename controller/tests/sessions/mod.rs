@@ -36,7 +36,11 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::{
+    Request,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint, Server, Uri},
+};
 
 use crate::harness::{self, Authorised, Fresh};
 
@@ -114,7 +118,12 @@ impl Stack {
     pub(crate) async fn logs_client(&mut self) -> LogsClient<Channel> {
         let (store, bus) = (self.store.clone(), self.dispatch.bus().clone());
         let api = LogsApi::new(store, bus, self.blobs.clone(), self.stop.clone());
-        let router = Server::builder().add_service(api.into_service());
+        let ada = harness::admin(&self.store).await;
+        let shown = InterceptedService::new(api.into_service(), move |mut request: Request<()>| {
+            request.extensions_mut().insert(ada.clone());
+            Ok(request)
+        });
+        let router = Server::builder().add_service(shown);
         LogsClient::new(self.connect(router).await)
     }
 
