@@ -14,7 +14,7 @@ use sculpt_tls::{Kind, Token};
 use tonic::{Code, Status};
 
 use super::{Authority, Caller, Rule, Unknown, guarded::Guarded, rule};
-use crate::web::{auth::is_grpc, listen::Peer};
+use crate::web::{is_grpc, listen::Peer};
 
 /// Lets through whom an authority knows, to where their rights reach. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -31,6 +31,11 @@ impl Gate {
     async fn judge(&self, head: &Parts) -> Result<([u8; 32], Caller), Status> {
         let peer = head.extensions.get::<Peer>();
         let address = peer.map(|peer| peer.address.ip().to_string()).unwrap_or_default();
+        if let Some(origin) = head.headers.get(header::ORIGIN)
+            && origin.to_str().ok().and_then(|origin| origin.strip_prefix("https://")) != host(head)
+        {
+            return Err(Status::permission_denied("web pages of other origins may not call this controller"));
+        }
         let shown = text(&head.headers, header::AUTHORIZATION);
         let shown = shown.and_then(|value| credential(value, is_git(&head.uri))).ok_or(Unknown::Missing)?;
         let token = Token::parse(&shown, Kind::User).map_err(Unknown::from)?;
@@ -115,6 +120,12 @@ fn credential(value: &str, git: bool) -> Option<String> {
         return pair.split_once(':').map(|(_, password)| password.to_owned());
     }
     None
+}
+
+/// To whom the call was sent.
+fn host(head: &Parts) -> Option<&str> {
+    let named = head.uri.authority().map(http::uri::Authority::as_str);
+    named.or_else(|| text(&head.headers, header::HOST))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {

@@ -43,13 +43,15 @@ use crate::{
     pki::{Authority, Keeper, Pki, Shown},
     postgres::{Postgres, Settings},
     room::Room,
-    session::{ExecutorApi, Sessions, control},
+    session::{
+        ExecutorApi, Sessions, control,
+        enrolment::EnrolmentApi,
+        who::{self, Door},
+    },
     store::{Database, Store, migrate},
     web::{
-        auth::{Authoriser, authorise, is_grpc},
-        deadline, git_http,
+        deadline, git_http, is_grpc,
         listen::{self, Limits},
-        tokens::Token,
     },
 };
 
@@ -167,7 +169,6 @@ impl Controller {
         let (keeper, pki) = Keeper::open(config.tls.clone())?;
         let pin = config.tls.public.is_none().then(|| pki.authority.borrow().pin());
         let user_token = access::first_token(&data_dir.join("tokens/user"), pin)?;
-        let executor_token = Token::load(&data_dir.join("tokens/executor"))?;
         let base = tokio::select! {
             base = base(&config, &data_dir) => base?,
             () = told.cancelled() => return Ok(None),
@@ -202,8 +203,8 @@ impl Controller {
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
         let people = middleware::from_fn_with_state(Gate::new(parts.access.clone()), access::enter);
         spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
-        let executors = Authoriser::new(executor_token, "executor");
-        spawn(&parts, executor_listener, pki.executors, guarded(executor_routes(&parts), executors));
+        let executors = executor_routes(&parts, pki.authority.clone());
+        spawn(&parts, executor_listener, pki.executors, executors);
         keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
         parts.tracker.spawn(keeper.run(parts.ending.clone()));
@@ -364,7 +365,9 @@ fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::
     Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
 }
 
-fn executor_routes(parts: &Parts) -> Router {
+fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Authority>>) -> Router {
+    let (store, cluster) = (parts.dispatch.store().clone(), parts.cluster);
+    let door = middleware::from_fn_with_state(Door::new(store.clone(), cluster), who::enter);
     let context = control::Context {
         book: parts.dispatch.clone(),
         sessions: parts.sessions.clone(),
@@ -373,12 +376,9 @@ fn executor_routes(parts: &Parts) -> Router {
     };
     let repositories = parts.repositories.clone();
     let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
-    Routes::new(api.into_service()).into_axum_router().merge(git_http::routes(repositories))
-}
-
-/// `router` for those whom `authoriser` lets through.
-fn guarded(router: Router, authoriser: Authoriser) -> Router {
-    router.fallback(nothing_here).layer(middleware::from_fn_with_state(authoriser, authorise))
+    let enrolment = EnrolmentApi { store, authority, cluster };
+    let services = Routes::new(api.into_service()).add_service(enrolment.into_service()).into_axum_router();
+    services.merge(git_http::routes(repositories)).fallback(nothing_here).layer(door)
 }
 
 /// What a call to something that is not served gets: tonic would answer a browser with a success.

@@ -6,7 +6,7 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use sculpt_proto::v1::git_server;
 use tonic::Status;
 
-use super::auth::is_grpc;
+use super::is_grpc;
 
 /// Until the answer begins: less than clients wait (30 s), more than any call takes on purpose.
 const LIMIT: Duration = Duration::from_secs(25);
