@@ -7,7 +7,6 @@ use axum::{
     body::Bytes,
     routing::{get, post},
 };
-use rustls::ClientConfig;
 use sculpt_controller::{
     pki::{Authority, Names},
     web::listen::{Limits, bind, serve},

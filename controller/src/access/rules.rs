@@ -59,7 +59,6 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/sculpt.v1.Audit/VerifyAudit", Everywhere(Administer)),
     ("/sculpt.v1.System/GetInfo", Known),
     ("/grpc.health.v1.Health/Check", Known),
-    ("/grpc.health.v1.Health/List", Known),
     ("/grpc.health.v1.Health/Watch", Known),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Known),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Known),

@@ -70,7 +70,7 @@ impl From<LookupError> for Status {
         match error {
             // What cannot name a task names none.
             LookupError::Unknown(_) | LookupError::Malformed(_) => Self::not_found(error.to_string()),
-            LookupError::Ambiguous(_) => Self::invalid_argument(error.to_string()),
+            LookupError::Ambiguous { .. } => Self::invalid_argument(error.to_string()),
             LookupError::Store(error) => error.into(),
         }
     }

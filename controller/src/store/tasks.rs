@@ -71,6 +71,8 @@ pub struct Located {
     project_id: Option<Uuid>,
     project: Option<String>,
     created_by: String,
+    /// How many bear the name.
+    count: i64,
 }
 
 impl Located {
@@ -116,8 +118,13 @@ pub enum LookupError {
     #[error("there is no task {0:?}; `sculpt ls` lists those there are")]
     Unknown(String),
     /// There are several.
-    #[error("{0:?} is the beginning of several tasks' uuids; give more of it, or the task's number")]
-    Ambiguous(String),
+    #[error("{name:?} is the beginning of {count} tasks' uuids; give more of it, or the task's number")]
+    Ambiguous {
+        /// What was given.
+        name: String,
+        /// How many.
+        count: i64,
+    },
     /// It is no name at all.
     #[error(
         "{0:?} is neither a task's number nor its uuid, of which the first {SHORTEST_PREFIX} characters or more are enough"
@@ -175,12 +182,13 @@ impl Store {
             return Err(if digits { LookupError::Unknown(name) } else { LookupError::Malformed(name) });
         };
         let mut query = located(sees);
-        query.push(" AND t.id BETWEEN ").push_bind(from).push(" AND ").push_bind(to).push(" LIMIT 2");
-        let mut found: Vec<Located> = query.build_query_as().fetch_all(&mut *conn).await.map_err(StoreError::from)?;
-        match (found.pop(), found.is_empty()) {
-            (Some(found), true) => Ok(found),
-            (Some(_), false) => Err(LookupError::Ambiguous(name.to_owned())),
-            (None, _) => Err(LookupError::Unknown(name.to_owned())),
+        query.push(" AND t.id BETWEEN ").push_bind(from).push(" AND ").push_bind(to).push(" LIMIT 1");
+        let found: Option<Located> =
+            query.build_query_as().fetch_optional(&mut *conn).await.map_err(StoreError::from)?;
+        match found {
+            Some(found) if found.count == 1 => Ok(found),
+            Some(found) => Err(LookupError::Ambiguous { name: name.to_owned(), count: found.count }),
+            None => Err(LookupError::Unknown(name.to_owned())),
         }
     }
 }
@@ -188,7 +196,7 @@ impl Store {
 /// Tasks that are seen.
 fn located(sees: &Sees) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(
-        "SELECT t.id, t.project_id, p.name AS project, t.created_by FROM tasks t \
+        "SELECT t.id, t.project_id, p.name AS project, t.created_by, count(*) OVER () AS count FROM tasks t \
          LEFT JOIN projects p ON p.id = t.project_id WHERE ",
     );
     visible::tasks(&mut query, sees);

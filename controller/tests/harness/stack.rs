@@ -10,13 +10,15 @@ use sculpt_controller::{
     store::Store,
 };
 use sculpt_proto::v1;
-use sculpt_tls::{Server, Trust, client_config, connector};
+use sculpt_tls::{CONTROLLER_NAME, Server, Trust, client_config, connector};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::interceptor::InterceptedService,
-    transport::Channel,
+    transport::{Channel, Endpoint},
 };
 
 use super::{Fresh, database, server};
@@ -59,10 +61,13 @@ pub(crate) async fn stack() -> Stack {
 
 /// A connection to `url` that believes only those who stand in the file `trust`.
 pub(crate) async fn connect(url: &str, trust: &Path) -> Channel {
+    connect_with(Channel::from_shared(url.to_owned()).expect("a URL"), trust).await
+}
+
+async fn connect_with(endpoint: Endpoint, trust: &Path) -> Channel {
     let trust = Trust::from_pem(&std::fs::read(trust).expect("whom to trust")).expect("authorities");
     let server = Server::Known(trust);
     let config = client_config(&server, None).expect("settings");
-    let endpoint = Channel::from_shared(url.to_owned()).expect("a URL");
     endpoint.connect_with_connector(connector(&server, config, PATIENCE)).await.expect("it listens")
 }
 
@@ -117,6 +122,24 @@ impl Stack {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.controller.user_address()
+    }
+
+    /// A connection of its own with the token and windows of so many bytes.
+    pub(crate) async fn narrow(&self, window: u32) -> Authorised {
+        let endpoint = Channel::from_shared(format!("https://{}", self.address())).expect("a URL");
+        let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
+        let channel = connect_with(endpoint, &self.directory.path().join("trust.pem")).await;
+        InterceptedService::new(channel, Bearer(self.bearer.clone()))
+    }
+
+    /// A connection on which a test says what it likes.
+    pub(crate) async fn raw(&self) -> TlsStream<TcpStream> {
+        let trust = std::fs::read(self.directory.path().join("trust.pem")).expect("whom to trust");
+        let server = Server::Known(Trust::from_pem(&trust).expect("authorities"));
+        let config = client_config(&server, None).expect("settings");
+        let stream = TcpStream::connect(self.address()).await.expect("it listens");
+        let name = CONTROLLER_NAME.try_into().expect("a name");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it shakes hands")
     }
 
     /// A channel that shows `token`.

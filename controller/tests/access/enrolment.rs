@@ -1,0 +1,134 @@
+//! Machines that join, renew, and are found to be two.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sculpt_controller::store::{
+    Store,
+    certificates::{Asked, RenewError},
+    joins::{Join, JoinError, Joined, NewJoinToken},
+    locks::Target,
+};
+use sculpt_core::enrolment::{Refusal, Renewal};
+use sculpt_proto::id::ExecutorId;
+use uuid::Uuid;
+
+use super::request;
+use crate::harness;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A join token for so many machines.
+async fn token(store: &Store, digest: [u8; 32], uses: u32) -> Uuid {
+    let by = harness::admin(store).await.may().unwrap();
+    let labels = BTreeMap::from([("os".to_owned(), "linux".to_owned())]);
+    let new = NewJoinToken { digest, pool: "build".into(), labels, uses, ttl: HOUR };
+    store.create_join_token(by, request(), new).await.unwrap().id
+}
+
+fn machine(digest: [u8; 32], name: &str) -> Join {
+    Join {
+        digest,
+        id: Uuid::new_v4(),
+        executor: ExecutorId::fresh(),
+        key: rand::random(),
+        name: name.into(),
+        hostname: "host".into(),
+        version: "0.1.0".into(),
+        address: "192.0.2.7".into(),
+        valid_for: 24 * HOUR,
+        authority: [9; 32],
+    }
+}
+
+#[tokio::test]
+async fn a_machine_joins_once_however_often_it_asks() {
+    let (store, _database) = harness::store().await;
+    token(&store, [1; 32], 1).await;
+    let join = machine([1; 32], "one");
+    let labels = BTreeMap::from([("os".to_owned(), "linux".to_owned())]);
+    let joined = Joined { executor: join.executor, name: "one".into(), pool: "build".into(), labels, generation: 1 };
+    let both = tokio::join!(store.join(join.clone()), store.join(join.clone()));
+    assert_eq!((both.0.unwrap(), both.1.unwrap()), (joined.clone(), joined.clone()), "two at once");
+    assert_eq!(store.join(join.clone()).await.unwrap(), joined, "a lost answer");
+    assert_eq!(store.certified_by([9; 32]).await.unwrap(), 1);
+
+    let other_key = Join { key: [7; 32], ..join.clone() };
+    assert!(matches!(store.join(other_key).await, Err(JoinError::Reused)));
+    assert!(matches!(store.join(machine([1; 32], "two")).await, Err(JoinError::UsedUp)));
+    assert!(matches!(store.join(machine([5; 32], "two")).await, Err(JoinError::Foreign)));
+}
+
+#[tokio::test]
+async fn a_join_that_may_not_be_leaves_nothing_behind() {
+    let (store, _database) = harness::store().await;
+    let id = token(&store, [1; 32], 9).await;
+    let one = machine([1; 32], "one");
+    store.join(one.clone()).await.unwrap();
+    assert!(matches!(store.join(machine([1; 32], "one")).await, Err(JoinError::NameTaken(_))));
+    let takeover = Join { executor: one.executor, ..machine([1; 32], "one") };
+    assert!(matches!(store.join(takeover).await, Err(JoinError::OtherKey(_))), "an id is no credential");
+    let by = harness::admin(&store).await;
+    let used = store.join_tokens(&by.may().unwrap()).await.unwrap()[0].used;
+    assert_eq!(used, 1, "refusals use nothing up");
+
+    let expire = "UPDATE join_tokens SET expires_at = now() - interval '1 s'";
+    sqlx::query(expire).execute(&mut *store.read().await.unwrap()).await.unwrap();
+    assert!(matches!(store.join(machine([1; 32], "two")).await, Err(JoinError::Expired)));
+    assert_eq!(store.join(one.clone()).await.unwrap().generation, 1, "who has joined is still answered");
+    store.revoke_join_token(by.may().unwrap(), request(), id.to_string()).await.unwrap();
+    assert!(matches!(store.join(machine([1; 32], "two")).await, Err(JoinError::Revoked)));
+}
+
+#[tokio::test]
+async fn a_copy_of_a_key_gives_itself_away() {
+    let (store, _database) = harness::store().await;
+    token(&store, [1; 32], 1).await;
+    let join = machine([1; 32], "one");
+    store.join(join.clone()).await.unwrap();
+    let asked = |generation, id| Asked {
+        executor: join.executor,
+        renewal: Renewal { key: join.key, generation, id },
+        valid_for: 24 * HOUR,
+        authority: [9; 32],
+    };
+    let first = Uuid::new_v4();
+    assert_eq!(store.renew(asked(1, first)).await.unwrap(), 2);
+    assert_eq!(store.renew(asked(1, first)).await.unwrap(), 2, "a lost answer");
+    assert!(matches!(store.renew(asked(1, Uuid::new_v4())).await, Err(RenewError::Stolen)));
+    assert!(matches!(store.renew(asked(2, Uuid::new_v4())).await, Err(RenewError::Refused(Refusal::Locked))), "both");
+    let barred = store.barred(&[join.executor]).await.unwrap();
+    assert!(barred.len() == 1 && barred[0].1.contains("two places"), "{barred:?}");
+    let by = harness::admin(&store).await;
+    let locks = store.locks(&by.may().unwrap()).await.unwrap();
+    assert_eq!((locks[0].executor_name.as_deref(), locks[0].locked_by.as_str()), (Some("one"), "controller"));
+    let told: i64 = sqlx::query_scalar("SELECT count(*) FROM audit WHERE action = 'executor.lock'")
+        .fetch_one(&mut *store.read().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(told, 1);
+
+    store.unlock(by.may().unwrap(), request(), Target::Executor("one".into())).await.unwrap();
+    assert_eq!(store.renew(asked(2, Uuid::new_v4())).await.unwrap(), 3, "whose it is has been found out");
+    store.remove_executor(by.may().unwrap(), request(), join.executor, false).await.unwrap();
+    assert!(matches!(store.renew(asked(3, Uuid::new_v4())).await, Err(RenewError::Refused(Refusal::Removed))));
+    assert_eq!(store.barred(&[join.executor]).await.unwrap().len(), 1);
+    assert!(matches!(store.join(join).await, Err(JoinError::Removed(_))));
+}
+
+#[tokio::test]
+async fn of_two_renewals_at_once_one_is_the_thief() {
+    let (store, _database) = harness::store().await;
+    token(&store, [1; 32], 1).await;
+    let join = machine([1; 32], "one");
+    store.join(join.clone()).await.unwrap();
+    let asked = || Asked {
+        executor: join.executor,
+        renewal: Renewal { key: join.key, generation: 1, id: Uuid::new_v4() },
+        valid_for: 24 * HOUR,
+        authority: [9; 32],
+    };
+    let (one, two) = tokio::join!(store.renew(asked()), store.renew(asked()));
+    assert_eq!([&one, &two].iter().filter(|renewed| renewed.is_ok()).count(), 1);
+    let stolen = |renewed: &Result<u64, RenewError>| matches!(renewed, Err(RenewError::Stolen));
+    assert!(stolen(&one) || stolen(&two));
+}

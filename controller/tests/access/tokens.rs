@@ -1,0 +1,150 @@
+//! Users and tokens: made once, shown once, limited, revoked.
+
+use sculpt_core::rights::Role;
+use sculpt_proto::v1::{self, identity_client::IdentityClient};
+use sculpt_tls::{Kind, Token};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::World;
+use crate::harness::{self, Authorised};
+
+fn fresh() -> String {
+    Uuid::new_v4().to_string()
+}
+
+fn identity(world: &World, token: &str) -> IdentityClient<Authorised> {
+    IdentityClient::new(world.stack.showing(token))
+}
+
+fn binding(role: &str, project: &str) -> v1::RoleBinding {
+    v1::RoleBinding { role: role.into(), project: project.into() }
+}
+
+#[tokio::test]
+async fn the_first_admin_is_made_once_and_can_be_replaced() {
+    let (store, _database) = harness::store().await;
+    assert!(store.ensure_first_admin("root", [1; 32]).await.unwrap());
+    assert!(!store.ensure_first_admin("eve", [2; 32]).await.unwrap(), "there was one before");
+    assert!(store.bearer(&[2; 32]).await.unwrap().is_none());
+    let bearer = store.bearer(&[1; 32]).await.unwrap().expect("it is known");
+    assert_eq!((bearer.name.as_str(), bearer.roles), ("root", vec![(None, Role::Admin)]));
+    store.reset_admin("root", [3; 32]).await.unwrap();
+    use sculpt_controller::store::tokens::Standing;
+    assert_eq!(store.bearer(&[1; 32]).await.unwrap().expect("it stays on record").standing, Standing::Revoked);
+    assert_eq!(store.bearer(&[3; 32]).await.unwrap().expect("it is known").standing, Standing::Good);
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_once_and_stored_nowhere() {
+    let world = World::new().await;
+    let ben = world.user("ben", &[(Role::Operator, Some("web"))]).await;
+    let mut ben = identity(&world, &ben);
+    let request = v1::CreateTokenRequest { request_id: fresh(), name: "laptop".into(), ..Default::default() };
+    let made = ben.create_token(request.clone()).await.expect("it is made").into_inner();
+    let parsed = Token::parse(&made.secret, Kind::User).expect("a token");
+    assert!(parsed.pin.is_some(), "it says whom to trust");
+    let token = made.token.expect("a token");
+    assert_eq!((token.user.as_str(), token.name.as_str(), token.expires_at), ("ben", "laptop", None));
+
+    let again = ben.create_token(request).await.expect_err("it is not kept");
+    assert_eq!(again.code(), Code::AlreadyExists);
+    assert!(again.message().contains("not kept") && again.message().contains(&token.uuid), "{again}");
+
+    let mut mine = identity(&world, &made.secret);
+    let me = mine.who_am_i(v1::WhoAmIRequest {}).await.expect("it is known").into_inner();
+    assert_eq!(me.user.expect("a user").name, "ben");
+    assert_eq!(me.roles, [binding("operator", "web")]);
+    assert!(me.trust.contains("BEGIN CERTIFICATE"));
+
+    // Not in any row of any table.
+    let inside = made.secret.trim_start_matches("sculpt_user_")[..40].to_owned();
+    let mut conn = world.stack.store().read().await.unwrap();
+    for table in ["tokens", "requests", "audit", "events", "users"] {
+        let sql = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%' || $1 || '%'");
+        let found: i64 =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(&inside).fetch_one(&mut *conn).await.unwrap();
+        assert_eq!(found, 0, "{table}");
+    }
+    drop(conn);
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_limited_token_does_less_and_makes_none() {
+    let world = World::new().await;
+    world.user("eve", &[(Role::Admin, None)]).await;
+    let limited = world.token("eve", &[(Role::Viewer, Some("web"))]).await;
+    let mut eve = identity(&world, &limited);
+    let refused = eve.list_users(v1::ListUsersRequest {}).await.expect_err("it is limited");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("this token is limited"), "{refused}");
+    let wider = v1::CreateTokenRequest { request_id: fresh(), ..Default::default() };
+    assert_eq!(eve.create_token(wider).await.expect_err("it would be wider").code(), Code::PermissionDenied);
+    let me = eve.who_am_i(v1::WhoAmIRequest {}).await.expect("it is known").into_inner();
+    assert_eq!(me.roles, [binding("viewer", "web")]);
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn each_refusal_says_which_it_is() {
+    let world = World::new().await;
+    let stack = &world.stack;
+    let run = async |sql: &'static str| {
+        sqlx::query(sql).execute(&mut *stack.store().read().await.unwrap()).await.unwrap();
+    };
+    let ask = async |token: &str| {
+        let error = identity(&world, token).who_am_i(v1::WhoAmIRequest {}).await.expect_err("it is refused");
+        assert_eq!(error.code(), Code::Unauthenticated);
+        error.message().to_owned()
+    };
+    let expired = world.user("ben", &[]).await;
+    run("UPDATE tokens SET expires_at = now() - interval '1 s' WHERE user_id = (SELECT id FROM users WHERE name = 'ben')")
+        .await;
+    assert!(ask(&expired).await.contains("has expired"));
+    let revoked = world.token("ben", &[]).await;
+    run("UPDATE tokens SET revoked_at = now() WHERE expires_at IS NULL AND user_id = (SELECT id FROM users WHERE name = 'ben')")
+        .await;
+    assert!(ask(&revoked).await.contains("was revoked"));
+    assert!(ask(&Token::fresh(Kind::User, None).reveal()).await.contains("not one of this controller"));
+    assert!(ask(&Token::fresh(Kind::Join, None).reveal()).await.contains("a user token is needed"));
+    assert!(ask(&revoked[..30]).await.contains("damaged"));
+    assert!(ask("hunter2").await.contains("not a token of sculpt"));
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn users_are_named_once_and_somebody_always_rules() {
+    let world = World::new().await;
+    let admin = world.user("zoe", &[(Role::Admin, None)]).await;
+    let mut zoe = identity(&world, &admin);
+    let add = |name: &str| v1::AddUserRequest { request_id: fresh(), name: name.into(), ..Default::default() };
+    let once = add("ben");
+    assert_eq!(zoe.add_user(once.clone()).await.unwrap().into_inner(), zoe.add_user(once).await.unwrap().into_inner());
+    assert_eq!(zoe.add_user(add("ben")).await.expect_err("taken").code(), Code::AlreadyExists);
+    assert_eq!(zoe.add_user(add("Ben Bo")).await.expect_err("no name").code(), Code::InvalidArgument);
+    let remove = |name: &str| v1::RemoveUserRequest { request_id: fresh(), name: name.into() };
+    zoe.remove_user(remove("ben")).await.expect("it is removed");
+    assert_eq!(zoe.add_user(add("ben")).await.expect_err("its deeds keep it").code(), Code::AlreadyExists);
+    assert_eq!(zoe.remove_user(remove("ben")).await.expect_err("gone").code(), Code::NotFound);
+
+    let mine = |project: &str| v1::GrantRoleRequest {
+        request_id: fresh(),
+        user: "zoe".into(),
+        role: Some(binding("viewer", project)),
+    };
+    let user = zoe.grant_role(mine("web")).await.unwrap().into_inner().user.unwrap();
+    assert_eq!(user.roles, [binding("admin", ""), binding("viewer", "web")]);
+    assert_eq!(zoe.grant_role(mine("none")).await.expect_err("no project").code(), Code::NotFound);
+    for name in [
+        "ada",
+        &sqlx::query_scalar::<_, String>("SELECT name FROM users ORDER BY created_at LIMIT 1")
+            .fetch_one(&mut *world.stack.store().read().await.unwrap())
+            .await
+            .unwrap(),
+    ] {
+        zoe.remove_user(remove(name)).await.expect("zoe is left");
+    }
+    assert_eq!(zoe.remove_user(remove("zoe")).await.expect_err("nobody is left").code(), Code::FailedPrecondition);
+    world.stack.stop().await;
+}

@@ -1,0 +1,93 @@
+//! What is not seen is not there: in lists, in the journal, by name, and in what is said about it.
+
+use sculpt_core::rights::Role;
+use sculpt_proto::v1;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::World;
+use crate::{
+    api::{command, create},
+    make,
+};
+
+#[tokio::test]
+async fn a_list_and_the_journal_show_what_is_seen() {
+    let world = World::new().await;
+    let store = world.stack.store();
+    let seen = make::task_on(store, world.web.id(), &"c".repeat(40)).await;
+    let hidden = make::task_on(store, world.ops.id(), &"c".repeat(40)).await;
+    make::task(store).await;
+    let ben = world.user("ben", &[(Role::Viewer, Some("web"))]).await;
+    let ben = || world.stack.showing(&ben);
+
+    let mut tasks = v1::tasks_client::TasksClient::new(ben());
+    let list = tasks.list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner().tasks;
+    assert_eq!(list.iter().map(|task| task.uuid.clone()).collect::<Vec<_>>(), [seen.to_string()]);
+    let mut projects = v1::projects_client::ProjectsClient::new(ben());
+    let list = projects.list_projects(v1::ListProjectsRequest::default()).await.unwrap().into_inner().projects;
+    assert_eq!(list.iter().map(|project| project.name.as_str()).collect::<Vec<_>>(), ["web"]);
+
+    let mut events = v1::events_client::EventsClient::new(ben());
+    let mut stream = events.watch_events(v1::WatchEventsRequest::default()).await.unwrap().into_inner();
+    let mut told = Vec::new();
+    while let Some(v1::WatchEventsResponse { part }) = stream.message().await.unwrap() {
+        if let Some(v1::watch_events_response::Part::Event(event)) = part {
+            told.push(format!("{} {}", event.kind, event.task));
+        }
+    }
+    assert_eq!(told, ["project.created 0", "task.created 1"]);
+
+    // What is hidden is what is not there, to the letter.
+    let absent = Uuid::new_v4().to_string();
+    let mut ask = async |task: &str| {
+        let error = tasks.get_task(v1::GetTaskRequest { task: task.into() }).await.expect_err("not seen");
+        (error.code(), error.message().replace(task, "…"))
+    };
+    assert_eq!(ask(&hidden.to_string()).await, ask(&absent).await);
+    assert_eq!(ask("2").await, ask("99").await);
+    let mut filter = async |project: &str| {
+        let request = v1::RemoveProjectRequest { request_id: Uuid::new_v4().to_string(), project: project.into() };
+        let error = projects.remove_project(request).await.expect_err("not seen");
+        (error.code(), error.message().replace(project, "…"))
+    };
+    assert_eq!(filter("ops").await, filter("nil").await);
+    let denied = filter("web").await;
+    assert_eq!(denied.0, Code::PermissionDenied);
+    assert!(denied.1.contains("takes the role of a maintainer") && denied.1.contains("Ask "), "{}", denied.1);
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn tasks_without_a_project_are_seen_by_who_made_them_and_by_admins() {
+    let world = World::new().await;
+    let (ben, eve) =
+        (world.user("ben", &[(Role::Operator, None)]).await, world.user("eve", &[(Role::Maintainer, None)]).await);
+    let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
+    let web = world.user("web", &[(Role::Maintainer, Some("web"))]).await;
+    let limited = world.token("ben", &[(Role::Operator, Some("web"))]).await;
+    let tasks = |token: &str| v1::tasks_client::TasksClient::new(world.stack.showing(token));
+    let made = tasks(&ben).create_task(create(command(&["true"]))).await.unwrap().into_inner().task.unwrap();
+    let refused = tasks(&web).create_task(create(command(&["true"]))).await.expect_err("it has one project alone");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let get = async |token: &str| {
+        let found = tasks(token).get_task(v1::GetTaskRequest { task: made.uuid.clone() }).await;
+        let listed = tasks(token).list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner().tasks.len();
+        assert_eq!(listed, usize::from(found.is_ok()), "lists tell the same");
+        found.map(|_| ()).map_err(|status| status.code())
+    };
+    assert_eq!(get(&ben).await, Ok(()));
+    assert_eq!(get(&zoe).await, Ok(()));
+    for other in [&eve, &web, &limited] {
+        assert_eq!(get(other).await, Err(Code::NotFound));
+    }
+    let stop = |token: &str| {
+        let request_id = Uuid::new_v4().to_string();
+        let request = v1::StopTaskRequest { request_id, task: made.uuid.clone(), ..Default::default() };
+        let mut tasks = tasks(token);
+        async move { tasks.stop_task(request).await.map(drop).map_err(|status| status.code()) }
+    };
+    assert_eq!(stop(&eve).await, Err(Code::NotFound));
+    assert_eq!(stop(&zoe).await, Ok(()));
+    world.stack.stop().await;
+}
