@@ -151,13 +151,16 @@ async fn a_flood_of_clients_that_say_nothing_whole_is_cut_and_honest_ones_are_se
     assert!(listening.serves().await.ends_with("served"));
 }
 
+/// A name, a protocol, what is said in it at first, and what again and again.
+type Case<'a> = (&'static str, &'static [u8], &'a [u8], &'static [u8]);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_trickles_is_cut_wherever_it_stands() {
     let listening = Listening::start(hasty()).await;
     let settled = [PREFACE, SETTINGS].concat();
     // A header block that never ends, one byte at a time.
     let headers = [settled.as_slice(), &[0, 0x3f, 0xff, 1, 4, 0, 0, 0, 1, 0x82]].concat();
-    let cases: [(&str, &[u8], &[u8], &[u8]); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("headers of HTTP/1.1", HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\nx: ", b"x"),
         ("a body", HTTP1, b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n", b"x"),
         ("settings alone", HTTP2, &settled, SETTINGS),
