@@ -71,3 +71,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_covers_something_takes_nothing_of_it_away() {
+    let of = |roles: &[(Option<u8>, Role)]| Grants::of(roles.iter().copied());
+    let (nothing, all) = (of(&[]), of(&[(None, Role::Admin)]));
+    let web = of(&[(Some(1), Role::Operator)]);
+    let both = of(&[(Some(1), Role::Operator), (Some(2), Role::Viewer)]);
+    for grants in [&nothing, &all, &web, &both] {
+        assert!(grants.cover(grants) && grants.cover(&nothing) && all.cover(grants));
+    }
+    assert!(both.cover(&web) && !web.cover(&both), "a project was lost");
+    assert!(!of(&[(Some(1), Role::Viewer)]).cover(&web), "rights in one were lost");
+    assert!(of(&[(None, Role::Operator)]).cover(&web), "everywhere is there, too");
+    assert!(!web.cover(&of(&[(None, Role::Operator)])), "there is not everywhere");
+}
+
+#[test]
+fn the_least_role_with_a_right_is_named() {
+    for right in Right::ALL {
+        let role = Role::with(right);
+        assert!(role.rights().has(right), "{right:?}");
+        assert!(Role::ALL.iter().take_while(|less| **less != role).all(|less| !less.rights().has(right)));
+    }
+}

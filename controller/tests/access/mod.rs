@@ -6,6 +6,7 @@ mod enrolment;
 mod rules;
 mod tokens;
 mod visible;
+mod written;
 
 use sculpt_controller::{
     access::Caller,

@@ -148,3 +148,41 @@ async fn users_are_named_once_and_somebody_always_rules() {
     assert_eq!(zoe.remove_user(remove("zoe")).await.expect_err("nobody is left").code(), Code::FailedPrecondition);
     world.stack.stop().await;
 }
+
+#[tokio::test]
+async fn when_a_token_was_used_is_known_to_the_minute() {
+    let world = World::new().await;
+    let token = world.user("ben", &[]).await;
+    let bus = sculpt_controller::bus::Bus::new();
+    let authority = sculpt_controller::access::Authority::new(world.stack.store().clone(), bus);
+    let ben = authority.authenticate(&token, "192.0.2.9").await.expect("it is known");
+    let used = async || world.stack.store().token(&ben).await.expect("it is there");
+    assert!(used().await.last_used_at.is_none(), "a call writes nothing");
+    authority.note_use().await.expect("it is written");
+    let token = used().await;
+    assert_eq!(token.last_used_from, "192.0.2.9");
+    assert_eq!(token.last_used_at.expect("it was used").timestamp() % 60, 0);
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn another_replica_hears_of_a_revocation() {
+    let world = World::new().await;
+    let other = world.stack.replica().await;
+    let ben = world.user("ben", &[]).await;
+    let ask = async || IdentityClient::new(other.showing(&ben)).who_am_i(v1::WhoAmIRequest {}).await.map(drop);
+    ask().await.expect("it is known there, too");
+    let mut own = identity(&world, &ben);
+    let uuid = own.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner().token.unwrap().uuid;
+    own.revoke_token(v1::RevokeTokenRequest { request_id: fresh(), token: uuid }).await.expect("it is revoked");
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        loop {
+            if let Err(status) = ask().await {
+                return status.code();
+            }
+        }
+    });
+    assert_eq!(refused.await.expect("within 10 s"), Code::Unauthenticated);
+    other.stop().await;
+    world.stack.stop().await;
+}

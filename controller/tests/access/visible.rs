@@ -1,7 +1,9 @@
 //! What is not seen is not there: in lists, in the journal, by name, and in what is said about it.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sculpt_core::rights::Role;
 use sculpt_proto::v1;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -89,5 +91,33 @@ async fn tasks_without_a_project_are_seen_by_who_made_them_and_by_admins() {
     };
     assert_eq!(stop(&eve).await, Err(Code::NotFound));
     assert_eq!(stop(&zoe).await, Ok(()));
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn git_gives_what_is_seen() {
+    let world = World::new().await;
+    let ben = world.user("ben", &[(Role::Viewer, Some("web"))]).await;
+    let host = format!("Host: {}", world.stack.address());
+    let ask = async |project: uuid::Uuid, credential: &str| {
+        let mut stream = world.stack.raw().await;
+        let head = format!(
+            "GET /git/{project}.git/info/refs?service=git-upload-pack HTTP/1.1\r\n{host}\r\n{credential}Connection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("it is taken");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.expect("an answer");
+        said
+    };
+    let password = BASE64_STANDARD.encode(format!("ben:{ben}"));
+    let shown = format!("Authorization: Basic {password}\r\n");
+    assert!(ask(world.web.id, &shown).await.starts_with("HTTP/1.1 200"), "by the credential helper");
+    let hidden = ask(world.ops.id, &shown).await;
+    assert!(hidden.starts_with("HTTP/1.1 404"), "{hidden}");
+    let absent = Uuid::new_v4();
+    let body = |said: String, id: Uuid| said.split("\r\n\r\n").nth(1).unwrap_or_default().replace(&id.to_string(), "…");
+    assert_eq!(body(hidden, world.ops.id), body(ask(absent, &shown).await, absent));
+    let asked = ask(world.web.id, "").await;
+    assert!(asked.starts_with("HTTP/1.1 401") && asked.to_lowercase().contains("www-authenticate: basic"), "{asked}");
     world.stack.stop().await;
 }

@@ -25,7 +25,7 @@ use sculpt_controller::{
     dispatch::Dispatch,
     git::{GitSettings, Repositories},
     grpc::logs::LogsApi,
-    session::{ExecutorApi, Sessions, control::Context},
+    session::{ExecutorApi, Sessions, control::Context, who::Who},
     store::Store,
 };
 use sculpt_proto::{
@@ -110,7 +110,12 @@ impl Stack {
             shutdown: self.stop.clone(),
         };
         let api = ExecutorApi::new(context, self.blobs.clone(), self.repositories.clone(), self.tracker.clone());
-        let router = Server::builder().add_service(api.into_service());
+        // Whoever is at the other end is who they say: what proves it is tried over real listeners.
+        let shown = InterceptedService::new(api.into_service(), |mut request: Request<()>| {
+            request.extensions_mut().insert(Who::unasked());
+            Ok(request)
+        });
+        let router = Server::builder().add_service(shown);
         ExecutorServiceClient::new(harness::authorised(self.connect(router).await, "of nobody"))
     }
 
