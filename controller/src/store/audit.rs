@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::{Connection, Store, StoreError, Time, gaps::Table};
 use crate::access::{Administer, Fleet, May};
 
-/// Rows that are chained, read or verified at once.
+/// Rows that are chained or read at once, and those that are verified at once.
 const BATCH: i64 = 500;
+const VERIFIED: i64 = 5_000;
 
 /// What stands before the first hash.
 const GROUND: [u8; 32] = [0; 32];
@@ -263,7 +264,7 @@ impl Store {
             );
             let rows: Vec<Link> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
                 .bind(super::columns::signed(verified.entries))
-                .bind(BATCH)
+                .bind(VERIFIED)
                 .fetch_all(&mut *conn)
                 .await?;
             let Some(newest) = rows.last().map(|link| link.entry) else { return Ok(verified) };

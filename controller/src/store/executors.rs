@@ -198,25 +198,24 @@ async fn remove(
     executor: ExecutorId,
     force: bool,
 ) -> Result<Vec<Moved>, RemoveError> {
-    let held = "SELECT DISTINCT task_id FROM attempts WHERE executor_id = $1 AND state <> 'ended' AND fenced_at IS NULL \
-                ORDER BY task_id";
-    let tasks: Vec<Uuid> =
-        sqlx::query_scalar(held).bind(executor.0).fetch_all(&mut *conn).await.map_err(StoreError::from)?;
-    let mut moved = Vec::new();
-    if force {
-        // Before the executor's row: tasks are locked first everywhere.
-        for task in &tasks {
-            let actor = Actor::caller(by.caller(), "its executor was removed");
-            moved.push(Dispatch::apply_in(conn, TaskId(*task), Event::Stop, &actor).await?);
-        }
-    }
+    // The executor's row first, as everywhere: nothing is claimed for it any more.
     let sql = "UPDATE executors SET removed_at = now(), epoch = epoch + 1 WHERE id = $1 AND removed_at IS NULL \
                RETURNING name";
     let name: Option<String> =
         sqlx::query_scalar(sql).bind(executor.0).fetch_optional(&mut *conn).await.map_err(StoreError::from)?;
     let name = name.ok_or(RemoveError::Unknown(executor))?;
+    let held = "SELECT DISTINCT task_id FROM attempts WHERE executor_id = $1 AND state <> 'ended' AND fenced_at IS NULL \
+                ORDER BY task_id";
+    let tasks: Vec<Uuid> =
+        sqlx::query_scalar(held).bind(executor.0).fetch_all(&mut *conn).await.map_err(StoreError::from)?;
     if !force && !tasks.is_empty() {
         return Err(RemoveError::Busy { name, count: i64::try_from(tasks.len()).unwrap_or(i64::MAX) });
+    }
+    let mut moved = Vec::new();
+    for task in &tasks {
+        // It ends once its executor has been silent for so long that nothing of it can be heard of any more.
+        let actor = Actor::caller(by.caller(), "its executor was removed");
+        moved.push(Dispatch::apply_in(conn, TaskId(*task), Event::Stop, &actor).await?);
     }
     super::sessions::journal(conn, "executor.removed", executor, &name).await?;
     let details = json!({ "executor_id": executor, "given_up": tasks.len() });

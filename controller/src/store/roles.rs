@@ -80,6 +80,7 @@ impl Store {
     ) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
+                users::one_at_a_time(conn).await?;
                 let user = users::named(conn, &user).await?;
                 if let Taken::Fresh = take_request(conn, &request, user.id).await? {
                     let binding = resolve(conn, &Sees::everything(), wish).await?;

@@ -1,5 +1,6 @@
 //! Users: who can be given roles and tokens.
 
+use sculpt_core::rights::Role;
 use sculpt_proto::id::{TokenId, UserId};
 use serde_json::json;
 use sqlx::{FromRow, Row as _, postgres::PgRow};
@@ -14,7 +15,6 @@ use super::{
     tokens,
 };
 use crate::access::{Administer, Caller, May};
-use sculpt_core::rights::Role;
 
 /// A user.
 #[derive(Clone, Debug)]
@@ -151,6 +151,7 @@ impl Store {
                 if let Some(done) = super::requests::repeated(conn, &request).await? {
                     return any(conn, done).await;
                 }
+                one_at_a_time(conn).await?;
                 let user = named(conn, &name).await?;
                 take_request(conn, &request, user.id).await?;
                 let gone = "UPDATE users SET removed_at = now() WHERE id = $1";
@@ -215,7 +216,8 @@ impl Store {
     }
 }
 
-async fn one_at_a_time(conn: &mut Connection) -> Result<(), StoreError> {
+/// Of two who take each other's rights at once the second waits, and finds nobody.
+pub(super) async fn one_at_a_time(conn: &mut Connection) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt admins'))").execute(conn).await?;
     Ok(())
 }
@@ -245,8 +247,6 @@ async fn add(conn: &mut Connection, by: &By, id: UserId, new: NewUser) -> Result
 
 /// Refuses to leave nobody who can give rights.
 pub(super) async fn still_ruled(conn: &mut Connection) -> Result<(), UserError> {
-    // Two who remove each other at once: the second waits here, and finds nobody.
-    one_at_a_time(conn).await?;
     let sql = "SELECT EXISTS (SELECT FROM users u JOIN role_bindings r ON r.user_id = u.id \
                WHERE u.removed_at IS NULL AND r.role = 'admin' AND r.project_id IS NULL)";
     let ruled: bool = sqlx::query_scalar(sql).fetch_one(conn).await.map_err(StoreError::from)?;

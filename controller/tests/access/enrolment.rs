@@ -2,18 +2,33 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sculpt_controller::store::{
-    Store,
-    certificates::{Asked, RenewError},
-    joins::{Join, JoinError, Joined, NewJoinToken},
-    locks::Target,
+use sculpt_controller::{
+    bus::Bus,
+    dispatch::{Actor, Dispatch},
+    store::{
+        Store,
+        certificates::{Asked, RenewError},
+        executors::RemoveError,
+        joins::{Join, JoinError, Joined, NewJoinToken},
+        locks::Target,
+        sessions,
+    },
 };
-use sculpt_core::enrolment::{Refusal, Renewal};
-use sculpt_proto::id::ExecutorId;
+use sculpt_core::{
+    attempt::Fence,
+    enrolment::{Refusal, Renewal},
+    rights::Role,
+    task::Event,
+};
+use sculpt_proto::{id::ExecutorId, v1};
+use tonic::Code;
 use uuid::Uuid;
 
 use super::request;
-use crate::harness;
+use crate::{
+    api::{command, create},
+    harness, make,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -131,4 +146,52 @@ async fn of_two_renewals_at_once_one_is_the_thief() {
     assert_eq!([&one, &two].iter().filter(|renewed| renewed.is_ok()).count(), 1);
     let stolen = |renewed: &Result<u64, RenewError>| matches!(renewed, Err(RenewError::Stolen));
     assert!(stolen(&one) || stolen(&two));
+}
+
+#[tokio::test]
+async fn an_executor_with_work_is_removed_by_force_alone() {
+    let (store, _database) = harness::store().await;
+    let by = harness::admin(&store).await;
+    let (task, epoch) = (make::task(&store).await, make::executor(&store, "one").await);
+    let dispatch = Dispatch::new(store.clone(), Bus::new());
+    let fence = Fence { number: 1, id: Uuid::now_v7() };
+    let claimed = Event::Claimed { fence, executor: epoch.executor.0 };
+    let _ = dispatch.apply(task, claimed, Actor::system()).await.unwrap();
+    let busy = store.remove_executor(by.may().unwrap(), request(), epoch.executor, false).await;
+    assert!(matches!(busy, Err(RemoveError::Busy { count: 1, .. })), "{busy:?}");
+    assert_eq!(store.executors(&by.sees()).await.unwrap().len(), 1, "nothing has happened");
+    let again = request();
+    let moved = store.remove_executor(by.may().unwrap(), again.clone(), epoch.executor, true).await.unwrap();
+    assert_eq!(moved.len(), 1);
+    assert!(store.remove_executor(by.may().unwrap(), again, epoch.executor, true).await.unwrap().is_empty());
+    assert!(store.executors(&by.sees()).await.unwrap().is_empty());
+    let intent = "SELECT intent::text FROM tasks";
+    let intent: String = sqlx::query_scalar(intent).fetch_one(&mut *store.read().await.unwrap()).await.unwrap();
+    assert_eq!(intent, "cancel", "it ends when its executor has been silent for long enough");
+    let held = sessions::holds(&mut *store.read().await.unwrap(), epoch).await.unwrap();
+    assert!(!held, "its session writes nothing any more");
+}
+
+#[tokio::test]
+async fn a_pool_takes_whose_tasks_it_was_told_to_take() {
+    let world = super::World::new().await;
+    let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
+    let mut executors = v1::executors_client::ExecutorsClient::new(world.stack.showing(&zoe));
+    let pool = v1::Pool {
+        name: "default".into(),
+        projects: vec!["web".into()],
+        network: "none".into(),
+        memory: 1 << 30,
+        ..Default::default()
+    };
+    let request = v1::SetPoolRequest { request_id: Uuid::new_v4().to_string(), pool: Some(pool.clone()) };
+    assert_eq!(executors.set_pool(request).await.unwrap().into_inner().pool.unwrap(), pool);
+    let listed = executors.list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools;
+    assert_eq!(listed, [pool]);
+    let mut tasks = v1::tasks_client::TasksClient::new(world.stack.showing(&zoe));
+    let refused = tasks.create_task(create(command(&["true"]))).await.expect_err("it has no project");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("pool \"default\" does not take tasks of zoe without one"), "{refused}");
+    make::task_on(world.stack.store(), world.web.id(), &"c".repeat(40)).await;
+    world.stack.stop().await;
 }
