@@ -80,11 +80,18 @@ pub async fn next(
     limit: u32,
 ) -> Result<Vec<(TaskId, i64)>, StoreError> {
     let without: Vec<Uuid> = without.iter().map(|task| task.0).collect();
+    // A pool that takes only some people's tasks has rows that say whose; the others have none.
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-        "SELECT q.id, q.class_id FROM unnest($1::bigint[]) AS wanted (class_id) CROSS JOIN LATERAL ( \
+        "SELECT q.id, q.class_id FROM unnest($1::bigint[]) AS wanted (class_id) \
+         JOIN classes c ON c.id = wanted.class_id CROSS JOIN LATERAL ( \
            SELECT t.id, t.class_id, t.priority, t.queued_at, t.number FROM tasks t \
            WHERE t.class_id = wanted.class_id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
            AND (t.not_before IS NULL OR t.not_before <= clock_timestamp()) AND t.id <> ALL ($3) \
+           AND (NOT EXISTS (SELECT FROM pool_projects o WHERE o.pool = c.pool) \
+             OR EXISTS (SELECT FROM pool_projects o WHERE o.pool = c.pool AND o.project_id = t.project_id)) \
+           AND (NOT EXISTS (SELECT FROM pool_users o WHERE o.pool = c.pool) \
+             OR EXISTS (SELECT FROM pool_users o JOIN users u ON u.id = o.user_id \
+                        WHERE o.pool = c.pool AND u.name = t.created_by)) \
            ORDER BY t.priority DESC, t.queued_at, t.number LIMIT $2 FOR UPDATE SKIP LOCKED) q \
          ORDER BY q.priority DESC, q.queued_at, q.number LIMIT $2",
     )

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sculpt_controller::{
+    background::place::place_all,
     bus::Bus,
     dispatch::{Actor, Dispatch},
     store::{
@@ -11,7 +12,9 @@ use sculpt_controller::{
         executors::RemoveError,
         joins::{Join, JoinError, Joined, NewJoinToken},
         locks::Target,
+        pools::Pool,
         sessions,
+        users::NewUser,
     },
 };
 use sculpt_core::{
@@ -194,4 +197,29 @@ async fn a_pool_takes_whose_tasks_it_was_told_to_take() {
     assert!(refused.message().contains("pool \"default\" does not take tasks of zoe without one"), "{refused}");
     make::task_on(world.stack.store(), world.web.id(), &"c".repeat(40)).await;
     world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_waited_before_its_pool_was_closed_to_it_is_not_placed() {
+    let (store, _database) = harness::store().await;
+    let by = harness::admin(&store).await;
+    make::task(&store).await;
+    let epoch = make::executor(&store, "one").await;
+    let dispatch = Dispatch::new(store.clone(), Bus::new());
+    let cluster = store.cluster().await.unwrap();
+    let pool = |users: &[&str]| Pool {
+        name: "default".into(),
+        projects: vec![],
+        users: users.iter().map(|user| (*user).to_owned()).collect(),
+        network: "host".into(),
+        memory: None,
+        processes: None,
+        cpu: None,
+    };
+    let eve = NewUser { name: "eve".into(), email: String::new(), roles: vec![] };
+    store.add_user(by.may().unwrap(), request(), eve).await.unwrap();
+    store.set_pool(by.may().unwrap(), request(), pool(&["eve"])).await.unwrap();
+    assert_eq!(place_all(&dispatch, cluster, &[epoch]).await.unwrap(), 0, "it is ada's");
+    store.set_pool(by.may().unwrap(), request(), pool(&["eve", "ada"])).await.unwrap();
+    assert_eq!(place_all(&dispatch, cluster, &[epoch]).await.unwrap(), 1);
 }
