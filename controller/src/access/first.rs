@@ -1,39 +1,77 @@
-//! The token of the first admin, who has the controller's host.
+//! The first admin: who has the controller's host.
 
-use std::{fs, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use sculpt_tls::{
     Kind, Pin, Token,
     private::{self, PrivateError},
 };
 
-/// Why there is no token.
+use crate::store::{Store, users::UserError};
+
+/// Why there is no first admin.
 #[derive(Debug, thiserror::Error)]
 pub enum FirstError {
-    /// The file.
+    /// The file of the token.
     #[error(transparent)]
     File(#[from] PrivateError),
-    /// Its directory.
-    #[error("cannot make the directory of {path}: {source}")]
-    Directory {
+    /// Its directory, or its removal.
+    #[error("cannot {what} {path}: {source}")]
+    Path {
+        /// What was attempted.
+        what: &'static str,
         /// The file.
         path: String,
-        /// Why.
-        source: std::io::Error,
+        /// Why it failed.
+        source: io::Error,
     },
+    /// The user.
+    #[error(transparent)]
+    User(#[from] UserError),
 }
 
-/// The token in `path`. One is made where there is none, or what was a token before people had identities.
-pub fn first_token(path: &Path, pin: Option<Pin>) -> Result<Token, FirstError> {
+/// Makes `account` an admin, known by the token in `path`, unless there was a user before. The token is on the disk before
+/// it is good for anything; one that is good for nothing does not stay there.
+pub async fn first_admin(store: &Store, path: &Path, pin: Option<Pin>, account: &str) -> Result<(), FirstError> {
+    let failed = |what| move |source| FirstError::Path { what, path: path.display().to_string(), source };
+    // What stood there before people had identities is no token.
     let kept = private::read(path)?.and_then(|text| Token::parse(&text, Kind::User).ok());
-    if let Some(kept) = kept {
-        return Ok(kept);
+    let fresh = kept.is_none();
+    let token = kept.unwrap_or_else(|| Token::fresh(Kind::User, pin));
+    if fresh {
+        if let Some(parent) = path.parent() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+            made.map_err(failed("make the directory of"))?;
+        }
+        private::write(path, &format!("{}\n", token.reveal()))?;
     }
-    if let Some(parent) = path.parent() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
-        made.map_err(|source| FirstError::Directory { path: path.display().to_string(), source })?;
+    let name = user_name(account);
+    if store.ensure_first_admin(&name, token.secret.digest()).await? {
+        tracing::info!(name, "made the first admin");
+    } else if fresh {
+        fs::remove_file(path).map_err(failed("remove"))?;
     }
-    let token = Token::fresh(Kind::User, pin);
-    private::write(path, &format!("{}\n", token.reveal()))?;
-    Ok(token)
+    Ok(())
+}
+
+/// `account` as a user's name.
+fn user_name(account: &str) -> String {
+    let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "._@+-".contains(c) { c } else { '-' };
+    let name: String = account.to_ascii_lowercase().chars().map(plain).take(64).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    if name.is_empty() { "admin".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::user_name;
+
+    #[test]
+    fn accounts_become_names() {
+        for (account, name) in
+            [("root", "root"), ("Ada Lovelace", "ada-lovelace"), ("_www", "www"), ("1000", "1000"), ("ü", "admin")]
+        {
+            assert_eq!(user_name(account), name);
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub use self::{
     authority::{Authority, Unknown},
     caller::Caller,
     denied::Denied,
-    first::{FirstError, first_token},
+    first::{FirstError, first_admin},
     gate::{Gate, enter},
     proof::{Administer, Create, Fleet, Found, In, May, Merge, Need, On, Pair, Read, Sees, Steer, Whose},
     rules::{RULES, Rule, rule},

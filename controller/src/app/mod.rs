@@ -147,18 +147,6 @@ struct Parts {
     tracker: TaskTracker,
 }
 
-impl Parts {
-    /// Makes who started us an admin, if nobody was ever known here.
-    async fn first_admin(&self, token: &sculpt_tls::Token) -> anyhow::Result<()> {
-        let account = signals::account();
-        let made = self.dispatch.store().ensure_first_admin(&account, token.secret.digest()).await?;
-        if made {
-            tracing::info!(name = account, "made the first admin");
-        }
-        Ok(())
-    }
-}
-
 impl Controller {
     /// Starts everything; `None` when `told` to end before that was done.
     pub async fn start(config: Config, told: &CancellationToken) -> anyhow::Result<Option<Self>> {
@@ -168,7 +156,6 @@ impl Controller {
         let data_dir = DataDir::take(&config.data_dir)?;
         let (keeper, pki) = Keeper::open(config.tls.clone())?;
         let pin = config.tls.public.is_none().then(|| pki.authority.borrow().pin());
-        let user_token = access::first_token(&data_dir.join("tokens/user"), pin)?;
         let base = tokio::select! {
             base = base(&config, &data_dir) => base?,
             () = told.cancelled() => return Ok(None),
@@ -186,7 +173,9 @@ impl Controller {
                 return unbuilt.map(|_| None);
             }
         };
-        parts.first_admin(&user_token).await.context("make the first admin")?;
+        access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
+            .await
+            .context("make the first admin")?;
         let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let ready = json!({
             "ready": true,

@@ -1,6 +1,13 @@
 //! A controller in this process, on loopback listeners of its own, and clients that show its token.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::pki_types::CertificateDer;
 
 use sculpt_controller::{
     app::Controller,
@@ -9,8 +16,11 @@ use sculpt_controller::{
     pki::Names,
     store::Store,
 };
-use sculpt_proto::v1;
-use sculpt_tls::{CONTROLLER_NAME, Server, Trust, client_config, connector};
+use sculpt_proto::{
+    executor::v1::{Hello, JoinRequest, enrolment_client::EnrolmentClient},
+    v1,
+};
+use sculpt_tls::{CONTROLLER_NAME, Key, Proof, Server, Trust, client_config, connector};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +30,8 @@ use tonic::{
     service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
+
+use uuid::Uuid;
 
 use super::{Fresh, database, server};
 
@@ -32,7 +44,15 @@ pub(crate) struct Stack {
     channel: Channel,
     bearer: MetadataValue<Ascii>,
     directory: tempfile::TempDir,
+    /// Replicas have one authority.
+    authority: PathBuf,
     database: Arc<Fresh>,
+}
+
+/// What an executor has got for a token.
+pub(crate) struct Enrolled {
+    key: Key,
+    chain: Vec<CertificateDer<'static>>,
 }
 
 /// A client's channel that shows the token.
@@ -56,22 +76,22 @@ impl tonic::service::Interceptor for Bearer {
 
 /// A controller on a fresh database.
 pub(crate) async fn stack() -> Stack {
-    Stack::on(Arc::new(database().await)).await
+    Stack::on(Arc::new(database().await), None).await
 }
 
 /// A connection to `url` that believes only those who stand in the file `trust`.
 pub(crate) async fn connect(url: &str, trust: &Path) -> Channel {
-    connect_with(Channel::from_shared(url.to_owned()).expect("a URL"), trust).await
+    connect_with(Channel::from_shared(url.to_owned()).expect("a URL"), trust, None).await
 }
 
-async fn connect_with(endpoint: Endpoint, trust: &Path) -> Channel {
+async fn connect_with(endpoint: Endpoint, trust: &Path, proof: Option<Proof>) -> Channel {
     let trust = Trust::from_pem(&std::fs::read(trust).expect("whom to trust")).expect("authorities");
     let server = Server::Known(trust);
-    let config = client_config(&server, None).expect("settings");
+    let config = client_config(&server, proof).expect("settings");
     endpoint.connect_with_connector(connector(&server, config, PATIENCE)).await.expect("it listens")
 }
 
-fn config(data_dir: &Path, url: String) -> Config {
+fn config(data_dir: &Path, authority: &Path, url: String) -> Config {
     let any = "127.0.0.1:0".parse().expect("an address");
     Config {
         data_dir: data_dir.to_owned(),
@@ -85,35 +105,61 @@ fn config(data_dir: &Path, url: String) -> Config {
         tls: TlsSettings {
             names: Names::new(["localhost"]).expect("names"),
             public: None,
-            authority: data_dir.join("authority"),
+            authority: authority.to_owned(),
         },
         lifeline: false,
     }
 }
 
 impl Stack {
-    async fn on(database: Arc<Fresh>) -> Self {
+    async fn on(database: Arc<Fresh>, authority: Option<PathBuf>) -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
-        let config = config(directory.path(), server::shared().url(database.name()));
+        let authority = authority.unwrap_or_else(|| directory.path().join("authority"));
+        let config = config(directory.path(), &authority, server::shared().url(database.name()));
         let controller = Controller::start(config, &CancellationToken::new()).await;
         let controller = controller.expect("it starts").expect("it is not told to end");
-        let token = std::fs::read_to_string(directory.path().join("tokens/user")).expect("the token is there");
+        // A replica has none: the first admin was made by the first.
+        let token = std::fs::read_to_string(directory.path().join("tokens/user")).unwrap_or_default();
         let url = format!("https://{}", controller.user_address());
         let channel = connect(&url, &directory.path().join("trust.pem")).await;
         let bearer = format!("Bearer {}", token.trim()).parse().expect("a value");
-        Self { controller, channel, bearer, directory, database }
+        Self { controller, channel, bearer, directory, authority, database }
     }
 
     /// Another controller on the same database.
     pub(crate) async fn replica(&self) -> Self {
-        Self::on(Arc::clone(&self.database)).await
+        let replica = Self::on(Arc::clone(&self.database), Some(self.authority.clone())).await;
+        Self { bearer: self.bearer.clone(), ..replica }
+    }
+
+    /// Makes who says this an executor, by a token.
+    pub(crate) async fn enrol(&self, hello: &Hello) -> Enrolled {
+        let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        let wish = v1::CreateJoinTokenRequest { request_id: Uuid::new_v4().to_string(), ttl, ..Default::default() };
+        let token = self.executors().create_join_token(wish).await.expect("a token").into_inner().secret;
+        let key = Key::fresh().expect("a key");
+        let request = JoinRequest {
+            token,
+            certificate_request: key.request().expect("a request").to_vec(),
+            join_id: Uuid::new_v4().to_string(),
+            executor_id: hello.executor_id.clone(),
+            name: hello.name.clone(),
+            ..JoinRequest::default()
+        };
+        let url = format!("https://{}", self.controller.executor_address());
+        let mut stranger = EnrolmentClient::new(connect(&url, &self.directory.path().join("trust.pem")).await);
+        let joined = stranger.join(request).await.expect("it joins").into_inner();
+        let chain = joined.credentials.expect("credentials").chain.into_iter().map(Into::into).collect();
+        Enrolled { key, chain }
     }
 
     /// A connection of an executor.
-    pub(crate) async fn executor_channel(&self) -> Authorised {
-        let token = std::fs::read_to_string(self.directory.path().join("tokens/executor")).expect("a token");
+    pub(crate) async fn executor_channel(&self, executor: &Enrolled) -> Authorised {
+        let proof = Proof::new(executor.chain.clone(), &executor.key);
         let url = format!("https://{}", self.controller.executor_address());
-        authorised(connect(&url, &self.directory.path().join("trust.pem")).await, &token)
+        let endpoint = Channel::from_shared(url).expect("a URL");
+        let trust = self.directory.path().join("trust.pem");
+        authorised(connect_with(endpoint, &trust, Some(proof)).await, "of nobody")
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -128,7 +174,7 @@ impl Stack {
     pub(crate) async fn narrow(&self, window: u32) -> Authorised {
         let endpoint = Channel::from_shared(format!("https://{}", self.address())).expect("a URL");
         let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(window);
-        let channel = connect_with(endpoint, &self.directory.path().join("trust.pem")).await;
+        let channel = connect_with(endpoint, &self.directory.path().join("trust.pem"), None).await;
         InterceptedService::new(channel, Bearer(self.bearer.clone()))
     }
 
