@@ -171,7 +171,7 @@ async fn an_executor_with_work_is_removed_by_force_alone() {
     let intent = "SELECT intent::text FROM tasks";
     let intent: String = sqlx::query_scalar(intent).fetch_one(&mut *store.read().await.unwrap()).await.unwrap();
     assert_eq!(intent, "cancel", "it ends when its executor has been silent for long enough");
-    let held = sessions::holds(&mut *store.read().await.unwrap(), epoch).await.unwrap();
+    let held = sessions::holds(&mut store.read().await.unwrap(), epoch).await.unwrap();
     assert!(!held, "its session writes nothing any more");
 }
 
