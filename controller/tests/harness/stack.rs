@@ -170,6 +170,11 @@ impl Stack {
         self.controller.user_address()
     }
 
+    /// The file of whom to trust.
+    pub(crate) fn trust(&self) -> String {
+        self.directory.path().join("trust.pem").display().to_string()
+    }
+
     /// A connection of its own with the token and windows of so many bytes.
     pub(crate) async fn narrow(&self, window: u32) -> Authorised {
         let endpoint = Channel::from_shared(format!("https://{}", self.address())).expect("a URL");
