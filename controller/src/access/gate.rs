@@ -70,21 +70,26 @@ fn admit(path: &str, caller: &Caller) -> Result<(), Status> {
     }
 }
 
-/// Lets a call through, with the [`Caller`] among its extensions, or answers it. An answer that goes on for long ends when
-/// its caller loses a right.
+/// Lets a call through, with the [`Caller`] among its extensions, or answers it. A call that takes long, and an answer that
+/// goes on for long, end when their caller loses a right.
 pub async fn enter(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    let grpc = is_grpc(&head.headers);
+    let (grpc, git) = (is_grpc(&head.headers), is_git(&head.uri));
     match gate.judge(&head).await {
         Ok((digest, caller)) => {
             head.extensions.insert(caller.clone());
-            let answer = next.run(Request::from_parts(head, body)).await;
+            // An answer that is there counts more: somebody may have just given their own right away.
+            let answer = tokio::select! {
+                biased;
+                answer = next.run(Request::from_parts(head, body)) => answer,
+                status = gate.authority.clone().lost(digest, caller.clone()) => return refused(status, git, grpc),
+            };
             let lost = gate.authority.lost(digest, caller);
             answer.map(|body| Body::new(Guarded::new(body, lost, grpc)))
         }
         Err(refusal) => {
             tracing::debug!(code = ?refusal.code(), path = head.uri.path(), "refused a call");
-            refused(refusal, is_git(&head.uri), grpc)
+            refused(refusal, git, grpc)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use sculpt_core::rights::Role;
 use sculpt_proto::v1::{self, identity_client::IdentityClient, lock_target::Target};
 use tokio::time::timeout;
@@ -82,5 +83,27 @@ async fn who_revokes_the_token_at_hand_is_answered() {
     let revoked = identity.revoke_token(request).await.expect("an answer").into_inner().token.unwrap();
     assert!(revoked.revoked_at.is_some());
     assert_eq!(identity.who_am_i(v1::WhoAmIRequest {}).await.expect_err("it is over").code(), Code::Unauthenticated);
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_still_being_sent_ends_with_the_right_to_it() {
+    let world = World::new().await;
+    let ben = world.user("ben", &[(Role::Operator, Some("web"))]).await;
+    let mut git = v1::git_client::GitClient::new(world.stack.showing(&ben));
+    let header = v1::send_pack_request::Header {
+        project: "web".into(),
+        tip: "c".repeat(40),
+        request_id: Uuid::new_v4().to_string(),
+    };
+    let first = v1::SendPackRequest { part: Some(v1::send_pack_request::Part::Header(header)) };
+    // The rest is never sent.
+    let parts = futures_util::stream::iter([first]).chain(futures_util::stream::pending());
+    let sending = tokio::spawn(async move { git.send_pack(parts).await.map(drop).map_err(|status| status.code()) });
+    let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
+    let remove = v1::RemoveUserRequest { request_id: Uuid::new_v4().to_string(), name: "ben".into() };
+    IdentityClient::new(world.stack.showing(&zoe)).remove_user(remove).await.expect("ben is removed");
+    let ended = timeout(SOON, sending).await.expect("within 10 s").expect("it ends");
+    assert_eq!(ended, Err(Code::Unauthenticated));
     world.stack.stop().await;
 }
