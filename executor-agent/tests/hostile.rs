@@ -172,3 +172,27 @@ async fn what_hides_at_the_last_moment_is_found_by_its_account() {
     assert!(!remains.left_over);
     assert!(ProcessId::of(hidden).is_none());
 }
+
+/// Whoever owns a directory can put a link in place of a name that root has just made there and is about to give away.
+#[tokio::test]
+async fn a_socket_for_views_is_its_accounts_from_the_first_moment() {
+    if !sculpt_executor::host::is_root() {
+        return;
+    }
+    let look = r#"perl -e '$| = 1; for (1..3) { unlink "view" or die $!; until (lstat "view") {}
+        my @found = lstat _; print "owner $found[4] mode ", $found[2] & 0777, "\n" } sleep 1000'"#;
+    let mut attempt = Attempt::new(Mode::Terminal { columns: 80, rows: 24 }, look);
+    let uid = 3_100_000_000 + std::process::id();
+    attempt.launch.identity = Some(Identity { uid, gid: uid, groups: Vec::new() });
+    attempt.launch.control_socket = attempt.path().join("s/c/shim");
+    attempt.launch.view_socket = attempt.path().join("s/v/view");
+    attempt.launch.cwd = attempt.path().join("s/v").into();
+    let passable = || fs::Permissions::from_mode(0o711);
+    fs::set_permissions(attempt.path(), passable()).unwrap();
+    fs::DirBuilder::new().create(attempt.path().join("s")).unwrap();
+    fs::set_permissions(attempt.path().join("s"), passable()).unwrap();
+    let client = attempt.start().await;
+    let expected = format!("owner {uid} mode {}\r\n", 0o600).repeat(3);
+    attempt.says(&client, "mode").await;
+    attempt.says(&client, &expected).await;
+}
