@@ -109,7 +109,8 @@ fn holds_work(handle: &Handle, workspace: &Path) -> bool {
 /// Workspaces of attempts that are not known.
 fn strays(context: &Context, workspaces: &Path, known: &BTreeSet<AttemptId>) -> Vec<Loose> {
     let unknown = |path: &PathBuf| {
-        let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        // What stands beside a workspace has its name, and an ending.
+        let id = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
         id.is_none_or(|id| !known.contains(&id))
     };
     let paths = entries(workspaces).filter(unknown);

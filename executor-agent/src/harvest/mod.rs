@@ -16,7 +16,9 @@ use std::{
 
 pub use contained::Container;
 pub use resume::resume;
+use rustix::fs::{AtFlags, CWD, unlinkat};
 use sculpt_proto::commit_id;
+use sculpt_walk::open_directory;
 
 use crate::{spec::Requester, workspace::git::GitError};
 
@@ -145,10 +147,11 @@ pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
 }
 
 /// Removes locks of a killed git, which nobody is left to hold; and a file that would lead to another repository, which no
-/// clone of ours has.
+/// clone of ours has. Only in this very directory: a link in its place leads nowhere.
 fn unlock(directory: &Path) {
+    let Ok(held) = open_directory(CWD, directory) else { return };
     for name in ["index.lock", "HEAD.lock", "commondir"] {
-        let _absent = fs::remove_file(directory.join(name));
+        let _absent = unlinkat(&held, name, AtFlags::empty());
     }
 }
 
