@@ -12,6 +12,7 @@ use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 use crate::{
     attempt::{Attempt, PROGRAM, ended, eventually},
     host::Host,
+    life::wait_for,
 };
 
 async fn bury(attempt: &Attempt) -> shim::Remains {
@@ -70,6 +71,28 @@ async fn a_shim_is_killed_whatever_it_does_and_no_other_process() {
     other.kill().unwrap();
     other.wait().unwrap();
     bury(&attempt).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_dies_before_its_shim_has_come_begins_anew() {
+    let mut host = Host::new().await;
+    let armed = host.root.path().join("failpoints");
+    fs::create_dir(&armed).unwrap();
+    fs::write(armed.join("shim.before_start"), "").unwrap();
+    host.environment.push((sculpt_failpoints::VARIABLE, armed.clone().into()));
+    host.start().await;
+    let spec = host.shell("echo ran");
+    host.controller.offer(&spec);
+    wait_for("its death", || armed.join("shim.before_start.hit").exists()).await;
+    host.kill();
+    // As if it had died a moment later, and the shim before it had begun.
+    let mut launch = Attempt::new(Mode::Pipes, "echo wrong").launch.clone();
+    launch.boot_id = Some(sculpt_executor::host::boot_id().unwrap());
+    launch.write(&host.data().join("attempts").join(&spec.attempt_id)).unwrap();
+    host.start().await;
+    assert_eq!(host.controller.wait_ended(&spec.attempt_id).await.outcome(), Outcome::Completed);
+    assert_eq!(host.controller.memory().log(&spec.attempt_id), b"ran\n");
+    host.stop();
 }
 
 /// The shim of an attempt that an executor runs.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     session::Wish,
-    shim::{self, Client, ClientError, Liveness, Phase},
+    shim::{self, Client, ClientError, Launch, Liveness, Phase},
 };
 
 /// An attempt's directory is missing for so long before it counts as removed.
@@ -78,8 +78,7 @@ impl Life<'_> {
                 });
             }
             Liveness::Absent(Some(record)) => return Ok(Found::Recorded(Box::new(record))),
-            Liveness::Absent(None) if !dir.join(shim::files::LAUNCH).exists() => return Ok(Found::Never),
-            Liveness::Absent(None) => return Ok(Found::Vanished),
+            Liveness::Absent(None) => return self.look_for_launch(),
             Liveness::Damaged(why) => return Err(Unclear::Damaged(why)),
             Liveness::Unknown(why) => why,
         };
@@ -94,6 +93,20 @@ impl Life<'_> {
             }
         }
         Err(Unclear::Now(why))
+    }
+
+    /// Without a shim: whether one has come at all. The executor may have died before, and then it is begun anew.
+    fn look_for_launch(&self) -> Result<Found, Unclear> {
+        let dir = &self.handle.dir;
+        if !dir.join(shim::files::LAUNCH).exists() {
+            return Ok(Found::Never);
+        }
+        let in_this_boot = Launch::read(dir).is_ok_and(|it| it.boot_id.as_ref() == Some(&self.context.boot));
+        match in_this_boot.then(|| shim::take_back(dir)).transpose() {
+            Ok(Some(true)) => Ok(Found::Never),
+            Ok(Some(false) | None) => Ok(Found::Vanished),
+            Err(error) => Err(Unclear::Now(format!("cannot tell whether a shim has come: {error}"))),
+        }
     }
 
     /// Whether a shim that gives no answer now has left a wish for an end unheard for too long.

@@ -2,7 +2,7 @@
 //! attempt was given up, finds the lock used and runs nothing.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
@@ -28,9 +28,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// What the lock of an attempt says that never had a shim and is to have none.
 const GIVEN_UP: &[u8] = b"\"given up\"";
 
-/// Takes the lock for this process. Refused when a shim runs the attempt, or ran it, or when it was given up.
+/// Takes the lock for this process, until the file is closed. Refused when a shim runs the attempt, or ran it, or when it
+/// was given up.
 pub(super) fn take(attempt_dir: &Path) -> io::Result<File> {
-    let mut file = open(attempt_dir)?;
+    let file = open(attempt_dir)?;
     let begun = Instant::now();
     while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if begun.elapsed() > LOOKED_AT {
@@ -41,9 +42,29 @@ pub(super) fn take(attempt_dir: &Path) -> io::Result<File> {
     if file.metadata()?.len() > 0 {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "no attempt is run twice, or after it was given up"));
     }
-    serde_json::to_writer(&mut file, &supervisor::own_identity())?;
-    file.flush()?;
     Ok(file)
+}
+
+/// Uses the lock that this process has taken: it runs the attempt from here on.
+pub(super) fn sign(lock: &mut File) -> io::Result<()> {
+    serde_json::to_writer(&mut *lock, &supervisor::own_identity())?;
+    lock.flush()
+}
+
+/// Takes a launch back from which no shim has come: a late one finds nothing to run. False when one has come. The lock is
+/// not flushed, so this is only to be asked in the boot of the launch.
+pub fn take_back(attempt_dir: &Path) -> io::Result<bool> {
+    let lock = open(attempt_dir)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    if lock.metadata()?.len() > 0 {
+        return Ok(false);
+    }
+    fs::remove_file(attempt_dir.join(files::LAUNCH))?;
+    Ok(true)
 }
 
 /// Whether a shim runs the attempt in `attempt_dir`.
@@ -114,7 +135,8 @@ mod tests {
     fn it_is_taken_once_and_never_after_it_was_given_up() {
         let directory = tempfile::tempdir().unwrap();
         let refused = |path: &Path| take(path).unwrap_err().kind() == io::ErrorKind::AlreadyExists;
-        let held = take(directory.path()).unwrap();
+        let mut held = take(directory.path()).unwrap();
+        sign(&mut held).unwrap();
         assert!(is_locked(directory.path()).unwrap());
         assert_eq!(holder(&held).map(|shim| shim.pid), Some(std::process::id()));
         drop(held);
@@ -124,5 +146,19 @@ mod tests {
         give_up(another.path()).unwrap();
         assert!(!is_locked(another.path()).unwrap() && refused(another.path()), "it never had one");
         give_up(&another.path().join("gone")).unwrap();
+    }
+
+    #[test]
+    fn a_launch_is_taken_back_until_a_shim_has_come() {
+        let directory = tempfile::tempdir().unwrap();
+        let launch = directory.path().join(files::LAUNCH);
+        fs::write(&launch, "").unwrap();
+        assert!(take_back(directory.path()).unwrap() && !launch.exists());
+        fs::write(&launch, "").unwrap();
+        let mut held = take(directory.path()).unwrap();
+        assert!(!take_back(directory.path()).unwrap(), "it has come");
+        sign(&mut held).unwrap();
+        drop(held);
+        assert!(!take_back(directory.path()).unwrap() && launch.exists(), "it has gone again");
     }
 }
