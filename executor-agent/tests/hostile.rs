@@ -17,6 +17,7 @@ use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 use crate::{
     attempt::{Attempt, eventually},
     disk::Disk,
+    git::{git, project},
     go_on::{again, run, take},
     host::{Account, Host},
     life::wait_for,
@@ -195,4 +196,36 @@ async fn a_socket_for_views_is_its_accounts_from_the_first_moment() {
     let expected = format!("owner {uid} mode {}\r\n", 0o600).repeat(3);
     attempt.says(&client, "mode").await;
     attempt.says(&client, &expected).await;
+}
+
+/// git goes along paths, and gives up in such a tree: what it can gather is published, and the rest is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_deep_for_git_is_kept_and_holds_up_nothing() {
+    let mut host = Host::new().await;
+    let data = host.data();
+    fs::create_dir(&data).unwrap();
+    let Some(_disk) = Disk::mount(&data, 512 << 20) else { return };
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let script = format!("echo two > a.txt; git commit -qam two; echo left > b.txt; {DIG}");
+    let mut spec = host.on_base(host.shell(&script), &base);
+    spec.commit_changes = true;
+    let (ended, _) = run(&host, &spec).await;
+    assert_eq!(ended.outcome(), Outcome::Completed);
+    let repository = host.repositories().join("project.git");
+    let published = |file: &str| git(&repository, &["show", &format!("{}:{file}", ended.head)]);
+    assert_eq!((published("a.txt"), published("b.txt")), ("two".to_owned(), "left".to_owned()));
+    let notes = host.controller.memory().notes(&spec.attempt_id);
+    assert!(notes.iter().any(|note| note.contains("could not be committed")), "{notes:?}");
+    host.controller.release(&spec.attempt_id);
+    let kept = |items: &[sculpt_proto::v1::GarbageItem]| {
+        let workspace = items.iter().find(|item| item.kind == "workspace" && item.attempt_id == spec.attempt_id);
+        workspace.is_some_and(|item| !item.removed && item.why.contains("could not be committed"))
+    };
+    let mut items = host.controller.collect(false, true).await;
+    while !kept(&items) {
+        assert!(host.workspace(&spec.attempt_id).exists(), "{items:#?}");
+        items = host.controller.collect(false, true).await;
+    }
+    host.stop();
 }

@@ -163,10 +163,13 @@ async fn commit_changes(
 ) -> Result<(), HarvestError> {
     let mut arguments = vec!["add", "--all", "--ignore-errors", "--", "."];
     let add = git.ask_long("add the uncommitted changes", &arguments, None).await?;
-    if add.code != Some(0) {
+    // What it cannot look into, since it is closed or too deep, git passes over with a warning.
+    if add.code != Some(0) || String::from_utf8_lossy(&add.stderr).contains("could not open directory") {
         let words = crate::workspace::git::words(&add.stderr);
         harvest.notes.push(format!("some uncommitted changes could not be committed: {words}"));
         harvest.keep = Some("some changes could not be committed".to_owned());
+    }
+    if add.code != Some(0) {
         arguments.extend(git.held_back());
         git.ask_long("add the rest of the uncommitted changes", &arguments, None).await?;
     }
