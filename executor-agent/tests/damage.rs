@@ -192,6 +192,31 @@ async fn an_agent_that_removes_its_own_attempt_is_ended_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_not_there_is_not_taken_for_the_end_of_its_attempts() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let spec = host.shell(&format!("mkfifo '{0}'; echo begin; read line < '{0}'; echo $line", gate.display()));
+    let agent = begun(&host, &spec).await;
+    let Liveness::Present(status) = probe(&directory(&host, &spec)).await else { panic!("no shim") };
+    // A shim that does not answer has to be looked for.
+    status.shim.signal(Signal::STOP);
+    let (attempts, away) = (host.data().join("attempts"), host.root.path().join("away"));
+    fs::rename(&attempts, &away).unwrap();
+    host.controller.want(&spec.attempt_id, Phase::Hold);
+    wait_for("some looks", || host.log().matches("the directory of the attempts cannot be looked at").count() > 4)
+        .await;
+    fs::rename(&away, &attempts).unwrap();
+    status.shim.signal(Signal::CONT);
+    host.controller.want(&spec.attempt_id, Phase::Run);
+    assert!(agent.is_alive());
+    tokio::task::spawn_blocking(move || fs::write(gate, "goes on\n")).await.unwrap().unwrap();
+    assert_eq!(host.controller.wait_ended(&spec.attempt_id).await.outcome(), Outcome::Completed);
+    assert_eq!(host.controller.memory().log(&spec.attempt_id), b"begin\ngoes on\n");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_to_the_shim_is_told_from_the_end_of_the_host() {
     let mut host = Host::new().await;
     host.start().await;
