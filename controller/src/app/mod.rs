@@ -287,7 +287,7 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::liveness::run(dispatch.clone(), stop()));
     tracker.spawn(background::space::run(config.data_dir.clone(), config.disk_budget, room.clone(), stop()));
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
-    tracker.spawn(background::seal::run(store(), blobs.clone(), stop()));
+    tracker.spawn(background::seal::run(store(), blobs.clone(), !shared, stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
     if shared {
