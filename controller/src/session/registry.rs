@@ -1,7 +1,7 @@
 //! The sessions that this replica holds.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,7 +15,7 @@ use crate::store::sessions::Epoch;
 /// The sessions that this replica holds. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    held: Arc<Mutex<HashMap<ExecutorId, Entry>>>,
+    held: Arc<Mutex<BTreeMap<ExecutorId, Entry>>>,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Sessions {
         self.lock().get(&executor).is_some_and(|entry| entry.asks.try_send(ask).is_ok())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutorId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutorId, Entry>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

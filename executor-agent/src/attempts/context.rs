@@ -78,7 +78,68 @@ pub struct Context {
     pub cancel: CancellationToken,
 }
 
+/// What an executor stands on.
+#[derive(Debug)]
+pub struct Basis {
+    /// The settings.
+    pub settings: Settings,
+    /// Where things stand.
+    pub layout: Layout,
+    /// This executor.
+    pub executor: ExecutorId,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The executor's own binary.
+    pub program: PathBuf,
+    /// The way to the controller.
+    pub dialer: Dialer,
+}
+
+/// The other ends of what a [`Context`] hears and tells.
+#[derive(Debug)]
+pub struct Ends {
+    /// For the session: whether there is one.
+    pub link: watch::Sender<Option<Link>>,
+    /// For the session: how long it has been confirmed.
+    pub lease: watch::Sender<Option<Duration>>,
+    /// For the session: what attempts tell it.
+    pub news: mpsc::Receiver<News>,
+    /// For the collector of garbage.
+    pub questions: gc::Questions,
+}
+
+/// News that wait for the session; with more of them attempts wait.
+const NEWS: usize = 1_024;
+
 impl Context {
+    /// An executor at its beginning, without a session.
+    pub fn new(basis: Basis) -> (Self, Ends) {
+        let Basis { settings, layout, executor, boot, program, dialer } = basis;
+        let (link_sender, link) = watch::channel(None);
+        let (lease_sender, lease) = watch::channel(None);
+        let (news, told) = mpsc::channel(NEWS);
+        let (garbage, questions) = gc::door();
+        let context = Self {
+            accounts: Accounts::new(layout.homes()),
+            settings,
+            layout,
+            executor,
+            boot,
+            program,
+            dialer,
+            stores: Stores::default(),
+            link,
+            lease,
+            news,
+            log_growth: Notify::new(),
+            released: Notify::new(),
+            room: Room::default(),
+            garbage,
+            cancel: CancellationToken::new(),
+        };
+        (context, Ends { link: link_sender, lease: lease_sender, news: told, questions })
+    }
+
     /// Waits for a session.
     pub(super) async fn session(&self) -> Link {
         let mut link = self.link.clone();

@@ -31,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use aside::Damage;
-pub use context::{Context, Link, News, Released};
+pub use context::{Basis, Context, Ends, Link, News, Released};
 pub use handle::Handle;
 pub use log_end::{Break, LogEnd};
 

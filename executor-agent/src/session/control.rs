@@ -104,6 +104,7 @@ impl<R: Roster> Control<R> {
         loop {
             let began = Instant::now();
             let ended = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return Ok(()),
                 ended = Box::pin(self.session()) => ended,
             };

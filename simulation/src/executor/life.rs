@@ -161,7 +161,7 @@ impl Life<'_> {
         loop {
             let confirmed = *self.attempts.context.lease.borrow();
             if let Some(lease) = confirmed.map(|confirmed| Lease { confirmed, lasts })
-                && self.attempts.world.now() < lease.ends()
+                && self.attempts.machine.boottime() < lease.ends()
             {
                 return Some(lease);
             }
