@@ -138,7 +138,10 @@ impl Life<'_> {
     async fn look_without_directory(&mut self) -> Result<Found, Unclear> {
         let client = Client::new(&self.context.layout.sockets(self.handle.id).join(CONTROL));
         let status = match client.status().await {
-            Ok(status) => status,
+            Ok(status) => {
+                self.looks.unanswered.over();
+                status
+            }
             Err(ClientError::Silent { .. }) if !self.is_ignored() => {
                 return Err(Unclear::Now("its directory was removed, and its shim does not answer".to_owned()));
             }

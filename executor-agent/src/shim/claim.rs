@@ -60,7 +60,8 @@ pub fn take_back(attempt_dir: &Path) -> io::Result<bool> {
         Err(Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    if lock.metadata()?.len() > 0 {
+    // A lock that was removed says nothing, so what a shim makes first is looked for as well.
+    if lock.metadata()?.len() > 0 || attempt_dir.join(files::SPOOL).exists() {
         return Ok(false);
     }
     fs::remove_file(attempt_dir.join(files::LAUNCH))?;
@@ -160,5 +161,8 @@ mod tests {
         sign(&mut held).unwrap();
         drop(held);
         assert!(!take_back(directory.path()).unwrap() && launch.exists(), "it has gone again");
+        fs::remove_file(directory.path().join(files::LOCK)).unwrap();
+        fs::create_dir(directory.path().join(files::SPOOL)).unwrap();
+        assert!(!take_back(directory.path()).unwrap() && launch.exists(), "somebody has removed its lock");
     }
 }
