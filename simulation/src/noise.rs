@@ -40,22 +40,26 @@ impl<S, T: Clone> Noisy<S, T> {
             return Some(message);
         }
         let dice = self.world.dice.clone();
-        match if self.world.noisy() { dice.roll(0..100) } else { 100 } {
-            0..15 => self.due.push_back(message.clone()),
-            15..30 if self.held.is_none() => {
-                self.held = Some(message);
-                return None;
+        if self.world.noisy() {
+            match dice.roll(0..100) {
+                0..15 => self.due.push_back(message.clone()),
+                15..30 if self.held.is_none() => {
+                    self.held = Some(message);
+                    return None;
+                }
+                30..45 if !self.heard.is_empty() => {
+                    let again = self.heard[dice.roll(0..self.heard.len())].clone();
+                    self.due.push_back(again);
+                }
+                _ => {}
             }
-            30..45 if !self.heard.is_empty() => {
-                let again = self.heard[dice.roll(0..self.heard.len())].clone();
-                self.due.push_back(again);
-            }
-            _ => {}
         }
         self.due.extend(self.held.take());
         if (self.lasting)(&message) {
+            if self.heard.len() == REMEMBERED {
+                self.heard.pop_front();
+            }
             self.heard.push_back(message.clone());
-            self.heard.truncate(REMEMBERED);
         }
         Some(message)
     }

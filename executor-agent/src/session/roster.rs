@@ -66,7 +66,7 @@ pub trait Roster: Send + Sync + 'static {
     /// The controller wants it again.
     fn unrelease(&self, attempt: AttemptId);
 
-    /// Hands its spec to a controller that takes it over. The simulation's controllers lose no database.
+    /// Hands its spec to a controller that takes it over. Nobody asks for that in the simulation.
     fn hand_in(&self, _attempt: AttemptId) {}
 }
 
