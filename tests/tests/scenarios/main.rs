@@ -16,6 +16,7 @@ mod failpoints;
 mod guarded;
 mod harness;
 mod hostile;
+mod hostile;
 mod layering;
 mod leases;
 mod lying;
