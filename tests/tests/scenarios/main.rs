@@ -16,7 +16,6 @@ mod failpoints;
 mod guarded;
 mod harness;
 mod hostile;
-mod hostile;
 mod layering;
 mod leases;
 mod lying;
