@@ -11,6 +11,7 @@ use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 
 use crate::{
     attempt::{Attempt, PROGRAM, ended, eventually},
+    controller::Memory,
     host::Host,
     life::wait_for,
 };
@@ -106,14 +107,14 @@ async fn a_shim_is_killed_whatever_it_does_and_no_other_process() {
     attempt.start().await;
     let shim = attempt.status().await.shim;
     shim.signal(Signal::STOP);
-    shim::kill(&attempt.directory()).unwrap();
+    shim::signal(&attempt.directory(), Signal::KILL).unwrap();
     eventually(|| (!shim.is_alive()).then_some(())).await;
     // Its pid may be another process's by now.
     let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
     let theirs = ProcessId::of(other.id()).unwrap();
     let lock = attempt.directory().join(shim::files::LOCK);
     fs::write(&lock, serde_json::to_vec(&theirs).unwrap()).unwrap();
-    shim::kill(&attempt.directory()).unwrap();
+    shim::signal(&attempt.directory(), Signal::KILL).unwrap();
     assert!(theirs.is_alive(), "nobody holds the lock");
     fs::write(&lock, "").unwrap();
     other.kill().unwrap();
@@ -155,29 +156,41 @@ async fn shim_of(host: &Host, id: &str) -> ProcessId {
 async fn a_stop_ends_an_attempt_whose_shim_stands_still() {
     let mut host = Host::new().await;
     host.start().await;
-    let stubborn = host.shell("trap 'echo asked' INT; trap '' TERM; echo begin; while :; do sleep 0.02; done");
-    let plain = host.shell("echo begin; exec sleep 600");
+    let script = "trap 'echo asked' INT; trap '' TERM; echo begin; while :; do sleep 0.02; done";
+    let specs = [(); 3].map(|()| host.shell(script));
     let mut shims = Vec::new();
-    for spec in [&stubborn, &plain] {
+    for spec in &specs {
         let id = &spec.attempt_id;
         host.controller.offer(spec);
         host.controller.wait("the start", |memory| (memory.log(id) == b"begin\n").then_some(())).await;
         shims.push(shim_of(&host, id).await);
     }
-    // One hears of the stop and stands still then, the other does before.
-    host.controller.want(&stubborn.attempt_id, Phase::Stop);
-    let asked =
-        |memory: &crate::controller::Memory| memory.log(&stubborn.attempt_id).ends_with(b"asked\n").then_some(());
-    host.controller.wait("the interrupt", asked).await;
+    // One hears of the stop and stands still then, the others do before; the last is not to be woken, where that can be.
+    host.controller.want(&specs[0].attempt_id, Phase::Stop);
+    let asked = |memory: &Memory, spec: usize| memory.log(&specs[spec].attempt_id).ends_with(b"asked\n").then_some(());
+    host.controller.wait("the interrupt", |memory| asked(memory, 0)).await;
     shims.iter().for_each(|shim| shim.signal(Signal::STOP));
-    host.controller.want(&plain.attempt_id, Phase::Stop);
-    for (spec, shim) in [&stubborn, &plain].into_iter().zip(shims) {
+    let frozen = freeze_shim(&host, &specs[2].attempt_id);
+    specs.iter().skip(1).for_each(|spec| host.controller.want(&spec.attempt_id, Phase::Stop));
+    for (at, (spec, shim)) in specs.iter().zip(shims).enumerate() {
         let ended = host.controller.wait_ended(&spec.attempt_id).await;
         assert_eq!(ended.outcome(), Outcome::Cancelled);
-        assert!(!shim.is_alive() && tree::carriers(spec.attempt_id.parse().unwrap()).is_empty());
+        assert!(tree::carriers(spec.attempt_id.parse().unwrap()).is_empty());
+        wait_for("the shim's end", || !shim.is_alive()).await;
         assert_eq!(host.controller.memory().log(&spec.attempt_id).len() as u64, ended.log_length);
+        let recorded = host.data().join("attempts").join(&spec.attempt_id);
+        let recorded = shim::exit_record(&recorded).is_ok_and(|record| record.is_some());
+        assert_eq!(recorded, at < 2 || !frozen, "a shim that can be woken does all its work");
+        assert_eq!(asked(&host.controller.memory(), at).is_some(), recorded);
     }
     host.stop();
+}
+
+/// Freezes the shim of an attempt; false where there is no cgroup.
+fn freeze_shim(host: &Host, id: &str) -> bool {
+    let launch = shim::Launch::read(&host.data().join("attempts").join(id)).unwrap();
+    let freeze = launch.cgroup.unified.map(|own| own.join("shim/cgroup.freeze"));
+    freeze.is_some_and(|freeze| fs::write(freeze, "1").is_ok())
 }
 
 #[tokio::test]

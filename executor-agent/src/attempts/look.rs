@@ -86,13 +86,20 @@ impl Life<'_> {
         if let Ok(Some(record)) = shim::exit_record(dir) {
             return Ok(Found::Recorded(Box::new(record)));
         }
-        if self.is_ignored() {
-            warn!(attempt = %self.handle.id, why, "the shim does not end its agent; it is killed, and its agent with it");
-            if let Err(error) = shim::kill(dir) {
-                warn!(attempt = %self.handle.id, %error, "the shim could not be killed");
-            }
+        if self.wished() >= Wish::Stop {
+            self.rouse(&why);
         }
         Err(Unclear::Now(why))
+    }
+
+    /// A shim that was stopped goes on, to hear of the end that is wished and lose nothing of the log. One that is not to be
+    /// woken is killed, and its agent with it.
+    fn rouse(&mut self, why: &str) {
+        let signal = if self.is_ignored() { Signal::KILL } else { Signal::CONT };
+        warn!(attempt = %self.handle.id, why, ?signal, "the shim does not end its agent; it gets a signal");
+        if let Err(error) = shim::signal(&self.handle.dir, signal) {
+            warn!(attempt = %self.handle.id, %error, "the shim could not be signalled");
+        }
     }
 
     /// Without a shim: whether one has come at all. The executor may have died before, and then it is begun anew.

@@ -82,13 +82,13 @@ pub fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// Kills the shim that runs the attempt in `attempt_dir`, also one that stands still; its agent is left to
+/// Sends `signal` to the shim that runs the attempt in `attempt_dir`, if one does. When it is killed its agent is left to
 /// [`super::bury`].
-pub fn kill(attempt_dir: &Path) -> io::Result<()> {
+pub fn signal(attempt_dir: &Path, signal: Signal) -> io::Result<()> {
     if is_locked(attempt_dir)?
         && let Some(shim) = holder(&File::open(attempt_dir.join(files::LOCK))?)
     {
-        shim.signal(Signal::KILL);
+        shim.signal(signal);
     }
     Ok(())
 }

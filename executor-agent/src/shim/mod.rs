@@ -37,7 +37,7 @@ use std::{
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
 pub use bury::{Remains, bury};
-pub use claim::{is_locked, kill, take_back};
+pub use claim::{is_locked, signal, take_back};
 pub use client::{Client, ClientError, Subscription};
 pub use launch::{Launch, Mode};
 pub use lease::Lease;
