@@ -258,11 +258,9 @@ impl Play<'_> {
                 self.archive.set_weather(number, Weather::FAIR);
             }
             Fault::Noise => self.world.set_noise(false),
-            // Who has published is not asked to do it again: its end would be refused for ever.
-            Fault::Failover if self.archive.rows().has_published_since(&self.copy) => {}
             Fault::Failover => {
                 let lost = std::mem::replace(&mut *self.archive.rows(), self.copy.clone());
-                self.witness.set_back(&lost);
+                self.witness.set_back(&lost, &self.copy);
                 let until = self.sim.elapsed() + PROMOTION;
                 self.under_way.push(Planned { from: planned.until, until, fault: Fault::Promotion });
                 self.weather_everywhere(Weather::Foul);

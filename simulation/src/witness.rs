@@ -119,11 +119,11 @@ impl Witness {
         }
     }
 
-    /// The database was set back, and held `lost` before.
-    pub fn set_back(&self, lost: &Rows) {
+    /// The database was set back to `copy`, and held `lost` before.
+    pub fn set_back(&self, lost: &Rows, copy: &Rows) {
         let mut seen = self.seen();
-        let open = lost.attempts.iter().filter(|(_, row)| !row.released);
-        let open: Vec<AttemptId> = open.map(|(attempt, _)| *attempt).collect();
+        let over = |attempt: &&AttemptId| copy.attempts.get(*attempt).is_some_and(|row| row.released);
+        let open: Vec<AttemptId> = lost.attempts.keys().filter(|attempt| !over(attempt)).copied().collect();
         seen.ends.retain(|attempt, _| !open.contains(attempt));
         seen.set_back.extend(open);
     }
@@ -240,7 +240,11 @@ impl Witness {
                 (Some((_, Ending::Rebooted)), Outcome::Failed(failure)) => failure.cause == Cause::Interrupted,
                 _ => false,
             };
-            if !fits {
+            let lost = match outcome {
+                Outcome::Failed(failure) => failure.cause == Cause::Publish && seen.set_back.contains(id),
+                Outcome::Completed | Outcome::Cancelled | Outcome::Fenced => false,
+            };
+            if !fits && !lost {
                 self.world.wrong(format_args!("{id} ended {:?}, and the book says {outcome:?}", deed.ended));
             }
         }

@@ -18,8 +18,9 @@ use super::{Break, Context, Damage, LogEnd, News, Released, adopt, fetch, files,
 use crate::{
     accounts::Account,
     damage,
+    disk::write_durably,
     journal::{Journal, JournalError},
-    report::Step,
+    report::{Step, UNPUBLISHED},
     session::Wish,
     shim,
     spec::Spec,
@@ -41,6 +42,8 @@ pub struct Handle {
     pub(super) abandoned: CancellationToken,
     /// As its directory says.
     pub(super) released: AtomicBool,
+    /// The controller does not have what it published.
+    pub(super) unpublished: AtomicBool,
 }
 
 impl Handle {
@@ -57,6 +60,7 @@ impl Handle {
             owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),
             released,
+            unpublished: AtomicBool::new(false),
         }
     }
 
@@ -122,6 +126,20 @@ impl Handle {
     pub(super) fn unrelease(&self) {
         let _absent = std::fs::remove_file(self.dir.join(files::RELEASED));
         self.released.store(false, Ordering::Release);
+    }
+
+    /// Whether the controller does not have what it published.
+    pub fn unpublished(&self) -> bool {
+        self.unpublished.load(Ordering::Acquire)
+    }
+
+    /// The controller does not have what it published: its workspace is kept.
+    pub(crate) fn unpublish(&self) -> io::Result<()> {
+        if self.journal().and_then(Journal::ended).is_some_and(|ended| ended.head.is_some()) {
+            write_durably(&self.dir.join(files::KEEP), UNPUBLISHED.as_bytes())?;
+        }
+        self.unpublished.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// The account that it runs as, where attempts have one of their own.

@@ -276,6 +276,7 @@ impl<R: Roster> Control<R> {
                 Effect::Release(attempt) => self.attempts.release(attempt),
                 Effect::Unrelease(attempt) => self.attempts.unrelease(attempt),
                 Effect::HandIn(attempt) => self.attempts.hand_in(attempt),
+                Effect::Unpublished(attempt) => self.attempts.unpublished(attempt),
                 Effect::Warn(attempt, text) => warn!(%attempt, text),
                 Effect::Observe | Effect::Report { .. } | Effect::Ready => {}
             }

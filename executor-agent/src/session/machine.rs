@@ -152,6 +152,8 @@ pub enum Effect {
     Unrelease(AttemptId),
     /// Hand its spec to the controller, which takes it over.
     HandIn(AttemptId),
+    /// The controller has lost what it published: its end is told so from now on.
+    Unpublished(AttemptId),
     /// The first full set has been taken in.
     Ready,
     /// For the log.
@@ -173,6 +175,8 @@ struct Held {
     handing: bool,
     /// The controller does not take reports of it in this session.
     parked: bool,
+    /// Its end was refused in this session for what it says was published.
+    unpublished: bool,
     /// Where the last gap was; the same gap twice without progress ends the resending.
     gap: Option<u64>,
 }
@@ -190,6 +194,7 @@ impl Held {
             damaged: false,
             handing: false,
             parked: false,
+            unpublished: false,
             gap: None,
         }
     }
@@ -275,7 +280,7 @@ impl Machine {
         let mut effects = vec![Effect::Observe];
         for held in self.held.values_mut() {
             held.sent = held.acked;
-            held.parked = false;
+            (held.parked, held.unpublished) = (false, false);
             held.gap = None;
         }
         let attempts: Vec<AttemptId> = self.held.keys().copied().collect();
@@ -382,7 +387,15 @@ impl Machine {
                 held.parked = through <= held.acked;
                 held.acked = held.acked.max(through);
                 held.sent = held.sent.max(held.acked);
-                vec![Effect::Warn(attempt, "the controller refused a report as illegal")]
+                let mut effects = vec![Effect::Warn(attempt, "the controller refused a report as illegal")];
+                if held.parked && through + 1 == held.last && !held.unpublished {
+                    // Every other step is consumed when it does not fit; an end is refused for what it says was published.
+                    (held.parked, held.unpublished) = (false, true);
+                    (held.sent, held.acked) = (through, through);
+                    effects.push(Effect::Unpublished(attempt));
+                    effects.extend(self.report(attempt));
+                }
+                effects
             }
             Refusal::Fenced if held.cluster.is_some() && held.cluster != ours => {
                 vec![Effect::Warn(attempt, "a fence from another cluster than the one that minted it")]

@@ -175,6 +175,24 @@ fn every_refusal_has_its_answer() {
 }
 
 #[test]
+fn an_end_that_names_what_the_controller_has_lost_is_told_without_it_once_a_session() {
+    let refused = || Input::Acked { attempt: id(1), through: 4, refusal: Some(Refusal::Illegal) };
+    let report = Effect::Report { attempt: id(1), from: 5, through: 5 };
+    let mut machine = welcomed();
+    machine.apply(present(id(1), 5));
+    machine.apply(Input::Acked { attempt: id(1), through: 4, refusal: None });
+    for _session in 0..2 {
+        let effects = machine.apply(refused());
+        assert!(matches!(effects[..], [Effect::Warn(..), Effect::Unpublished(_), Effect::Report { from: 5, .. }]));
+        assert!(matches!(machine.apply(refused())[..], [Effect::Warn(..)]), "it was not that");
+        machine.apply(Input::Lost);
+        assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe, report.clone()]);
+    }
+    machine.apply(Input::Acked { attempt: id(1), through: 5, refusal: None });
+    assert!(machine.settled(id(1)));
+}
+
+#[test]
 fn the_end_of_a_fenced_attempt_is_told_in_the_same_session() {
     let mut machine = welcomed();
     machine.apply(present(id(1), 3));

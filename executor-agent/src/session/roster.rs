@@ -4,11 +4,13 @@ use sculpt_proto::{
     executor::v1::{ObservedAttempt, Report},
     id::{AttemptId, ClusterId},
 };
+use tracing::warn;
 
 use super::{Wanted, Wish, wire::report};
 use crate::{
     attempts::{Attempts, Damage, Handle},
     journal::{Entry, Journal, Stamp},
+    report::Step,
 };
 
 /// What a session learns of an attempt that is here.
@@ -66,6 +68,9 @@ pub trait Roster: Send + Sync + 'static {
     /// The controller wants it again.
     fn unrelease(&self, attempt: AttemptId);
 
+    /// The controller does not have what it published.
+    fn unpublished(&self, attempt: AttemptId);
+
     /// Hands its spec to a controller that takes it over. Nobody asks for that in the simulation.
     fn hand_in(&self, _attempt: AttemptId) {}
 }
@@ -100,7 +105,9 @@ impl Roster for Attempts {
 
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report> {
         let entries = self.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
-        let told = |entry: Entry| report(attempt, entry.sequence, entry.at.age(now), entry.step);
+        let unpublished = self.get(attempt).is_some_and(|handle| handle.unpublished());
+        let step = |step: Step| if unpublished { step.unpublished() } else { step };
+        let told = |entry: Entry| report(attempt, entry.sequence, entry.at.age(now), step(entry.step));
         entries.into_iter().flatten().map(told).collect()
     }
 
@@ -126,6 +133,15 @@ impl Roster for Attempts {
 
     fn unrelease(&self, attempt: AttemptId) {
         self.unrelease(attempt);
+    }
+
+    fn unpublished(&self, attempt: AttemptId) {
+        if let Some(handle) = self.get(attempt)
+            && let Err(error) = handle.unpublish()
+        {
+            // It is refused, and told so, again in the next session.
+            warn!(%attempt, %error, "could not note that the workspace is kept");
+        }
     }
 
     fn hand_in(&self, attempt: AttemptId) {

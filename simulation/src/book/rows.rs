@@ -136,12 +136,6 @@ impl Rows {
         }
     }
 
-    /// Whether something was published that `copy` knows of, but not of its publication.
-    pub fn has_published_since(&self, copy: &Self) -> bool {
-        let published = self.attempts.iter().filter(|(_, row)| row.attempt.head.is_some());
-        published.into_iter().any(|(id, _)| copy.attempts.get(id).is_some_and(|row| row.attempt.head.is_none()))
-    }
-
     /// Whether `attempt` is the newest of its task.
     pub fn newest(&self, attempt: AttemptId) -> bool {
         let task = self.attempts.get(&attempt).and_then(|row| self.tasks.get(&row.task));

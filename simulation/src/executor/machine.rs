@@ -55,6 +55,8 @@ pub struct Record {
     pub journal: Vec<(Step, Duration)>,
     /// The controller holds everything.
     pub released: bool,
+    /// The controller does not have what it published.
+    pub unpublished: bool,
     /// What its agent printed.
     pub spool: Vec<u8>,
     /// How its agent ended, once that is recorded; a reboot leaves no record.
@@ -152,7 +154,7 @@ impl Machine {
     /// Writes a spec; it is on disk when this returns.
     pub fn write_spec(&self, attempt: AttemptId, spec: Vec<u8>) {
         let (journal, spool) = (Vec::new(), Vec::new());
-        let record = Record { spec, journal, released: false, spool, exit: None, launched: None };
+        let record = Record { spec, journal, released: false, unpublished: false, spool, exit: None, launched: None };
         self.inner().records.entry(attempt).or_insert(record);
     }
 
@@ -170,6 +172,13 @@ impl Machine {
     pub fn write_released(&self, attempt: AttemptId, released: bool) {
         if let Some(record) = self.inner().records.get_mut(&attempt) {
             record.released = released;
+        }
+    }
+
+    /// Notes that the controller does not have what an attempt published.
+    pub fn write_unpublished(&self, attempt: AttemptId) {
+        if let Some(record) = self.inner().records.get_mut(&attempt) {
+            record.unpublished = true;
         }
     }
 

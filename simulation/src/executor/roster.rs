@@ -130,7 +130,8 @@ impl Roster for Attempts {
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, _now: &Stamp) -> Vec<Report> {
         let Some(record) = self.machine.record(attempt) else { return Vec::new() };
         let now = self.world.now();
-        let numbered = record.journal.into_iter().zip(1_u64..);
+        let told = |(step, at): (Step, Duration)| (if record.unpublished { step.unpublished() } else { step }, at);
+        let numbered = record.journal.into_iter().map(told).zip(1_u64..);
         let wanted = numbered.filter(|(_, sequence)| (from..=through).contains(sequence));
         wanted.map(|((step, at), sequence)| report(attempt, sequence, now.saturating_sub(at), step)).collect()
     }
@@ -165,6 +166,10 @@ impl Roster for Attempts {
         if self.machine.peek(attempt, Record::ended) == Some(true) {
             self.machine.write_released(attempt, true);
         }
+    }
+
+    fn unpublished(&self, attempt: AttemptId) {
+        self.machine.write_unpublished(attempt);
     }
 
     fn unrelease(&self, attempt: AttemptId) {
