@@ -94,9 +94,9 @@ fn all() -> Vec<Stat> {
     pids.filter_map(read_stat).collect()
 }
 
-/// Real user ids of all living processes.
+/// User ids that any living process has, be it only as its effective or saved one.
 pub fn busy_accounts() -> BTreeSet<u32> {
-    all().into_iter().filter(|stat| !stat.is_dead()).filter_map(|stat| accounts(stat.id.pid).first().copied()).collect()
+    all().into_iter().filter(|stat| !stat.is_dead()).flat_map(|stat| accounts(stat.id.pid)).collect()
 }
 
 /// Living processes that have anything of the account `uid`, without the caller.
