@@ -50,7 +50,8 @@ pub(crate) enum Verb {
     #[command(
         after_help = "On a pipe or in a file the bytes are exact; on a terminal what could question or steer it is left out.\n\
         The log of an attempt that has ended is printed whole: its last bytes, which may come after the end that `sculpt wait` \
-        tells, are waited for,\nand the exit code is 1 when they do not come. Ctrl-C while following lets go of the log; the task goes on."
+        tells, are waited for,\nand the exit code is 1 when they do not come, or never will because the attempt was given up while its \
+        executor was away.\nCtrl-C while following lets go of the log; the task goes on."
     )]
     Logs(LogsArgs),
     /// Open the task's terminal; leave it with Ctrl-b d
@@ -101,12 +102,14 @@ pub(crate) enum Verb {
 const RUN_EXAMPLES: &str = "Examples:\n  sculpt run \"add a test for the parser\"\n  \
     sculpt run -- cargo test --workspace\n  sculpt run --agent reviewer --base main < prompt.md\n  \
     id=$(sculpt run -q -d --no-repo -- sh -c 'seq 1 10'); sculpt wait \"$id\"\n\n\
-    Exit codes:\n  0 done  1 failed or lost  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
+    Exit codes:\n  0 done  1 failed  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
     130 let go of by Ctrl-C: the task goes on";
 
 const EXIT_CODES: &str = "Exit codes, for several tasks the first that is not 0 in the order given:\n  \
-    0 done  1 failed or lost  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
-    7 --for a state that will not come   124 --timeout ran out";
+    0 done  1 failed  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
+    7 --for a state that will not come   124 --timeout ran out\n\n\
+    A lost task goes on when its executor is back, starts anew or fails, as its --on-lost says, and is waited for;\n\
+    `--for lost` returns as soon as it is lost. Each task is told when its wait ends.";
 
 #[derive(Args)]
 pub(crate) struct UpArgs {
@@ -162,7 +165,8 @@ pub(crate) struct RunArgs {
     /// Stop the agent after this time, such as 90s or "2h 30m"
     #[arg(long, value_name = "DURATION", value_parser = span)]
     pub(crate) timeout: Option<Duration>,
-    /// When the executor stays away for --lost-after: wait for it, retry in another attempt, or fail [default: wait]
+    /// When the executor stays away for --lost-after: wait for it, retry in another attempt, or fail; of a task that
+    /// failed so the agent ends when the executor is back [default: wait]
     #[arg(long, value_name = "wait|retry|fail", value_parser = on_lost(), hide_possible_values = true)]
     pub(crate) on_lost: Option<OnLost>,
     /// Call the task lost when its executor was not heard of for this time, such as 5m [default: 15m]

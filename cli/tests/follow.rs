@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     process::{Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, task_spec::Work};
+use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
 
 use crate::{
     controller::{Controller, PROJECT, TOKEN},
@@ -271,6 +271,50 @@ async fn waiting_ends_with_the_turn_or_with_patience() {
     let list = run(sandbox.sculpt(&home, &["ls", "-o", "json"])).await;
     let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
     assert_eq!(list.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_task_is_waited_for_until_its_real_end() {
+    let lost = || Task {
+        unreachable: true,
+        waiting: Some(Waiting { text: "it goes on when the executor is back".into(), ..Waiting::default() }),
+        ..task(TaskState::Lost)
+    };
+    let (sandbox, controller) = start(lost()).await;
+    let home = sandbox.path("home");
+    for args in [&["run", "--no-repo", "--", "work"][..], &["wait", "17"]] {
+        controller.script.task.send_replace(lost());
+        let mut child = sandbox.sculpt(&home, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let task_now = controller.script.task.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            assert!(said.by_ref().map(Result::unwrap).any(|line| line.contains("is lost: it goes on when")));
+            task_now.send_replace(task(TaskState::Running));
+            assert!(said.by_ref().map(Result::unwrap).any(|line| line.contains("its executor is back")));
+            task_now.send_replace(task(TaskState::Cancelled));
+            said.for_each(drop);
+            child.wait().unwrap().code()
+        });
+        assert_eq!(ended.await.unwrap(), Some(4), "{args:?}");
+    }
+    controller.script.task.send_replace(lost());
+    assert_eq!(run(sandbox.sculpt(&home, &["wait", "17", "--for", "lost"])).await.code, 0);
+    run(sandbox.sculpt(&home, &["wait", "17", "--timeout", "200ms"])).await.refuses(124, &["is lost"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_given_up_is_no_success() {
+    let mut given_up = failed();
+    given_up.attempts[0].state = "ended".into();
+    let (sandbox, controller) = start(given_up.clone()).await;
+    controller.script.log.lock().unwrap().extend_from_slice(b"a stump\n");
+    let home = sandbox.path("home");
+    let done = run(sandbox.sculpt(&home, &["logs", "17"])).await;
+    assert_eq!((done.code, done.stdout.as_str()), (1, "a stump\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("given up before all of its log had arrived"), "{}", done.stderr);
+    given_up.attempts[0].log_complete = true;
+    controller.script.task.send_replace(given_up);
+    assert_eq!(run(sandbox.sculpt(&home, &["logs", "17"])).await.code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
