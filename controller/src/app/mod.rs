@@ -284,6 +284,7 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
     tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, room.clone(), stop()));
+    tracker.spawn(background::history::run(store(), sessions.clone(), stop()));
     tracker.spawn(background::liveness::run(dispatch.clone(), stop()));
     tracker.spawn(background::space::run(config.data_dir.clone(), config.disk_budget, room.clone(), stop()));
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));

@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod compact;
 pub mod dead_blobs;
 pub mod health;
+pub mod history;
 pub mod liveness;
 pub mod maintenance;
 pub mod place;

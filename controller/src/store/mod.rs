@@ -15,6 +15,7 @@ mod connect;
 mod event_details;
 pub mod events;
 pub mod executors;
+pub mod history;
 pub mod logs;
 pub mod notify;
 pub mod packs;
