@@ -290,10 +290,17 @@ pub(crate) enum ProjectVerb {
     Ls,
     /// Register a repository, or change the settings of a registered one
     Add(ProjectAddArgs),
-    /// Forget a project; refused while tasks of it go on
+    /// Take a project off the list; refused while tasks of it go on
+    #[command(
+        after_help = "Its tasks and their commits are kept; they can be read again once `sculpt project add` or `sculpt run` in a clone \
+        brings\nthe project back."
+    )]
     Rm {
         /// Name or uuid
         project: String,
+        /// Also with commits of tasks that nobody has accepted, merged or rejected
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -301,7 +308,7 @@ pub(crate) enum ProjectVerb {
 pub(crate) struct ProjectAddArgs {
     /// The repository [default: the one you stand in]
     pub(crate) path: Option<PathBuf>,
-    /// Name of the project [default: that of its remote or folder]
+    /// Name of the project, also of a registered one [default: that of its remote or folder]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Agent of prompts that name none

@@ -396,3 +396,43 @@ async fn what_stays_uncommitted_is_said() {
         assert!(!said(quiet).await.contains("uncommitted"), "{quiet:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_of_a_clone_is_what_that_one_is() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("proj", 1);
+    let home = sandbox.path("home");
+    let clone = |from: &std::path::Path, name: &str, flags: &[&str]| {
+        let to = sandbox.path(name);
+        let (source, target) = (from.to_string_lossy(), to.to_string_lossy());
+        sandbox.git(&home, &[&["clone", "-q"], flags, &[&*source, &*target]].concat());
+        to
+    };
+    let second = clone(&repo, "proj2", &[]);
+    let third = clone(&second, "proj3", &[]);
+    let bare = clone(&repo, "central.git", &["--bare"]);
+    let from_bare = clone(&bare, "proj4", &[]);
+    let remote_of = async |repo: &std::path::Path| {
+        assert_eq!(run(sandbox.sculpt(repo, &["project", "add"])).await.code, 0);
+        controller.script.ensured.lock().unwrap().last().unwrap().remote.clone()
+    };
+    assert_eq!(remote_of(&third).await, "", "the first has no remote");
+    assert_eq!(remote_of(&from_bare).await, bare.to_string_lossy(), "others push there");
+    sandbox.git(&repo, &["remote", "add", "origin", "https://forge.example/a/tool.git"]);
+    assert_eq!(remote_of(&third).await, "https://forge.example/a/tool.git");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_offered_of_a_project_that_was_removed() {
+    let mut removed = task(TaskState::NeedsReview);
+    removed.project = "web".into();
+    removed.project_id = PROJECT.into();
+    removed.project_removed = true;
+    let (sandbox, _controller) = start(removed).await;
+    let repo = sandbox.repository("repo", 1);
+    for verb in ["diff", "fetch"] {
+        run(sandbox.sculpt(&repo, &[verb, "17"])).await.refuses(7, &["project web was removed", "sculpt project add"]);
+    }
+    let shown = run(sandbox.sculpt(&repo, &["show", "17"])).await.stdout;
+    assert!(shown.contains("web (removed") && !shown.contains("sculpt diff"), "{shown}");
+}

@@ -62,6 +62,16 @@ async fn task_named(client: &Client, task: &str, attempted: &str) -> Result<Task
     answer.task.ok_or_else(|| no_task(attempted))
 }
 
+/// What was committed for a task of a removed project is kept where nothing reads it.
+fn refuse_removed_project(task: &Task, attempted: &str) -> Result<(), Failure> {
+    if !task.project_removed {
+        return Ok(());
+    }
+    let why = format!("its project {} was removed", crate::output::clean(&task.project));
+    Err(Failure::new(Exit::Conflict, attempted, why)
+        .next("`sculpt project add` in a clone of it brings the project back, with its tasks and branches"))
+}
+
 /// An answer without the task that it is about.
 fn no_task(attempted: &str) -> Failure {
     Failure::new(Exit::Failed, attempted, "the controller's answer holds no task")

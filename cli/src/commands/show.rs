@@ -50,9 +50,11 @@ fn page(task: &Task) -> String {
         None => {}
     }
     field("agent", clean(&spec.agent));
-    field("project", clean(&task.project));
+    let removed = if task.project_removed { " (removed; `sculpt project add` in a clone brings it back)" } else { "" };
+    field("project", format!("{}{removed}", clean(&task.project)));
     field("base", spec.base.clone());
-    field("branch", clean(&task.branch));
+    // Until something is published there is only the name that the branch will have.
+    field("branch", if task.head.is_empty() { String::new() } else { clean(&task.branch) });
     field("head", task.head.clone());
     field("where", current(task).map(|attempt| clean(&attempt.executor)).unwrap_or_default());
     field("created", joined([local(task.created_at.as_ref()), by(&task.created_by)]));
@@ -149,13 +151,15 @@ fn next_steps(task: &Task) -> Vec<(String, &'static str)> {
             steps.push((command("stop"), "end it"));
         }
         TaskState::NeedsReview | TaskState::Accepted | TaskState::Merged | TaskState::Rejected => {
-            steps.push((command("diff"), "what it changed"));
-            steps.push((command("fetch"), "bring its branch into this repository"));
+            if !task.project_removed {
+                steps.push((command("diff"), "what it changed"));
+                steps.push((command("fetch"), "bring its branch into this repository"));
+            }
             steps.push((command("logs"), "what it printed"));
         }
         TaskState::Completed | TaskState::Failed | TaskState::Lost | TaskState::Cancelled => {
             steps.push((command("logs"), "what it printed"));
-            if !task.head.is_empty() {
+            if !task.head.is_empty() && !task.project_removed {
                 steps.push((command("diff"), "what it changed"));
             }
             if task.state() != TaskState::Completed {

@@ -5,7 +5,10 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{Api, convert, cursor, person, request_id};
-use crate::store::{projects::Wish, requests};
+use crate::store::{
+    projects::{Ensured, Removal, Wish},
+    requests,
+};
 
 #[tonic::async_trait]
 impl v1::projects_server::Projects for Api {
@@ -17,11 +20,15 @@ impl v1::projects_server::Projects for Api {
         let message = request.into_inner();
         let request = once(&message.request_id, "EnsureProject", &without_id(message.clone()))?;
         let wish = wish(message)?;
-        let (project, created) = self.store.ensure_project(request, wish).await?;
-        if created {
+        let (project, how) = self.store.ensure_project(request, wish).await?;
+        if how != Ensured::Known {
             self.bus.journal();
         }
-        Ok(Response::new(v1::EnsureProjectResponse { project: Some(convert::project(project)), created }))
+        Ok(Response::new(v1::EnsureProjectResponse {
+            project: Some(convert::project(project)),
+            created: how == Ensured::Created,
+            restored: how == Ensured::Restored,
+        }))
     }
 
     async fn list_projects(
@@ -46,8 +53,10 @@ impl v1::projects_server::Projects for Api {
     ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
         let by = person(&request)?;
         let message = request.into_inner();
-        let request = once(&message.request_id, "RemoveProject", &message.project)?;
-        let project = self.store.remove_project(request, message.project, by.name().to_owned()).await?;
+        let content = v1::RemoveProjectRequest { request_id: String::new(), ..message.clone() };
+        let request = once(&message.request_id, "RemoveProject", &content)?;
+        let removal = Removal { project: message.project, force: message.force, by: by.name().to_owned() };
+        let project = self.store.remove_project(request, removal).await?;
         self.bus.journal();
         Ok(Response::new(v1::RemoveProjectResponse { project: Some(convert::project(project)) }))
     }

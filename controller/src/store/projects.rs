@@ -62,6 +62,28 @@ pub struct Wish {
     pub commit_changes: Option<bool>,
 }
 
+/// What it took to have a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// Nothing: it was there.
+    Known,
+    /// It was made.
+    Created,
+    /// It had been removed, and is back with all that it had.
+    Restored,
+}
+
+/// A project that somebody wants to be rid of.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    /// Name or uuid.
+    pub project: String,
+    /// Also when it holds commits that nobody has judged.
+    pub force: bool,
+    /// Who wants it.
+    pub by: String,
+}
+
 /// Why a project was not made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
@@ -79,6 +101,18 @@ pub enum ProjectError {
         /// How many.
         count: i64,
     },
+    /// It has commits that nobody has accepted, merged or rejected.
+    #[error(
+        "project {name} holds commits of {} that nobody has accepted, merged or rejected: {}; \
+         `sculpt fetch` brings them into a clone, --force removes the project all the same",
+        if tasks.len() == 1 { "a task" } else { "tasks" }, numbered(tasks)
+    )]
+    Unreviewed {
+        /// Its name.
+        name: String,
+        /// Numbers of the tasks.
+        tasks: Vec<i64>,
+    },
     /// The request was not taken.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -90,9 +124,18 @@ pub enum ProjectError {
 const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, created_at, \
                       (SELECT count(*) FROM tasks WHERE project_id = projects.id) AS task_count FROM projects";
 
+/// How many tasks a refusal names.
+const NAMED: usize = 20;
+
+fn numbered(tasks: &[i64]) -> String {
+    let named: Vec<String> = tasks.iter().take(NAMED).map(i64::to_string).collect();
+    let more = if tasks.len() > NAMED { format!(" and {} more", tasks.len() - NAMED) } else { String::new() };
+    named.join(", ") + &more
+}
+
 impl Store {
-    /// The project of this root commit and remote, registered now if it is new; and whether it is.
-    pub async fn ensure_project(&self, request: Request, wish: Wish) -> Result<(Project, bool), ProjectError> {
+    /// The project of this root commit and remote, registered now if it is new, brought back if it was removed.
+    pub async fn ensure_project(&self, request: Request, wish: Wish) -> Result<(Project, Ensured), ProjectError> {
         self.write(move |conn| {
             Box::pin(async move {
                 // One at a time: names are looked for before they are taken.
@@ -100,21 +143,32 @@ impl Store {
                     .execute(&mut *conn)
                     .await
                     .map_err(StoreError::from)?;
-                let known = match by_identity(conn, &wish).await? {
-                    None => identify(conn, &wish).await?,
-                    known => known,
+                let (known, how) = match recognised(conn, &wish).await? {
+                    Some(known) => (Some(known), Ensured::Known),
+                    None => match removed_before(conn, &wish).await? {
+                        Some(removed) => (Some(removed), Ensured::Restored),
+                        None => (None, Ensured::Created),
+                    },
                 };
                 let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
                 if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
                     let project = by_id(conn, ProjectId(done)).await?;
-                    return project.map(|project| (project, false)).ok_or(ProjectError::Unknown(done.to_string()));
+                    let project = project.ok_or(ProjectError::Unknown(done.to_string()))?;
+                    return Ok((project, Ensured::Known));
                 }
-                match &known {
-                    Some(known) => update(conn, known, &wish).await?,
-                    None => insert(conn, id, &wish).await?,
+                match (&known, how) {
+                    (None, _) => insert(conn, id, &wish).await?,
+                    (Some(known), Ensured::Restored) => {
+                        restore(conn, known, &wish).await?;
+                        update(conn, known, &wish).await?;
+                    }
+                    (Some(known), Ensured::Known | Ensured::Created) => {
+                        rename(conn, known, &wish).await?;
+                        update(conn, known, &wish).await?;
+                    }
                 }
                 let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
-                Ok((project, known.is_none()))
+                Ok((project, how))
             })
         })
         .await
@@ -137,8 +191,9 @@ impl Store {
         find(&mut conn, name).await
     }
 
-    /// Takes a project off the list. Its objects stay until nothing names them.
-    pub async fn remove_project(&self, request: Request, name: String, by: String) -> Result<Project, ProjectError> {
+    /// Takes a project off the list. Its tasks and objects stay, and are there again when it is registered anew.
+    pub async fn remove_project(&self, request: Request, removal: Removal) -> Result<Project, ProjectError> {
+        let Removal { project: name, force, by } = removal;
         self.write(move |conn| {
             Box::pin(async move {
                 let project = match find(conn, &name).await {
@@ -157,6 +212,10 @@ impl Store {
                     sqlx::query_scalar(busy).bind(project.id).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
                 if count > 0 {
                     return Err(ProjectError::Busy { name: project.name, count });
+                }
+                let tasks = if force { Vec::new() } else { unreviewed(conn, project.id()).await? };
+                if !tasks.is_empty() {
+                    return Err(ProjectError::Unreviewed { name: project.name, tasks });
                 }
                 let gone = "UPDATE projects SET removed_at = now() WHERE id = $1";
                 sqlx::query(gone).bind(project.id).execute(&mut *conn).await.map_err(StoreError::from)?;
@@ -207,6 +266,44 @@ async fn identify(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>,
     }
 }
 
+/// The project that this repository is among those that are registered.
+async fn recognised(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
+    if let Some(known) = by_identity(conn, wish).await? {
+        return Ok(Some(known));
+    }
+    if let Some(known) = identify(conn, wish).await? {
+        return Ok(Some(known));
+    }
+    let sql = format!("{SELECT} WHERE removed_at IS NULL AND root_commit = $1 LIMIT 2");
+    let same_root: Vec<Project> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).fetch_all(conn).await?;
+    Ok(alike(same_root, wish))
+}
+
+/// The only project with this history, unless something says that it is another: forks share their history, and differ in
+/// their remotes. A repository without a remote says nothing of that kind, but a person may, with a name.
+fn alike(same_root: Vec<Project>, wish: &Wish) -> Option<Project> {
+    let [only] = <[Project; 1]>::try_from(same_root).ok()?;
+    let silent = only.remote.is_empty() || wish.remote.is_empty();
+    let named_so = !wish.exact_name || sanitised(&wish.name) == only.name;
+    (silent && named_so).then_some(only)
+}
+
+/// The project that this repository was until it was removed.
+async fn removed_before(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE removed_at IS NOT NULL AND root_commit = $1 AND remote = $2 ORDER BY removed_at DESC LIMIT 1"
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).bind(&wish.remote).fetch_optional(conn).await?)
+}
+
+/// Tasks whose commits nobody has judged.
+async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT t.number FROM tasks t JOIN attempts a ON a.id = t.attempt_id WHERE t.project_id = $1 \
+               AND a.head IS NOT NULL AND t.shown NOT IN ('accepted', 'merged', 'rejected') ORDER BY t.number";
+    Ok(sqlx::query_scalar(sql).bind(project.0).fetch_all(conn).await?)
+}
+
 async fn removed(conn: &mut Connection, request: &Request, name: String) -> Result<Project, ProjectError> {
     match take_request(conn, request, Uuid::nil()).await? {
         Taken::Done(done) => by_id(conn, ProjectId(done)).await?.ok_or(ProjectError::Unknown(name)),
@@ -217,30 +314,43 @@ async fn removed(conn: &mut Connection, request: &Request, name: String) -> Resu
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
-         commit_changes = COALESCE($3, commit_changes) WHERE id = $1",
+         commit_changes = COALESCE($3, commit_changes), remote = CASE remote WHEN '' THEN $4 ELSE remote END WHERE id = $1",
     )
     .bind(known.id)
     .bind(&wish.default_agent)
     .bind(wish.commit_changes)
+    .bind(&wish.remote)
     .execute(conn)
     .await?;
     Ok(())
 }
 
-async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
-    let wanted = sanitised(&wish.name);
-    let mut name = wanted.clone();
-    for suffix in 2.. {
-        let sql = "SELECT EXISTS (SELECT FROM projects WHERE name = $1 AND removed_at IS NULL)";
-        let taken: bool = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
-        if !taken {
-            break;
-        }
-        if wish.exact_name || suffix > SUFFIXES {
-            return Err(ProjectError::NameTaken(wanted));
-        }
-        name = suffixed(&wanted, suffix);
+/// Gives a project the name that a person wishes for it.
+async fn rename(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
+    if !wish.exact_name || sanitised(&wish.name) == known.name {
+        return Ok(());
     }
+    let name = free_name(conn, &wish.name, true).await?;
+    let sql = "UPDATE projects SET name = $2 WHERE id = $1";
+    sqlx::query(sql).bind(known.id).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
+    let data = json!({ "project": name, "project_id": known.id, "before": known.name });
+    record(conn, "project.renamed", &Entry { data, ..Entry::default() }).await?;
+    Ok(())
+}
+
+/// Takes back the removal of a project, under its old name where that is free and no other is wished for.
+async fn restore(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
+    let wanted = if wish.exact_name { &wish.name } else { &known.name };
+    let name = free_name(conn, wanted, wish.exact_name).await?;
+    let sql = "UPDATE projects SET removed_at = NULL, name = $2, git_revision = git_revision + 1 WHERE id = $1";
+    sqlx::query(sql).bind(known.id).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
+    let data = json!({ "project": name, "project_id": known.id });
+    record(conn, "project.restored", &Entry { data, ..Entry::default() }).await?;
+    Ok(())
+}
+
+async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
+    let name = free_name(conn, &wish.name, wish.exact_name).await?;
     sqlx::query(
         "INSERT INTO projects (id, name, root_commit, remote, default_agent, commit_changes) \
          VALUES ($1, $2, $3, $4, COALESCE($5, ''), COALESCE($6, true))",
@@ -257,6 +367,24 @@ async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(),
     let data = json!({ "project": name, "project_id": id });
     record(conn, "project.created", &Entry { data, ..Entry::default() }).await?;
     Ok(())
+}
+
+/// The name that a project can have: the wished one, else the first free one with a suffix, unless it must be exact.
+async fn free_name(conn: &mut Connection, wished: &str, exact: bool) -> Result<String, ProjectError> {
+    let wanted = sanitised(wished);
+    let mut name = wanted.clone();
+    for suffix in 2.. {
+        let sql = "SELECT EXISTS (SELECT FROM projects WHERE name = $1 AND removed_at IS NULL)";
+        let taken: bool = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
+        if !taken {
+            break;
+        }
+        if exact || suffix > SUFFIXES {
+            return Err(ProjectError::NameTaken(wanted));
+        }
+        name = suffixed(&wanted, suffix);
+    }
+    Ok(name)
 }
 
 /// A name that the table takes: letters, digits, dots, dashes, underscores, beginning with one of the first two.
@@ -277,7 +405,50 @@ fn suffixed(name: &str, suffix: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{sanitised, suffixed};
+    use super::{Project, Wish, alike, numbered, sanitised, suffixed};
+
+    fn project(remote: &str) -> Project {
+        Project {
+            id: uuid::Uuid::nil(),
+            name: "web".to_owned(),
+            root_commit: "a".repeat(40),
+            remote: remote.to_owned(),
+            default_agent: String::new(),
+            commit_changes: true,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            task_count: 0,
+        }
+    }
+
+    #[test]
+    fn a_history_tells_a_repository_where_nothing_contradicts() {
+        for (known, remote, exact_name, same) in [
+            (&[""][..], "https://x/a", None, true),
+            (&["https://x/a"], "", None, true),
+            (&["https://x/a"], "", Some("web"), true),
+            (&["https://x/a"], "", Some("other"), false),
+            (&["https://x/a"], "https://x/fork", None, false),
+            (&["https://x/a", "https://x/fork"], "", None, false),
+            (&[], "", None, false),
+        ] {
+            let wish = Wish {
+                name: exact_name.unwrap_or("folder").to_owned(),
+                exact_name: exact_name.is_some(),
+                root_commit: "a".repeat(40),
+                remote: remote.to_owned(),
+                default_agent: None,
+                commit_changes: None,
+            };
+            let projects = known.iter().map(|remote| project(remote)).collect();
+            assert_eq!(alike(projects, &wish).is_some(), same, "{known:?} and {remote:?} {exact_name:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_some_tasks() {
+        assert_eq!(numbered(&[3, 17]), "3, 17");
+        assert!(numbered(&Vec::from_iter(1..=25)).ends_with("20 and 5 more"));
+    }
 
     #[test]
     fn names_fit_the_table() {

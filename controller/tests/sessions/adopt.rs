@@ -7,7 +7,7 @@ use sculpt_controller::{
         StoreError,
         adopt::{self, Adoption},
         claims,
-        projects::Wish,
+        projects::{Ensured, Wish},
         requests::Request,
     },
 };
@@ -165,9 +165,9 @@ async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_b
         default_agent: None,
         commit_changes: None,
     };
-    for fresh in [false, false] {
-        let (project, new) = stack.store.ensure_project(request_for("EnsureProject"), wish.clone()).await.unwrap();
-        assert_eq!((project.id.to_string(), new), (spec.project_id.clone(), fresh));
+    for _ in 0..2 {
+        let (project, how) = stack.store.ensure_project(request_for("EnsureProject"), wish.clone()).await.unwrap();
+        assert_eq!((project.id.to_string(), how), (spec.project_id.clone(), Ensured::Known));
     }
     // It has begun long ago: nobody begins it again.
     assert_eq!(executor.spec(&attempt).await, Err(Code::FailedPrecondition));
