@@ -94,6 +94,12 @@ pub(crate) enum Verb {
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  sculpt completion bash > ~/.local/share/bash-completion/completions/sculpt")]
     Completion(CompletionArgs),
+    /// Print words for the completion scripts
+    #[command(hide = true)]
+    Known {
+        /// Of what kind
+        what: Known,
+    },
     /// Answer git's question for the token of a controller
     #[command(hide = true)]
     GitCredential(GitCredentialArgs),
@@ -169,7 +175,8 @@ pub(crate) struct RunArgs {
     /// failed so the agent ends when the executor is back [default: wait]
     #[arg(long, value_name = "wait|retry|fail", value_parser = on_lost(), hide_possible_values = true)]
     pub(crate) on_lost: Option<OnLost>,
-    /// Call the task lost when its executor was not heard of for this time, such as 5m [default: 15m]
+    /// Call the task lost when its executor was not heard of for this time, such as 5m; not before it counts as away,
+    /// which takes 30s [default: 15m]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     pub(crate) lost_after: Option<Duration>,
     /// Pipes instead of a terminal: exact bytes, nothing to attach to
@@ -373,6 +380,15 @@ pub(crate) struct CompletionArgs {
     /// The shell
     #[arg(value_parser = ["bash", "zsh", "fish"])]
     pub(crate) shell: String,
+}
+
+/// What the controller knows by name or number.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Known {
+    Tasks,
+    Projects,
+    Executors,
+    Agents,
 }
 
 #[derive(Args)]

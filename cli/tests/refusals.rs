@@ -80,6 +80,18 @@ fn without_a_controller() {
 }
 
 #[test]
+fn a_token_that_is_no_file() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.path("home");
+    let token = sandbox.context("http://127.0.0.1:1", "token");
+    fs::remove_file(&token).unwrap();
+    fs::create_dir(&token).unwrap();
+    let refused = ran(sandbox.sculpt(&home, &["ls"]));
+    refused.refuses(64, &["is not a file", "token_file"]);
+    assert!(!refused.stderr.contains("chmod"), "{}", refused.stderr);
+}
+
+#[test]
 fn up_listens_on_loopback_only() {
     let sandbox = Sandbox::new();
     let home = sandbox.path("home");
