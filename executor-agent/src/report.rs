@@ -95,10 +95,6 @@ pub struct Ended {
     pub head: Option<String>,
 }
 
-/// Why the end of an attempt is told without its head.
-pub const UNPUBLISHED: &str = "the controller has lost what was published, as after its database was set back; it stays in the \
-    workspace: `sculpt retry --in-workspace` goes on with it";
-
 /// One report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -129,12 +125,12 @@ pub enum Step {
 }
 
 impl Step {
-    /// The same where the controller does not have what was published.
+    /// The same where the controller does not have what was published, and `why` it will not get it.
     #[must_use]
-    pub fn unpublished(self) -> Self {
+    pub fn unpublished(self, why: &str) -> Self {
         match self {
             Self::Ended(ended) if ended.head.is_some() => {
-                let outcome = Outcome::Failed(Failure::new(Cause::Publish, UNPUBLISHED));
+                let outcome = Outcome::Failed(Failure::new(Cause::Publish, why));
                 Self::Ended(Ended { outcome, head: None, ..ended })
             }
             step => step,
@@ -147,16 +143,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_whose_head_is_lost_failed_to_publish_and_says_where_the_work_is() {
+    fn an_end_whose_head_is_lost_failed_to_publish_and_says_why() {
         let ended = |outcome, head: Option<&str>| {
             let head = head.map(str::to_owned);
             Step::Ended(Ended { outcome, exit: Exit::default(), log_length: 7, head })
         };
-        let failed = Outcome::Failed(Failure::new(Cause::Publish, UNPUBLISHED));
+        let failed = Outcome::Failed(Failure::new(Cause::Publish, "gone"));
         for outcome in [Outcome::Completed, Outcome::Cancelled] {
-            assert_eq!(ended(outcome.clone(), Some("a")).unpublished(), ended(failed.clone(), None));
-            assert_eq!(ended(outcome.clone(), None).unpublished(), ended(outcome, None), "nothing is missed");
+            assert_eq!(ended(outcome.clone(), Some("a")).unpublished("gone"), ended(failed.clone(), None));
+            assert_eq!(ended(outcome.clone(), None).unpublished("gone"), ended(outcome, None), "nothing is missed");
         }
-        assert_eq!(Step::Accepted.unpublished(), Step::Accepted);
+        assert_eq!(Step::Accepted.unpublished("gone"), Step::Accepted);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -14,13 +14,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Break, Context, Damage, LogEnd, News, Released, adopt, fetch, files, log_end::LogState};
+use super::{Break, Context, Damage, LogEnd, News, Released, adopt, again, fetch, files, log_end::LogState};
 use crate::{
     accounts::Account,
     damage,
-    disk::write_durably,
     journal::{Journal, JournalError},
-    report::{Step, UNPUBLISHED},
+    report::Step,
     session::Wish,
     shim,
     spec::Spec,
@@ -42,8 +41,10 @@ pub struct Handle {
     pub(super) abandoned: CancellationToken,
     /// As its directory says.
     pub(super) released: AtomicBool,
-    /// The controller does not have what it published.
-    pub(super) unpublished: AtomicBool,
+    /// What was published is being published again, and why it cannot be.
+    pub(super) again: again::Again,
+    /// The session in which the controller said last that it holds everything; 0: in none of this process.
+    pub(super) confirmed: AtomicU64,
 }
 
 impl Handle {
@@ -60,7 +61,8 @@ impl Handle {
             owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),
             released,
-            unpublished: AtomicBool::new(false),
+            again: again::Again::default(),
+            confirmed: AtomicU64::new(0),
         }
     }
 
@@ -126,20 +128,23 @@ impl Handle {
     pub(super) fn unrelease(&self) {
         let _absent = std::fs::remove_file(self.dir.join(files::RELEASED));
         self.released.store(false, Ordering::Release);
+        // Another database may take what one has refused.
+        self.again.forget();
     }
 
-    /// Whether the controller does not have what it published.
-    pub fn unpublished(&self) -> bool {
-        self.unpublished.load(Ordering::Acquire)
+    /// The controller says in `session` that it holds everything.
+    pub(super) fn confirm(&self, session: u64) {
+        self.confirmed.store(session, Ordering::Release);
     }
 
-    /// The controller does not have what it published: its workspace is kept.
-    pub(crate) fn unpublish(&self) -> io::Result<()> {
-        if self.journal().and_then(Journal::ended).is_some_and(|ended| ended.head.is_some()) {
-            write_durably(&self.dir.join(files::KEEP), UNPUBLISHED.as_bytes())?;
-        }
-        self.unpublished.store(true, Ordering::Release);
-        Ok(())
+    /// Whether the controller has said so in `session`: what it said in an earlier one may have been another database's word.
+    pub fn confirmed(&self, session: Option<u64>) -> bool {
+        self.released() && session == Some(self.confirmed.load(Ordering::Acquire))
+    }
+
+    /// Why the controller cannot have what it published.
+    pub fn unpublished(&self) -> Option<String> {
+        self.again.failed()
     }
 
     /// The account that it runs as, where attempts have one of their own.

@@ -137,7 +137,7 @@ impl World {
             | Effect::Release(_)
             | Effect::Unrelease(_)
             | Effect::HandIn(_)
-            | Effect::Unpublished(_)
+            | Effect::PublishAgain(_)
             | Effect::Ready
             | Effect::Warn(..) => {}
         }

@@ -4,7 +4,6 @@ use sculpt_proto::{
     executor::v1::{ObservedAttempt, Report},
     id::{AttemptId, ClusterId},
 };
-use tracing::warn;
 
 use super::{Wanted, Wish, wire::report};
 use crate::{
@@ -68,11 +67,11 @@ pub trait Roster: Send + Sync + 'static {
     /// The controller wants it again.
     fn unrelease(&self, attempt: AttemptId);
 
-    /// The controller does not have what it published.
-    fn unpublished(&self, attempt: AttemptId);
+    /// Publishes again what the controller has lost of it, and tells the session when its end can be told once more.
+    fn publish_again(&self, attempt: AttemptId);
 
-    /// Hands its spec to a controller that takes it over. Nobody asks for that in the simulation.
-    fn hand_in(&self, _attempt: AttemptId) {}
+    /// Hands their specs to a controller that takes them over. Nobody asks for that in the simulation.
+    fn hand_in(&self, _attempts: Vec<AttemptId>) {}
 }
 
 impl Roster for Attempts {
@@ -105,8 +104,11 @@ impl Roster for Attempts {
 
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report> {
         let entries = self.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
-        let unpublished = self.get(attempt).is_some_and(|handle| handle.unpublished());
-        let step = |step: Step| if unpublished { step.unpublished() } else { step };
+        let unpublished = self.get(attempt).and_then(|handle| handle.unpublished());
+        let step = |step: Step| match &unpublished {
+            Some(why) => step.unpublished(why),
+            None => step,
+        };
         let told = |entry: Entry| report(attempt, entry.sequence, entry.at.age(now), step(entry.step));
         entries.into_iter().flatten().map(told).collect()
     }
@@ -135,17 +137,12 @@ impl Roster for Attempts {
         self.unrelease(attempt);
     }
 
-    fn unpublished(&self, attempt: AttemptId) {
-        if let Some(handle) = self.get(attempt)
-            && let Err(error) = handle.unpublish()
-        {
-            // It is refused, and told so, again in the next session.
-            warn!(%attempt, %error, "could not note that the workspace is kept");
-        }
+    fn publish_again(&self, attempt: AttemptId) {
+        self.publish_again(attempt);
     }
 
-    fn hand_in(&self, attempt: AttemptId) {
-        self.hand_in(attempt);
+    fn hand_in(&self, attempts: Vec<AttemptId>) {
+        self.hand_in(attempts);
     }
 }
 
