@@ -11,7 +11,7 @@ pub(crate) use self::value::state_named;
 use self::value::{on_lost, pair, span, state, variable, whole};
 use crate::output::Format;
 
-/// Run coding agents on a fleet: start, follow, review, merge.
+/// Run coding agents on a fleet: start, follow, look at what they changed, fetch it.
 #[derive(Parser)]
 #[command(
     name = "sculpt",

@@ -80,6 +80,17 @@ fn without_a_controller() {
 }
 
 #[test]
+fn advice_fits_the_verb() {
+    let sandbox = nobody_there();
+    let home = sandbox.path("home");
+    let outside = ran(sandbox.sculpt(&home, &["fetch"]));
+    outside.refuses(64, &["go to a repository"]);
+    assert!(!outside.stderr.contains("--no-repo"), "{}", outside.stderr);
+    ran(sandbox.sculpt(&home, &["run", "make", "test"])).refuses(2, &["sculpt run -- make test"]);
+    ran(sandbox.sculpt(&home, &["executor", "adopt", "one", "17"])).refuses(64, &["not the uuid of an attempt"]);
+}
+
+#[test]
 fn a_token_that_is_no_file() {
     let sandbox = Sandbox::new();
     let home = sandbox.path("home");
