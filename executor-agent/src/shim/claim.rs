@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{files, supervisor};
-use crate::tree::ProcessId;
+use crate::tree::{self, ProcessId};
 
 /// How long the lock may be held by somebody who only looks whether a shim lives.
 const LOOKED_AT: Duration = Duration::from_secs(2);
@@ -68,14 +68,16 @@ pub fn take_back(attempt_dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether a shim runs the attempt in `attempt_dir`.
+/// Whether a shim runs the attempt in `attempt_dir`. A lock that somebody has removed, or put another file in place of, says
+/// nothing; then the process itself is looked for.
 pub fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
     let file = match File::open(attempt_dir.join(files::LOCK)) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(!unlocked(attempt_dir).is_empty()),
         Err(error) => return Err(error),
     };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) if file.metadata()?.len() == 0 => Ok(!unlocked(attempt_dir).is_empty()),
         Ok(()) => Ok(false),
         Err(Errno::WOULDBLOCK) => Ok(true),
         Err(error) => Err(error.into()),
@@ -85,12 +87,19 @@ pub fn is_locked(attempt_dir: &Path) -> io::Result<bool> {
 /// Sends `signal` to the shim that runs the attempt in `attempt_dir`, if one does. When it is killed its agent is left to
 /// [`super::bury`].
 pub fn signal(attempt_dir: &Path, signal: Signal) -> io::Result<()> {
-    if is_locked(attempt_dir)?
-        && let Some(shim) = holder(&File::open(attempt_dir.join(files::LOCK))?)
-    {
-        shim.signal(signal);
+    if is_locked(attempt_dir)? {
+        let holder = File::open(attempt_dir.join(files::LOCK)).ok().and_then(|lock| holder(&lock));
+        holder.map_or_else(|| unlocked(attempt_dir), |shim| vec![shim]).iter().for_each(|shim| shim.signal(signal));
     }
     Ok(())
+}
+
+/// The shims of an attempt whose lock is not to be had. One that was never launched has none, and costs no search.
+fn unlocked(attempt_dir: &Path) -> Vec<ProcessId> {
+    if ![files::LAUNCH, files::SPOOL, files::LOG].iter().any(|name| attempt_dir.join(name).exists()) {
+        return Vec::new();
+    }
+    tree::with_arguments(&["shim".as_ref(), "run".as_ref(), attempt_dir.as_os_str()])
 }
 
 /// Kills the shim of the attempt, if it has one, and sees to it that none comes any more. In a directory that is not
@@ -112,6 +121,10 @@ pub(super) fn give_up(attempt_dir: &Path) -> io::Result<()> {
         thread::sleep(AGAIN);
     }
     if file.metadata()?.len() == 0 {
+        let left = !tree::kill(|| unlocked(attempt_dir));
+        if left {
+            return Err(Errno::AGAIN.into());
+        }
         file.write_all(GIVEN_UP)?;
     }
     Ok(())
