@@ -6,10 +6,11 @@
 
 mod contained;
 mod resume;
+mod sound;
 mod verify;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,6 +51,12 @@ pub enum HarvestError {
     /// There is nothing that git could work with.
     #[error("its .git directory is gone")]
     NoRepository,
+    /// It began on a branch, and has none any more: what was committed there cannot be found.
+    #[error("all of its branches are gone")]
+    NoBranch,
+    /// Something that git would wait for without end.
+    #[error("{0} in its .git directory is not a file that can be read")]
+    Endless(String),
     /// What it began at is not there any more.
     #[error("it no longer has the commit {0} that the task begins at")]
     NoBase(String),
@@ -108,14 +115,14 @@ pub struct Harvest {
 /// Gathers. May be repeated at any time once the agent's processes are gone.
 pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
     let mut harvest = Harvest::default();
-    let directory = plan.workspace.join(".git");
-    if !fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {
-        harvest.notes.push("the workspace's .git directory is gone, so there is nothing to publish".to_owned());
-        harvest.keep = Some("its .git directory is gone".to_owned());
-        return Ok(harvest);
-    }
-    unlock(&directory);
+    unlock(&plan.workspace.join(".git"));
     let git = contained::Repository::open(&plan.container, &plan.workspace).await?;
+    // Before anything is committed, which would make a branch.
+    let head = git.ask("read HEAD", &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"]).await?;
+    let branches = git.ask("list the branches", &["for-each-ref", "--count=1", "refs/heads"]).await?;
+    if head.code != Some(0) && branches.stdout.is_empty() {
+        return Err(HarvestError::NoBranch);
+    }
     if let Some(commit) = &plan.commit {
         commit_changes(&git, commit, &mut harvest).await?;
     }
