@@ -87,8 +87,7 @@ impl Attempts {
             match self.open(id) {
                 Ok(Some(handle)) => self.spawn(handle, None),
                 Ok(None) => {}
-                // One that is missing from what is observed counts as lost.
-                Err(error) if error.passes() => return Err(std::io::Error::other(format!("attempt {id}: {error}"))),
+                Err(error) if error.passes() => self.look_again(id, error.to_string()),
                 Err(error) => self.watch_over(id, Wish::Run, error.to_string()),
             }
         }
