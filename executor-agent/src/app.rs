@@ -127,6 +127,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let cancel = context.cancel.clone();
     // Registered before anything is told to be ready.
     let ending = ending(context.settings.lifeline).map_err(AppError::io("listen for signals"))?;
+    space::begin(&context);
     let attempts = Attempts::new(Arc::clone(&context));
     attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
     let (shared, cluster) = (Arc::clone(&context), identity.cluster_id);

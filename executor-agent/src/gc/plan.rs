@@ -195,7 +195,8 @@ pub fn plan(inventory: &Inventory, keep_workspaces: Duration, space: Space, occa
         })
         .collect();
     // What goes by its age first, so that no more than needed goes for the sake of room.
-    let aged = |attempt: &&Attempt| record_by_age(attempt, &decisions, occasion);
+    let pressed = space.percent() >= MAKE_ROOM;
+    let aged = |attempt: &&Attempt| record_by_age(attempt, &decisions, occasion, pressed);
     let records: Vec<Verdict> = attempts.iter().map(aged).collect();
     let records = attempts.iter().zip(records);
     let mut records: Vec<Decision> =
@@ -269,7 +270,8 @@ fn by_age(attempt: &Attempt, keep: Duration, occasion: Occasion) -> Verdict {
     }
 }
 
-fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion) -> Verdict {
+/// `pressed`: room is needed, and then a person may give up what is kept in case the controller loses what it holds.
+fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion, pressed: bool) -> Verdict {
     let age = match protected(attempt) {
         Ok(age) => age,
         Err(kept) => return Verdict::Keep(kept),
@@ -279,7 +281,9 @@ fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion)
     }
     match occasion {
         _ if age >= RETENTION => Verdict::Remove(Gone::Age),
-        Occasion::AskedForAll if may_go_early(attempt) => Verdict::Remove(Gone::Asked),
+        Occasion::AskedForAll if may_go_early(attempt) || (pressed && attempt.log_complete) => {
+            Verdict::Remove(Gone::Asked)
+        }
         Occasion::Sweep | Occasion::Asked | Occasion::AskedForAll => Verdict::Keep(Kept::Young(RETENTION - age)),
     }
 }

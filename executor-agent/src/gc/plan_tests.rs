@@ -113,6 +113,24 @@ fn a_log_that_the_controller_may_not_hold_is_kept_for_its_day() {
 }
 
 #[test]
+fn a_person_may_give_up_a_young_record_that_the_controller_holds_when_room_is_needed() {
+    let over = Space { used: 1_000, budget: 1_000 };
+    let (workspace, record) = (Subject::Workspace(id(1)), Subject::Record(id(1)));
+    for (space, log_complete, occasion, goes) in [
+        (over, true, Occasion::AskedForAll, true),
+        (ROOMY, true, Occasion::AskedForAll, false),
+        (over, false, Occasion::AskedForAll, false),
+        (over, true, Occasion::Asked, false),
+        (over, true, Occasion::Sweep, false),
+    ] {
+        let attempts = [Attempt { log_complete, ..released(1, Duration::ZERO) }];
+        let gone = gone(&planned(&attempts, space, occasion));
+        assert_eq!(gone.contains(&record), goes, "{space:?} {log_complete} {occasion:?}");
+        assert!(!goes || gone.contains(&workspace), "a record outlives its workspace");
+    }
+}
+
+#[test]
 fn what_was_put_aside_goes_when_it_is_old_and_somebody_wants_it_gone() {
     use Occasion::{Asked, AskedForAll, Sweep};
     let over = Space { used: 1_000, budget: 1_000 };
