@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, lchown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, lchown},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -22,6 +22,9 @@ use crate::{
     host::{self, Passwd},
     tree,
 };
+
+/// Name of the directory of the workspaces, which stands beside that of the homes.
+const WORKSPACES: &str = "workspaces";
 
 const PREFIX: &str = "sculpt-a";
 
@@ -116,6 +119,8 @@ impl Accounts {
         // What an attempt before has left running could meddle with the next one.
         let busy = tree::busy_accounts();
         let mut taken: BTreeSet<u32> = leases.values().map(|account| account.uid).chain(busy).collect();
+        // Of an attempt whose files cannot be read no lease is known, and its workspace is not closed yet.
+        taken.extend(self.owners());
         let _alone = alone()?;
         let mut tries = 0;
         let account = loop {
@@ -142,6 +147,13 @@ impl Accounts {
     /// Gives the account of an ended attempt back.
     pub fn release(&self, attempt: AttemptId) {
         self.lock().remove(&attempt);
+    }
+
+    /// Who owns a workspace beside the homes.
+    fn owners(&self) -> BTreeSet<u32> {
+        let workspaces = self.homes.with_file_name(WORKSPACES);
+        let entries = fs::read_dir(workspaces).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.metadata().ok()?.uid())).collect()
     }
 
     fn find(&self, taken: &BTreeSet<u32>) -> Result<Account, AccountError> {
@@ -257,6 +269,24 @@ mod tests {
         let _gone = Command::new("/usr/sbin/userdel").arg(&account.name).output();
         assert_eq!(next.unwrap(), account);
         assert!(!left.path().exists());
+    }
+
+    #[test]
+    fn an_account_that_still_owns_a_workspace_is_not_handed_out() {
+        if !host::is_root() {
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        let (homes, workspace) = (data.path().join("homes"), data.path().join(WORKSPACES).join("open"));
+        fs::create_dir(&homes).unwrap();
+        fs::create_dir_all(&workspace).unwrap();
+        let owner = Accounts::new(homes.clone()).lease(AttemptId::fresh()).unwrap();
+        lchown(&workspace, Some(owner.uid), Some(owner.gid)).unwrap();
+        let next = Accounts::new(homes).lease(AttemptId::fresh());
+        for account in [Some(&owner), next.as_ref().ok()].into_iter().flatten() {
+            let _gone = Command::new("/usr/sbin/userdel").arg(&account.name).output();
+        }
+        assert_ne!(next.unwrap().uid, owner.uid);
     }
 
     /// Executors that share a host know nothing of each other, and the host's administrator knows nothing of them.
