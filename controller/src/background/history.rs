@@ -19,14 +19,14 @@ pub async fn run(store: Store, sessions: Sessions, stop: CancellationToken) {
     let mut before: Option<history::Place> = None;
     loop {
         // A database that is away ends sessions by itself.
-        if let Ok(now) = look(&store).await {
-            if before.replace(now.clone()).is_some_and(|before| !now.follows(&before)) {
-                tracing::warn!(
-                    ?now,
-                    "the database was promoted or set back; executors are asked again for what it may lack"
-                );
-                sessions.recall();
-            }
+        if let Ok(now) = look(&store).await
+            && before.replace(now.clone()).is_some_and(|before| !now.follows(&before))
+        {
+            tracing::warn!(
+                ?now,
+                "the database was promoted or set back; executors are asked again for what it may lack"
+            );
+            sessions.recall();
         }
         tokio::select! {
             () = stop.cancelled() => return,
