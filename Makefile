@@ -19,8 +19,8 @@ build: setup ## build the three programs for development
 test: build ## run every test
 	$(CARGO) test --workspace --locked --no-fail-fast
 
-soak: build ## harm a stack at random, then judge it: DURATION=10m SEED=7
-	DURATION=$(DURATION) SEED=$(SEED) $(CARGO) run --quiet -p sculpt-tests --example soak --locked
+soak: build ## harm a stack at random, then judge it: DURATION=10m SEED=7 STOP=60s
+	DURATION=$(DURATION) SEED=$(SEED) STOP=$(STOP) $(CARGO) run --quiet -p sculpt-tests --example soak --locked
 
 sim: setup ## run both sides over a simulated network: SEEDS=2000 FROM=1, or SEED=7 alone and told
 	SCULPT_SIM_SEEDS=$(or $(SEEDS),2000) SCULPT_SIM_FROM=$(or $(FROM),1) $(if $(SEED),SCULPT_SIM_SEED=$(SEED)) \

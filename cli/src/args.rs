@@ -14,7 +14,7 @@ use crate::commands::{
 };
 use crate::output::Format;
 
-/// Run coding agents on a fleet: start, follow, review, merge.
+/// Run coding agents on a fleet: start, follow, look at what they changed, fetch it.
 #[derive(Parser)]
 #[command(
     name = "sculpt",
@@ -53,7 +53,8 @@ pub(crate) enum Verb {
     #[command(
         after_help = "On a pipe or in a file the bytes are exact; on a terminal what could question or steer it is left out.\n\
         The log of an attempt that has ended is printed whole: its last bytes, which may come after the end that `sculpt wait` \
-        tells, are waited for,\nand the exit code is 1 when they do not come. Ctrl-C while following lets go of the log; the task goes on."
+        tells, are waited for,\nand the exit code is 1 when they do not come, or never will because the attempt was given up while its \
+        executor was away.\nCtrl-C while following lets go of the log; the task goes on."
     )]
     Logs(LogsArgs),
     /// Open the task's terminal; leave it with Ctrl-b d
@@ -121,6 +122,12 @@ pub(crate) enum Verb {
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  sculpt completion bash > ~/.local/share/bash-completion/completions/sculpt")]
     Completion(CompletionArgs),
+    /// Print words for the completion scripts
+    #[command(hide = true)]
+    Known {
+        /// Of what kind
+        what: Known,
+    },
     /// Answer git's question for the token of a controller
     #[command(hide = true)]
     GitCredential(GitCredentialArgs),
@@ -129,12 +136,14 @@ pub(crate) enum Verb {
 const RUN_EXAMPLES: &str = "Examples:\n  sculpt run \"add a test for the parser\"\n  \
     sculpt run -- cargo test --workspace\n  sculpt run --agent reviewer --base main < prompt.md\n  \
     id=$(sculpt run -q -d --no-repo -- sh -c 'seq 1 10'); sculpt wait \"$id\"\n\n\
-    Exit codes:\n  0 done  1 failed or lost  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
+    Exit codes:\n  0 done  1 failed  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
     130 let go of by Ctrl-C: the task goes on";
 
 const EXIT_CODES: &str = "Exit codes, for several tasks the first that is not 0 in the order given:\n  \
-    0 done  1 failed or lost  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
-    7 --for a state that will not come   124 --timeout ran out";
+    0 done  1 failed  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
+    7 --for a state that will not come   124 --timeout ran out\n\n\
+    A lost task goes on when its executor is back, starts anew or fails, as its --on-lost says, and is waited for;\n\
+    `--for lost` returns as soon as it is lost. Each task is told when its wait ends.";
 
 #[derive(Args)]
 pub(crate) struct UpArgs {
@@ -190,10 +199,12 @@ pub(crate) struct RunArgs {
     /// Stop the agent after this time, such as 90s or "2h 30m"
     #[arg(long, value_name = "DURATION", value_parser = span)]
     pub(crate) timeout: Option<Duration>,
-    /// When the executor stays away for --lost-after: wait for it, retry in another attempt, or fail [default: wait]
+    /// When the executor stays away for --lost-after: wait for it, retry in another attempt, or fail; of a task that
+    /// failed so the agent ends when the executor is back [default: wait]
     #[arg(long, value_name = "wait|retry|fail", value_parser = on_lost(), hide_possible_values = true)]
     pub(crate) on_lost: Option<OnLost>,
-    /// Call the task lost when its executor was not heard of for this time, such as 5m [default: 15m]
+    /// Call the task lost when its executor was not heard of for this time, such as 5m; not before it counts as away,
+    /// which takes 30s [default: 15m]
     #[arg(long, value_name = "DURATION", value_parser = span)]
     pub(crate) lost_after: Option<Duration>,
     /// Pipes instead of a terminal: exact bytes, nothing to attach to
@@ -314,10 +325,17 @@ pub(crate) enum ProjectVerb {
     Ls,
     /// Register a repository, or change the settings of a registered one
     Add(ProjectAddArgs),
-    /// Forget a project; refused while tasks of it go on
+    /// Take a project off the list; refused while tasks of it go on
+    #[command(
+        after_help = "Its tasks and their commits are kept; they can be read again once `sculpt project add` or `sculpt run` in a clone \
+        brings\nthe project back."
+    )]
     Rm {
         /// Name or uuid
         project: String,
+        /// Also with commits of tasks that nobody has accepted, merged or rejected
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -325,7 +343,7 @@ pub(crate) enum ProjectVerb {
 pub(crate) struct ProjectAddArgs {
     /// The repository [default: the one you stand in]
     pub(crate) path: Option<PathBuf>,
-    /// Name of the project [default: that of its remote or folder]
+    /// Name of the project, also of a registered one [default: that of its remote or folder]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Agent of prompts that name none
@@ -396,6 +414,15 @@ pub(crate) struct CompletionArgs {
     /// The shell
     #[arg(value_parser = ["bash", "zsh", "fish"])]
     pub(crate) shell: String,
+}
+
+/// What the controller knows by name or number.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Known {
+    Tasks,
+    Projects,
+    Executors,
+    Agents,
 }
 
 #[derive(Args)]

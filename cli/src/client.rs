@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -20,10 +21,11 @@ use tonic::{
 
 use crate::{
     authority,
-    config::{ConfigError, Context},
+    config::{ConfigError, Context, Overrides, TOKEN},
     exit::Exit,
     failure::{Failure, is_transient},
     output::note,
+    up::start_command,
 };
 
 /// How long the controller may take to be reached.
@@ -64,7 +66,7 @@ impl Client {
     pub(crate) async fn to(context: Context) -> Result<Self, Failure> {
         let away = |why: String| {
             Failure::new(Exit::OutOfReach, format!("reach the controller at {}", context.url), why)
-                .next("start one on this machine with `sculpt up`, or see what is wrong with `sculpt doctor`")
+                .next(start_it(&context))
         };
         let server = authority::server(&context).map_err(|error| unusable(&error))?;
         let config = sculpt_tls::client_config(&server, None).map_err(|error| away(error.to_string()))?;
@@ -146,7 +148,13 @@ impl Client {
             let why = format!("the controller at {} does not answer: {}", self.context.url, root_cause(source));
             return Failure::status(attempted, &Status::unavailable(why));
         }
-        Failure::status(attempted, status)
+        let failure = Failure::status(attempted, status);
+        match failure.exit == Exit::NotAllowed && self.context.token_source == TOKEN {
+            true => {
+                failure.next(format!("the token is that of {TOKEN}; `unset {TOKEN}` uses that of the configuration"))
+            }
+            false => failure,
+        }
     }
 
     pub(crate) fn tasks(&self) -> TasksClient<Wire> {
@@ -192,17 +200,21 @@ pub(crate) fn unusable(error: &ConfigError) -> Failure {
     match error {
         ConfigError::NoContext(_) => failure(Exit::OutOfReach)
             .next("start one on this machine with `sculpt up`, or set SCULPT_URL and SCULPT_TOKEN"),
-        ConfigError::UnknownContext { .. } => {
-            failure(Exit::BadInput).next("look at SCULPT_CONTEXT and at `current` in the file")
+        ConfigError::UnknownContext { .. } if Overrides::from_environment().context.is_some() => {
+            failure(Exit::BadInput)
+                .next("SCULPT_CONTEXT names it; `unset SCULPT_CONTEXT` uses the current one of the file")
         }
+        ConfigError::UnknownContext { .. } => failure(Exit::BadInput).next("look at `current` in the file"),
         ConfigError::Syntax { .. } => {
             failure(Exit::BadInput).next("mend the file, or move it away: `sculpt up` writes it anew")
         }
         ConfigError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             failure(Exit::NotAllowed).next("use the account that started `sculpt up`, or set SCULPT_TOKEN")
         }
-        ConfigError::File { .. } => {
-            failure(Exit::OutOfReach).next("`sculpt up` makes the token and writes the configuration")
+        ConfigError::File { file, .. } => failure(Exit::OutOfReach)
+            .next(format!("`{}` makes the token and writes the configuration", start_command(file))),
+        ConfigError::NotAFile(_) => {
+            failure(Exit::BadInput).next("let `token_file` of the context name the file with the token")
         }
         ConfigError::Exposed { file, .. } => {
             let file = crate::output::shell_quoted(&file.to_string_lossy());
@@ -216,6 +228,17 @@ pub(crate) fn unusable(error: &ConfigError) -> Failure {
         }
         ConfigError::Url { .. } => failure(Exit::BadInput).next("look at SCULPT_URL, or at `url` in the configuration"),
         ConfigError::NoHome => failure(Exit::BadInput).next("set HOME or XDG_CONFIG_HOME"),
+    }
+}
+
+/// What to do about a controller that cannot be reached.
+fn start_it(context: &Context) -> String {
+    match Overrides::from_environment().url {
+        Some(_) => "SCULPT_URL says that it is there; `unset SCULPT_URL` uses the configuration".to_owned(),
+        None => {
+            let start = start_command(Path::new(&context.token_source));
+            format!("start it on this machine with `{start}`, or see what is wrong with `sculpt doctor`")
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use url::Url;
 /// Name of the context that `sculpt up` writes.
 pub const LOCAL: &str = "local";
 
+/// The variable that replaces the token of the context.
+pub(crate) const TOKEN: &str = "SCULPT_TOKEN";
+
 /// Why there is no usable context.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -53,6 +56,9 @@ pub enum ConfigError {
         /// Its permission bits.
         mode: u32,
     },
+    /// What should hold the token is no file.
+    #[error("{0} is not a file, so it holds no token")]
+    NotAFile(PathBuf),
     /// There is a URL and nothing to show to it.
     #[error("there is no token for {0}")]
     NoToken(String),
@@ -127,7 +133,7 @@ impl Overrides {
     /// Those of this process; an empty variable counts as absent.
     pub fn from_environment() -> Self {
         let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        Self { url: variable("SCULPT_URL"), token: variable("SCULPT_TOKEN"), context: variable("SCULPT_CONTEXT") }
+        Self { url: variable("SCULPT_URL"), token: variable(TOKEN), context: variable("SCULPT_CONTEXT") }
     }
 }
 
@@ -180,7 +186,7 @@ impl Config {
         };
         let url = controller_url(&text)?;
         let (token, token_source) = match (&overrides.token, entry) {
-            (Some(token), _) => (token.trim().to_owned(), "SCULPT_TOKEN".to_owned()),
+            (Some(token), _) => (token.trim().to_owned(), TOKEN.to_owned()),
             (None, Some(entry)) => (read_token(&entry.token_file)?, entry.token_file.display().to_string()),
             (None, None) => return Err(ConfigError::NoToken(text)),
         };
@@ -218,7 +224,11 @@ impl Context {
 /// The token in a file that only its owner can read.
 pub fn read_token(file: &Path) -> Result<String, ConfigError> {
     let broken = |source| ConfigError::File { file: file.to_owned(), source };
-    let mode = fs::metadata(file).map_err(broken)?.permissions().mode() & 0o777;
+    let data = fs::metadata(file).map_err(broken)?;
+    if !data.is_file() {
+        return Err(ConfigError::NotAFile(file.to_owned()));
+    }
+    let mode = data.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(ConfigError::Exposed { file: file.to_owned(), mode });
     }

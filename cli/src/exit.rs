@@ -8,7 +8,7 @@ use tonic::Code;
 pub enum Exit {
     /// It did what was asked; of a task: completed, idle, needs review, accepted or merged.
     Done,
-    /// The task failed or was lost; of other commands: something is broken.
+    /// The task failed, also because its executor stayed away; of other commands: something is broken.
     Failed,
     /// The command line was not understood.
     Usage,
@@ -64,13 +64,15 @@ impl Exit {
             | TaskState::Queued
             | TaskState::Starting
             | TaskState::Running
-            | TaskState::Paused => None,
+            | TaskState::Paused
+            // It goes on, starts anew or fails by itself; what is lost for good is shown as failed.
+            | TaskState::Lost => None,
             TaskState::Idle
             | TaskState::NeedsReview
             | TaskState::Accepted
             | TaskState::Merged
             | TaskState::Completed => Some(Self::Done),
-            TaskState::Failed | TaskState::Lost => Some(Self::Failed),
+            TaskState::Failed => Some(Self::Failed),
             TaskState::Waiting => Some(Self::Waiting),
             TaskState::Cancelled => Some(Self::Cancelled),
             TaskState::Rejected => Some(Self::Rejected),

@@ -1,10 +1,12 @@
 //! Following a task over any outage: its state, and the bytes of its log.
 
+mod absence;
 mod attached;
 mod log;
 mod sink;
 mod watch;
 
+pub(crate) use absence::Absence;
 pub(crate) use attached::{Quiet, attached, outcome};
 pub(crate) use log::LogReader;
 pub(crate) use sink::Sink;

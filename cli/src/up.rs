@@ -1,6 +1,7 @@
 //! `sculpt up`: controller, built-in Postgres and one executor on this machine, in the foreground.
 
 mod child;
+mod context;
 mod enrol;
 mod lock;
 mod ports;
@@ -15,14 +16,9 @@ use std::{
 };
 
 pub(crate) use child::sibling;
+pub(crate) use context::{data_of, running, start_command};
 
-use crate::{
-    args::UpArgs,
-    config::{Config, Entry, LOCAL, xdg},
-    exit::Exit,
-    failure::Failure,
-    output::note,
-};
+use crate::{args::UpArgs, config::xdg, exit::Exit, failure::Failure, output::note};
 
 const ATTEMPTED: &str = "start the controller and the executor";
 
@@ -73,10 +69,6 @@ impl Places {
 
     pub(crate) fn executor(&self) -> PathBuf {
         self.data.join("executor")
-    }
-
-    pub(crate) fn user_token(&self) -> PathBuf {
-        self.controller().join("tokens/user")
     }
 }
 
@@ -134,24 +126,6 @@ async fn wait_for_predecessors(places: &Places) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Makes this installation what the next shell talks to.
-fn write_context(url: &str, token_file: PathBuf) -> Result<(), Failure> {
-    let save = || {
-        let file = Config::path()?;
-        let mut config = Config::load(&file)?;
-        let entry = Entry { url: url.to_owned(), token_file };
-        if config.contexts.get(LOCAL) != Some(&entry) || config.current.is_none() {
-            config.contexts.insert(LOCAL.to_owned(), entry);
-            config.current.get_or_insert_with(|| LOCAL.to_owned());
-            config.save(&file)?;
-        }
-        Ok(())
-    };
-    save().map_err(|error: crate::config::ConfigError| {
-        Failure::new(Exit::Failed, "write the configuration for the next shell", error.to_string())
-    })
 }
 
 /// The address with its port, as a URL.

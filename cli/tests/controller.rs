@@ -185,7 +185,7 @@ impl Projects for Script {
         };
         let created = !std::mem::replace(&mut *self.known_project.lock().unwrap(), true);
         self.ensured.lock().unwrap().push(request);
-        Ok(Response::new(EnsureProjectResponse { project: Some(project), created }))
+        Ok(Response::new(EnsureProjectResponse { project: Some(project), created, restored: false }))
     }
 
     async fn list_projects(&self, _: Request<ListProjectsRequest>) -> Answer<ListProjectsResponse> {

@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     process::{Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, task_spec::Work};
+use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
 
 use crate::{
     controller::{Controller, PROJECT, TOKEN},
@@ -274,6 +274,50 @@ async fn waiting_ends_with_the_turn_or_with_patience() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_task_is_waited_for_until_its_real_end() {
+    let lost = || Task {
+        unreachable: true,
+        waiting: Some(Waiting { text: "it goes on when the executor is back".into(), ..Waiting::default() }),
+        ..task(TaskState::Lost)
+    };
+    let (sandbox, controller) = start(lost()).await;
+    let home = sandbox.path("home");
+    for args in [&["run", "--no-repo", "--", "work"][..], &["wait", "17"]] {
+        controller.script.task.send_replace(lost());
+        let mut child = sandbox.sculpt(&home, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let task_now = controller.script.task.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            assert!(said.by_ref().map(Result::unwrap).any(|line| line.contains("is lost: it goes on when")));
+            task_now.send_replace(task(TaskState::Running));
+            assert!(said.by_ref().map(Result::unwrap).any(|line| line.contains("its executor is back")));
+            task_now.send_replace(task(TaskState::Cancelled));
+            said.for_each(drop);
+            child.wait().unwrap().code()
+        });
+        assert_eq!(ended.await.unwrap(), Some(4), "{args:?}");
+    }
+    controller.script.task.send_replace(lost());
+    assert_eq!(run(sandbox.sculpt(&home, &["wait", "17", "--for", "lost"])).await.code, 0);
+    run(sandbox.sculpt(&home, &["wait", "17", "--timeout", "200ms"])).await.refuses(124, &["is lost"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_given_up_is_no_success() {
+    let mut given_up = failed();
+    given_up.attempts[0].state = "ended".into();
+    let (sandbox, controller) = start(given_up.clone()).await;
+    controller.script.log.lock().unwrap().extend_from_slice(b"a stump\n");
+    let home = sandbox.path("home");
+    let done = run(sandbox.sculpt(&home, &["logs", "17"])).await;
+    assert_eq!((done.code, done.stdout.as_str()), (1, "a stump\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("given up before all of its log had arrived"), "{}", done.stderr);
+    given_up.attempts[0].log_complete = true;
+    controller.script.task.send_replace(given_up);
+    assert_eq!(run(sandbox.sculpt(&home, &["logs", "17"])).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn attach_says_why_there_is_nothing_to_attach_to() {
     let (sandbox, controller) = start(task(TaskState::Running)).await;
     let home = sandbox.path("home");
@@ -351,4 +395,44 @@ async fn what_stays_uncommitted_is_said() {
     {
         assert!(!said(quiet).await.contains("uncommitted"), "{quiet:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_of_a_clone_is_what_that_one_is() {
+    let (sandbox, controller) = start(failed()).await;
+    let repo = sandbox.repository("proj", 1);
+    let home = sandbox.path("home");
+    let clone = |from: &std::path::Path, name: &str, flags: &[&str]| {
+        let to = sandbox.path(name);
+        let (source, target) = (from.to_string_lossy(), to.to_string_lossy());
+        sandbox.git(&home, &[&["clone", "-q"], flags, &[&*source, &*target]].concat());
+        to
+    };
+    let second = clone(&repo, "proj2", &[]);
+    let third = clone(&second, "proj3", &[]);
+    let bare = clone(&repo, "central.git", &["--bare"]);
+    let from_bare = clone(&bare, "proj4", &[]);
+    let remote_of = async |repo: &std::path::Path| {
+        assert_eq!(run(sandbox.sculpt(repo, &["project", "add"])).await.code, 0);
+        controller.script.ensured.lock().unwrap().last().unwrap().remote.clone()
+    };
+    assert_eq!(remote_of(&third).await, "", "the first has no remote");
+    assert_eq!(remote_of(&from_bare).await, bare.to_string_lossy(), "others push there");
+    sandbox.git(&repo, &["remote", "add", "origin", "https://forge.example/a/tool.git"]);
+    assert_eq!(remote_of(&third).await, "https://forge.example/a/tool.git");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_offered_of_a_project_that_was_removed() {
+    let mut removed = task(TaskState::NeedsReview);
+    removed.project = "web".into();
+    removed.project_id = PROJECT.into();
+    removed.project_removed = true;
+    let (sandbox, _controller) = start(removed).await;
+    let repo = sandbox.repository("repo", 1);
+    for verb in ["diff", "fetch"] {
+        run(sandbox.sculpt(&repo, &[verb, "17"])).await.refuses(7, &["project web was removed", "sculpt project add"]);
+    }
+    let shown = run(sandbox.sculpt(&repo, &["show", "17"])).await.stdout;
+    assert!(shown.contains("web (removed") && !shown.contains("sculpt diff"), "{shown}");
 }

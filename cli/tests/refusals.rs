@@ -80,6 +80,29 @@ fn without_a_controller() {
 }
 
 #[test]
+fn advice_fits_the_verb() {
+    let sandbox = nobody_there();
+    let home = sandbox.path("home");
+    let outside = ran(sandbox.sculpt(&home, &["fetch"]));
+    outside.refuses(64, &["go to a repository"]);
+    assert!(!outside.stderr.contains("--no-repo"), "{}", outside.stderr);
+    ran(sandbox.sculpt(&home, &["run", "make", "test"])).refuses(2, &["sculpt run -- make test"]);
+    ran(sandbox.sculpt(&home, &["executor", "adopt", "one", "17"])).refuses(64, &["not the uuid of an attempt"]);
+}
+
+#[test]
+fn a_token_that_is_no_file() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.path("home");
+    let token = sandbox.context("http://127.0.0.1:1", "token");
+    fs::remove_file(&token).unwrap();
+    fs::create_dir(&token).unwrap();
+    let refused = ran(sandbox.sculpt(&home, &["ls"]));
+    refused.refuses(64, &["is not a file", "token_file"]);
+    assert!(!refused.stderr.contains("chmod"), "{}", refused.stderr);
+}
+
+#[test]
 fn up_listens_on_loopback_only() {
     let sandbox = Sandbox::new();
     let home = sandbox.path("home");

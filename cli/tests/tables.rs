@@ -32,7 +32,7 @@ fn scripts_can_rely_on_the_codes() {
         ("rejected", Some(5)),
         ("completed", Some(0)),
         ("failed", Some(1)),
-        ("lost", Some(1)),
+        ("lost", None),
         ("cancelled", Some(4)),
     ];
     assert_eq!(codes, expected);

@@ -98,11 +98,43 @@ fn it_is_ready_writes_the_context_and_ends() {
 }
 
 #[test]
+fn a_second_installation_takes_nothing_from_one_that_runs() {
+    let sandbox = Sandbox::new();
+    let bin = installation(&sandbox, CONTROLLER, EXECUTOR);
+    let config = || fs::read_to_string(sandbox.path("home/.config/sculpt/config.toml")).unwrap();
+    let (first, _) = started(up(&sandbox, &bin, &sandbox.path("one")));
+    let (mut second, line) = started(up(&sandbox, &bin, &sandbox.path("two")));
+    let url = line.split(' ').nth(1).unwrap();
+    assert!(config().contains("current = \"local\"") && config().contains("[contexts.two]"), "{}", config());
+    assert!(config().contains(url), "{}", config());
+    let mut stderr = BufReader::new(second.0.stderr.take().unwrap()).lines();
+    let mut says = |word: &str| assert!(stderr.by_ref().map(Result::unwrap).any(|line| line.contains(word)), "{word}");
+    says("talks to the context local");
+    says("export SCULPT_CONTEXT=two; sculpt run");
+    assert_eq!(end(second), 0);
+    assert_eq!(end(first), 0);
+
+    // Nobody runs: the one that starts now is the one that is meant, and named when it has ended.
+    let (third, _) = started(up(&sandbox, &bin, &sandbox.path("two")));
+    assert!(config().contains("current = \"two\""), "{}", config());
+    assert_eq!(end(third), 0);
+    let home = sandbox.path("home");
+    let data = sandbox.path("two");
+    ran(sandbox.sculpt(&home, &["ls"])).refuses(69, &[&format!("sculpt up --data-dir {}", data.display())]);
+    let mut elsewhere = sandbox.sculpt(&home, &["ls"]);
+    elsewhere.env("SCULPT_URL", "http://127.0.0.1:1");
+    ran(elsewhere).refuses(69, &["unset SCULPT_URL"]);
+}
+
+#[test]
 fn a_part_that_cannot_start_shows_the_end_of_its_log() {
     let sandbox = Sandbox::new();
     let bin = installation(&sandbox, "echo 'Postgres is missing: apt install postgresql' >&2; exit 1", EXECUTOR);
     ran(up(&sandbox, &bin, &sandbox.path("data")))
         .refuses(1, &["start the controller", "apt install postgresql", "controller.log"]);
+    // Only what this start has said.
+    let again = ran(up(&sandbox, &bin, &sandbox.path("data"))).stderr;
+    assert_eq!(again.matches("apt install postgresql").count(), 1, "{again}");
     fs::remove_file(bin.join("sculpt-controller")).unwrap();
     ran(up(&sandbox, &bin, &sandbox.path("data"))).refuses(1, &["put sculpt-controller beside `sculpt`"]);
 }

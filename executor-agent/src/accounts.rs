@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, lchown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, lchown},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -16,13 +16,23 @@ use rustix::{
 };
 use sculpt_proto::id::AttemptId;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::{
     host::{self, Passwd},
     tree,
 };
 
+/// Name of the directory of the workspaces, which stands beside that of the homes.
+const WORKSPACES: &str = "workspaces";
+
 const PREFIX: &str = "sculpt-a";
+
+/// Where every account can leave something.
+const COMMON: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+
+/// For so many accounts it is tried: a directory that cannot be looked through cannot be for any.
+const SWEEPS: u32 = 4;
 
 /// How many accounts are looked through for a free one.
 const MOST: u32 = 10_000;
@@ -108,9 +118,22 @@ impl Accounts {
         }
         // What an attempt before has left running could meddle with the next one.
         let busy = tree::busy_accounts();
-        let taken: BTreeSet<u32> = leases.values().map(|account| account.uid).chain(busy).collect();
+        let mut taken: BTreeSet<u32> = leases.values().map(|account| account.uid).chain(busy).collect();
+        // Of an attempt whose files cannot be read no lease is known, and its workspace is not closed yet.
+        taken.extend(self.owners());
         let _alone = alone()?;
-        let account = self.find(&taken)?;
+        let mut tries = 0;
+        let account = loop {
+            tries += 1;
+            let account = self.find(&taken)?;
+            match sweep(account.uid) {
+                Ok(()) => break account,
+                Err(error) if tries == SWEEPS => return Err(error),
+                // Somebody could still act as the attempt that comes, through what the one before has left.
+                Err(error) => warn!(account = account.name, %error, "the account is not handed out"),
+            }
+            taken.insert(account.uid);
+        };
         make_home(&account)?;
         leases.insert(attempt, account.clone());
         Ok(account)
@@ -124,6 +147,13 @@ impl Accounts {
     /// Gives the account of an ended attempt back.
     pub fn release(&self, attempt: AttemptId) {
         self.lock().remove(&attempt);
+    }
+
+    /// Who owns a workspace beside the homes.
+    fn owners(&self) -> BTreeSet<u32> {
+        let workspaces = self.homes.with_file_name(WORKSPACES);
+        let entries = fs::read_dir(workspaces).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some(entry.metadata().ok()?.uid())).collect()
     }
 
     fn find(&self, taken: &BTreeSet<u32>) -> Result<Account, AccountError> {
@@ -192,6 +222,16 @@ fn alone() -> Result<fs::File, AccountError> {
     }
 }
 
+/// What the attempt before has left where everybody can is no business of the next either: a program that runs as its owner
+/// would reach the next one's workspace.
+fn sweep(uid: u32) -> Result<(), AccountError> {
+    COMMON.iter().map(Path::new).filter(|place| place.is_dir()).try_for_each(|place| {
+        let fail =
+            |source| AccountError::Io { attempt: "remove what an attempt has left in", path: place.into(), source };
+        sculpt_walk::remove_owned(place, uid).map_err(fail)
+    })
+}
+
 /// What the attempt before has left in its home is no business of the next.
 fn make_home(account: &Account) -> Result<(), AccountError> {
     let fail = |attempt: &'static str| {
@@ -208,6 +248,46 @@ mod tests {
     use std::{collections::HashSet, process::Command};
 
     use super::*;
+
+    #[test]
+    fn what_an_account_has_left_where_everybody_can_does_not_serve_its_next_holder() {
+        if !host::is_root() {
+            return;
+        }
+        let homes = tempfile::tempdir().unwrap();
+        let accounts = Accounts::new(homes.path().to_owned());
+        let first = AttemptId::fresh();
+        let account = accounts.lease(first).unwrap();
+        let left = tempfile::tempdir_in("/var/tmp").unwrap();
+        let program = left.path().join("program");
+        fs::write(&program, "").unwrap();
+        for path in [left.path(), &program] {
+            lchown(path, Some(account.uid), Some(account.gid)).unwrap();
+        }
+        accounts.release(first);
+        let next = accounts.lease(AttemptId::fresh());
+        let _gone = Command::new("/usr/sbin/userdel").arg(&account.name).output();
+        assert_eq!(next.unwrap(), account);
+        assert!(!left.path().exists());
+    }
+
+    #[test]
+    fn an_account_that_still_owns_a_workspace_is_not_handed_out() {
+        if !host::is_root() {
+            return;
+        }
+        let data = tempfile::tempdir().unwrap();
+        let (homes, workspace) = (data.path().join("homes"), data.path().join(WORKSPACES).join("open"));
+        fs::create_dir(&homes).unwrap();
+        fs::create_dir_all(&workspace).unwrap();
+        let owner = Accounts::new(homes.clone()).lease(AttemptId::fresh()).unwrap();
+        lchown(&workspace, Some(owner.uid), Some(owner.gid)).unwrap();
+        let next = Accounts::new(homes).lease(AttemptId::fresh());
+        for account in [Some(&owner), next.as_ref().ok()].into_iter().flatten() {
+            let _gone = Command::new("/usr/sbin/userdel").arg(&account.name).output();
+        }
+        assert_ne!(next.unwrap().uid, owner.uid);
+    }
 
     /// Executors that share a host know nothing of each other, and the host's administrator knows nothing of them.
     #[test]

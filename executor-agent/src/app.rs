@@ -14,15 +14,13 @@ use sculpt_tls::Subject;
 use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    accounts::Accounts,
-    attempts::{Attempts, Context},
+    attempts::{Attempts, Basis, Context},
     config::Settings,
     connect::{ConnectError, Dialer},
     disk::write_durably,
@@ -31,8 +29,7 @@ use crate::{
     layout::{Layout, LayoutError},
     logs::Logs,
     session::{Control, Fatal},
-    space::{self, Room},
-    workspace::{self, Stores},
+    space, workspace,
 };
 
 /// How long the executor's own tasks may take to end.
@@ -176,41 +173,24 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let credentials = keyring.load()?;
     let dialer = Dialer::new(controller?, &credentials)?;
     let program = reachable(program, &settings).map_err(AppError::io("put this program where accounts can run it"))?;
-    let cancel = CancellationToken::new();
-    let (link_sender, link) = watch::channel(None);
-    let (lease_sender, lease) = watch::channel(None);
-    let (news, inbox) = mpsc::channel(1_024);
-    let (garbage, questions) = gc::door();
-    let context = Arc::new(Context {
-        executor: identity.executor_id,
-        boot: host::boot_id().map_err(AppError::io("read the boot id"))?,
-        program,
-        dialer,
-        stores: Stores::default(),
-        accounts: Accounts::new(layout.homes()),
-        layout,
-        settings,
-        link,
-        lease,
-        news,
-        log_growth: Notify::new(),
-        released: Notify::new(),
-        room: Room::default(),
-        garbage,
-        cancel: cancel.clone(),
-    });
+    let boot = host::boot_id().map_err(AppError::io("read the boot id"))?;
+    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer };
+    let (context, ends) = Context::new(basis);
+    let context = Arc::new(context);
+    let cancel = context.cancel.clone();
     // Registered before anything is told to be ready.
     let ending = ending(context.settings.lifeline).map_err(AppError::io("listen for signals"))?;
+    space::begin(&context);
     let attempts = Attempts::new(Arc::clone(&context));
     attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
     let (shared, cluster) = (Arc::clone(&context), identity.cluster_id);
-    let (control, ready) = Control::new(shared, attempts.clone(), inbox, link_sender, lease_sender, cluster);
+    let (control, ready) = Control::new(shared, attempts.clone(), ends.news, ends.link, ends.lease, cluster);
 
     let mut tasks = JoinSet::new();
     tasks.spawn(identity::renew(keyring, context.dialer.clone(), cancel.clone()));
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
-    tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), questions));
+    tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), ends.questions));
     let compacted = Arc::clone(&context);
     tasks.spawn(async move {
         workspace::compact::run(&compacted.layout.stores(), compacted.cancel.clone()).await;

@@ -2,11 +2,14 @@
 
 use std::{
     fs, io,
+    os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::fs::{AtFlags, CWD, Stat, unlinkat};
+use sculpt_walk::{Place, Then, Visitor, open_directory, walk};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -191,9 +194,37 @@ fn remove(own: &Path) -> bool {
     let leaves = Leaf::ALL.iter().map(|leaf| own.join(leaf.name()));
     let gone = |path: &Path| match fs::remove_dir(path) {
         Ok(()) => true,
+        // What runs containers makes cgroups in its own.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && nested(path) => {
+            let emptied = open_directory(CWD, path).and_then(|leaf| walk(leaf, &mut Nested));
+            emptied.is_ok() && fs::remove_dir(path).is_ok()
+        }
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
     leaves.filter(|leaf| !gone(leaf)).count() == 0 && gone(own)
+}
+
+fn nested(path: &Path) -> bool {
+    // A directory has a link from its parent, one from itself, and one from each directory in it.
+    fs::metadata(path).is_ok_and(|found| found.nlink() > 2)
+}
+
+/// Removes the cgroups in a cgroup; their files go with them.
+struct Nested;
+
+impl Visitor for Nested {
+    fn enter(&mut self, _directory: BorrowedFd<'_>, _found: &Stat) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn pass(&mut self, _place: Place<'_>, _found: &Stat) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn leave(&mut self, place: Place<'_>, _rounds: u32) -> io::Result<Then> {
+        unlinkat(place.parent, place.name, AtFlags::REMOVEDIR)?;
+        Ok(Then::On)
+    }
 }
 
 fn make(path: &Path) -> Option<PathBuf> {
@@ -304,5 +335,16 @@ mod tests {
         assert!(cgroup.procs_files(Leaf::Agent).iter().all(|path| path.exists()));
         assert!(!cgroup.out_of_memory());
         assert!(cgroup.remove());
+    }
+
+    #[test]
+    fn cgroups_that_an_agent_has_made_are_removed_with_its_own() {
+        let cgroup = Cgroup::prepare(Uuid::new_v4(), Limits::default());
+        for own in cgroup.all() {
+            fs::create_dir_all(own.join(Leaf::Agent.name()).join("container/init")).unwrap();
+            fs::create_dir(own.join(Leaf::Agent.name()).join("another")).unwrap();
+        }
+        assert!(cgroup.remove());
+        assert!(cgroup.all().all(|own| !own.exists()));
     }
 }

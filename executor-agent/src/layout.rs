@@ -1,5 +1,7 @@
 //! Where things stand on disk. Names are uuids, never text from a user or a repository.
 
+mod sockets;
+
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
@@ -7,27 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{FlockOperation, flock};
 use sculpt_proto::id::{AttemptId, ProjectId};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use self::sockets::MAX_SOCKET_PATH;
 use crate::{
     disk::write_durably,
     identity::{CredentialError, Keyring},
 };
 
-/// Name, or beginning of the name, of what is not in the data directory.
-const OURS: &str = "sculpt";
-
 /// Name of the file with the id of the directory of the attempts.
 const ID: &str = "id";
-
-/// Longest path of a unix socket that the kernel takes, in bytes.
-pub const MAX_SOCKET_PATH: usize = 107;
-
-/// Room for `/<attempt uuid>/<name of a socket>` below the directory of sockets.
-const SOCKET_NAME_ROOM: usize = 1 + 36 + 1 + 16;
 
 /// The data directory could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +96,8 @@ impl Layout {
         let attempts = data.join("attempts");
         let directory = directory_id(&attempts).map_err(fail(&attempts))?;
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let sockets = sockets_directory(&data, runtime.as_deref())?;
-        let in_use = hold(&sockets, shared).map_err(fail(&sockets))?;
+        let sockets = sockets::directory(&data, runtime.as_deref())?;
+        let in_use = sockets::hold(&sockets, shared).map_err(fail(&sockets))?;
         let metadata = fs::symlink_metadata(&sockets).map_err(fail(&sockets))?;
         let ours = metadata.uid() == rustix::process::geteuid().as_raw();
         if !metadata.is_dir() || !ours || metadata.mode() & 0o022 != 0 {
@@ -113,7 +105,7 @@ impl Layout {
         }
         let layout = Self { data, sockets, directory, _in_use: Arc::new(in_use) };
         layout.tidy_attempts();
-        tidy_others(runtime.as_deref());
+        sockets::tidy_others(runtime.as_deref());
         Ok(layout)
     }
 
@@ -221,7 +213,9 @@ impl Layout {
     pub fn tidy(&self) {
         self.tidy_attempts();
         let _occupied = fs::remove_dir(&self.sockets);
-        if let Some(parent) = self.sockets.parent().filter(|parent| parent.ends_with(OURS) && *parent != self.data) {
+        if let Some(parent) =
+            self.sockets.parent().filter(|parent| parent.ends_with(sockets::OURS) && *parent != self.data)
+        {
             let _occupied = fs::remove_dir(parent);
         }
     }
@@ -249,46 +243,6 @@ fn directory_id(attempts: &Path) -> io::Result<Uuid> {
     Ok(id)
 }
 
-/// Makes the directory of sockets and takes a shared lock on it.
-fn hold(sockets: &Path, shared: bool) -> io::Result<fs::File> {
-    loop {
-        make(sockets, shared)?;
-        // Another executor that tidies up may have been faster.
-        let file = match fs::File::open(sockets) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened?,
-        };
-        flock(&file, FlockOperation::LockShared)?;
-        if fs::metadata(sockets).is_ok_and(|now| file.metadata().is_ok_and(|held| held.ino() == now.ino())) {
-            return Ok(file);
-        }
-    }
-}
-
-/// Removes empty directories of sockets that executors with other data directories have left behind.
-fn tidy_others(runtime: Option<&Path>) {
-    let uid = rustix::process::geteuid().as_raw();
-    let (temporary, prefix) = (PathBuf::from("/tmp"), format!("{OURS}-{uid}-"));
-    for (parent, prefix) in
-        runtime.map(|path| (path.join(OURS), String::new())).into_iter().chain([(temporary, prefix)])
-    {
-        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-            let named = entry.file_name().to_str().is_some_and(|name| {
-                name.strip_prefix(&prefix)
-                    .is_some_and(|rest| rest.len() == 8 && rest.bytes().all(|it| it.is_ascii_hexdigit()))
-            });
-            let ours = entry.metadata().is_ok_and(|it| it.is_dir() && it.uid() == uid);
-            if named
-                && ours
-                && let Ok(file) = fs::File::open(entry.path())
-                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            {
-                let _occupied = fs::remove_dir(entry.path());
-            }
-        }
-    }
-}
-
 /// Whether accounts of attempts can get to what is below `data`.
 fn passable(data: &Path) -> Result<(), LayoutError> {
     for path in data.ancestors() {
@@ -311,38 +265,9 @@ fn make(path: &Path, passable: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The data directory when its path is short enough: no cleaner of temporary files comes there, and it survives the
-/// user's logout. Else the user's runtime directory, else one below /tmp.
-fn sockets_directory(data: &Path, runtime: Option<&Path>) -> Result<PathBuf, LayoutError> {
-    let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
-    let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    let uid = rustix::process::geteuid().as_raw();
-    let fits = |path: &PathBuf| path.as_os_str().len() + SOCKET_NAME_ROOM <= MAX_SOCKET_PATH;
-    let runtime = runtime.filter(|path| path.is_absolute() && path.is_dir());
-    [
-        Some(data.join("run")),
-        runtime.map(|path| path.join(OURS).join(&short)),
-        Some(PathBuf::from(format!("/tmp/{OURS}-{uid}-{short}"))),
-    ]
-    .into_iter()
-    .flatten()
-    .find(fits)
-    .ok_or(LayoutError::TooLong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_data_directory_has_its_sockets_elsewhere() {
-        let short = sockets_directory(Path::new("/var/lib/sculpt"), None).unwrap();
-        assert_eq!(short, Path::new("/var/lib/sculpt/run"));
-        let long = PathBuf::from(format!("/{}", "d".repeat(199)));
-        let elsewhere = sockets_directory(&long, None).unwrap();
-        assert!(elsewhere.starts_with("/tmp"), "{elsewhere:?}");
-        assert!(elsewhere.as_os_str().len() + SOCKET_NAME_ROOM <= MAX_SOCKET_PATH);
-    }
 
     #[test]
     fn a_directory_keeps_its_id_and_another_one_has_another() {
@@ -401,17 +326,5 @@ mod tests {
         }
         layout.tidy();
         assert!(!layout.sockets.join("gone").exists() && layout.sockets.join("left/view/tmux").exists());
-
-        let runtime = root.path().join("sculpt");
-        for name in ["0123abcd", "89abcdef/x", "4567cdef"] {
-            fs::create_dir_all(runtime.join(name)).unwrap();
-        }
-        let held = hold(&runtime.join("4567cdef"), false).unwrap();
-        tidy_others(Some(root.path()));
-        let left = |name: &str| runtime.join(name).exists();
-        assert!(!left("0123abcd") && left("89abcdef/x") && left("4567cdef"));
-        drop(held);
-        tidy_others(Some(root.path()));
-        assert!(!left("4567cdef"));
     }
 }

@@ -123,3 +123,36 @@ pub enum Step {
         text: String,
     },
 }
+
+impl Step {
+    /// The same where the controller does not have what was published, and `why` it will not get it.
+    #[must_use]
+    pub fn unpublished(self, why: &str) -> Self {
+        match self {
+            Self::Ended(ended) if ended.head.is_some() => {
+                let outcome = Outcome::Failed(Failure::new(Cause::Publish, why));
+                Self::Ended(Ended { outcome, head: None, ..ended })
+            }
+            step => step,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_whose_head_is_lost_failed_to_publish_and_says_why() {
+        let ended = |outcome, head: Option<&str>| {
+            let head = head.map(str::to_owned);
+            Step::Ended(Ended { outcome, exit: Exit::default(), log_length: 7, head })
+        };
+        let failed = Outcome::Failed(Failure::new(Cause::Publish, "gone"));
+        for outcome in [Outcome::Completed, Outcome::Cancelled] {
+            assert_eq!(ended(outcome.clone(), Some("a")).unpublished("gone"), ended(failed.clone(), None));
+            assert_eq!(ended(outcome.clone(), None).unpublished("gone"), ended(outcome, None), "nothing is missed");
+        }
+        assert_eq!(Step::Accepted.unpublished("gone"), Step::Accepted);
+    }
+}

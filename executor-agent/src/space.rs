@@ -92,6 +92,18 @@ impl Sizes {
     }
 }
 
+/// What the file system says at once, before anything is said of the executor: on a full disk it takes no work from the
+/// first moment. What is ours on it is counted later.
+pub fn begin(context: &Context) {
+    match Disk::at(context.layout.data()) {
+        Ok(disk) => {
+            let (space, level) = Gauge::new(context.settings.disk_budget).estimate(disk);
+            announce(context, Standing { space, level });
+        }
+        Err(error) => warn!(%error, "cannot tell how full the disk is"),
+    }
+}
+
 /// Keeps the standing until cancelled.
 pub async fn run(context: Arc<Context>, attempts: Attempts) {
     let mut gauge = Gauge::new(context.settings.disk_budget);

@@ -18,7 +18,7 @@ use rustix::{
     },
     stdio::{stdin, stdout},
     termios::isatty,
-    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
+    thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -170,12 +170,14 @@ impl Stage {
 }
 
 impl Identity {
-    /// Gives up this process's account for good; the process has one thread.
+    /// Gives up this process's account for good, and with it every other: a program of another attempt's account that is
+    /// marked to run as that runs as this one. The process has one thread.
     fn assume(&self) -> Result<(), Error> {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let changed = set_thread_groups(&groups)
             .and_then(|()| set_thread_gid(Gid::from_raw(self.gid)))
-            .and_then(|()| set_thread_uid(Uid::from_raw(self.uid)));
+            .and_then(|()| set_thread_uid(Uid::from_raw(self.uid)))
+            .and_then(|()| set_no_new_privs(true));
         changed.map_err(|error| failed(format!("become account {}", self.uid), error.into()))
     }
 }

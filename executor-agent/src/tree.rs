@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    ffi::OsStr,
     fs,
     io::Read as _,
+    os::unix::ffi::OsStrExt as _,
     thread,
     time::{Duration, Instant},
 };
@@ -94,9 +96,9 @@ fn all() -> Vec<Stat> {
     pids.filter_map(read_stat).collect()
 }
 
-/// Real user ids of all living processes.
+/// User ids that any living process has, be it only as its effective or saved one.
 pub fn busy_accounts() -> BTreeSet<u32> {
-    all().into_iter().filter(|stat| !stat.is_dead()).filter_map(|stat| accounts(stat.id.pid).first().copied()).collect()
+    all().into_iter().filter(|stat| !stat.is_dead()).flat_map(|stat| accounts(stat.id.pid)).collect()
 }
 
 /// Living processes that have anything of the account `uid`, without the caller.
@@ -127,6 +129,19 @@ pub fn carriers(attempt: Uuid) -> Vec<ProcessId> {
     };
     let living = all().into_iter().filter(|stat| stat.id.pid != own && !stat.is_dead());
     living.filter(carries).map(|stat| stat.id).collect()
+}
+
+/// Living processes whose arguments end with these, without the caller.
+pub fn with_arguments(last: &[&OsStr]) -> Vec<ProcessId> {
+    let own = std::process::id();
+    let matches = |stat: &Stat| {
+        let line = fs::read(format!("/proc/{}/cmdline", stat.id.pid)).unwrap_or_default();
+        let arguments: Vec<&[u8]> = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0).collect();
+        let last = last.iter().map(|argument| argument.as_bytes());
+        arguments.len() > last.len() && arguments.iter().rev().copied().zip(last.rev()).all(|(is, wanted)| is == wanted)
+    };
+    let living = all().into_iter().filter(|stat| stat.id.pid != own && !stat.is_dead());
+    living.filter(matches).map(|stat| stat.id).collect()
 }
 
 /// Living processes in these sessions, without the caller.

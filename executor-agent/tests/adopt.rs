@@ -94,6 +94,79 @@ async fn what_ends_while_nobody_knows_it_is_published_once_it_is_taken_over() {
     host.stop();
 }
 
+/// Commits, ends, and is released; then the controller's database is put back to before that.
+async fn ended_and_lost(host: &mut Host) -> String {
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let spec = host.on_base(host.shell("echo two > a.txt && git commit -qam two"), &base);
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    assert!(!host.controller.wait_ended(&id).await.head.is_empty());
+    host.controller.release(&id);
+    let released = host.data().join("attempts").join(&id).join("released.json");
+    crate::life::wait_for("the release", || released.exists()).await;
+    host.controller.go_away().await;
+    git(&host.repositories().join("project.git"), &["update-ref", "-d", &format!("refs/heads/{id}")]);
+    let cluster = host.controller.memory().cluster.clone();
+    host.controller.change(|memory| {
+        memory.forget_everything();
+        memory.cluster = cluster;
+    });
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_controller_has_lost_is_held_published_again_and_ends_as_it_had_ended() {
+    let mut host = Host::new().await;
+    let id = ended_and_lost(&mut host).await;
+    host.controller.come_back().await;
+    host.controller.wait("a heartbeat", |memory| (memory.heartbeats > 0).then_some(())).await;
+    let items = host.controller.collect(false, true).await;
+    let of = |item: &&sculpt_proto::v1::GarbageItem| item.attempt_id == id;
+    assert_eq!(items.iter().filter(of).count(), 2, "{items:#?}");
+    assert!(items.iter().filter(of).all(|item| !item.removed && item.why.contains("executor adopt")), "{items:#?}");
+    // Whoever removes the workspace by hand has not removed what was published.
+    fs::remove_dir_all(host.workspace(&id)).unwrap();
+    host.controller.change(|memory| {
+        memory.refuse_publications = 2;
+        memory.adopted.push(id.clone());
+    });
+    let ended = host.controller.wait_ended(&id).await;
+    assert_eq!((ended.outcome(), ended.failure), (Outcome::Completed, None));
+    let repository = host.repositories().join("project.git");
+    assert_eq!(git(&repository, &["show", &format!("refs/heads/{id}:a.txt")]), "two");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_published_again_ends_all_the_same_and_says_where_it_is() {
+    for (refused, workspace, pack, expected) in [
+        (Some("there is no base"), true, true, "there is no base; it stays in the workspace"),
+        (Some("there is no base"), false, true, "published.pack"),
+        (None, true, false, "it stays in the workspace"),
+        (None, false, false, "had removed its copy"),
+    ] {
+        let mut host = Host::new().await;
+        let id = ended_and_lost(&mut host).await;
+        let directory = host.data().join("attempts").join(&id);
+        if !workspace {
+            fs::remove_dir_all(host.workspace(&id)).unwrap();
+        }
+        if !pack {
+            fs::remove_file(directory.join("published.pack")).unwrap();
+        }
+        host.controller.come_back().await;
+        host.controller.change(|memory| {
+            memory.refuse_for_good = refused;
+            memory.adopted.push(id.clone());
+        });
+        let failure = host.controller.wait_ended(&id).await.failure.unwrap();
+        assert!(failure.cause == "publish" && failure.message.contains(expected), "{failure:?}");
+        assert_eq!(directory.join("keep").exists(), workspace || pack, "{expected}");
+        host.stop();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_without_an_executor_is_not_rebound() {
     let host = Host::new().await;

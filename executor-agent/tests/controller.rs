@@ -61,6 +61,8 @@ pub(crate) struct Memory {
     pub(crate) reject: Option<Reject>,
     /// Answers every publication as if it could not be done now.
     pub(crate) refuse_publications: u32,
+    /// Answers every publication so, for good.
+    pub(crate) refuse_for_good: Option<&'static str>,
 }
 
 impl Memory {
@@ -372,6 +374,9 @@ impl ExecutorService for Inner {
             if !memory.specs.contains_key(&header.attempt_id) {
                 return Err(Status::not_found("there is no such attempt"));
             }
+            if let Some(why) = memory.refuse_for_good {
+                return Err(Status::failed_precondition(why));
+            }
             if memory.refuse_publications > 0 {
                 memory.refuse_publications -= 1;
                 return Err(Status::unavailable("the database is away"));
@@ -464,6 +469,21 @@ impl Inner {
         }
         let reports = memory.reports.entry(attempt_id.clone()).or_default();
         let through = reports.len() as u64;
+        let published = memory.published.get(&attempt_id).map(|header| header.head.clone());
+        let names_another = |step: &report::Step| match step {
+            report::Step::Ended(ended) => !ended.head.is_empty() && Some(&ended.head) != published.as_ref(),
+            _ => false,
+        };
+        if report.sequence == through + 1 && report.step.as_ref().is_some_and(names_another) {
+            let refusal = Refusal::Illegal.into();
+            return control_response::Part::ReportAck(ReportAck {
+                attempt_id,
+                through,
+                refusal,
+                ..ReportAck::default()
+            });
+        }
+        let reports = memory.reports.entry(attempt_id.clone()).or_default();
         let refusal = if report.sequence > through + 1 { Refusal::Gap } else { Refusal::Unspecified };
         if report.sequence == through + 1 {
             reports.push(report);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -100,6 +101,73 @@ async fn whatever_is_damaged_its_agent_lives_can_be_stopped_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shim_whose_lock_was_removed_is_known_by_itself() {
+    let removals: [(&[&str], bool); 3] =
+        [(&[files::LOCK], false), (&[files::LOCK, files::LAUNCH], false), (&[files::LOCK], true)];
+    let mut host = Host::new().await;
+    host.start().await;
+    let mut begin = Vec::new();
+    for _ in &removals {
+        let spec = host.shell("echo begin; trap 'echo end; exit 0' INT; while :; do sleep 0.02; done");
+        let agent = begun(&host, &spec).await;
+        let Liveness::Present(status) = probe(&directory(&host, &spec)).await else { panic!("no shim") };
+        begin.push((spec, agent, status.shim));
+    }
+    host.kill();
+    for ((spec, ..), (removed, replaced)) in begin.iter().zip(removals) {
+        for name in removed {
+            fs::remove_file(directory(&host, spec).join(name)).unwrap();
+        }
+        if replaced {
+            fs::write(directory(&host, spec).join(files::LOCK), "").unwrap();
+        }
+    }
+    host.start().await;
+    for ((spec, agent, shim), (removed, _)) in begin.iter().zip(removals) {
+        let told = host.controller.wait("the report", |memory| seen(memory, spec).cloned()).await;
+        assert!(agent.is_alive() && shim.is_alive() && !told.ended, "{removed:?}: {told:?}");
+        host.controller.want(&spec.attempt_id, Phase::Stop);
+        if removed.contains(&files::LAUNCH) {
+            assert!(told_unreadable(&host, spec).await.unreadable.contains(files::LAUNCH));
+        } else {
+            assert_eq!(host.controller.wait_ended(&spec.attempt_id).await.outcome(), Outcome::Cancelled);
+        }
+        let whole = |memory: &Memory| (memory.log(&spec.attempt_id) == b"begin\nend\n").then_some(());
+        host.controller.wait("the rest of the log", whole).await;
+        host.controller.release(&spec.attempt_id);
+        wait_for("the shim to go with its attempt", || !shim.is_alive()).await;
+    }
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_for_now_is_looked_at_again_and_goes_on() {
+    let mut host = Host::new().await;
+    if sculpt_executor::host::is_root() {
+        // Else nothing is closed to it.
+        host.via.extend(["setpriv", "--bounding-set=-dac_override,-dac_read_search"]);
+    }
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let spec = host.shell(&format!("echo begin; until [ -e '{}' ]; do sleep 0.02; done; echo end", gate.display()));
+    let agent = begun(&host, &spec).await;
+    host.kill();
+    let dir = directory(&host, &spec);
+    let close = |mode| fs::set_permissions(&dir, fs::Permissions::from_mode(mode)).unwrap();
+    close(0o000);
+    host.start().await;
+    let told = host.controller.wait("the report", |memory| seen(memory, &spec).cloned()).await;
+    assert!(agent.is_alive() && !told.ended && told.unreadable.is_empty(), "{told:?}");
+    let notes = host.controller.memory().hellos.last().unwrap().notes.clone();
+    assert!(notes.iter().any(|note| note.contains(&spec.attempt_id) && note.contains("denied")), "{notes:?}");
+    close(0o700);
+    fs::write(&gate, "").unwrap();
+    assert_eq!(host.controller.wait_ended(&spec.attempt_id).await.outcome(), Outcome::Completed);
+    assert_eq!(host.controller.memory().log(&spec.attempt_id), b"begin\nend\n");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_exit_record_ends_an_attempt_all_the_same() {
     let mut host = Host::new().await;
     host.start().await;
@@ -188,6 +256,31 @@ async fn an_agent_that_removes_its_own_attempt_is_ended_and_told() {
         }
         host.controller.release(&spec.attempt_id);
     }
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_not_there_is_not_taken_for_the_end_of_its_attempts() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let spec = host.shell(&format!("mkfifo '{0}'; echo begin; read line < '{0}'; echo $line", gate.display()));
+    let agent = begun(&host, &spec).await;
+    let Liveness::Present(status) = probe(&directory(&host, &spec)).await else { panic!("no shim") };
+    // A shim that does not answer has to be looked for.
+    status.shim.signal(Signal::STOP);
+    let (attempts, away) = (host.data().join("attempts"), host.root.path().join("away"));
+    fs::rename(&attempts, &away).unwrap();
+    host.controller.want(&spec.attempt_id, Phase::Hold);
+    wait_for("some looks", || host.log().matches("the directory of the attempts cannot be looked at").count() > 4)
+        .await;
+    fs::rename(&away, &attempts).unwrap();
+    status.shim.signal(Signal::CONT);
+    host.controller.want(&spec.attempt_id, Phase::Run);
+    assert!(agent.is_alive());
+    tokio::task::spawn_blocking(move || fs::write(gate, "goes on\n")).await.unwrap().unwrap();
+    assert_eq!(host.controller.wait_ended(&spec.attempt_id).await.outcome(), Outcome::Completed);
+    assert_eq!(host.controller.memory().log(&spec.attempt_id), b"begin\ngoes on\n");
     host.stop();
 }
 

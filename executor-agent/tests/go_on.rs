@@ -102,6 +102,25 @@ async fn an_attempt_that_never_began_hands_the_workspace_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_is_found_whose_attempt_was_put_aside() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let first = host.shell("echo precious > work; echo begin; exec sleep 600");
+    let id = first.attempt_id.clone();
+    host.controller.offer(&first);
+    host.controller.wait("the start", |memory| (memory.log(&id) == b"begin\n").then_some(())).await;
+    host.kill();
+    fs::write(host.data().join("attempts").join(&id).join("spec"), "x").unwrap();
+    host.start().await;
+    host.controller.want(&id, sculpt_proto::executor::v1::Phase::Stop);
+    let aside = host.data().join("quarantine").join(format!("{id}-1"));
+    wait_for("it to be put aside", || aside.join("damaged.json").exists()).await;
+    let (ended, log) = run(&host, &again(&host, &first, "cat work")).await;
+    assert_eq!((ended.outcome(), log.as_str()), (Outcome::Completed, "precious\n"), "{ended:?}");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workspace_that_no_longer_serves_is_refused_with_the_reason() {
     let mut host = Host::new().await;
     let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);

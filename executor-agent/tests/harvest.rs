@@ -156,15 +156,15 @@ async fn commits_that_are_not_published_keep_the_workspace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unborn_head_and_a_lost_repository_are_told() {
+async fn an_unborn_head_is_told_and_a_lost_repository_is_an_error() {
     let mut copy = Copy::new().await;
     copy.plan.commit = None;
     copy.git(&["symbolic-ref", "HEAD", "refs/heads/nothing"]);
-    let harvest = copy.harvest().await;
-    assert!(harvest.found.is_none() && harvest.notes[0].contains("without commits"), "{harvest:?}");
+    let gathered = copy.harvest().await;
+    assert!(gathered.found.is_none() && gathered.notes[0].contains("without commits"), "{gathered:?}");
     fs::remove_dir_all(copy.path().join(".git")).unwrap();
-    let harvest = copy.harvest().await;
-    assert!(harvest.found.is_none() && harvest.keep.is_some(), "{harvest:?}");
+    let lost = harvest(&copy.plan).await;
+    assert!(matches!(lost, Err(HarvestError::NoRepository)), "{lost:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,4 +255,37 @@ async fn a_pack_with_a_hole_is_not_believed() {
     fs::remove_file(&object).unwrap();
     let error = harvest(&copy.plan).await.unwrap_err();
     assert!(matches!(error, HarvestError::Git(_) | HarvestError::Invalid(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_cannot_be_read_as_one_any_more_is_an_error_and_never_nothing() {
+    let harms: [(&str, &str); 8] = [
+        ("rm -rf .git", "its .git directory is gone"),
+        ("mv .git ../elsewhere && ln -s ../elsewhere .git", "its .git directory is gone"),
+        ("rm -rf .git/refs/heads", "all of its branches are gone"),
+        ("rm -rf .git/refs", "all of its branches are gone"),
+        ("rm .git/HEAD && mkfifo .git/HEAD", "\"HEAD\" in its .git directory"),
+        ("rm .git/config && mkfifo .git/config", "\"config\" in its .git directory"),
+        ("rm .git/config && ln -s /dev/zero .git/config", "\"config\" in its .git directory"),
+        ("mkfifo .git/refs/heads/other", "\"other\" in its .git directory"),
+    ];
+    for (harm, why) in harms {
+        let copy = Copy::new().await;
+        copy.git(&["commit", "--quiet", "--allow-empty", "--message", "made"]);
+        let harmed = std::process::Command::new("sh").args(["-c", harm]).current_dir(copy.path()).status().unwrap();
+        assert!(harmed.success(), "{harm}");
+        let begun = std::time::Instant::now();
+        let error = harvest(&copy.plan).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{harm}: {error}");
+        assert!(begun.elapsed().as_secs() < 60, "{harm}: nothing is waited for");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_without_commits_beside_others_gives_nothing() {
+    let copy = Copy::new().await;
+    copy.git(&["checkout", "--quiet", "--orphan", "fresh"]);
+    let plan = Plan { commit: None, ..copy.plan };
+    let harvest = harvest(&plan).await.unwrap();
+    assert!(harvest.found.is_none() && harvest.notes[0].contains("without commits"), "{harvest:?}");
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use sculpt_executor::cgroup::Cgroup;
 use sculpt_proto::{
     executor::v1::AttemptSpec,
     v1::{self, Requester, TaskSpec, task_spec},
@@ -165,6 +166,15 @@ impl Host {
         spec
     }
 
+    /// Those of attempts that were not released.
+    fn remove_cgroups(&self) {
+        for entry in fs::read_dir(self.data().join("attempts")).into_iter().flatten().flatten() {
+            if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+                Cgroup::find(id).remove();
+            }
+        }
+    }
+
     pub(crate) fn workspace(&self, attempt: &str) -> PathBuf {
         self.data().join("workspaces").join(attempt)
     }
@@ -183,6 +193,7 @@ impl Drop for Host {
         loop {
             let left = left_over(self.root.path());
             if left.is_empty() {
+                self.remove_cgroups();
                 return;
             }
             assert!(Instant::now() < deadline || std::thread::panicking(), "left over: {left:?}");

@@ -17,6 +17,7 @@ use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 use crate::{
     attempt::{Attempt, eventually},
     disk::Disk,
+    git::{git, project},
     go_on::{again, run, take},
     host::{Account, Host},
     life::wait_for,
@@ -171,4 +172,60 @@ async fn what_hides_at_the_last_moment_is_found_by_its_account() {
     let remains = tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap();
     assert!(!remains.left_over);
     assert!(ProcessId::of(hidden).is_none());
+}
+
+/// Whoever owns a directory can put a link in place of a name that root has just made there and is about to give away.
+#[tokio::test]
+async fn a_socket_for_views_is_its_accounts_from_the_first_moment() {
+    if !sculpt_executor::host::is_root() {
+        return;
+    }
+    let look = r#"perl -e '$| = 1; for (1..3) { unlink "view" or die $!; until (lstat "view") {}
+        my @found = lstat _; print "owner $found[4] mode ", $found[2] & 0777, "\n" } sleep 1000'"#;
+    let mut attempt = Attempt::new(Mode::Terminal { columns: 80, rows: 24 }, look);
+    let uid = 3_100_000_000 + std::process::id();
+    attempt.launch.identity = Some(Identity { uid, gid: uid, groups: Vec::new() });
+    attempt.launch.control_socket = attempt.path().join("s/c/shim");
+    attempt.launch.view_socket = attempt.path().join("s/v/view");
+    attempt.launch.cwd = attempt.path().join("s/v").into();
+    let passable = || fs::Permissions::from_mode(0o711);
+    fs::set_permissions(attempt.path(), passable()).unwrap();
+    fs::DirBuilder::new().create(attempt.path().join("s")).unwrap();
+    fs::set_permissions(attempt.path().join("s"), passable()).unwrap();
+    let client = attempt.start().await;
+    let expected = format!("owner {uid} mode {}\r\n", 0o600).repeat(3);
+    attempt.says(&client, "mode").await;
+    attempt.says(&client, &expected).await;
+}
+
+/// git goes along paths, and gives up in such a tree: what it can gather is published, and the rest is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_deep_for_git_is_kept_and_holds_up_nothing() {
+    let mut host = Host::new().await;
+    let data = host.data();
+    fs::create_dir(&data).unwrap();
+    let Some(_disk) = Disk::mount(&data, 512 << 20) else { return };
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let script = format!("echo two > a.txt; git commit -qam two; echo left > b.txt; {DIG}");
+    let mut spec = host.on_base(host.shell(&script), &base);
+    spec.commit_changes = true;
+    let (ended, _) = run(&host, &spec).await;
+    assert_eq!(ended.outcome(), Outcome::Completed);
+    let repository = host.repositories().join("project.git");
+    let published = |file: &str| git(&repository, &["show", &format!("{}:{file}", ended.head)]);
+    assert_eq!((published("a.txt"), published("b.txt")), ("two".to_owned(), "left".to_owned()));
+    let notes = host.controller.memory().notes(&spec.attempt_id);
+    assert!(notes.iter().any(|note| note.contains("could not be committed")), "{notes:?}");
+    host.controller.release(&spec.attempt_id);
+    let kept = |items: &[sculpt_proto::v1::GarbageItem]| {
+        let workspace = items.iter().find(|item| item.kind == "workspace" && item.attempt_id == spec.attempt_id);
+        workspace.is_some_and(|item| !item.removed && item.why.contains("could not be committed"))
+    };
+    let mut items = host.controller.collect(false, true).await;
+    while !kept(&items) {
+        assert!(host.workspace(&spec.attempt_id).exists(), "{items:#?}");
+        items = host.controller.collect(false, true).await;
+    }
+    host.stop();
 }

@@ -88,3 +88,26 @@ async fn a_stop_while_an_account_is_made_leaves_it_to_others() {
     assert_eq!(log.trim(), leased.0, "it is free for the next attempt");
     host.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_git_has_left_in_a_store_hinders_nobody() {
+    let mut host = Host::new().await;
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    host.start().await;
+    let first = host.on_base(host.shell("cat a.txt"), &base);
+    let store = host.data().join("stores").join(format!("{}.git", first.project_id));
+    fs::create_dir_all(&store).unwrap();
+    fs::write(store.join("config.lock"), "").unwrap();
+    assert_eq!(run(&host, &first).await.1, "one\n");
+
+    let kept = store.join("refs/sculpt/bases").join(&base);
+    fs::rename(&kept, kept.with_extension("lock")).unwrap();
+    let second = AttemptSpec {
+        attempt_id: uuid::Uuid::now_v7().to_string(),
+        task_id: uuid::Uuid::now_v7().to_string(),
+        ..first
+    };
+    assert_eq!(run(&host, &second).await.1, "one\n");
+    assert!(kept.exists());
+    host.stop();
+}

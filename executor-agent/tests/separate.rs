@@ -109,3 +109,31 @@ async fn a_separated_attempt_has_its_view_and_cannot_reach_what_is_ours_or_anoth
     assert!(String::from_utf8_lossy(host.controller.memory().log(&id)).ends_with("typed from the view\r\n"));
     host.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_runs_as_its_owner_gives_no_attempt_another_ones_account() {
+    let Some(mut host) = Host::separated("").await else { return };
+    host.start().await;
+    let left = std::env::temp_dir().join(format!("sculpt-left-{}", uuid::Uuid::now_v7()));
+    let left = left.display();
+    let first = host.shell(&format!("cp /bin/bash {left} && chmod 6755 {left} && id -un; exec sleep 600"));
+    host.controller.offer(&first);
+    let named = |memory: &crate::controller::Memory| {
+        let log = String::from_utf8_lossy(memory.log(&first.attempt_id)).into_owned();
+        log.strip_suffix('\n').map(str::to_owned)
+    };
+    let owner = Account(host.controller.wait("the program", named).await);
+    let mode = fs::metadata(left.to_string()).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o6755, "it is marked");
+    let second = host.shell(&format!("id -un; {left} -p -c 'id -un; id -gn'; grep NoNewPrivs /proc/self/status"));
+    host.controller.offer(&second);
+    host.controller.wait_ended(&second.attempt_id).await;
+    let log = String::from_utf8_lossy(host.controller.memory().log(&second.attempt_id)).into_owned();
+    let other = Account(log.lines().next().unwrap().to_owned());
+    assert_eq!(log, format!("{0}\n{0}\n{0}\nNoNewPrivs:\t1\n", other.0));
+    assert_ne!(owner.0, other.0);
+    host.controller.want(&first.attempt_id, sculpt_proto::executor::v1::Phase::Stop);
+    host.controller.wait_ended(&first.attempt_id).await;
+    host.stop();
+    fs::remove_file(left.to_string()).unwrap();
+}

@@ -282,56 +282,6 @@ async fn a_stopped_shim_is_neither_there_nor_gone() {
 }
 
 #[tokio::test]
-async fn a_killed_shim_is_buried_with_its_tree() {
-    for cgroup in [false, true] {
-        let mut attempt = Attempt::new(
-            Mode::Pipes,
-            "trap '' PIPE HUP TERM; setsid sleep 1000 & echo $! > child; seq 1 1000; echo $$ > main; wait",
-        );
-        if cgroup {
-            attempt = attempt.in_cgroup();
-        }
-        let client = attempt.start().await;
-        let pids = [attempt.number("child").await, attempt.number("main").await];
-        attempt.says(&client, "\n1000\n").await;
-        attempt.status().await.shim.signal(Signal::KILL);
-        eventually(|| client_gone(&attempt)).await;
-        assert!(matches!(shim::probe(&attempt.directory()).await, Liveness::Absent(None)));
-        let (directory, id) = (attempt.directory(), attempt.id);
-        let remains = tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap();
-        assert!(!remains.left_over);
-        assert_eq!((remains.spool.end, remains.spool.torn_bytes), (attempt.log(None).len() as u64, 0));
-        assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_none()));
-    }
-}
-
-#[tokio::test]
-async fn what_hides_from_the_sweep_is_buried_too() {
-    // Neither its environment nor an ancestor leads to it once the shim is dead, and there is no cgroup.
-    let script = "trap '' PIPE HUP TERM; env -u SCULPT_ATTEMPT setsid sh -c 'echo $$ > leader; sleep 1000 & echo $! > member; wait' & \
-                  env -u SCULPT_ATTEMPT sleep 1000 & echo $! > plain; wait";
-    let mut attempt = Attempt::new(Mode::Pipes, script);
-    attempt.start().await;
-    let leader = attempt.number("leader").await;
-    let pids = [leader, attempt.number("member").await, attempt.number("plain").await];
-    let kin = attempt.directory().join(shim::files::KIN);
-    eventually(|| fs::read_to_string(&kin).ok()?.contains(&format!("\"id\":{leader},")).then_some(())).await;
-    attempt.status().await.shim.signal(Signal::KILL);
-    eventually(|| client_gone(&attempt)).await;
-    assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_some()), "they outlive the shim");
-    let (directory, id) = (attempt.directory(), attempt.id);
-    let remains = tokio::task::spawn_blocking(move || shim::bury(&directory, id)).await.unwrap().unwrap();
-    assert!(!remains.left_over);
-    assert!(pids.iter().all(|pid| ProcessId::of(*pid).is_none()), "{pids:?}");
-}
-
-fn client_gone(attempt: &Attempt) -> Option<()> {
-    let lock = fs::read(attempt.directory().join(shim::files::LOCK)).unwrap();
-    let shim: ProcessId = serde_json::from_slice(&lock).unwrap();
-    (!shim.is_alive()).then_some(())
-}
-
-#[tokio::test]
 async fn the_shim_survives_the_death_of_its_parent() {
     // The parent is a test of its own below, in a process of its own, which is killed.
     let attempt = Attempt::new(Mode::Pipes, "until test -e go; do sleep 0.01; done; echo went on");

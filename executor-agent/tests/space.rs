@@ -119,6 +119,11 @@ async fn it_closes_when_its_disk_is_nearly_full_and_opens_again() {
     let beat = host.controller.wait("it to close", state(true)).await;
     assert!(beat.disk_used * 100 >= beat.disk_budget * 80, "{beat:?}");
     assert!(beat.reason.contains("MiB") && beat.reason.contains('%'), "{beat:?}");
+    host.kill();
+    host.controller.memory().heartbeat = None;
+    host.start().await;
+    let first = host.controller.wait("its first word", |memory| memory.heartbeat.clone()).await;
+    assert!(!first.accepts_work, "{first:?}");
     fs::remove_file(filler).unwrap();
     host.controller.wait("it to open", state(false)).await;
     host.stop();

@@ -7,14 +7,14 @@ use std::{
 };
 
 use sculpt_controller::{
-    session::{Sessions, control, ingest},
+    session::{Sessions, control, ingest, who::Who},
     store::sessions::Epoch,
 };
 use sculpt_proto::{
     FieldError,
     executor::v1::{
         ControlRequest, ControlResponse, GetSpecRequest, GetSpecResponse, LogsRequest, LogsResponse, PublishRequest,
-        PublishResponse, PutSpecRequest, PutSpecResponse, control_response,
+        PublishResponse, PutSpecRequest, PutSpecResponse, control_request, control_response,
         executor_service_server::{ExecutorService, ExecutorServiceServer},
         logs_response, publish_request,
     },
@@ -25,12 +25,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-use crate::{
-    book::{Archive, Book},
-    network,
-    witness::Witness,
-    world::World,
-};
+use crate::{book::Book, guard::Guard, network, noise::Noisy, witness::Witness, world::World};
 
 /// How often the queue and silence are looked at, whether anything was told or not.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -39,15 +34,14 @@ const PERIOD: Duration = Duration::from_secs(5);
 const FAIR: Duration = Duration::from_secs(45);
 
 /// Runs until it is crashed.
-pub async fn run(archive: Archive, world: World, witness: Witness, cluster: ClusterId) -> turmoil::Result {
+pub async fn run(book: Book, world: World, witness: Witness, cluster: ClusterId) -> turmoil::Result {
     let _host = network::Host::begin();
-    let book = Book::open(archive, world.clone(), witness.clone(), cluster);
     let sessions = Sessions::new();
     tokio::spawn(place(book.clone(), sessions.clone()));
     tokio::spawn(judge(book.clone()));
     let incoming = network::listen().await?;
     world.tell(format_args!("controller: up"));
-    let service = ExecutorServiceServer::new(Service { book, sessions, cluster, witness });
+    let service = ExecutorServiceServer::new(Service { book, world, sessions, cluster, witness });
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(15)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
@@ -79,6 +73,7 @@ async fn judge(book: Book) {
 
 struct Service {
     book: Book,
+    world: World,
     sessions: Sessions,
     cluster: ClusterId,
     witness: Witness,
@@ -86,8 +81,8 @@ struct Service {
 
 #[tonic::async_trait]
 impl ExecutorService for Service {
-    type ControlStream = Overheard<ControlResponse>;
-    type LogsStream = Overheard<LogsResponse>;
+    type ControlStream = Noisy<Overheard<ControlResponse>, ControlResponse>;
+    type LogsStream = Noisy<Overheard<LogsResponse>, LogsResponse>;
 
     async fn control(
         &self,
@@ -100,29 +95,41 @@ impl ExecutorService for Service {
             cluster: self.cluster,
             shutdown: CancellationToken::new(),
         };
-        tokio::spawn(control::serve(context, request.into_inner(), out));
+        // What an executor has is true for its moment alone.
+        let lasting = |request: &ControlRequest| !matches!(request.part, Some(control_request::Part::Observed(_)));
+        let inbound = Noisy::new(request.into_inner(), self.world.clone(), lasting);
+        tokio::spawn(control::serve(context, Who::unasked(), inbound, out));
         let (book, witness) = (self.book.clone(), self.witness.clone());
-        Ok(Response::new(Overheard::new(outbox, move |response: &ControlResponse| {
+        let early = self.world.lacks(Guard::Confirmation);
+        let outbound = Overheard::new(outbox, move |response: &mut ControlResponse| {
+            if let Some(control_response::Part::HeartbeatAck(ack)) = &mut response.part
+                && early
+            {
+                ack.leased = ack.sequence;
+            }
             if let Some(control_response::Part::ReportAck(ack)) = &response.part
                 && let Ok(attempt) = ack.attempt_id.parse()
                 && ack.refusal == 0
             {
                 witness.promised(&book.archive().rows(), attempt, Some(ack.through), None);
             }
-        })))
+        });
+        Ok(Response::new(Noisy::new(outbound, self.world.clone(), |_| true)))
     }
 
     async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (out, outbox) = mpsc::channel(64);
-        tokio::spawn(ingest::serve(self.book.clone(), request.into_inner(), out));
+        let inbound = Noisy::new(request.into_inner(), self.world.clone(), |_| true);
+        tokio::spawn(ingest::serve(self.book.clone(), Who::unasked(), inbound, out));
         let (book, witness) = (self.book.clone(), self.witness.clone());
-        Ok(Response::new(Overheard::new(outbox, move |response: &LogsResponse| {
+        let outbound = Overheard::new(outbox, move |response: &mut LogsResponse| {
             if let Some(logs_response::Part::Ack(ack)) = &response.part
                 && let Ok(attempt) = ack.attempt_id.parse()
             {
                 witness.promised(&book.archive().rows(), attempt, None, Some(ack.committed));
             }
-        })))
+        });
+        Ok(Response::new(Noisy::new(outbound, self.world.clone(), |_| true)))
     }
 
     async fn get_spec(&self, request: Request<GetSpecRequest>) -> Result<Response<GetSpecResponse>, Status> {
@@ -153,11 +160,11 @@ impl ExecutorService for Service {
 /// What is said to an executor, heard by the witness as it leaves.
 pub struct Overheard<T> {
     stream: ReceiverStream<Result<T, Status>>,
-    hear: Box<dyn Fn(&T) + Send>,
+    hear: Box<dyn Fn(&mut T) + Send>,
 }
 
 impl<T> Overheard<T> {
-    fn new(outbox: mpsc::Receiver<Result<T, Status>>, hear: impl Fn(&T) + Send + 'static) -> Self {
+    fn new(outbox: mpsc::Receiver<Result<T, Status>>, hear: impl Fn(&mut T) + Send + 'static) -> Self {
         Self { stream: ReceiverStream::new(outbox), hear: Box::new(hear) }
     }
 }
@@ -166,8 +173,8 @@ impl<T> Stream for Overheard<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Option<Self::Item>> {
-        let next = Pin::new(&mut self.stream).poll_next(cx);
-        if let Poll::Ready(Some(Ok(response))) = &next {
+        let mut next = Pin::new(&mut self.stream).poll_next(cx);
+        if let Poll::Ready(Some(Ok(response))) = &mut next {
             (self.hear)(response);
         }
         next

@@ -11,6 +11,8 @@ pub enum Guard {
     Offset,
     /// What is acknowledged is committed.
     Commit,
+    /// A lease is confirmed only when the database has committed that the executor was heard of.
+    Confirmation,
     /// A shim ends its agent when nobody has heard of the executor for too long.
     Lease,
     /// Another attempt begins only a margin later.

@@ -12,6 +12,7 @@ pub mod executor;
 pub mod faults;
 pub mod guard;
 pub mod network;
+pub mod noise;
 pub mod people;
 pub mod run;
 pub mod witness;

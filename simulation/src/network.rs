@@ -37,9 +37,42 @@ fn draw<T>(draw: impl FnOnce(&Dice) -> T, or: T) -> T {
     DICE.with_borrow(|dice| dice.as_ref().map(draw)).unwrap_or(or)
 }
 
-/// CLOCK_BOOTTIME of a simulated host.
-pub fn elapsed() -> Duration {
-    turmoil::sim_elapsed().unwrap_or_default()
+tokio::task_local! {
+    static CLOCK: Clock;
+}
+
+/// The clock of a host: it was started at a time of its own, and goes too fast or too slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Duration,
+    /// What it gains, in parts of a million.
+    gains: i64,
+}
+
+impl Clock {
+    /// One of those that there are.
+    pub fn any(dice: &Dice) -> Self {
+        Self { started: dice.millis(0..100_000_000), gains: dice.roll(-20_000..=20_000) }
+    }
+
+    /// What it shows so long after the beginning of the simulation.
+    pub fn at(self, elapsed: Duration) -> Duration {
+        let gained = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX).saturating_mul(self.gains) / 1_000_000;
+        let gained_by = Duration::from_micros(gained.unsigned_abs());
+        let shown = self.started + elapsed;
+        if gained < 0 { shown.saturating_sub(gained_by) } else { shown + gained_by }
+    }
+
+    /// Runs `work` by this clock.
+    pub async fn rules<T>(self, work: impl Future<Output = T>) -> T {
+        CLOCK.scope(self, work).await
+    }
+}
+
+/// CLOCK_BOOTTIME of the host whose clock rules.
+pub fn boottime() -> Duration {
+    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    CLOCK.try_with(|clock| clock.at(elapsed)).unwrap_or(elapsed)
 }
 
 /// The name of a controller's host.
@@ -57,7 +90,7 @@ pub fn simulated() -> Network {
             });
             Box::pin(async move { endpoint.connect_with_connector(connector).await })
         },
-        jitter: Some(|| draw(|dice| dice.roll(0.5..=1.0), 1.0)),
+        jitter: || draw(|dice| dice.roll(0.5..=1.0), 1.0),
     }
 }
 

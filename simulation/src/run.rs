@@ -13,13 +13,13 @@ use turmoil::Sim;
 
 use crate::{
     book::{
-        Archive, Weather,
-        rows::{AttemptRow, Next},
+        Archive, Book, Weather,
+        rows::{AttemptRow, Next, Rows},
     },
     controller,
     dice::Dice,
     executor::{self, Ground, machine::Machine},
-    faults::{self, Fault, Link, Planned},
+    faults::{self, Fault, Link, PROMOTION, Planned},
     guard::Guard,
     network,
     people::{self, Deed},
@@ -30,8 +30,8 @@ use crate::{
 /// What the network's clock moves by, in milliseconds: fine ones cost time, coarse ones let more happen at once.
 const TICKS: [u64; 6] = [20, 100, 200, 200, 200, 200];
 
-/// After the last fault everything must have come to rest within this time.
-const REST: Duration = Duration::from_secs(600);
+/// After the last fault and the last agent everything must have come to rest within this time.
+const REST: Duration = Duration::from_secs(400);
 
 /// What became of one seed.
 #[derive(Clone, Debug)]
@@ -52,10 +52,10 @@ pub struct Verdict {
 pub fn run(seed: u64, ground: &Ground, without: Option<Guard>) -> Verdict {
     let dice = Dice::new(seed);
     let world = World::new(dice.split(), without);
-    let archive = Archive::new(without);
     let witness = Witness::new(world.clone());
     let cluster = ClusterId(dice.uuid());
     let (controllers, executors) = (dice.roll(1..=2), dice.roll(1..=3));
+    let archive = Archive::new(without, controllers);
     network::begin(dice.split(), controllers);
     let mut sim = turmoil::Builder::new()
         .rng_seed(dice.roll(0..=u64::MAX))
@@ -69,7 +69,8 @@ pub fn run(seed: u64, ground: &Ground, without: Option<Guard>) -> Verdict {
     for number in 0..controllers {
         let (archive, world, witness) = (archive.clone(), world.clone(), witness.clone());
         sim.host(network::controller(number), move || {
-            controller::run(archive.clone(), world.clone(), witness.clone(), cluster)
+            let book = Book::open(number, archive.clone(), world.clone(), witness.clone(), cluster);
+            controller::run(book, world.clone(), witness.clone(), cluster)
         });
     }
     let machines: Vec<Machine> = (0..executors)
@@ -89,7 +90,8 @@ pub fn run(seed: u64, ground: &Ground, without: Option<Guard>) -> Verdict {
     let deeds = people::plan(&dice, span);
     let faults = plan.len();
     let panics = panics();
-    let mut play = Play { sim, world, archive, witness, machines, deeds, tasks: Vec::new(), under_way: Vec::new() };
+    let (tasks, under_way, copy) = (Vec::new(), Vec::new(), Rows::default());
+    let mut play = Play { sim, controllers, world, archive, witness, machines, deeds, tasks, under_way, copy };
     play.play(plan);
     if self::panics() > panics {
         play.world.wrong(format_args!("something has panicked"));
@@ -121,6 +123,7 @@ fn panics() -> u64 {
 
 struct Play<'a> {
     sim: Sim<'a>,
+    controllers: usize,
     world: World,
     archive: Archive,
     witness: Witness,
@@ -129,6 +132,8 @@ struct Play<'a> {
     deeds: Vec<(Duration, Deed)>,
     tasks: Vec<TaskId>,
     under_way: Vec<Planned>,
+    /// What the database falls back to.
+    copy: Rows,
 }
 
 impl Play<'_> {
@@ -163,6 +168,9 @@ impl Play<'_> {
             if let Some((at, _)) = self.deeds.first() {
                 healed = healed.max(*at);
                 continue;
+            }
+            if self.machines.iter().any(Machine::busy) {
+                healed = now;
             }
             if self.at_rest() || now > healed + REST {
                 self.witness.judge(&self.archive.rows());
@@ -209,30 +217,27 @@ impl Play<'_> {
         self.world.tell(format_args!("fault: {:?} until {:.3}", planned.fault, planned.until.as_secs_f64()));
         self.under_way.push(planned);
         match planned.fault {
-            Fault::Cut(link) => {
-                let (controller, executor) = self.ends(link);
-                self.sim.partition(controller, executor);
-            }
+            Fault::Cut(link) => self.ways(link, |sim, controller, executor| sim.partition(controller, executor)),
             Fault::CutUp(link) => {
-                let (controller, executor) = self.ends(link);
-                self.sim.partition_oneway(executor, controller);
+                self.ways(link, |sim, controller, executor| sim.partition_oneway(executor, controller));
             }
             Fault::CutDown(link) => {
-                let (controller, executor) = self.ends(link);
-                self.sim.partition_oneway(controller, executor);
+                self.ways(link, |sim, controller, executor| sim.partition_oneway(controller, executor));
             }
-            Fault::Stall(link) => {
-                let (controller, executor) = self.ends(link);
-                self.sim.hold(controller, executor);
-            }
+            Fault::Stall(link) => self.ways(link, |sim, controller, executor| sim.hold(controller, executor)),
             Fault::KillController(number) => self.crash(network::controller(number)),
             Fault::KillExecutor(number) => self.crash(self.machines[number].name.clone()),
             Fault::Reboot(number) => {
                 self.crash(self.machines[number].name.clone());
                 self.machines[number].reboot();
             }
-            Fault::FoulDatabase => self.archive.set_weather(Weather::Foul),
-            Fault::SlowDatabase => self.archive.set_weather(Weather::Fair(4_000)),
+            Fault::FoulDatabase(number) => self.archive.set_weather(number, Weather::Foul),
+            Fault::SlowDatabase(number) => self.archive.set_weather(number, Weather::Fair(4_000)),
+            Fault::HungDatabase(number) => self.archive.set_weather(number, Weather::Hung),
+            Fault::Noise => self.world.set_noise(true),
+            Fault::Failover => self.copy = self.archive.rows().clone(),
+            // It begins with the end of a failover.
+            Fault::Promotion => {}
         }
     }
 
@@ -244,20 +249,34 @@ impl Play<'_> {
         self.world.tell(format_args!("fault over: {:?}", planned.fault));
         match planned.fault {
             Fault::Cut(link) | Fault::CutUp(link) | Fault::CutDown(link) => {
-                let (controller, executor) = self.ends(link);
-                self.sim.repair(controller, executor);
+                self.ways(link, |sim, controller, executor| sim.repair(controller, executor));
             }
-            Fault::Stall(link) => {
-                let (controller, executor) = self.ends(link);
-                self.sim.release(controller, executor);
-            }
+            Fault::Stall(link) => self.ways(link, |sim, controller, executor| sim.release(controller, executor)),
             Fault::KillController(number) => self.sim.bounce(network::controller(number)),
             Fault::KillExecutor(number) | Fault::Reboot(number) => self.sim.bounce(self.machines[number].name.clone()),
-            Fault::FoulDatabase | Fault::SlowDatabase => self.archive.set_weather(Weather::Fair(20)),
+            Fault::FoulDatabase(number) | Fault::SlowDatabase(number) | Fault::HungDatabase(number) => {
+                self.archive.set_weather(number, Weather::FAIR);
+            }
+            Fault::Noise => self.world.set_noise(false),
+            Fault::Failover => {
+                let lost = std::mem::replace(&mut *self.archive.rows(), self.copy.clone());
+                self.witness.set_back(&lost, &self.copy);
+                let until = self.sim.elapsed() + PROMOTION;
+                self.under_way.push(Planned { from: planned.until, until, fault: Fault::Promotion });
+                self.weather_everywhere(Weather::Foul);
+            }
+            Fault::Promotion => self.weather_everywhere(Weather::FAIR),
         }
     }
 
-    fn ends(&self, link: Link) -> (String, String) {
-        (network::controller(link.controller), self.machines[link.executor].name.clone())
+    fn weather_everywhere(&self, weather: Weather) {
+        (0..self.controllers).for_each(|number| self.archive.set_weather(number, weather));
+    }
+
+    fn ways(&self, link: Link, change: impl Fn(&Sim<'_>, String, String)) {
+        let all = 0..self.controllers;
+        for number in all.filter(|number| link.controller.is_none_or(|controller| controller == *number)) {
+            change(&self.sim, network::controller(number), self.machines[link.executor].name.clone());
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Who saw what really happened, and compares what the book says with it at each commit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -40,7 +40,8 @@ pub enum Ending {
 /// What an agent really did.
 #[derive(Clone, Debug)]
 struct Deed {
-    task: TaskId,
+    /// None: the database has forgotten it.
+    task: Option<TaskId>,
     executor: ExecutorId,
     /// Everything that it printed.
     printed: Vec<u8>,
@@ -58,7 +59,10 @@ pub struct Witness {
 struct Seen {
     deeds: BTreeMap<AttemptId, Deed>,
     ends: BTreeMap<AttemptId, String>,
-    stopped: std::collections::BTreeSet<TaskId>,
+    stopped: BTreeSet<TaskId>,
+    /// What went on when the database was set back: some of what it was promised is lost, and another attempt may stand
+    /// beside it.
+    set_back: BTreeSet<AttemptId>,
 }
 
 impl Witness {
@@ -69,19 +73,20 @@ impl Witness {
 
     /// An agent begins on `executor`. One that may be replaced must have no other beside it.
     pub fn begins(&self, rows: &Rows, attempt: AttemptId, executor: ExecutorId) {
-        let Some(row) = rows.attempts.get(&attempt) else {
-            self.world.wrong(format_args!("{attempt} runs, and the book has never heard of it"));
-            return;
-        };
         let mut seen = self.seen();
-        let retried = rows.tasks.get(&row.task).is_some_and(|task| task.policy.on_lost == OnLost::Retry);
-        for (other, deed) in &seen.deeds {
-            if retried && deed.task == row.task && deed.ended.is_none() {
+        let task = rows.attempts.get(&attempt).map(|row| row.task);
+        if task.is_none() && !seen.set_back.contains(&attempt) {
+            self.world.wrong(format_args!("{attempt} runs, and the book has never heard of it"));
+        }
+        let policy = task.and_then(|task| Some(rows.tasks.get(&task)?.policy));
+        let retried = policy.is_some_and(|policy| policy.on_lost == OnLost::Retry);
+        for (other, deed) in seen.deeds.iter().filter(|(other, _)| !seen.set_back.contains(other)) {
+            if retried && deed.task == task && deed.ended.is_none() {
                 self.world
                     .wrong(format_args!("{attempt} begins on {executor} while {other} runs on {}", deed.executor));
             }
         }
-        let deed = Deed { task: row.task, executor, printed: Vec::new(), ended: None };
+        let deed = Deed { task, executor, printed: Vec::new(), ended: None };
         if seen.deeds.insert(attempt, deed).is_some() {
             self.world.wrong(format_args!("{attempt} was begun twice"));
         }
@@ -106,12 +111,21 @@ impl Witness {
             Ending::Fenced => row.is_some_and(|row| row.fenced),
             Ending::Lease => task.is_some_and(|task| task.policy.on_lost == OnLost::Retry),
         };
-        if !right {
+        if !right && !seen.set_back.contains(&attempt) {
             self.world.wrong(format_args!("{attempt} was ended without a reason: {ending:?}"));
         }
         if let Some(deed) = seen.deeds.get_mut(&attempt) {
             deed.ended.get_or_insert((self.world.now(), ending));
         }
+    }
+
+    /// The database was set back to `copy`, and held `lost` before.
+    pub fn set_back(&self, lost: &Rows, copy: &Rows) {
+        let mut seen = self.seen();
+        let over = |attempt: &&AttemptId| copy.attempts.get(*attempt).is_some_and(|row| row.released);
+        let open: Vec<AttemptId> = lost.attempts.keys().filter(|attempt| !over(attempt)).copied().collect();
+        seen.ends.retain(|attempt, _| !open.contains(attempt));
+        seen.set_back.extend(open);
     }
 
     /// Somebody stopped a task.
@@ -147,7 +161,8 @@ impl Witness {
 
     /// I5: an executor is told that reports up to `through`, or bytes up to `committed`, are committed.
     pub fn promised(&self, rows: &Rows, attempt: AttemptId, through: Option<u64>, committed: Option<u64>) {
-        let Some(row) = rows.attempts.get(&attempt) else { return };
+        let set_back = self.seen().set_back.contains(&attempt);
+        let Some(row) = rows.attempts.get(&attempt).filter(|_| !set_back) else { return };
         let (reports, bytes) = (row.through, row.log.len() as u64);
         if through.is_some_and(|through| through > reports && !row.fenced)
             || committed.is_some_and(|committed| committed > bytes)
@@ -225,11 +240,15 @@ impl Witness {
                 (Some((_, Ending::Rebooted)), Outcome::Failed(failure)) => failure.cause == Cause::Interrupted,
                 _ => false,
             };
-            if !fits {
+            let lost = match outcome {
+                Outcome::Failed(failure) => failure.cause == Cause::Publish && seen.set_back.contains(id),
+                Outcome::Completed | Outcome::Cancelled | Outcome::Fenced => false,
+            };
+            if !fits && !lost {
                 self.world.wrong(format_args!("{id} ended {:?}, and the book says {outcome:?}", deed.ended));
             }
         }
-        for (id, deed) in seen.deeds.iter().filter(|(_, deed)| deed.ended.is_none()) {
+        for (id, deed) in seen.deeds.iter().filter(|(id, deed)| deed.ended.is_none() && !seen.set_back.contains(id)) {
             self.world.wrong(format_args!("{id} still runs on {}", deed.executor));
         }
     }

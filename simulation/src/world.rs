@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +21,7 @@ pub struct World {
     pub dice: Dice,
     without: Option<Guard>,
     clock: Arc<AtomicU64>,
+    noise: Arc<AtomicBool>,
     record: Arc<Mutex<Record>>,
 }
 
@@ -34,7 +35,7 @@ struct Record {
 impl World {
     /// A world at its beginning, in which one guard may be missing.
     pub fn new(dice: Dice, without: Option<Guard>) -> Self {
-        Self { dice, without, clock: Arc::default(), record: Arc::default() }
+        Self { dice, without, clock: Arc::default(), noise: Arc::default(), record: Arc::default() }
     }
 
     /// Whether a guard is missing.
@@ -56,6 +57,16 @@ impl World {
     /// It is `now`.
     pub fn pass(&self, now: Duration) {
         self.clock.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether messages come as they should not.
+    pub fn noisy(&self) -> bool {
+        self.noise.load(Ordering::Relaxed)
+    }
+
+    /// Messages come as they should not from now on, or as they should.
+    pub fn set_noise(&self, noise: bool) {
+        self.noise.store(noise, Ordering::Relaxed);
     }
 
     /// Something happened.

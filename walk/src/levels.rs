@@ -44,6 +44,11 @@ pub enum Then {
 
 /// Whoever goes along. An error ends the walk.
 pub trait Visitor {
+    /// Whether a directory is left out, with all that is in it.
+    fn skips(&mut self, _found: &Stat) -> bool {
+        false
+    }
+
     /// A directory that is about to be opened.
     fn approach(&mut self, _place: Place<'_>, _found: &Stat) -> io::Result<()> {
         Ok(())
@@ -152,6 +157,9 @@ fn meet(level: &Level, name: CString, device: u64, visitor: &mut impl Visitor) -
     };
     if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
         return visitor.pass(place, &found).map(|()| None);
+    }
+    if visitor.skips(&found) {
+        return Ok(None);
     }
     visitor.approach(place, &found)?;
     let (directory, found) = match open_below(place, device) {

@@ -3,7 +3,9 @@
 //! the root.
 
 mod levels;
+mod owned;
 mod remove;
 
 pub use levels::{Place, Then, Visitor, open_directory, walk};
+pub use owned::remove_owned;
 pub use remove::remove;

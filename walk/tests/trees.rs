@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
-        unix::fs::{PermissionsExt as _, symlink},
+        unix::fs::{PermissionsExt as _, lchown, symlink},
     },
     path::Path,
     process::Command,
@@ -16,7 +16,7 @@ use rustix::{
     fs::{CWD, Stat, mkdirat},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use sculpt_walk::{Place, Visitor, open_directory, remove, walk};
+use sculpt_walk::{Place, Visitor, open_directory, remove, remove_owned, walk};
 
 /// Names of 30 bytes: 20,000 of them are a path of 600 kB, where the kernel takes 4 kB.
 const DEEP: usize = 20_000;
@@ -200,4 +200,37 @@ fn what_is_mounted_below_is_left_alone() {
     assert!(error.contains("\"mounted\"") && error.contains("unmount it"), "{error}");
     assert_eq!(fs::read_to_string(outside.join("precious")).unwrap(), "x");
     remove(&root).unwrap();
+}
+
+#[test]
+fn what_an_account_owns_goes_from_where_everybody_can_write_and_nothing_else_does() {
+    const OWNER: u32 = 61_234;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let path = |name: &str| root.path().join(name);
+    for name in ["own/closed", "common", "anothers"] {
+        fs::create_dir_all(path(name)).unwrap();
+    }
+    for name in ["own/closed/file", "common/own", "common/anothers", "own/anothers", "anothers/own", "target"] {
+        fs::write(path(name), "").unwrap();
+    }
+    symlink(path("target"), path("link")).unwrap();
+    for name in ["own", "own/closed", "own/closed/file", "common/own", "anothers/own", "link"] {
+        lchown(path(name), Some(OWNER), Some(OWNER)).unwrap();
+    }
+    fs::set_permissions(path("common"), fs::Permissions::from_mode(0o1777)).unwrap();
+    remove_owned(root.path(), OWNER).unwrap();
+    let here = |name: &str| fs::symlink_metadata(path(name)).is_ok();
+    for gone in ["own/closed", "common/own", "link"] {
+        assert!(!here(gone), "{gone}");
+    }
+    // It cannot have made what is where it cannot write; what others have put into its own directory is theirs.
+    for stays in ["common/anothers", "own/anothers", "anothers/own", "target"] {
+        assert!(here(stays), "{stays}");
+    }
+    fs::remove_file(path("own/anothers")).unwrap();
+    remove_owned(root.path(), OWNER).unwrap();
+    assert!(!here("own"));
 }

@@ -1,5 +1,7 @@
 //! `sculpt completion`.
 
+pub(super) mod known;
+
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 

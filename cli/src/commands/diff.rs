@@ -5,6 +5,7 @@ mod patch;
 use sculpt_proto::v1::{DiffRequest, DiffResponse, FileChange, diff_response::Part, diff_response::Summary};
 use serde::Serialize;
 
+use super::{refuse_removed_project, task_named};
 use crate::{
     args::DiffArgs,
     client::Client,
@@ -36,7 +37,10 @@ struct FileJson {
 pub(super) async fn run(args: DiffArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let attempted = format!("show the changes of task {}", args.task);
-    let request = DiffRequest { task: args.task, attempt: 0 };
+    let task = task_named(&client, &args.task, &attempted).await?;
+    let attempted = format!("show the changes of task {}", task.number);
+    refuse_removed_project(&task, &attempted)?;
+    let request = DiffRequest { task: task.uuid, attempt: 0 };
     let mut stream = client.read(&attempted, client.git().diff(request)).await?;
     let mut output = None;
     while let Some(DiffResponse { part }) =

@@ -2,17 +2,18 @@
 
 mod local;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sculpt_proto::v1::{GetInfoRequest, ListExecutorsRequest};
 use serde::Serialize;
 
 use crate::{
     client::{Client, unusable},
-    config::{Config, Context},
+    config::{Config, Context, Overrides},
     exit::Exit,
     failure::Failure,
     output::{Format, clean, json, line, paint},
+    up::{data_of, running, start_command},
 };
 
 /// What a check found.
@@ -87,13 +88,15 @@ fn context(findings: &mut Vec<Finding>) -> Option<Context> {
 }
 
 async fn controller(context: Context, findings: &mut Vec<Finding>) {
+    let token = PathBuf::from(&context.token_source);
+    let start = start_command(&token);
     let client = match Client::to(context).await {
         Ok(client) => client,
-        Err(failure) => return findings.push(absent(&failure)),
+        Err(failure) => return findings.push(absent(&failure, &start)),
     };
     let info = match client.read("ask the controller how it is", client.system().get_info(GetInfoRequest {})).await {
         Ok(info) => info,
-        Err(failure) => return findings.push(absent(&failure)),
+        Err(failure) => return findings.push(absent(&failure, &start)),
     };
     let ours = env!("CARGO_PKG_VERSION");
     let text = format!("version {}, Postgres {}, you are {}", info.version, info.postgres, info.user);
@@ -114,21 +117,23 @@ async fn controller(context: Context, findings: &mut Vec<Finding>) {
             false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
         });
     }
-    executors(&client, findings).await;
+    executors(&client, &token, findings).await;
 }
 
 /// A controller that does not answer; what other commands advise then is to ask the doctor.
-fn absent(failure: &Failure) -> Finding {
+fn absent(failure: &Failure, start: &str) -> Finding {
     let finding = Finding::failure("controller", failure);
-    if failure.exit != Exit::OutOfReach {
+    // A variable that says where it is has its own advice.
+    if failure.exit != Exit::OutOfReach || Overrides::from_environment().url.is_some() {
         return finding;
     }
-    let remedy =
-        "start it with `sculpt up`; if it runs, logs/controller.log in its data directory says what it waits for";
-    Finding { remedy: Some(remedy.to_owned()), ..finding }
+    let remedy = format!(
+        "start it with `{start}`; if it runs, logs/controller.log in its data directory says what it waits for"
+    );
+    Finding { remedy: Some(remedy), ..finding }
 }
 
-async fn executors(client: &Client, findings: &mut Vec<Finding>) {
+async fn executors(client: &Client, token: &Path, findings: &mut Vec<Finding>) {
     let list = match client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await {
         Ok(list) => list.executors,
         Err(failure) => return findings.push(Finding::failure("executors", &failure)),
@@ -136,12 +141,7 @@ async fn executors(client: &Client, findings: &mut Vec<Finding>) {
     let connected = list.iter().filter(|executor| executor.liveness == "connected").count();
     let text = format!("{connected} of {} connected", list.len());
     findings.push(if connected == 0 {
-        Finding::bad(
-            Verdict::Fail,
-            "executors",
-            text,
-            "start one: `sculpt up` on this machine; queued tasks wait for it",
-        )
+        Finding::bad(Verdict::Fail, "executors", text, absent_executor(token))
     } else if connected < list.len() {
         Finding::bad(Verdict::Warn, "executors", text, "`sculpt executor ls` shows which are away; their agents go on")
     } else {
@@ -162,6 +162,20 @@ async fn executors(client: &Client, findings: &mut Vec<Finding>) {
                 format!("sculpt executor show {}", executor.name),
             ));
         }
+    }
+}
+
+/// What to do when no executor is connected; the one of a running `sculpt up` is being seen to.
+fn absent_executor(token: &Path) -> String {
+    match data_of(token).and_then(|data| running(&data).map(|pid| (data, pid))) {
+        Some((data, pid)) => {
+            let log = data.join("logs/executor.log");
+            format!(
+                "`sculpt up` runs (pid {pid}) and keeps one here: {} says why it is away; its agents go on",
+                log.display()
+            )
+        }
+        None => format!("start one: `{}` on this machine; queued tasks wait for it", start_command(token)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{process::Stdio, time::Duration};
 
-use super::task_named;
+use super::{refuse_removed_project, task_named};
 use crate::{
     args::FetchArgs,
     client::Client,
@@ -30,6 +30,9 @@ pub(super) async fn run(args: FetchArgs) -> Result<Exit, Failure> {
         Some(task) => Some(task_named(&client, task, &format!("fetch task {task}")).await?),
         None => None,
     };
+    if let Some(task) = &task {
+        refuse_removed_project(task, &format!("fetch task {}", task.number))?;
+    }
     let project = project(&client, &repo).await?;
     if let Some(task) = &task {
         let refuse = |exit, why: String, next: &str| {

@@ -81,7 +81,22 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
         let why = format!("the log has {} bytes{}", end.length, if end.complete { "" } else { " so far" });
         return Err(Failure::new(Exit::BadInput, format!("{attempted} from byte {}", args.from_offset), why));
     }
+    if end.complete {
+        // The end of the stream is known before the length that its executor told: so the task is asked once more.
+        let task = task_named(client, &task.uuid, &attempted).await?;
+        if let Some(known) = task.attempts.iter().find(|known| known.number == attempt && is_cut(known)) {
+            let why = format!("attempt {} was given up before all of its log had arrived", known.number);
+            let next =
+                format!("what was printed is all that there will be; `sculpt show {}` says what happened", task.number);
+            return Err(Failure::new(Exit::Failed, attempted, why).next(next));
+        }
+    }
     Ok(Exit::Done)
+}
+
+/// Whether a log that nothing is added to any more lacks its end: the executor never told how long it is.
+fn is_cut(attempt: &Attempt) -> bool {
+    attempt.state == "ended" && !attempt.log_complete && (attempt.started_at.is_some() || attempt.log_bytes > 0)
 }
 
 /// Returns when a log has not moved for a while.

@@ -72,6 +72,7 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Events(args) => Box::pin(events::run(args, format)).await,
         Verb::Doctor => Box::pin(doctor::run(format)).await,
         Verb::Completion(args) => completion::run(&args.shell),
+        Verb::Known { what } => Box::pin(completion::known::run(what)).await,
         Verb::GitCredential(args) => git_credential::run(&args.operation),
     }
 }
@@ -85,6 +86,16 @@ async fn task_named(client: &Client, task: &str, attempted: &str) -> Result<Task
         _ => failure,
     })?;
     answer.task.ok_or_else(|| no_task(attempted))
+}
+
+/// What was committed for a task of a removed project is kept where nothing reads it.
+fn refuse_removed_project(task: &Task, attempted: &str) -> Result<(), Failure> {
+    if !task.project_removed {
+        return Ok(());
+    }
+    let why = format!("its project {} was removed", crate::output::clean(&task.project));
+    Err(Failure::new(Exit::Conflict, attempted, why)
+        .next("`sculpt project add` in a clone of it brings the project back, with its tasks and branches"))
 }
 
 /// An answer without the task that it is about.

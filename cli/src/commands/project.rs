@@ -11,14 +11,14 @@ use crate::{
     exit::Exit,
     failure::Failure,
     git::{project, repository::Repo},
-    output::{Format, executors::ProjectJson, json, line, note, table::Grid, time::age},
+    output::{Format, counted, executors::ProjectJson, json, line, note, table::Grid, time::age},
 };
 
 pub(super) async fn run(verb: ProjectVerb, format: Format) -> Result<Exit, Failure> {
     match verb {
         ProjectVerb::Ls => ls(format).await,
         ProjectVerb::Add(args) => add(args, format).await,
-        ProjectVerb::Rm { project } => rm(&project, format).await,
+        ProjectVerb::Rm { project, force } => rm(&project, force, format).await,
     }
 }
 
@@ -78,10 +78,17 @@ async fn add(args: ProjectAddArgs, format: Format) -> Result<Exit, Failure> {
     }
     match format {
         Format::Json => json(&ProjectJson::from(&project))?,
+        Format::Text if answer.restored => {
+            line(format!("project {} is back, with its {}", project.name, tasks(project.task_count)))?;
+        }
         Format::Text if answer.created => line(format!("registered project {}", project.name))?,
         Format::Text => line(format!("project {} is registered", project.name))?,
     }
     Ok(Exit::Done)
+}
+
+fn tasks(count: u64) -> String {
+    counted(usize::try_from(count).unwrap_or(usize::MAX), "task")
 }
 
 /// What to say of an agent that prompts are to get: an executor that has it may come later, and until then each is refused.
@@ -97,14 +104,17 @@ fn unknown_agent(agent: &str, executors: &[Executor]) -> Option<String> {
     ))
 }
 
-async fn rm(project: &str, format: Format) -> Result<Exit, Failure> {
+async fn rm(project: &str, force: bool, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let attempted = format!("remove project {project}");
-    let request = RemoveProjectRequest { request_id: Uuid::new_v4().to_string(), project: project.to_owned() };
+    let request = RemoveProjectRequest { request_id: Uuid::new_v4().to_string(), project: project.to_owned(), force };
     let answer = client.change(&attempted, async || client.projects().remove_project(request.clone()).await).await?;
     match (format, &answer.project) {
         (Format::Json, Some(removed)) => json(&ProjectJson::from(removed))?,
-        _ => line(format!("removed project {project}"))?,
+        (Format::Text | Format::Json, _) => line(format!("removed project {project}"))?,
+    }
+    if format == Format::Text {
+        note("its tasks are kept; `sculpt project add` in a clone brings it back with them");
     }
     Ok(Exit::Done)
 }

@@ -3,6 +3,8 @@
 mod place;
 mod work;
 
+use std::path::Path;
+
 use sculpt_proto::v1::{CommitPolicy, CreateTaskRequest, Task, TaskSpec};
 use uuid::Uuid;
 
@@ -13,7 +15,8 @@ use crate::{
     exit::{Exit, state_name},
     failure::Failure,
     follow::{Quiet, Sink, attached, outcome},
-    output::{Format, json, json_line, line, note, tasks::TaskJson},
+    output::{Format, json, json_line, line, note, shell_quoted, tasks::TaskJson},
+    up::data_of,
 };
 
 /// What all refusals of this verb say was attempted.
@@ -28,6 +31,9 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     let place = Box::pin(wish.settle(&client, &args)).await?;
     let task = create(&client, spec(&args, work, title, place)).await?;
     let quiet = if args.quiet { Quiet::Yes } else { Quiet::No };
+    if quiet == Quiet::No && work::leaves_input(&args) {
+        note("standard input stays here: the command gets none of it");
+    }
     announce(&args, format, &task)?;
     if args.detach {
         if let (Quiet::No, Some(waiting)) = (quiet, &task.waiting) {
@@ -76,11 +82,21 @@ async fn create(client: &Client, spec: TaskSpec) -> Result<Task, Failure> {
     let request = CreateTaskRequest { request_id: Uuid::new_v4().to_string(), spec: Some(spec) };
     let answer = client.change(ATTEMPTED, async || client.tasks().create_task(request.clone()).await).await;
     let answer = answer.map_err(|failure| match failure.mentions("--agent") {
-        true => failure
-            .next("agents are defined in the executor's TOML, which is read when the executor or `sculpt up` starts"),
+        true => failure.next(format!(
+            "agents are defined in {}, which is read when the executor or `sculpt up` starts",
+            settings(client)
+        )),
         false => failure,
     })?;
     answer.task.ok_or_else(|| no_task(ATTEMPTED))
+}
+
+/// The file that defines agents, as far as it is known from here.
+fn settings(client: &Client) -> String {
+    data_of(Path::new(&client.context.token_source)).map_or_else(
+        || "the executor's TOML".to_owned(),
+        |data| shell_quoted(&data.join("executor.toml").to_string_lossy()),
+    )
 }
 
 fn announce(args: &RunArgs, format: Format, task: &Task) -> Result<(), Failure> {

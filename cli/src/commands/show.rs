@@ -50,9 +50,11 @@ fn page(task: &Task) -> String {
         None => {}
     }
     field("agent", clean(&spec.agent));
-    field("project", clean(&task.project));
+    let removed = if task.project_removed { " (removed; `sculpt project add` in a clone brings it back)" } else { "" };
+    field("project", format!("{}{removed}", clean(&task.project)));
     field("base", spec.base.clone());
-    field("branch", clean(&task.branch));
+    // Until something is published there is only the name that the branch will have.
+    field("branch", if task.head.is_empty() { String::new() } else { clean(&task.branch) });
     field("head", task.head.clone());
     field("where", current(task).map(|attempt| clean(&attempt.executor)).unwrap_or_default());
     field("created", joined([local(task.created_at.as_ref()), by(&task.created_by)]));
@@ -89,13 +91,17 @@ fn if_lost(spec: &TaskSpec) -> String {
     if matches!(on_lost, OnLost::Unspecified | OnLost::Wait) && after == LOST_AFTER {
         return String::new();
     }
-    format!("{} after {}", on_lost_name(on_lost), humantime::format_duration(after))
+    let then = match on_lost {
+        OnLost::Fail => "; the agent ends when its executor is back",
+        OnLost::Unspecified | OnLost::Wait | OnLost::Retry => "",
+    };
+    format!("{} after {}{then}", on_lost_name(on_lost), humantime::format_duration(after))
 }
 
 fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     let ran = between(attempt.started_at.as_ref(), attempt.ended_at.as_ref()).map(|span| format!("ran {span}"));
     let how = if attempt.outcome.is_empty() { &attempt.state } else { &attempt.outcome };
-    let log = format!("log {}{}", size(attempt.log_bytes), if attempt.log_complete { "" } else { " so far" });
+    let log = format!("log {}{}", size(attempt.log_bytes), extent(attempt));
     let on = (!attempt.executor.is_empty()).then(|| format!("on {}", attempt.executor));
     let facts = [Some(clean(how)), on, attempt.exit.as_ref().and_then(ended), ran, Some(log)];
     let mut lines = vec![String::new(), format!("attempt {}  {}", attempt.number, clean(&joined(facts)))];
@@ -104,6 +110,16 @@ fn attempt_lines(attempt: &Attempt) -> Vec<String> {
     }
     lines.extend(attempt.notes.iter().map(|note| format!("  {:<12}{}", "note", clean(note))));
     lines
+}
+
+/// How much of a log that is.
+fn extent(attempt: &Attempt) -> &'static str {
+    let given_up = attempt.failure.as_ref().is_some_and(|failure| failure.cause == "executor_lost");
+    match (attempt.log_complete, given_up) {
+        (true, _) => "",
+        (false, true) => ", which lacks its end",
+        (false, false) => " so far",
+    }
 }
 
 fn ended(exit: &ProcessExit) -> Option<String> {
@@ -135,13 +151,15 @@ fn next_steps(task: &Task) -> Vec<(String, &'static str)> {
             steps.push((command("stop"), "end it"));
         }
         TaskState::NeedsReview | TaskState::Accepted | TaskState::Merged | TaskState::Rejected => {
-            steps.push((command("diff"), "what it changed"));
-            steps.push((command("fetch"), "bring its branch into this repository"));
+            if !task.project_removed {
+                steps.push((command("diff"), "what it changed"));
+                steps.push((command("fetch"), "bring its branch into this repository"));
+            }
             steps.push((command("logs"), "what it printed"));
         }
         TaskState::Completed | TaskState::Failed | TaskState::Lost | TaskState::Cancelled => {
             steps.push((command("logs"), "what it printed"));
-            if !task.head.is_empty() {
+            if !task.head.is_empty() && !task.project_removed {
                 steps.push((command("diff"), "what it changed"));
             }
             if task.state() != TaskState::Completed {

@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     exit::{Exit, state_name},
     failure::Failure,
-    follow::{Watch, outcome},
+    follow::{Absence, Watch, outcome},
     output::{Format, json_line, note, tasks::TaskJson},
 };
 
@@ -38,10 +38,14 @@ async fn wait(args: WaitArgs, format: Format) -> Result<Exit, Failure> {
     for (index, task) in args.tasks.iter().enumerate() {
         let mut watch = Watch::new(&client, task, index > 0);
         waiting.spawn(async move {
+            let mut absence = Absence::default();
             loop {
                 let task = watch.next().await?;
                 if let Some(exit) = verdict(&task, until) {
                     return Ok::<_, Failure>((index, exit, task));
+                }
+                if let Some(news) = absence.news(&task) {
+                    note(news);
                 }
             }
         });
@@ -124,6 +128,9 @@ mod tests {
     fn waiting_for_a_state() {
         let cases = [
             (TaskState::Running, None, None),
+            (TaskState::Lost, None, None),
+            (TaskState::Lost, Some(TaskState::Lost), Some(Exit::Done)),
+            (TaskState::Lost, Some(TaskState::Accepted), None),
             (TaskState::Completed, None, Some(Exit::Done)),
             (TaskState::Cancelled, None, Some(Exit::Cancelled)),
             (TaskState::Queued, Some(TaskState::Running), None),

@@ -13,7 +13,7 @@ use std::{
 use sculpt_proto::v1::{Attempt, LogEnd, Task, TaskState};
 use tokio::time::Instant;
 
-use super::{LogReader, Sink, Watch, sink::SharedScreen};
+use super::{Absence, LogReader, Sink, Watch, sink::SharedScreen};
 use crate::{
     client::Client,
     exit::{Exit, state_name},
@@ -81,6 +81,7 @@ struct Following {
     /// It has waited for longer than a moment.
     waited: bool,
     said: String,
+    absence: Absence,
     /// How many remarks of which attempt were said.
     remarks: (u32, usize),
     cut: bool,
@@ -102,6 +103,7 @@ impl Following {
             seen: 0,
             waited: false,
             said: String::new(),
+            absence: Absence::default(),
             remarks: (0, 0),
             cut: false,
         }
@@ -115,6 +117,9 @@ impl Following {
         self.task = task;
         if self.task.state() == TaskState::Queued && self.waited {
             self.say_why();
+        }
+        if let Some(news) = self.absence.news(&self.task).filter(|_| self.quiet == Quiet::No) {
+            note(news);
         }
         self.say_remarks();
         self.start_pump();
@@ -234,7 +239,9 @@ pub(crate) fn outcome(task: &Task) -> String {
             let cause = failure.map(|failure| format!(" ({})", failure.cause)).unwrap_or_default();
             let message = failure.map(|failure| failure.message.as_str()).unwrap_or_default();
             let colon = if message.is_empty() { "" } else { ": " };
-            format!("task {number} {state}{cause}{colon}{message}")
+            // What was committed before it failed is kept.
+            let kept = if task.head.is_empty() { String::new() } else { format!(" (`sculpt diff {number}`)") };
+            format!("task {number} {state}{cause}{colon}{message}{kept}")
         }
         TaskState::Unspecified
         | TaskState::Queued

@@ -43,13 +43,9 @@ impl GitError {
     pub(crate) fn failure(&self, attempted: &str) -> Failure {
         let failure = |exit| Failure::new(exit, attempted, self.to_string());
         match self {
-            Self::NoRepository(_) => failure(Exit::BadInput).next(
-                "go to a repository, name a known project with --project, or use --no-repo for an empty directory",
-            ),
+            Self::NoRepository(_) => failure(Exit::BadInput).next("go to a repository"),
             Self::NoDirectory { .. } => failure(Exit::BadInput).next("name the directory of a repository"),
-            Self::Empty(_) => {
-                failure(Exit::BadInput).next("commit something first, or use --no-repo for an empty scratch directory")
-            }
+            Self::Empty(_) => failure(Exit::BadInput).next("commit something first"),
             Self::UnknownBase(_) => failure(Exit::BadInput)
                 .next("`git branch -a` and `git log` show what there is; fetch it first if it is elsewhere"),
             Self::Shallow(_) => failure(Exit::BadInput).next("git fetch --unshallow"),

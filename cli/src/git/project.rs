@@ -20,7 +20,7 @@ pub(crate) struct Identity {
 /// Root commit, remote and wished name of a repository.
 pub(crate) async fn identify(repo: &Repo) -> Result<Identity, GitError> {
     let origin = repo.origin();
-    let remote = origin.as_ref().map(|(_, url)| without_credentials(url, repo.top())).unwrap_or_default();
+    let remote = remote(repo);
     let root = repo.root_commit(origin.as_ref().map(|(name, _)| name.as_str())).await?;
     let name = project_name(&remote, repo.top());
     // The border of a shallow clone looks like a root and is none.
@@ -28,6 +28,27 @@ pub(crate) async fn identify(repo: &Repo) -> Result<Identity, GitError> {
         return Err(GitError::Shallow(root));
     }
     Ok(Identity { root, remote, name })
+}
+
+/// How many clones of clones are gone back through.
+const GENERATIONS: usize = 16;
+
+/// The remote that tells this repository apart; empty when it has none. A clone of another clone on this disk is what that
+/// one is.
+fn remote(repo: &Repo) -> String {
+    let Some((_, url)) = repo.origin() else { return String::new() };
+    let mut remote = without_credentials(&url, repo.top());
+    for _ in 0..GENERATIONS {
+        let path = remote.strip_prefix("file://").unwrap_or(&remote);
+        let Some(parent) = Path::new(path).is_absolute().then(|| Repo::at(Path::new(path))).flatten() else { break };
+        // A bare one is no place of work: it is where others push to.
+        if parent.is_bare() {
+            break;
+        }
+        let Some((_, url)) = parent.origin() else { return String::new() };
+        remote = without_credentials(&url, parent.top());
+    }
+    remote
 }
 
 /// The project of this repository, registered if the controller has not seen it.
@@ -55,6 +76,8 @@ pub(crate) async fn ensure(client: &Client, repo: &Repo) -> Result<Project, Fail
         .ok_or_else(|| Failure::new(Exit::Failed, ATTEMPTED, "the controller's answer holds no project"))?;
     if answer.created {
         note(format!("registered this repository as project {}", project.name));
+    } else if answer.restored {
+        note(format!("project {} was removed before, and is back with its tasks", project.name));
     }
     Ok(project)
 }
@@ -63,12 +86,23 @@ pub(crate) async fn ensure(client: &Client, repo: &Repo) -> Result<Project, Fail
 pub(crate) async fn find(client: &Client, repo: &Repo) -> Result<Option<Project>, Failure> {
     match identify(repo).await {
         Ok(identity) => {
-            let same = |project: &Project| project.root_commit == identity.root && project.remote == identity.remote;
-            Ok(list(client).await?.into_iter().find(same))
+            let mut projects = list(client).await?;
+            projects.retain(|project| project.root_commit == identity.root);
+            Ok(recognised(projects, &identity.remote))
         }
         Err(GitError::Shallow(_)) => by_remote(client, repo).await,
         Err(error) => Err(error.failure("tell which project this repository is")),
     }
+}
+
+/// Which of the projects with this history a repository with this remote is, as the controller would say: the one with
+/// its remote, else the only one where either has none.
+fn recognised(same_root: Vec<Project>, remote: &str) -> Option<Project> {
+    if let Some(same) = same_root.iter().find(|project| project.remote == remote) {
+        return Some(same.clone());
+    }
+    let [only] = <[Project; 1]>::try_from(same_root).ok()?;
+    (only.remote.is_empty() || remote.is_empty()).then_some(only)
 }
 
 /// The project of this name or uuid.
@@ -97,8 +131,10 @@ pub(crate) async fn list(client: &Client) -> Result<Vec<Project>, Failure> {
 
 /// A shallow clone does not know its root: only its remote can say which project it is.
 async fn by_remote(client: &Client, repo: &Repo) -> Result<Option<Project>, Failure> {
-    let Some((_, url)) = repo.origin() else { return Ok(None) };
-    let remote = without_credentials(&url, repo.top());
+    let remote = remote(repo);
+    if remote.is_empty() {
+        return Ok(None);
+    }
     let mut same = list(client).await?.into_iter().filter(|project| project.remote == remote);
     Ok(same.next().filter(|_| same.next().is_none()))
 }
@@ -159,6 +195,21 @@ mod tests {
         ];
         for (url, shown) in cases {
             assert_eq!(without_credentials(url, top), shown);
+        }
+    }
+
+    #[test]
+    fn a_lone_project_with_the_same_history_is_meant_unless_remotes_contradict() {
+        let project = |remote: &&str| Project { remote: (*remote).to_owned(), ..Project::default() };
+        for (known, remote, found) in [
+            (&["", "https://x/a"][..], "https://x/a", Some("https://x/a")),
+            (&[""], "https://x/a", Some("")),
+            (&["https://x/a"], "", Some("https://x/a")),
+            (&["https://x/a"], "https://x/fork", None),
+            (&["https://x/a", "https://x/fork"], "", None),
+        ] {
+            let recognised = recognised(known.iter().map(project).collect(), remote);
+            assert_eq!(recognised.map(|project| project.remote).as_deref(), found, "{known:?} {remote:?}");
         }
     }
 

@@ -43,6 +43,11 @@ impl Repo {
         }
     }
 
+    /// The repository that stands exactly here, if one does.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        Some(Self { inner: Repository::open(path).ok()?, directory: path.to_owned() })
+    }
+
     /// The repository around the working directory.
     pub(crate) fn here() -> Result<Self, GitError> {
         let directory =

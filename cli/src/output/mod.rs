@@ -50,9 +50,16 @@ pub(crate) fn note(text: impl AsRef<str>) {
     }
 }
 
-/// Text from elsewhere without control characters, so that a title cannot steer the terminal.
+/// Text from elsewhere without characters that steer, so that a title neither moves the cursor nor turns what stands beside
+/// it around.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+    text.chars().map(|c| if steers(c) && c != '\t' { ' ' } else { c }).collect()
+}
+
+/// Controls, and what changes the direction of text or breaks its lines.
+fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
 /// Whether standard output shows colours: a terminal, and nobody asked for none.
@@ -79,5 +86,16 @@ pub(crate) fn shell_quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean;
+
+    #[test]
+    fn a_title_turns_nothing_around() {
+        assert_eq!(clean("a\u{202e}b\u{2066}c\u{1b}d\u{2028}e\tf"), "a b c d e\tf");
+        assert_eq!(clean("naïve 日本 👩\u{200d}💻"), "naïve 日本 👩\u{200d}💻", "what joins letters stays");
     }
 }

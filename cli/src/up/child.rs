@@ -34,6 +34,8 @@ pub(super) struct Part {
     lifeline: Option<ChildStdin>,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
     pub(super) log: PathBuf,
+    /// Where the lines of this start begin in the log, in bytes.
+    begin: u64,
 }
 
 enum Said {
@@ -57,6 +59,7 @@ impl Part {
             }
         };
         let stderr = open_log(&log).map_err(broken)?;
+        let begin = stderr.metadata().map_err(broken)?.len();
         let mut command = Command::new(&program);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         // Ctrl-C reaches only us, and another program's database is none of ours.
@@ -69,7 +72,7 @@ impl Part {
         let mut child = command.spawn().map_err(broken)?;
         let lifeline = child.stdin.take();
         let stdout = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-        Ok(Self { name, child, lifeline, stdout, log })
+        Ok(Self { name, child, lifeline, stdout, log, begin })
     }
 
     /// The line that the part prints when it is ready; an error when it ends before.
@@ -138,7 +141,7 @@ impl Part {
             Err(error) => error.to_string(),
         };
         let mut failure = Failure::new(Exit::Failed, attempted, why);
-        let tail = tail(&self.log).unwrap_or_default();
+        let tail = tail(&self.log, self.begin).unwrap_or_default();
         if !tail.is_empty() {
             failure = failure.next(format!("the end of {}:", self.log.display()));
             for line in tail {
@@ -166,11 +169,11 @@ fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// The last lines of a log.
-fn tail(path: &Path) -> io::Result<Vec<String>> {
+/// The last lines of a log, of those after its first `begin` bytes.
+fn tail(path: &Path, begin: u64) -> io::Result<Vec<String>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(8 << 10)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(8 << 10).max(begin)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     let plain = crate::output::screen::Screen::plain().feed(&bytes);

@@ -14,6 +14,7 @@ use url::Url;
 use super::{
     ATTEMPTED, Places,
     child::{CONTROLLER, Part},
+    context::{self, Written},
     enrol::enrol,
     ports::Ports,
 };
@@ -90,7 +91,7 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     ports.listen = address(&urls.user_url).unwrap_or(ports.listen);
     ports.executor_listen = address(&urls.executor_url).unwrap_or(ports.executor_listen);
     ports.remember(&places.data)?;
-    super::write_context(&super::url(ports.listen), places.user_token())?;
+    let context = context::write(&super::url(ports.listen), places)?;
 
     let mut installation = Installation { places, args, ports, controller, executor: None, urls };
     let enrolled = match installation.context() {
@@ -117,7 +118,7 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
         () = ending.asked() => return end(vec![executor, installation.controller], &mut ending).await,
     };
     installation.executor = Some(executor);
-    installation.say_ready(&ready)?;
+    installation.say_ready(&ready, &context)?;
     installation.keep(&mut ending).await?;
     installation.leave(&mut ending).await
 }
@@ -182,12 +183,17 @@ impl Installation<'_> {
         Context::new(LOCAL.to_owned(), url, token, file.display().to_string()).map_err(|error| unusable(&error))
     }
 
-    fn say_ready(&self, executor: &ExecutorReady) -> Result<(), Failure> {
+    fn say_ready(&self, executor: &ExecutorReady, context: &Written) -> Result<(), Failure> {
         let data = shell_quoted(&self.places.data.to_string_lossy());
         line(format!("ready {} data {data}", super::url(self.ports.listen)))?;
         let logs = shell_quoted(&self.places.logs().to_string_lossy());
         note(format!("Postgres {}, executor {}; logs in {logs}", self.urls.postgres, executor.name));
-        note("in another shell: sculpt run -- COMMAND; Ctrl-C here ends all but the agents");
+        let switch = if context.current {
+            String::new()
+        } else {
+            format!("export SCULPT_CONTEXT={}; ", shell_quoted(&context.name))
+        };
+        note(format!("in another shell: {switch}sculpt run -- COMMAND; Ctrl-C here ends all but the agents"));
         Ok(())
     }
 
@@ -249,15 +255,10 @@ impl Installation<'_> {
     /// Ends both parts and says what goes on.
     async fn leave(self, ending: &mut Ending) -> Result<Exit, Failure> {
         let running = tokio::time::timeout(Duration::from_millis(400), self.running()).await.ok().flatten();
-        let data = self.places.data.clone();
+        let token = self.places.user_token();
         let parts = self.executor.into_iter().chain([self.controller]).collect();
         let exit = end(parts, ending).await?;
-        let default = Places::default_data().is_ok_and(|default| default == data);
-        let again = if default {
-            "sculpt up".to_owned()
-        } else {
-            format!("sculpt up --data-dir {}", shell_quoted(&data.to_string_lossy()))
-        };
+        let again = super::start_command(&token);
         match running {
             Some(0) => note(format!("ended; no agent was running. `{again}` starts it again")),
             Some(count) => note(format!("ended; {} on without us. `{again}` takes them over again", go_on(count))),

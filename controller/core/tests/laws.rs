@@ -52,6 +52,9 @@ fn step(before: &Task, event: &Event, effects: &[Effect], after: &Task) {
     }
     if let Some(ended) = before.attempt().filter(|attempt| attempt.ended()) {
         match after.attempt() {
+            Some(newer) if matches!(event, Event::Adopted { .. }) => {
+                assert!(newer.fence.number > ended.fence.number, "an older attempt took its place: {said}");
+            }
             Some(attempt) => assert_eq!(attempt, ended, "what had ended has moved: {said}"),
             None => {
                 let again = retried(event) || matches!(event, Event::Replaced { .. });
@@ -60,7 +63,8 @@ fn step(before: &Task, event: &Event, effects: &[Effect], after: &Task) {
         }
     }
     if before.intent == Intent::Cancel {
-        assert!(after.intent == Intent::Cancel || retried(event), "a stop was taken back: {said}");
+        let over = matches!(event, Event::Adopted { .. }) && before.attempt().is_some_and(|attempt| attempt.ended());
+        assert!(after.intent == Intent::Cancel || retried(event) || over, "a stop was taken back: {said}");
     }
     for executor in [before, after].into_iter().filter_map(|task| task.attempt().map(|attempt| attempt.executor)) {
         if desired(before, executor) != desired(after, executor) {

@@ -205,6 +205,37 @@ fn what_goes_on_in_a_workspace_runs_where_that_is() {
 }
 
 #[test]
+fn an_attempt_that_came_later_is_adopted_where_nothing_is_thrown_away_for_it() {
+    let read = |task: &Task| matches!(task.attempt(), Some(attempt) if attempt.fence == fence(3) && !attempt.ended());
+    for (state, fits) in [
+        ("queued", true),
+        ("queued#2", true),
+        ("queued.cancel", true),
+        ("failed", true),
+        ("stopped", true),
+        ("left", true),
+        ("fenced", true),
+        ("completed", true),
+        ("working.lost", true),
+        ("unread", false),
+        ("working", false),
+        ("working.unreachable", false),
+        ("finalizing", false),
+        ("idle", false),
+    ] {
+        let mut task = build(state);
+        let adopted = crate::laws::apply(&mut task, &What::Adopt.event(fence(3)), late());
+        assert_eq!((adopted.is_ok(), read(&task)), (fits, fits), "{state}: {adopted:?}");
+        let older = What::Adopt.event(fence(2));
+        assert!(!fits || crate::laws::apply(&mut task, &older, late()).is_err(), "{state}: numbers only rise");
+    }
+    let mut task = build("stopped");
+    task.intent = sculpt_core::task::Intent::Cancel;
+    crate::laws::apply(&mut task, &What::Adopt.event(fence(2)), late()).unwrap();
+    assert_eq!(task.intent, sculpt_core::task::Intent::Run, "whoever had retried it wanted it to run");
+}
+
+#[test]
 fn an_attempt_of_the_same_number_and_another_id_is_fenced() {
     for state in State::ALL.iter().filter(|state| **state != State::Queued) {
         let mut task = build(state.text());

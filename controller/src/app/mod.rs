@@ -316,10 +316,11 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
     tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, room.clone(), stop()));
+    tracker.spawn(background::history::run(store(), sessions.clone(), stop()));
     tracker.spawn(background::liveness::run(dispatch.clone(), stop()));
     tracker.spawn(background::space::run(config.data_dir.clone(), config.disk_budget, room.clone(), stop()));
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
-    tracker.spawn(background::seal::run(store(), blobs.clone(), stop()));
+    tracker.spawn(background::seal::run(store(), blobs.clone(), !shared, stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
     tracker.spawn(background::notary::run(store(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::last_use::run(access.clone(), stop()));

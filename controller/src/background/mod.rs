@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod compact;
 pub mod dead_blobs;
 pub mod health;
+pub mod history;
 pub mod last_use;
 pub mod liveness;
 pub mod maintenance;

@@ -1,6 +1,9 @@
 //! Placement: gives queued tasks to the executors whose sessions this replica holds.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use sculpt_core::{
     attempt::Fence,
@@ -61,14 +64,22 @@ impl PlaceError {
 /// Places tasks whenever the queue or the free slots change and there is room for what they bring, until `stop`.
 pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, room: Room, stop: CancellationToken) {
     let mut placed = dispatch.bus().placed();
+    // Each is told once, for as long as it cannot be placed.
+    let mut told = BTreeSet::new();
     loop {
         // What changes from here on is seen by the wait.
         placed.mark_unchanged();
         // What new work brings must have a place.
         let epochs = if room.closed().is_some() { Vec::new() } else { sessions.held() };
         let Some(result) = stop.run_until_cancelled(place_all(&dispatch, cluster, &epochs)).await else { return };
-        if let Err(error) = result {
-            tracing::warn!(error = &error as &dyn std::error::Error, "tasks were not placed");
+        match result {
+            Ok(Placed { failed, .. }) => {
+                for (task, error) in failed.iter().filter(|(task, _)| !told.contains(task)) {
+                    tracing::error!(%task, error = error as &dyn std::error::Error, "a task cannot be placed");
+                }
+                told = failed.into_iter().map(|(task, _)| task).collect();
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "tasks were not placed"),
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -77,34 +88,40 @@ pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, roo
     }
 }
 
-/// Places what can be placed on these sessions' executors; returns how many tasks that were. A task that cannot be claimed
-/// stays queued and hinders no other.
-pub async fn place_all(dispatch: &Dispatch, cluster: ClusterId, sessions: &[Epoch]) -> Result<usize, PlaceError> {
-    let mut count = 0;
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Placed {
+    /// How many tasks were placed.
+    pub count: usize,
+    /// Tasks that cannot be claimed, and why: they stay queued and hinder no other.
+    pub failed: Vec<(TaskId, PlaceError)>,
+}
+
+/// Places what can be placed on these sessions' executors.
+pub async fn place_all(dispatch: &Dispatch, cluster: ClusterId, sessions: &[Epoch]) -> Result<Placed, PlaceError> {
+    let mut placed = Placed::default();
     if sessions.is_empty() {
-        return Ok(count);
+        return Ok(placed);
     }
-    let mut without: Vec<TaskId> = Vec::new();
     loop {
-        let (sessions, passed_over) = (sessions.to_vec(), without.clone());
+        let sessions = sessions.to_vec();
+        let without: Vec<TaskId> = placed.failed.iter().map(|(task, _)| *task).collect();
         let round = dispatch
             .store()
-            .write(move |conn| Box::pin(async move { place_in(conn, cluster, &sessions, &passed_over).await }))
+            .write(move |conn| Box::pin(async move { place_in(conn, cluster, &sessions, &without).await }))
             .await?;
+        let over = round.moved.is_empty() && round.failed.is_empty();
         if !round.moved.is_empty() {
             sculpt_failpoints::pass("claim.committed");
         }
-        count += round.moved.len();
+        placed.count += round.moved.len();
         for moved in &round.moved {
             dispatch.after_commit(moved);
         }
-        for (task, error) in &round.failed {
-            tracing::error!(%task, error = error as &dyn std::error::Error, "a task cannot be placed");
+        placed.failed.extend(round.failed);
+        if over || placed.failed.len() > PASSED_OVER {
+            return Ok(placed);
         }
-        if round.moved.is_empty() && round.failed.is_empty() || without.len() > PASSED_OVER {
-            return Ok(count);
-        }
-        without.extend(round.failed.into_iter().map(|(task, _)| task));
     }
 }
 

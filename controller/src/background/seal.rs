@@ -2,7 +2,8 @@
 //!
 //! A segment takes room before its rows give theirs back: to later rows, and to the disk when the database's own cleaning
 //! finds the end of the table empty, at the latest when the day is dropped, which it never is while it holds a row. So a full
-//! disk is no reason to stop: it is one to seal sooner, down to a reserve that is left to Postgres.
+//! disk that the database stands on too is no reason to stop: it is one to seal sooner, down to a reserve that is left to
+//! Postgres. Where the database is elsewhere, sealing would only take room here, and waits.
 
 use std::time::Duration;
 
@@ -26,17 +27,26 @@ const FINISHED: Duration = Duration::from_secs(3600);
 /// Logs that one look takes up.
 const LIMIT: u32 = 100;
 
-/// Seals until `stop`.
-pub async fn run(store: Store, blobs: Blobs, stop: CancellationToken) {
+/// Seals until `stop`. `together`: rows and blobs stand on one disk.
+pub async fn run(store: Store, blobs: Blobs, together: bool, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let (tail, finished) = if blobs.has_room().is_ok() { (TAIL, FINISHED) } else { (SEGMENT, Duration::ZERO) };
+        let Some((tail, finished)) = due(blobs.has_room().is_ok(), together) else { continue };
         match stop.run_until_cancelled(seal(&store, &blobs, tail, finished)).await {
             None => return,
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::warn!(error = &error as &dyn std::error::Error, "no logs were sealed"),
         }
+    }
+}
+
+/// PURE: what is to stay in rows of a log that grows, in bytes, and for how long closed logs do; none when sealing has to wait.
+const fn due(room: bool, together: bool) -> Option<(u64, Duration)> {
+    match (room, together) {
+        (true, _) => Some((TAIL, FINISHED)),
+        (false, true) => Some((SEGMENT, Duration::ZERO)),
+        (false, false) => None,
     }
 }
 
@@ -68,4 +78,21 @@ pub async fn seal(store: &Store, blobs: &Blobs, tail: u64, finished: Duration) -
         }
     }
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_sealed_at_once_where_that_makes_room_on_it() {
+        for (room, together, expected) in [
+            (true, true, Some((TAIL, FINISHED))),
+            (true, false, Some((TAIL, FINISHED))),
+            (false, true, Some((SEGMENT, Duration::ZERO))),
+            (false, false, None),
+        ] {
+            assert_eq!(due(room, together), expected, "{room} {together}");
+        }
+    }
 }

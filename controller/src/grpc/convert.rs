@@ -79,6 +79,7 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
         title: row.title,
         project_id: row.project_id.map(|id| id.to_string()).unwrap_or_default(),
         project: row.project.unwrap_or_default(),
+        project_removed: row.project_removed,
         branch: row.branch,
         attempts: attempts.into_iter().map(attempt).collect(),
         created_at: Some(timestamp(row.created_at)),

@@ -5,7 +5,10 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
 use super::{Api, caller, convert, cursor, request_id};
-use crate::store::{projects::Wish, requests};
+use crate::store::{
+    projects::{Ensured, Wish},
+    requests,
+};
 
 #[tonic::async_trait]
 impl v1::projects_server::Projects for Api {
@@ -17,11 +20,15 @@ impl v1::projects_server::Projects for Api {
         let message = request.into_inner();
         let request = once(&message.request_id, "EnsureProject", &without_id(message.clone()))?;
         let wish = wish(message)?;
-        let (project, created) = self.store.ensure_project(caller, request, wish).await?;
-        if created {
+        let (project, how) = self.store.ensure_project(caller, request, wish).await?;
+        if how != Ensured::Known {
             self.bus.journal();
         }
-        Ok(Response::new(v1::EnsureProjectResponse { project: Some(convert::project(project)), created }))
+        Ok(Response::new(v1::EnsureProjectResponse {
+            project: Some(convert::project(project)),
+            created: how == Ensured::Created,
+            restored: how == Ensured::Restored,
+        }))
     }
 
     async fn list_projects(
@@ -46,12 +53,13 @@ impl v1::projects_server::Projects for Api {
     ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
-        let request = once(&message.request_id, "RemoveProject", &message.project)?;
+        let content = v1::RemoveProjectRequest { request_id: String::new(), ..message.clone() };
+        let request = once(&message.request_id, "RemoveProject", &content)?;
         let project = match self.store.removed_project(&caller, &request).await? {
             Some(gone) => gone,
             None => {
                 let found = self.store.project(&caller.sees(), &message.project).await?;
-                self.store.remove_project(caller.within(&found)?, request).await?
+                self.store.remove_project(caller.within(&found)?, request, message.force).await?
             }
         };
         self.bus.journal();

@@ -81,7 +81,7 @@ impl From<ProjectError> for Status {
         match error {
             ProjectError::Unknown(_) => Self::not_found(error.to_string()),
             ProjectError::NameTaken(_) => Self::already_exists(error.to_string()),
-            ProjectError::Busy { .. } => Self::failed_precondition(error.to_string()),
+            ProjectError::Busy { .. } | ProjectError::Unreviewed { .. } => Self::failed_precondition(error.to_string()),
             ProjectError::Denied(denied) => denied.into(),
             ProjectError::Request(error) => error.into(),
             ProjectError::Store(error) => error.into(),

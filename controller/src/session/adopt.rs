@@ -6,8 +6,11 @@
 //! |---|---|
 //! | nobody asked for it | refused |
 //! | knows the attempt, of whichever task and executor | refused |
-//! | its task waits for this number and was asked the same | attached |
-//! | its task waits for another number, has another attempt, or was asked something else | refused |
+//! | its task was asked something else | refused |
+//! | its task waits for this number, or an earlier one | attached |
+//! | its task has an earlier attempt that is over or lost, and nobody found its result good | attached in its place |
+//! | its task has an earlier attempt of this executor, taken over as well | asked for again, until that one is over |
+//! | its task has another attempt, or waits for a later number | refused |
 //! | does not know the task | made from the spec, as if its person had just asked for it |
 
 use std::time::Duration;
@@ -65,6 +68,9 @@ pub enum AdoptError {
     /// It was refused before, and nobody has asked again.
     #[error("{0}")]
     Settled(String),
+    /// An earlier attempt of its task was taken over before it, and is not over yet.
+    #[error("the attempt before it was taken over and has yet to end; it is asked for again")]
+    Early,
     /// The task could not be moved.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
@@ -236,8 +242,11 @@ async fn attach(conn: &mut Connection, epoch: Epoch, claim: Claim, asker: &Asker
     };
     let event = Event::Adopted { fence: claim.fence, executor: epoch.executor.0 };
     let moved = match Dispatch::move_locked(conn, &locked, &event, &Actor::user(&asker.name), Duration::ZERO).await {
+        Err(DispatchError::Illegal(_)) if follows(conn, epoch, &locked.task, claim.fence).await? => {
+            return Err(AdoptError::Early);
+        }
         Err(DispatchError::Illegal(_)) => {
-            return Err(asker.refused(gone_on(locked.number, claim.fence, &locked.task)));
+            return Err(asker.refused(not_taken(locked.number, claim.fence, &locked.task)));
         }
         moved => moved?,
     };
@@ -245,18 +254,41 @@ async fn attach(conn: &mut Connection, epoch: Epoch, claim: Claim, asker: &Asker
     Ok(moved)
 }
 
-/// Why `task` does not wait for the attempt.
-fn gone_on(number: u64, fence: Fence, task: &Task) -> String {
+/// Whether the attempt with `fence` comes after one of the same executor that was taken over too: what ended before that is
+/// told in a moment.
+async fn follows(conn: &mut Connection, epoch: Epoch, task: &Task, fence: Fence) -> Result<bool, StoreError> {
     match &task.run {
-        Run::Attempt(newest) => format!(
-            "task {number} has gone on without it: it is at attempt {}, and this is attempt {}",
-            newest.fence.number, fence.number
+        Run::Attempt(newest) if newest.fence.number < fence.number && !newest.ended() => {
+            Ok(adopt::wanted(conn, epoch.executor, AttemptId(newest.fence.id)).await? == Wanted::Done)
+        }
+        Run::Attempt(_) | Run::Queued { .. } => Ok(false),
+    }
+}
+
+/// PURE: why `task` does not take the attempt.
+fn not_taken(number: u64, fence: Fence, task: &Task) -> String {
+    let this = fence.number;
+    match &task.run {
+        Run::Attempt(newest) if newest.fence.number >= this => format!(
+            "task {number} is at attempt {}, and this is attempt {this}: numbers only rise. What it made stays on its executor",
+            newest.fence.number
         ),
-        Run::Queued { next } if *next == fence.number => {
+        Run::Attempt(newest) if !newest.ended() => format!(
+            "task {number} is at attempt {}, which has not ended; ask again for attempt {this} when it has, or after \
+             `sculpt stop {number}`",
+            newest.fence.number
+        ),
+        Run::Attempt(newest) => format!(
+            "the result of attempt {} of task {number} was found good, and attempt {this} would take its place; what that one \
+             made stays on its executor",
+            newest.fence.number
+        ),
+        Run::Queued { next } if *next <= this => {
             format!("task {number} is to go on in a workspace that another executor has")
         }
-        Run::Queued { next } => {
-            format!("task {number} waits for its attempt {next}, and this is attempt {}", fence.number)
-        }
+        Run::Queued { next } => format!(
+            "task {number} waits for its attempt {next}, and this is attempt {this}: numbers only rise. What it made stays on \
+             its executor"
+        ),
     }
 }

@@ -120,6 +120,7 @@ async fn attend<B: Book>(
         biased;
         end = talk(seat, inbound, Outside { told, asks }, work, results, out) => end,
         end = toil(context, epoch, queue, done) => end,
+        () = seat.recalled() => End::recalled(),
         () = context.shutdown.cancelled() => End::leaving(),
     }
 }

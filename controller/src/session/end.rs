@@ -67,6 +67,12 @@ impl End {
         Self::Reject(hello::for_now("the controller is shutting down", Duration::from_secs(1)))
     }
 
+    /// What the executor was told may no longer be so.
+    pub(super) fn recalled() -> Self {
+        let text = "the controller's database was promoted or set back; what it may lack is sent again";
+        Self::Reject(hello::for_now(text, Duration::from_millis(100)))
+    }
+
     /// A newer session has the executor.
     pub(super) fn superseded() -> Self {
         let text = "another process has connected with this executor's identity; only one may run on a data directory";

@@ -134,6 +134,7 @@ impl ExecutorService for ExecutorApi {
                 AdoptError::Unasked(_) | AdoptError::Refused { .. } | AdoptError::Settled(_) => {
                     Status::failed_precondition(text)
                 }
+                AdoptError::Early => Status::unavailable(text),
                 AdoptError::Dispatch(_) | AdoptError::Store(_) => {
                     tracing::warn!(%executor, %attempt, error = &error as &dyn std::error::Error, "not taken over");
                     Status::unavailable("the controller's database is out of reach; hand it in again in a moment")

@@ -1,7 +1,7 @@
 //! The sessions that this replica holds.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,13 +15,14 @@ use crate::store::sessions::Epoch;
 /// The sessions that this replica holds. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    held: Arc<Mutex<HashMap<ExecutorId, Entry>>>,
+    held: Arc<Mutex<BTreeMap<ExecutorId, Entry>>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     epoch: u64,
     superseded: CancellationToken,
+    recalled: CancellationToken,
     asks: mpsc::Sender<Ask>,
 }
 
@@ -31,6 +32,7 @@ pub struct Seat {
     sessions: Sessions,
     epoch: Epoch,
     superseded: CancellationToken,
+    recalled: CancellationToken,
     asks: Option<Asks>,
 }
 
@@ -47,20 +49,26 @@ impl Sessions {
 
     /// Takes the executor's seat; an older session is told to leave. One that is older itself is told so at once.
     pub fn enter(&self, epoch: Epoch) -> Seat {
-        let superseded = CancellationToken::new();
+        let (superseded, recalled) = (CancellationToken::new(), CancellationToken::new());
         let (door, asks) = asks();
         let mut held = self.lock();
         match held.get(&epoch.executor) {
             Some(entry) if entry.epoch > epoch.number => superseded.cancel(),
             Some(_) | None => {
-                let entry = Entry { epoch: epoch.number, superseded: superseded.clone(), asks: door };
+                let (superseded, recalled) = (superseded.clone(), recalled.clone());
+                let entry = Entry { epoch: epoch.number, superseded, recalled, asks: door };
                 if let Some(older) = held.insert(epoch.executor, entry) {
                     older.superseded.cancel();
                 }
             }
         }
         drop(held);
-        Seat { sessions: self.clone(), epoch, superseded, asks: Some(asks) }
+        Seat { sessions: self.clone(), epoch, superseded, recalled, asks: Some(asks) }
+    }
+
+    /// Ends every session; executors come back at once and say anew what they have.
+    pub fn recall(&self) {
+        self.lock().values().for_each(|entry| entry.recalled.cancel());
     }
 
     /// Puts a question to the executor; false when this replica does not hold its session, or too many wait already.
@@ -68,7 +76,7 @@ impl Sessions {
         self.lock().get(&executor).is_some_and(|entry| entry.asks.try_send(ask).is_ok())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutorId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutorId, Entry>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,6 +95,11 @@ impl Seat {
     /// Waits until a newer session has the executor.
     pub async fn superseded(&self) {
         self.superseded.cancelled().await;
+    }
+
+    /// Waits until the session is to be begun anew.
+    pub async fn recalled(&self) {
+        self.recalled.cancelled().await;
     }
 }
 

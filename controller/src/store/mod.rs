@@ -19,6 +19,7 @@ mod event_details;
 pub mod events;
 pub mod executors;
 mod gaps;
+pub mod history;
 pub mod joins;
 pub mod locks;
 pub mod logs;

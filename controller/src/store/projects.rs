@@ -65,6 +65,17 @@ pub struct Wish {
     pub commit_changes: Option<bool>,
 }
 
+/// What it took to have a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// Nothing: it was there.
+    Known,
+    /// It was made.
+    Created,
+    /// It had been removed, and is back with all that it had.
+    Restored,
+}
+
 /// Why a project was not made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
@@ -82,6 +93,18 @@ pub enum ProjectError {
         /// How many.
         count: i64,
     },
+    /// It has commits that nobody has accepted, merged or rejected.
+    #[error(
+        "project {name} holds commits of {} that nobody has accepted, merged or rejected: {}; \
+         `sculpt fetch` brings them into a clone, --force removes the project all the same",
+        if tasks.len() == 1 { "a task" } else { "tasks" }, numbered(tasks)
+    )]
+    Unreviewed {
+        /// Its name.
+        name: String,
+        /// Numbers of the tasks.
+        tasks: Vec<i64>,
+    },
     /// The caller may not.
     #[error(transparent)]
     Denied(#[from] Denied),
@@ -96,23 +119,33 @@ pub enum ProjectError {
 const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, created_at, \
                       (SELECT count(*) FROM tasks WHERE project_id = projects.id) AS task_count FROM projects";
 
+/// How many tasks a refusal names.
+const NAMED: usize = 20;
+
+fn numbered(tasks: &[i64]) -> String {
+    let named: Vec<String> = tasks.iter().take(NAMED).map(i64::to_string).collect();
+    let more = if tasks.len() > NAMED { format!(" and {} more", tasks.len() - NAMED) } else { String::new() };
+    named.join(", ") + &more
+}
+
 impl Wish {
     /// Whether it wants a project that is there to be another than it is.
     fn changes(&self, known: &Project) -> bool {
         self.default_agent.as_ref().is_some_and(|agent| *agent != known.default_agent)
             || self.commit_changes.is_some_and(|commit| commit != known.commit_changes)
+            || (self.exact_name && sanitised(&self.name) != known.name)
     }
 }
 
 impl Store {
-    /// The project of this root commit and remote, registered now if it is new; and whether it is. To find it takes to see
-    /// it, to change it the right to, and to register one another.
+    /// The project of this root commit and remote, registered now if it is new, brought back if it was removed. To find it
+    /// takes to see it, to change it the right to, and to register one another.
     pub async fn ensure_project(
         &self,
         caller: Caller,
         request: Request,
         wish: Wish,
-    ) -> Result<(Project, bool), ProjectError> {
+    ) -> Result<(Project, Ensured), ProjectError> {
         self.write(move |conn| Box::pin(async move { ensure(conn, &caller, &request, &wish).await })).await
     }
 
@@ -145,8 +178,9 @@ impl Store {
         Ok(project.filter(|project| caller.within::<Merge>(project).is_ok()))
     }
 
-    /// Takes a project off the list. Its objects stay until nothing names them.
-    pub async fn remove_project(&self, by: In<Merge>, request: Request) -> Result<Project, ProjectError> {
+    /// Takes a project off the list, with `force` also when it holds commits that nobody has judged. Its tasks and objects
+    /// stay, and are there again when it is registered anew.
+    pub async fn remove_project(&self, by: In<Merge>, request: Request, force: bool) -> Result<Project, ProjectError> {
         self.write(move |conn| {
             Box::pin(async move {
                 let id = by.project();
@@ -162,6 +196,10 @@ impl Store {
                     sqlx::query_scalar(busy).bind(project.id).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
                 if count > 0 {
                     return Err(ProjectError::Busy { name: project.name, count });
+                }
+                let tasks = if force { Vec::new() } else { unreviewed(conn, project.id()).await? };
+                if !tasks.is_empty() {
+                    return Err(ProjectError::Unreviewed { name: project.name, tasks });
                 }
                 let gone = "UPDATE projects SET removed_at = now() WHERE id = $1 AND removed_at IS NULL";
                 let gone = sqlx::query(gone).bind(project.id).execute(&mut *conn).await.map_err(StoreError::from)?;
@@ -190,43 +228,58 @@ async fn ensure(
     caller: &Caller,
     request: &Request,
     wish: &Wish,
-) -> Result<(Project, bool), ProjectError> {
+) -> Result<(Project, Ensured), ProjectError> {
     // One at a time: names are looked for before they are taken.
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt project names'))")
         .execute(&mut *conn)
         .await
         .map_err(StoreError::from)?;
-    let known = match by_identity(conn, wish).await? {
-        None => identify(conn, wish).await?,
-        known => known,
-    };
     // Who does not see it is told what who asks for a new one is told.
-    let known = known.filter(|known| caller.sees().projects().has(&known.id()));
-    if known.is_none() {
+    let sees = |known: &Project| caller.sees().projects().has(&known.id());
+    let (known, how) = match recognised(conn, wish).await?.filter(sees) {
+        Some(known) => (Some(known), Ensured::Known),
+        None => match removed_before(conn, wish).await?.filter(sees) {
+            Some(removed) => (Some(removed), Ensured::Restored),
+            None => (None, Ensured::Created),
+        },
+    };
+    if how != Ensured::Known {
         caller.may::<Found>()?;
     }
     let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
     if let Taken::Done(done) = take_request(conn, request, id.0).await? {
         let project = by_id(conn, ProjectId(done)).await?;
-        return project.map(|project| (project, false)).ok_or(ProjectError::Unknown(done.to_string()));
+        return Ok((project.ok_or_else(|| ProjectError::Unknown(done.to_string()))?, Ensured::Known));
     }
-    let action = match &known {
-        Some(known) if wish.changes(known) => {
+    let action = match (&known, how) {
+        (None, _) => {
+            insert(conn, caller, id, wish).await?;
+            Some("project.create")
+        }
+        (Some(known), Ensured::Restored) => {
+            restore(conn, caller, known, wish).await?;
+            update(conn, known, wish).await?;
+            Some("project.restore")
+        }
+        (Some(known), Ensured::Known | Ensured::Created) if wish.changes(known) => {
             caller.within::<Merge>(known)?;
+            rename(conn, caller, known, wish).await?;
             update(conn, known, wish).await?;
             Some("project.change")
         }
-        Some(_) => None,
-        None => {
-            insert(conn, caller, id, wish).await?;
-            Some("project.create")
+        (Some(known), Ensured::Known | Ensured::Created) => {
+            // A project without a remote takes on that of a clone, where its owner works.
+            if known.remote.is_empty() && !wish.remote.is_empty() && caller.within::<Merge>(known).is_ok() {
+                update(conn, known, wish).await?;
+            }
+            None
         }
     };
     let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
     if let Some(action) = action {
         tell(conn, &caller.by(), action, &project).await?;
     }
-    Ok((project, known.is_none()))
+    Ok((project, how))
 }
 
 /// The project with this name or uuid, if it is seen.
@@ -265,33 +318,86 @@ async fn identify(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>,
     }
 }
 
+/// The project that this repository is among those that are registered.
+async fn recognised(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
+    if let Some(known) = by_identity(conn, wish).await? {
+        return Ok(Some(known));
+    }
+    if let Some(known) = identify(conn, wish).await? {
+        return Ok(Some(known));
+    }
+    let sql = format!("{SELECT} WHERE removed_at IS NULL AND root_commit = $1 LIMIT 2");
+    let same_root: Vec<Project> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).fetch_all(conn).await?;
+    Ok(alike(same_root, wish))
+}
+
+/// The only project with this history, unless something says that it is another: forks share their history, and differ in
+/// their remotes. A repository without a remote says nothing of that kind, but a person may, with a name.
+fn alike(same_root: Vec<Project>, wish: &Wish) -> Option<Project> {
+    let [only] = <[Project; 1]>::try_from(same_root).ok()?;
+    let silent = only.remote.is_empty() || wish.remote.is_empty();
+    let named_so = !wish.exact_name || sanitised(&wish.name) == only.name;
+    (silent && named_so).then_some(only)
+}
+
+/// The project that this repository was until it was removed.
+async fn removed_before(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE removed_at IS NOT NULL AND root_commit = $1 AND remote = $2 ORDER BY removed_at DESC LIMIT 1"
+    );
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).bind(&wish.remote).fetch_optional(conn).await?)
+}
+
+/// Tasks whose commits nobody has judged.
+async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT t.number FROM tasks t JOIN attempts a ON a.id = t.attempt_id WHERE t.project_id = $1 \
+               AND a.head IS NOT NULL AND t.shown NOT IN ('accepted', 'merged', 'rejected') ORDER BY t.number";
+    Ok(sqlx::query_scalar(sql).bind(project.0).fetch_all(conn).await?)
+}
+
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
-         commit_changes = COALESCE($3, commit_changes) WHERE id = $1",
+         commit_changes = COALESCE($3, commit_changes), remote = CASE remote WHEN '' THEN $4 ELSE remote END WHERE id = $1",
     )
     .bind(known.id)
     .bind(&wish.default_agent)
     .bind(wish.commit_changes)
+    .bind(&wish.remote)
     .execute(conn)
     .await?;
     Ok(())
 }
 
-async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
-    let wanted = sanitised(&wish.name);
-    let mut name = wanted.clone();
-    for suffix in 2.. {
-        let sql = "SELECT EXISTS (SELECT FROM projects WHERE name = $1 AND removed_at IS NULL)";
-        let taken: bool = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
-        if !taken {
-            break;
-        }
-        if wish.exact_name || suffix > SUFFIXES {
-            return Err(ProjectError::NameTaken(wanted));
-        }
-        name = suffixed(&wanted, suffix);
+/// Gives a project the name that a person wishes for it.
+async fn rename(conn: &mut Connection, by: &Caller, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
+    if !wish.exact_name || sanitised(&wish.name) == known.name {
+        return Ok(());
     }
+    let name = free_name(conn, &wish.name, true).await?;
+    let sql = "UPDATE projects SET name = $2 WHERE id = $1";
+    sqlx::query(sql).bind(known.id).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
+    let data = json!({ "project": name, "project_id": known.id, "before": known.name });
+    let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
+    record(conn, "project.renamed", &entry).await?;
+    Ok(())
+}
+
+/// Takes back the removal of a project, under its old name where that is free and no other is wished for.
+async fn restore(conn: &mut Connection, by: &Caller, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
+    let wanted = if wish.exact_name { &wish.name } else { &known.name };
+    let name = free_name(conn, wanted, wish.exact_name).await?;
+    let sql = "UPDATE projects SET removed_at = NULL, name = $2, git_revision = git_revision + 1 WHERE id = $1";
+    sqlx::query(sql).bind(known.id).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
+    let data = json!({ "project": name, "project_id": known.id });
+    let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
+    record(conn, "project.restored", &entry).await?;
+    Ok(())
+}
+
+async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
+    let name = free_name(conn, &wish.name, wish.exact_name).await?;
     sqlx::query(
         "INSERT INTO projects (id, name, root_commit, remote, default_agent, commit_changes) \
          VALUES ($1, $2, $3, $4, COALESCE($5, ''), COALESCE($6, true))",
@@ -307,7 +413,26 @@ async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) 
     .map_err(StoreError::from)?;
     let data = json!({ "project": name, "project_id": id });
     let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
-    Ok(record(conn, "project.created", &entry).await?)
+    record(conn, "project.created", &entry).await?;
+    Ok(())
+}
+
+/// The name that a project can have: the wished one, else the first free one with a suffix, unless it must be exact.
+async fn free_name(conn: &mut Connection, wished: &str, exact: bool) -> Result<String, ProjectError> {
+    let wanted = sanitised(wished);
+    let mut name = wanted.clone();
+    for suffix in 2.. {
+        let sql = "SELECT EXISTS (SELECT FROM projects WHERE name = $1 AND removed_at IS NULL)";
+        let taken: bool = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
+        if !taken {
+            break;
+        }
+        if exact || suffix > SUFFIXES {
+            return Err(ProjectError::NameTaken(wanted));
+        }
+        name = suffixed(&wanted, suffix);
+    }
+    Ok(name)
 }
 
 /// A name that the table takes: letters, digits, dots, dashes, underscores, beginning with one of the first two.
@@ -328,7 +453,50 @@ fn suffixed(name: &str, suffix: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{sanitised, suffixed};
+    use super::{Project, Wish, alike, numbered, sanitised, suffixed};
+
+    fn project(remote: &str) -> Project {
+        Project {
+            id: uuid::Uuid::nil(),
+            name: "web".to_owned(),
+            root_commit: "a".repeat(40),
+            remote: remote.to_owned(),
+            default_agent: String::new(),
+            commit_changes: true,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            task_count: 0,
+        }
+    }
+
+    #[test]
+    fn a_history_tells_a_repository_where_nothing_contradicts() {
+        for (known, remote, exact_name, same) in [
+            (&[""][..], "https://x/a", None, true),
+            (&["https://x/a"], "", None, true),
+            (&["https://x/a"], "", Some("web"), true),
+            (&["https://x/a"], "", Some("other"), false),
+            (&["https://x/a"], "https://x/fork", None, false),
+            (&["https://x/a", "https://x/fork"], "", None, false),
+            (&[], "", None, false),
+        ] {
+            let wish = Wish {
+                name: exact_name.unwrap_or("folder").to_owned(),
+                exact_name: exact_name.is_some(),
+                root_commit: "a".repeat(40),
+                remote: remote.to_owned(),
+                default_agent: None,
+                commit_changes: None,
+            };
+            let projects = known.iter().map(|remote| project(remote)).collect();
+            assert_eq!(alike(projects, &wish).is_some(), same, "{known:?} and {remote:?} {exact_name:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_some_tasks() {
+        assert_eq!(numbered(&[3, 17]), "3, 17");
+        assert!(numbered(&Vec::from_iter(1..=25)).ends_with("20 and 5 more"));
+    }
 
     #[test]
     fn names_fit_the_table() {

@@ -35,6 +35,8 @@ pub struct Task {
     pub project_id: Option<Uuid>,
     /// Its project's name.
     pub project: Option<String>,
+    /// Its project was removed.
+    pub project_removed: bool,
     /// Its branch; empty without a repository.
     pub branch: String,
     /// The commit it begins at.
@@ -149,7 +151,7 @@ pub struct Filter {
 }
 
 const TASK: &str = "t.id, t.number, t.revision, t.title, t.shown::text AS shown, t.intent::text AS intent, \
-     t.review::text AS review, t.project_id, p.name AS project, t.branch, t.base, t.labels, t.priority, t.created_by, t.created_at, t.ended_at, \
+     t.review::text AS review, t.project_id, p.name AS project, p.removed_at IS NOT NULL AS project_removed, t.branch, t.base, t.labels, t.priority, t.created_by, t.created_at, t.ended_at, \
      t.not_before, c.pool, c.requirements, c.agent, c.executor_id, t.attempt_id \
      FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id";
 

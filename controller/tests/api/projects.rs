@@ -75,7 +75,7 @@ async fn a_project_with_work_in_progress_is_not_removed() {
     let task = stack.tasks().create_task(create(spec)).await.expect("it is made").into_inner().task.expect("a task");
     assert_eq!((task.branch.as_str(), task.project.as_str()), ("sculpt/1-add-a-page", "web"));
 
-    let remove = v1::RemoveProjectRequest { request_id: fresh(), project: "web".to_owned() };
+    let remove = v1::RemoveProjectRequest { request_id: fresh(), project: "web".to_owned(), force: false };
     let error = stack.projects().remove_project(remove.clone()).await.expect_err("it is busy");
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     let stop = v1::StopTaskRequest { request_id: fresh(), task: "1".to_owned(), ..Default::default() };
@@ -86,6 +86,63 @@ async fn a_project_with_work_in_progress_is_not_removed() {
     }
     let other = v1::RemoveProjectRequest { request_id: fresh(), ..remove };
     assert_eq!(stack.projects().remove_project(other).await.expect_err("it is gone").code(), Code::NotFound);
-    assert!(stack.projects().ensure_project(ensure("web", 'a', "")).await.expect("anew").into_inner().created);
+    let get = v1::GetTaskRequest { task: "1".to_owned() };
+    let task = stack.tasks().get_task(get.clone()).await.expect("it is kept").into_inner().task.expect("a task");
+    assert!(task.project_removed && task.project == "web");
+
+    let back = stack.projects().ensure_project(ensure("web", 'a', "")).await.expect("again").into_inner();
+    assert!(back.restored && !back.created);
+    assert_eq!(back.project.expect("a project").uuid, project.uuid, "with the tasks that it had");
+    let task = stack.tasks().get_task(get).await.expect("it is there").into_inner().task.expect("a task");
+    assert!(!task.project_removed);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn commits_that_nobody_has_judged_are_not_removed_unasked() {
+    let stack = harness::stack().await;
+    let made = stack.projects().ensure_project(ensure("web", 'a', "")).await.expect("it is made").into_inner();
+    let project = made.project.expect("a project");
+    let task = stack.tasks().create_task(create(prompt("Add a page"))).await.expect("it is made").into_inner();
+    let task = task.task.expect("a task");
+    let mut conn = stack.store().read().await.expect("a connection");
+    // What an executor would have published.
+    let sql = "WITH e AS (INSERT INTO executors (id, name, pool, slots, hostname, version) \
+                 VALUES (gen_random_uuid(), 'one', 'default', 1, 'one', '0') RETURNING id), \
+               a AS (INSERT INTO attempts (id, task_id, number, executor_id, state, outcome, ended_at, head, spec_digest) \
+                 SELECT gen_random_uuid(), $1, 1, id, 'ended', 'completed', now(), repeat('c', 40), '' FROM e RETURNING id) \
+               UPDATE tasks SET project_id = $2, attempt_id = a.id, next_attempt = NULL, shown = 'needs_review', \
+               review = 'needed', review_head = repeat('c', 40), base = repeat('b', 40), ended_at = now() FROM a WHERE tasks.id = $1";
+    let id = |text: &str| uuid::Uuid::parse_str(text).expect("a uuid");
+    sqlx::query(sql).bind(id(&task.uuid)).bind(id(&project.uuid)).execute(&mut *conn).await.expect("it is published");
+    drop(conn);
+    let remove = v1::RemoveProjectRequest { request_id: fresh(), project: "web".to_owned(), force: false };
+    let error = stack.projects().remove_project(remove.clone()).await.expect_err("it holds work");
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert!(error.message().contains(&format!("rejected: {}", task.number)), "{error}");
+    let forced = v1::RemoveProjectRequest { request_id: fresh(), force: true, ..remove };
+    stack.projects().remove_project(forced).await.expect("it was asked for");
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_wished_name_is_given_and_a_lone_history_recognised() {
+    let stack = harness::stack().await;
+    let mut projects = stack.projects();
+    let mut make = async |request: v1::EnsureProjectRequest| {
+        let made = projects.ensure_project(request).await?.into_inner();
+        Ok::<_, tonic::Status>((made.project.expect("a project"), made.created))
+    };
+    let exact = |request| v1::EnsureProjectRequest { exact_name: true, ..request };
+    let (first, _) = make(ensure("web", 'a', "")).await.expect("it is made");
+    let (renamed, created) = make(exact(ensure("site", 'a', ""))).await.expect("it is renamed");
+    assert!(!created && renamed.name == "site" && renamed.uuid == first.uuid);
+    make(ensure("other", 'b', "")).await.expect("it is made");
+    assert_eq!(make(exact(ensure("other", 'a', ""))).await.expect_err("taken").code(), Code::AlreadyExists);
+
+    let (same, created) = make(ensure("x", 'a', "https://x/a")).await.expect("it is known");
+    assert!(!created && same.uuid == first.uuid && same.remote == "https://x/a", "it has got a remote");
+    let (fork, created) = make(ensure("x", 'a', "https://x/fork")).await.expect("it is made");
+    assert!(created && fork.uuid != first.uuid);
     stack.stop().await;
 }

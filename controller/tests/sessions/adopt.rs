@@ -7,14 +7,15 @@ use sculpt_controller::{
         StoreError,
         adopt::{self, Adoption},
         claims,
-        projects::Wish,
+        projects::{Ensured, Wish},
         requests::Request,
     },
 };
 use sculpt_core::attempt::Fence;
 use sculpt_proto::{
     executor::v1::{
-        AttemptSpec, Desired, ObservedAttempt, PutSpecRequest, control_response, report::Step, report_ack::Refusal,
+        AttemptSpec, Desired, ObservedAttempt, PutSpecRequest, control_response, ended::Outcome, report::Step,
+        report_ack::Refusal,
     },
     id::{AttemptId, ClusterId, ExecutorId, ProjectId, RequestId, TaskId},
     v1::{Command, TaskSpec, task_spec::Work},
@@ -172,13 +173,10 @@ async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_b
         default_agent: None,
         commit_changes: None,
     };
-    for fresh in [false, false] {
-        let (project, new) = stack
-            .store
-            .ensure_project(harness::admin(&stack.store).await, request_for("EnsureProject"), wish.clone())
-            .await
-            .unwrap();
-        assert_eq!((project.id.to_string(), new), (spec.project_id.clone(), fresh));
+    for _ in 0..2 {
+        let by = harness::admin(&stack.store).await;
+        let (project, how) = stack.store.ensure_project(by, request_for("EnsureProject"), wish.clone()).await.unwrap();
+        assert_eq!((project.id.to_string(), how), (spec.project_id.clone(), Ensured::Known));
     }
     // It has begun long ago: nobody begins it again.
     assert_eq!(executor.spec(&attempt).await, Err(Code::FailedPrecondition));
@@ -316,18 +314,49 @@ async fn a_task_takes_only_the_attempt_that_it_waits_for() {
     elsewhere.task.as_mut().unwrap().work = Some(Work::Prompt("something else".into()));
     let renamed = AttemptSpec { attempt_id: AttemptId::fresh().to_string(), task_number: 99, ..right.clone() };
     let late = minted(&stack, task, 1).await;
-    let all = [&right, &second, &elsewhere, &renamed, &late];
+    let third = minted(&stack, task, 3).await;
+    let all = [&right, &second, &third, &elsewhere, &renamed, &late];
     let mut executor = executor_with(&mut stack, &all).await;
     want(&stack, &executor, &[]).await;
-    assert!(refused(&mut executor, &second).await.contains("waits for its attempt 1, and this is attempt 2"));
     for other in [&elsewhere, &renamed] {
         assert!(refused(&mut executor, other).await.contains("another one here"));
     }
     hand_in(&mut executor, &right.attempt_id, &right).await.unwrap();
-    assert!(refused(&mut executor, &late).await.contains("has gone on without it: it is at attempt 1"));
+    assert!(refused(&mut executor, &late).await.contains("is at attempt 1, and this is attempt 1: numbers only rise"));
+    // What it took over before has yet to tell how it ended; until then nobody is refused.
+    let early = hand_in(&mut executor, &third.attempt_id, &third).await.unwrap_err();
+    assert!(early.code() == Code::Unavailable && early.message().contains("asked for again"), "{early:?}");
+    for (sequence, step) in (1..).zip([accepted(), preparing(), running(), finalizing(0), completed(0)]) {
+        assert_eq!(reported(&mut executor, &right.attempt_id, sequence, step).await.1, Refusal::Unspecified);
+    }
+    hand_in(&mut executor, &third.attempt_id, &third).await.unwrap();
+    assert!(
+        refused(&mut executor, &second).await.contains("is at attempt 3, and this is attempt 2: numbers only rise")
+    );
     let row = "SELECT a.id::text FROM attempts a JOIN tasks t ON t.attempt_id = a.id";
-    assert_eq!(stack.value::<String>(row).await, right.attempt_id);
+    assert_eq!(stack.value::<String>(row).await, third.attempt_id);
     assert_eq!(stack.value::<i64>("SELECT count(*) FROM tasks").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_after_a_restored_task_takes_the_place_of_what_is_over_and_of_nothing_that_lives() {
+    let mut stack = Stack::start().await;
+    let (mut owner, _) = Scripted::ready(&mut stack, hello("owner")).await;
+    let task = make::task(&stack.store).await;
+    stack.place().await;
+    let first = owner.run_one().await;
+    let second = minted(&stack, task, 2).await;
+    let mut executor = executor_with(&mut stack, &[&second]).await;
+    want(&stack, &executor, &[]).await;
+    assert!(refused(&mut executor, &second).await.contains("is at attempt 1, which has not ended; ask again"));
+    let step =
+        Step::Ended(sculpt_proto::executor::v1::Ended { outcome: Outcome::Cancelled.into(), ..Default::default() });
+    assert_eq!(owner.report(&first, 4, step).await.refusal(), Refusal::Unspecified);
+    want(&stack, &executor, &[]).await;
+    hand_in(&mut executor, &second.attempt_id, &second).await.unwrap();
+    let row = "SELECT t.shown::text || ' ' || t.intent::text || ' ' || a.number::text FROM attempts a JOIN tasks t ON t.attempt_id = a.id";
+    assert_eq!(stack.value::<String>(row).await, "starting run 2");
+    assert_eq!(reported(&mut executor, &second.attempt_id, 1, accepted()).await, (1, Refusal::Unspecified));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -369,44 +398,6 @@ async fn numbers_and_names_that_are_taken_stay_whose_they_are() {
         adoptions(&stack, &request).await.unwrap().into_iter().map(|adoption| adoption.task).collect();
     assert_eq!(numbers.iter().flatten().count(), 2);
     assert!(numbers.iter().flatten().all(|number| (2..10).contains(number)), "{numbers:?}");
-}
-
-/// Several that had high numbers are taken over at once, each after it has drawn a number of its own.
-#[tokio::test(flavor = "multi_thread")]
-async fn adoptions_at_once_never_set_the_numbers_back() {
-    let stack = Stack::start().await;
-    make::task(&stack.store).await;
-    let mut held = stack.store.read().await.unwrap();
-    sqlx::raw_sql("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
-    let numbers: Vec<u64> = (1..=6).map(|n| 20_000 * (7 - n)).collect();
-    let adopted: Vec<_> = numbers
-        .iter()
-        .map(|number| {
-            let (store, number) = (stack.store.clone(), *number);
-            tokio::spawn(async move {
-                let made = store.write::<_, StoreError>(move |conn| {
-                    Box::pin(async move { adopt::make_task(conn, TaskId::fresh(), number, 1, &make::command()).await })
-                });
-                made.await.unwrap();
-            })
-        })
-        .collect();
-    let waiting =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while stack.value::<i64>(waiting).await < 6 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    sqlx::raw_sql("COMMIT").execute(&mut *held).await.unwrap();
-    drop(held);
-    for adopted in adopted {
-        adopted.await.unwrap();
-    }
-    make::task(&stack.store).await;
-    let rows = "SELECT array_agg(number ORDER BY number) FROM tasks";
-    let found = stack.value::<Vec<i64>>(rows).await;
-    let newest = *found.last().unwrap();
-    assert!(newest > 120_000, "the next number is above all that were taken over: {found:?}");
-    assert_eq!(found.len(), 8);
 }
 
 #[tokio::test(flavor = "multi_thread")]

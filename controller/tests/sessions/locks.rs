@@ -138,3 +138,41 @@ async fn nobody_waits_for_another_in_a_circle() {
     assert_eq!(stack.value::<i64>(deadlocks).await, 0);
     assert!(stack.value::<i64>("SELECT count(*) FROM attempts").await > 0, "something happened");
 }
+
+/// Several that had high numbers are taken over at once, each after it has drawn a number of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn adoptions_at_once_never_set_the_numbers_back() {
+    let stack = Stack::start().await;
+    make::task(&stack.store).await;
+    let mut held = stack.store.read().await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+    let numbers: Vec<u64> = (1..=6).map(|n| 20_000 * (7 - n)).collect();
+    let adopted: Vec<_> = numbers
+        .iter()
+        .map(|number| {
+            let (store, number) = (stack.store.clone(), *number);
+            tokio::spawn(async move {
+                let made = store.write::<_, StoreError>(move |conn| {
+                    Box::pin(async move { adopt::make_task(conn, TaskId::fresh(), number, 1, &make::command()).await })
+                });
+                made.await.unwrap();
+            })
+        })
+        .collect();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while stack.value::<i64>(waiting).await < 6 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut *held).await.unwrap();
+    drop(held);
+    for adopted in adopted {
+        adopted.await.unwrap();
+    }
+    make::task(&stack.store).await;
+    let rows = "SELECT array_agg(number ORDER BY number) FROM tasks";
+    let found = stack.value::<Vec<i64>>(rows).await;
+    let newest = *found.last().unwrap();
+    assert!(newest > 120_000, "the next number is above all that were taken over: {found:?}");
+    assert_eq!(found.len(), 8);
+}

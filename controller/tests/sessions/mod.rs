@@ -134,7 +134,7 @@ impl Stack {
 
     /// Places what can be placed now.
     pub(crate) async fn place(&self) -> usize {
-        place::place_all(&self.dispatch, self.cluster, &self.sessions.held()).await.unwrap()
+        place::place_all(&self.dispatch, self.cluster, &self.sessions.held()).await.unwrap().count
     }
 
     /// The one value that a statement gives.

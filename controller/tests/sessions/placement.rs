@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use sculpt_controller::background::place;
 use sculpt_core::task::{OnLost, Policy};
+use sculpt_proto::id::TaskId;
 
 use super::Stack;
 use crate::make;
@@ -19,14 +20,14 @@ async fn two_placements_at_once_never_claim_a_task_twice_nor_a_slot() {
     let placements = (0..4).map(|n| {
         let (dispatch, cluster) = (stack.dispatch.clone(), stack.cluster);
         let mine = if n < 2 { epochs.to_vec() } else { vec![epochs[n - 2]] };
-        tokio::spawn(async move { place::place_all(&dispatch, cluster, &mine).await.unwrap() })
+        tokio::spawn(async move { place::place_all(&dispatch, cluster, &mine).await.unwrap().count })
     });
     let mut placed = 0;
     for placement in placements.collect::<Vec<_>>() {
         placed += placement.await.unwrap();
     }
     // A placement that found all rows locked by another has nothing left to do but to look again.
-    placed += place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap();
+    placed += place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap().count;
     assert_eq!(placed, 40);
     assert_eq!(stack.value::<i64>("SELECT count(*) FROM attempts").await, 40);
     assert_eq!(stack.value::<i64>("SELECT count(DISTINCT task_id) FROM attempts").await, 40);
@@ -50,7 +51,7 @@ async fn priority_goes_before_age_and_an_unplaceable_class_hinders_nobody() {
     let elsewhere = make::task_with(&stack.store, policy, 1000).await;
     stack.run("UPDATE tasks SET class_id = (SELECT id FROM classes WHERE pool = 'gpu') WHERE priority = 1000").await;
     let epoch = make::open(&stack.store, make::introduction("one", 2)).await;
-    assert_eq!(place::place_all(&stack.dispatch, stack.cluster, &[epoch]).await.unwrap(), 2);
+    assert_eq!(place::place_all(&stack.dispatch, stack.cluster, &[epoch]).await.unwrap().count, 2);
     let placed: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT task_id FROM attempts")
         .fetch_all(&mut *stack.store.read().await.unwrap())
         .await
@@ -76,9 +77,13 @@ async fn a_task_that_cannot_be_claimed_hinders_no_other() {
         .await;
     let good = [make::task(&stack.store).await, make::task(&stack.store).await];
     // One slot: those that cannot be claimed stand before the others in the queue.
-    assert_eq!(place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap(), 1);
-    stack.run("UPDATE executors SET slots = 10").await;
-    assert_eq!(place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap(), 1);
+    for slots in ["UPDATE executors SET slots = 1", "UPDATE executors SET slots = 10"] {
+        stack.run(slots).await;
+        let placed = place::place_all(&stack.dispatch, stack.cluster, &epochs).await.unwrap();
+        assert_eq!(placed.count, 1, "{placed:?}");
+        let failed: Vec<TaskId> = placed.failed.into_iter().map(|(task, _)| task).collect();
+        assert_eq!(failed, [unreadable, taken]);
+    }
     let placed: Vec<uuid::Uuid> = sqlx::query_scalar("SELECT task_id FROM attempts WHERE state <> 'ended'")
         .fetch_all(&mut *stack.store.read().await.unwrap())
         .await

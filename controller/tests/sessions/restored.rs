@@ -1,8 +1,11 @@
 //! A database that was set back to what it was before: it ends nothing, and takes again what it has lost.
 
 use sculpt_proto::executor::v1::{
-    Hello, LogAck, ObservedAttempt, Phase, control_response, log_refusal::Code as Refused, report_ack::Refusal,
+    Hello, LogAck, ObservedAttempt, Phase, control_response, log_refusal::Code as Refused, reject::Code as RejectCode,
+    report_ack::Refusal,
 };
+
+use sculpt_controller::store::history;
 
 use super::{
     Stack,
@@ -97,4 +100,22 @@ async fn what_was_acknowledged_and_lost_is_taken_again() {
                JOIN attempts a ON a.id = t.attempt_id";
     assert_eq!(before.value::<String>(row).await, "completed completed 10 f");
     assert_eq!(before.value::<i64>("SELECT count(*) FROM events WHERE kind = 'attempt.ended'").await, 1);
+}
+
+/// A session that has nothing to do would not notice that the database was changed under it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_begun_anew_when_the_database_is_another_one() {
+    let mut stack = Stack::start().await;
+    let place = {
+        let mut conn = stack.store.read().await.unwrap();
+        history::place(&mut conn).await.unwrap()
+    };
+    assert!(place.follows(&place));
+    let who = hello("one");
+    let (mut executor, _) = Scripted::ready(&mut stack, who.clone()).await;
+    stack.sessions.recall();
+    let reject = executor.rejected().await;
+    assert!(reject.code() == RejectCode::Unavailable && reject.retry_after.is_some(), "{reject:?}");
+    assert!(reject.text.contains("promoted or set back"), "{}", reject.text);
+    drop(Scripted::ready(&mut stack, who).await);
 }

@@ -67,7 +67,7 @@ async fn it_waits_for_the_one_executor_that_has_it_and_that_one_keeps_it() {
     assert_eq!(desired(&mut owner).await.attempt_id, first);
     let place = |sessions: Vec<Epoch>| {
         let dispatch = stack.dispatch.clone();
-        async move { place::place_all(&dispatch, stack.cluster, &sessions).await.unwrap() }
+        async move { place::place_all(&dispatch, stack.cluster, &sessions).await.unwrap().count }
     };
     assert_eq!(place(vec![epoch(&other)]).await, 0, "nobody else has it");
     let classes = "SELECT count(*) FROM classes WHERE executor_id IS NOT NULL";
@@ -102,7 +102,7 @@ async fn a_retry_without_a_word_of_it_runs_anywhere_again() {
     apply(&stack, task, Event::Stop).await.unwrap();
     apply(&stack, task, Event::Retry).await.unwrap();
     let (other, _) = Scripted::ready(&mut stack, hello("other")).await;
-    let placed = place::place_all(&stack.dispatch, stack.cluster, &[epoch(&other)]).await.unwrap();
+    let placed = place::place_all(&stack.dispatch, stack.cluster, &[epoch(&other)]).await.unwrap().count;
     assert_eq!(placed, 1);
     let pinned = "SELECT count(*) FROM tasks t JOIN classes c ON c.id = t.class_id \
                   WHERE c.executor_id IS NOT NULL OR t.workspace_of IS NOT NULL";

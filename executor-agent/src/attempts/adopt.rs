@@ -71,20 +71,24 @@ impl Handle {
 }
 
 impl Attempts {
-    /// Hands the spec of an attempt to a controller that takes it over. Tried once: the controller asks again.
-    pub fn hand_in(&self, attempt: AttemptId) {
+    /// Hands the specs of attempts to a controller that takes them over: those of one task in the order in which they were,
+    /// since a task takes none that is older than what it has. Tried once: the controller asks again.
+    pub fn hand_in(&self, mut ids: Vec<AttemptId>) {
+        ids.sort_by_key(|id| self.get(*id).and_then(|handle| handle.spec().map(|spec| spec.number)));
         let attempts = self.clone();
         self.tracker.spawn(async move {
             let context = Arc::clone(&attempts.context);
-            let handed = tokio::select! {
-                () = context.cancel.cancelled() => return,
-                handed = Box::pin(attempts.try_hand_in(attempt)) => handed,
-            };
-            match &handed {
-                Ok(cluster) => info!(%attempt, %cluster, "the controller has taken it over"),
-                Err(error) => warn!(%attempt, %error, "the controller has not taken it over"),
+            for attempt in ids {
+                let handed = tokio::select! {
+                    () = context.cancel.cancelled() => return,
+                    handed = Box::pin(attempts.try_hand_in(attempt)) => handed,
+                };
+                match &handed {
+                    Ok(cluster) => info!(%attempt, %cluster, "the controller has taken it over"),
+                    Err(error) => warn!(%attempt, %error, "the controller has not taken it over"),
+                }
+                let _ending = context.news.send(News::HandedIn(attempt, handed.ok())).await;
             }
-            let _ending = context.news.send(News::HandedIn(attempt, handed.ok())).await;
         });
     }
 

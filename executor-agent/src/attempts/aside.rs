@@ -12,7 +12,7 @@ use std::{
 
 use sculpt_proto::id::AttemptId;
 use serde::{Deserialize, Serialize};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::{Attempts, Context, Handle, LogEnd, News, attend, fetch, files, prepare::CONTROL};
 use crate::{
@@ -79,6 +79,37 @@ impl Attempts {
             tokio::select! {
                 () = context.cancel.cancelled() => {}
                 () = Box::pin(work) => {}
+            }
+        });
+    }
+
+    /// Looks again after an attempt whose files the system does not give out for now, which proves nothing about them.
+    /// Meanwhile it is named, and its agent is told what is wanted.
+    pub(super) fn look_again(&self, id: AttemptId, why: String) {
+        warn!(attempt = %id, why, "an attempt cannot be read for now; looking again");
+        let dir = self.context.layout.attempt(id);
+        let handle = Arc::new(Handle::damaged(id, dir, Wish::Run, Damage::Watched(why)));
+        self.lock().insert(id, Arc::clone(&handle));
+        let attempts = self.clone();
+        self.tracker.spawn(async move {
+            let context = Arc::clone(&attempts.context);
+            let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+            loop {
+                tokio::select! {
+                    () = context.cancel.cancelled() => return,
+                    () = attend_meanwhile(&context, &handle) => {}
+                    () = backoff.wait() => {}
+                }
+                let wish = *handle.wish.borrow();
+                match attempts.open(id) {
+                    Ok(Some(found)) => {
+                        found.wish.send_replace(wish);
+                        return attempts.spawn(found, None);
+                    }
+                    Ok(None) => return attempts.forget(id).await,
+                    Err(error) if error.passes() => debug!(attempt = %id, %error, "it still cannot be read"),
+                    Err(error) => return attempts.watch_over(id, wish, error.to_string()),
+                }
             }
         });
     }
@@ -158,6 +189,18 @@ async fn until_over(context: &Context, handle: &Handle) {
     }
 }
 
+/// Hands wishes and the lease to the shim, if it can be reached by its socket; how it ends is seen in the files.
+async fn attend_meanwhile(context: &Context, handle: &Handle) {
+    let client = Client::new(&context.layout.sockets(handle.id).join(CONTROL));
+    let mut wish = handle.wish.subscribe();
+    if let Ok(status) = client.status().await
+        && !matches!(status.phase, Phase::Ended(_))
+    {
+        let _lost = attend::follow(context, handle, &mut wish, &client, &status).await;
+    }
+    std::future::pending().await
+}
+
 async fn follow(context: &Context, handle: &Handle, client: &Client) -> Result<(), ClientError> {
     let status = client.status().await?;
     if !matches!(status.phase, Phase::Ended(_)) {
@@ -210,6 +253,12 @@ async fn put_aside(context: &Context, handle: &Handle, why: String) -> (PathBuf,
 fn free_name(quarantine: &Path, id: AttemptId) -> PathBuf {
     let names = (1..).map(|n: u64| quarantine.join(format!("{id}-{n}")));
     names.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| quarantine.join(id.to_string()))
+}
+
+/// Where it was put aside last.
+pub(super) fn last_of(quarantine: &Path, id: AttemptId) -> Option<PathBuf> {
+    let names = (1..).map(|n: u64| quarantine.join(format!("{id}-{n}")));
+    names.take_while(|path| path.is_dir()).last()
 }
 
 fn rename(from: &Path, to: &Path, label: &Label) -> io::Result<()> {

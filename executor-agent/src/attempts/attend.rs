@@ -107,6 +107,10 @@ pub(super) async fn follow(
                     if matches!(progress.phase, Phase::Ended(_)) {
                         return Ok(());
                     }
+                    // By a wish from before a restart, or by one that it did not answer in time.
+                    if matches!(progress.phase, Phase::Held) && *wish.borrow() == Wish::Run {
+                        client.resume().await?;
+                    }
                 }
             },
             changed = wish.changed() => {

@@ -1,6 +1,10 @@
 //! What all attempts share, and what they tell the session.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId};
 use serde::{Deserialize, Serialize};
@@ -37,6 +41,8 @@ pub enum News {
     Damaged(AttemptId),
     /// Its spec was handed to the controller, and this cluster has taken it over; none: not now.
     HandedIn(AttemptId, Option<ClusterId>),
+    /// What a controller had lost of it was published again, or cannot be.
+    PublishedAgain(AttemptId),
     /// Nothing of it is here.
     Gone(AttemptId),
 }
@@ -70,6 +76,8 @@ pub struct Context {
     pub log_growth: Notify,
     /// Told when the controller has released an attempt, or room is needed.
     pub released: Notify,
+    /// How many sessions this process has begun: epochs may come again when a database was set back.
+    pub sessions: AtomicU64,
     /// How full the disk is.
     pub room: Room,
     /// Where to ask what can be removed.
@@ -78,7 +86,74 @@ pub struct Context {
     pub cancel: CancellationToken,
 }
 
+/// What an executor stands on.
+#[derive(Debug)]
+pub struct Basis {
+    /// The settings.
+    pub settings: Settings,
+    /// Where things stand.
+    pub layout: Layout,
+    /// This executor.
+    pub executor: ExecutorId,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The executor's own binary.
+    pub program: PathBuf,
+    /// The way to the controller.
+    pub dialer: Dialer,
+}
+
+/// The other ends of what a [`Context`] hears and tells.
+#[derive(Debug)]
+pub struct Ends {
+    /// For the session: whether there is one.
+    pub link: watch::Sender<Option<Link>>,
+    /// For the session: how long it has been confirmed.
+    pub lease: watch::Sender<Option<Duration>>,
+    /// For the session: what attempts tell it.
+    pub news: mpsc::Receiver<News>,
+    /// For the collector of garbage.
+    pub questions: gc::Questions,
+}
+
+/// News that wait for the session; with more of them attempts wait.
+const NEWS: usize = 1_024;
+
 impl Context {
+    /// An executor at its beginning, without a session.
+    pub fn new(basis: Basis) -> (Self, Ends) {
+        let Basis { settings, layout, executor, boot, program, dialer } = basis;
+        let (link_sender, link) = watch::channel(None);
+        let (lease_sender, lease) = watch::channel(None);
+        let (news, told) = mpsc::channel(NEWS);
+        let (garbage, questions) = gc::door();
+        let context = Self {
+            accounts: Accounts::new(layout.homes()),
+            settings,
+            layout,
+            executor,
+            boot,
+            program,
+            dialer,
+            stores: Stores::default(),
+            link,
+            lease,
+            news,
+            log_growth: Notify::new(),
+            released: Notify::new(),
+            sessions: AtomicU64::new(0),
+            room: Room::default(),
+            garbage,
+            cancel: CancellationToken::new(),
+        };
+        (context, Ends { link: link_sender, lease: lease_sender, news: told, questions })
+    }
+
+    /// The session that there is, numbered within this process.
+    pub(crate) fn session_number(&self) -> Option<u64> {
+        self.link.borrow().map(|_| self.sessions.load(Ordering::Acquire))
+    }
+
     /// Waits for a session.
     pub(super) async fn session(&self) -> Link {
         let mut link = self.link.clone();
@@ -103,6 +178,9 @@ pub struct Released {
     /// It was known to hold all of the log then.
     #[serde(default)]
     pub log_complete: bool,
+    /// The task had gone on without it.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
 impl Released {

@@ -6,7 +6,7 @@ use sculpt_space::Level;
 use tracing::warn;
 
 use super::{
-    LogEnd, files,
+    LogEnd, again, files,
     life::{Life, wished},
     plan::{self, End},
     prepare::{KEEP_ROOM, identity},
@@ -128,6 +128,7 @@ impl Life<'_> {
         match self.publish(&found).await? {
             Ok(head) => {
                 sculpt_failpoints::pass("pack.published");
+                again::keep(&self.handle.dir, &found.pack);
                 let _kept = fs::remove_dir_all(self.handle.dir.join(files::QUARANTINE));
                 Ok(Handed::Head(head))
             }

@@ -12,7 +12,7 @@ use std::{
 use sculpt_proto::id::AttemptId;
 
 use super::{
-    Handle, files,
+    Handle, aside, files,
     life::Life,
     prepare::{Stopped, failed, identity},
 };
@@ -23,6 +23,7 @@ use crate::{
     disk,
     harvest::{self, Container},
     report::Cause,
+    session::Wish,
     tree,
     workspace::{self, ownership, surviving},
 };
@@ -92,20 +93,30 @@ impl Life<'_> {
     async fn earlier(&self, of: AttemptId) -> Vec<Arc<Handle>> {
         let mut found: Vec<Arc<Handle>> = Vec::new();
         let mut next = Some(of);
-        while let Some(handle) = next.and_then(|id| self.attempts.get(id)) {
-            let of_this_task = handle.spec().is_some_and(|spec| spec.task == self.spec.task);
-            let seen = handle.id == self.handle.id || found.iter().any(|known| known.id == handle.id);
-            if seen || !of_this_task {
-                break;
-            }
+        while let Some(id) = next {
             let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-            while !handle.over() {
+            // Another one stands in its place when it was put aside meanwhile.
+            while id != self.handle.id && self.attempts.get(id).is_some_and(|handle| !handle.over()) {
                 backoff.wait().await;
+            }
+            let Some(handle) = self.attempts.get(id).or_else(|| self.forgotten(id)) else { break };
+            let of_another_task = handle.spec().is_some_and(|spec| spec.task != self.spec.task);
+            let seen = id == self.handle.id || found.iter().any(|known| known.id == id);
+            if seen || of_another_task {
+                break;
             }
             next = handle.spec().and_then(|spec| spec.workspace_of);
             found.push(handle);
         }
         found
+    }
+
+    /// An attempt that was put aside and given up since: its workspace stays until a person removes it.
+    fn forgotten(&self, id: AttemptId) -> Option<Arc<Handle>> {
+        let layout = &self.context.layout;
+        let stands = surviving::stands(&layout.workspace(id));
+        let dir = aside::last_of(&layout.quarantine(), id).unwrap_or_else(|| layout.attempt(id));
+        stands.then(|| Arc::new(Handle::new(id, dir, Wish::Run)))
     }
 
     /// What must not be thrown away there must not be thrown away here, also when this attempt ends before it has gathered

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Break, Context, Damage, LogEnd, News, Released, adopt, fetch, files, log_end::LogState};
+use super::{Break, Context, Damage, LogEnd, News, Released, adopt, again, fetch, files, log_end::LogState};
 use crate::{
     accounts::Account,
     damage,
@@ -41,6 +41,10 @@ pub struct Handle {
     pub(super) abandoned: CancellationToken,
     /// As its directory says.
     pub(super) released: AtomicBool,
+    /// What was published is being published again, and why it cannot be.
+    pub(super) again: again::Again,
+    /// The session in which the controller said last that it holds everything; 0: in none of this process.
+    pub(super) confirmed: AtomicU64,
 }
 
 impl Handle {
@@ -57,6 +61,8 @@ impl Handle {
             owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),
             released,
+            again: again::Again::default(),
+            confirmed: AtomicU64::new(0),
         }
     }
 
@@ -122,6 +128,23 @@ impl Handle {
     pub(super) fn unrelease(&self) {
         let _absent = std::fs::remove_file(self.dir.join(files::RELEASED));
         self.released.store(false, Ordering::Release);
+        // Another database may take what one has refused.
+        self.again.forget();
+    }
+
+    /// The controller says in `session` that it holds everything.
+    pub(super) fn confirm(&self, session: u64) {
+        self.confirmed.store(session, Ordering::Release);
+    }
+
+    /// Whether the controller has said so in `session`: what it said in an earlier one may have been another database's word.
+    pub fn confirmed(&self, session: Option<u64>) -> bool {
+        self.released() && session == Some(self.confirmed.load(Ordering::Acquire))
+    }
+
+    /// Why the controller cannot have what it published.
+    pub fn unpublished(&self) -> Option<String> {
+        self.again.failed()
     }
 
     /// The account that it runs as, where attempts have one of their own.

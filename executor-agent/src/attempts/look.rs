@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     session::Wish,
-    shim::{self, Client, ClientError, Liveness, Phase},
+    shim::{self, Client, ClientError, Launch, Liveness, Phase},
 };
 
 /// An attempt's directory is missing for so long before it counts as removed.
@@ -78,8 +78,7 @@ impl Life<'_> {
                 });
             }
             Liveness::Absent(Some(record)) => return Ok(Found::Recorded(Box::new(record))),
-            Liveness::Absent(None) if !dir.join(shim::files::LAUNCH).exists() => return Ok(Found::Never),
-            Liveness::Absent(None) => return Ok(Found::Vanished),
+            Liveness::Absent(None) => return self.look_for_launch(),
             Liveness::Damaged(why) => return Err(Unclear::Damaged(why)),
             Liveness::Unknown(why) => why,
         };
@@ -87,13 +86,34 @@ impl Life<'_> {
         if let Ok(Some(record)) = shim::exit_record(dir) {
             return Ok(Found::Recorded(Box::new(record)));
         }
-        if self.is_ignored() {
-            warn!(attempt = %self.handle.id, why, "the shim does not end its agent; it is killed, and its agent with it");
-            if let Err(error) = shim::kill(dir) {
-                warn!(attempt = %self.handle.id, %error, "the shim could not be killed");
-            }
+        if self.wished() >= Wish::Stop {
+            self.rouse(&why);
         }
         Err(Unclear::Now(why))
+    }
+
+    /// A shim that was stopped goes on, to hear of the end that is wished and lose nothing of the log. One that is not to be
+    /// woken is killed, and its agent with it.
+    fn rouse(&mut self, why: &str) {
+        let signal = if self.is_ignored() { Signal::KILL } else { Signal::CONT };
+        warn!(attempt = %self.handle.id, why, ?signal, "the shim does not end its agent; it gets a signal");
+        if let Err(error) = shim::signal(&self.handle.dir, signal) {
+            warn!(attempt = %self.handle.id, %error, "the shim could not be signalled");
+        }
+    }
+
+    /// Without a shim: whether one has come at all. The executor may have died before, and then it is begun anew.
+    fn look_for_launch(&self) -> Result<Found, Unclear> {
+        let dir = &self.handle.dir;
+        if !dir.join(shim::files::LAUNCH).exists() {
+            return Ok(Found::Never);
+        }
+        let in_this_boot = Launch::read(dir).is_ok_and(|it| it.boot_id.as_ref() == Some(&self.context.boot));
+        match in_this_boot.then(|| shim::take_back(dir)).transpose() {
+            Ok(Some(true)) => Ok(Found::Never),
+            Ok(Some(false) | None) => Ok(Found::Vanished),
+            Err(error) => Err(Unclear::Now(format!("cannot tell whether a shim has come: {error}"))),
+        }
     }
 
     /// Whether a shim that gives no answer now has left a wish for an end unheard for too long.
@@ -125,7 +145,10 @@ impl Life<'_> {
     async fn look_without_directory(&mut self) -> Result<Found, Unclear> {
         let client = Client::new(&self.context.layout.sockets(self.handle.id).join(CONTROL));
         let status = match client.status().await {
-            Ok(status) => status,
+            Ok(status) => {
+                self.looks.unanswered.over();
+                status
+            }
             Err(ClientError::Silent { .. }) if !self.is_ignored() => {
                 return Err(Unclear::Now("its directory was removed, and its shim does not answer".to_owned()));
             }

@@ -2,6 +2,7 @@
 //! it stood after a restart.
 
 mod adopt;
+mod again;
 mod aside;
 mod attend;
 mod context;
@@ -31,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use aside::Damage;
-pub use context::{Context, Link, News, Released};
+pub use context::{Basis, Context, Ends, Link, News, Released};
 pub use handle::Handle;
 pub use log_end::{Break, LogEnd};
 
@@ -60,6 +61,8 @@ pub mod files {
     pub const KEEP: &str = "keep";
     /// The pack, until it is published.
     pub const QUARANTINE: &str = "quarantine.git";
+    /// The pack that was published: a database that is set back may lose it.
+    pub const PACK: &str = "published.pack";
 }
 
 /// All attempts that are here; cheap to clone.
@@ -84,8 +87,7 @@ impl Attempts {
             match self.open(id) {
                 Ok(Some(handle)) => self.spawn(handle, None),
                 Ok(None) => {}
-                // One that is missing from what is observed counts as lost.
-                Err(error) if error.passes() => return Err(std::io::Error::other(format!("attempt {id}: {error}"))),
+                Err(error) if error.passes() => self.look_again(id, error.to_string()),
                 Err(error) => self.watch_over(id, Wish::Run, error.to_string()),
             }
         }
@@ -176,11 +178,16 @@ impl Attempts {
 
     /// Takes note that the controller holds everything of an attempt.
     pub fn release(&self, attempt: AttemptId) {
+        if let Some((handle, session)) = self.get(attempt).zip(self.context.session_number()) {
+            handle.confirm(session);
+        }
         // One that is damaged is not only noted as released but forgotten, which a note does not show.
         let noted = |handle: &Handle| handle.damage.is_none() && handle.released();
         if let Some(handle) = self.get(attempt).filter(|handle| handle.over() && !noted(handle)) {
             let log_complete = handle.log_delivered();
-            let released = Released { at: Stamp::now(&self.context.boot), log_complete };
+            // Whoever is fenced after its end has told nobody what it has made.
+            let fenced = *handle.wish.borrow() == Wish::Fence;
+            let released = Released { at: Stamp::now(&self.context.boot), log_complete, fenced };
             match handle.release(&released) {
                 Ok(()) if handle.damage.is_some() => {
                     let attempts = self.clone();

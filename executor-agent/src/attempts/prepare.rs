@@ -119,7 +119,6 @@ impl Life<'_> {
     /// workspace is not its own.
     async fn unmake(&self, work: &Blocking) {
         work.give_up().await;
-        self.context.accounts.release(self.handle.id);
         let own = self.spec.workspace_of.is_none().then(|| self.context.layout.workspace(self.handle.id));
         let id = self.handle.id;
         let unmade = tokio::task::spawn_blocking(move || {
@@ -130,6 +129,8 @@ impl Life<'_> {
             // It goes with the attempt.
             warn!(attempt = %id, %error, "could not remove a workspace that was not finished");
         }
+        // Last: the next attempt that has it must find nothing here.
+        self.context.accounts.release(id);
     }
 
     async fn make_ready(&self, work: &Blocking) -> Result<Launch, Stopped> {

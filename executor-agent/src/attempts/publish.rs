@@ -6,60 +6,97 @@ use bytes::Bytes;
 use sculpt_proto::{
     MAX_PACK_PIECE,
     executor::v1::{PublishRequest, publish_request},
+    id::AttemptId,
 };
 use tokio::{io::AsyncReadExt as _, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tracing::warn;
 
-use super::{Link, life::Life};
+use super::{Context, Link, life::Life};
 use crate::{connect::Backoff, harvest::Found, journal::JournalError};
 
 /// How often an answer that should not be is tried again, as opposed to no answer at all.
 const TRIES: u32 = 8;
 
+/// One try to publish.
+pub(super) enum Tried {
+    /// The published head.
+    Taken(String),
+    /// Why the controller refuses it for good.
+    Refused(String),
+    /// The controller did not take it yet.
+    Later,
+}
+
+/// Something that is published by and by.
+pub(super) struct Publication<'a> {
+    context: &'a Context,
+    attempt: AttemptId,
+    found: &'a Found,
+    backoff: Backoff,
+    tries: u32,
+}
+
 impl Life<'_> {
     /// The published head, or why the controller refuses it for good.
     pub(super) async fn publish(&self, found: &Found) -> Result<Result<String, String>, JournalError> {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
-        let mut tries = 0;
+        let mut publication = Publication::new(self.context, self.handle.id, found);
         loop {
-            let Link { epoch, .. } = self.context.session().await;
-            let status = match self.send(found, epoch).await {
-                Ok(head) => return Ok(Ok(head)),
-                Err(status) => status,
-            };
-            let same_session = self.context.link.borrow().is_some_and(|link| link.epoch == epoch);
-            warn!(attempt = %self.handle.id, code = ?status.code(), text = status.message(), "could not publish");
-            match status.code() {
-                // A controller that does not know the attempt, after its database was lost, may take it over yet.
-                Code::Unavailable
-                | Code::DeadlineExceeded
-                | Code::Cancelled
-                | Code::ResourceExhausted
-                | Code::NotFound => {}
-                _ if !same_session => {}
-                Code::Internal | Code::Unknown | Code::Aborted | Code::Unauthenticated | Code::DataLoss => {
-                    tries += 1;
-                    if tries == TRIES {
-                        return Ok(Err(status.message().to_owned()));
-                    }
-                }
-                _ => return Ok(Err(status.message().to_owned())),
+            match publication.again().await {
+                Tried::Taken(head) => return Ok(Ok(head)),
+                Tried::Refused(why) => return Ok(Err(why)),
+                Tried::Later => {}
             }
             self.note("publishing what was made has to wait: the controller did not take it yet").await?;
-            backoff.wait().await;
+            publication.pause().await;
+        }
+    }
+}
+
+impl<'a> Publication<'a> {
+    pub(super) fn new(context: &'a Context, attempt: AttemptId, found: &'a Found) -> Self {
+        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        Self { context, attempt, found, backoff, tries: 0 }
+    }
+
+    /// Until the next try.
+    pub(super) async fn pause(&mut self) {
+        self.backoff.wait().await;
+    }
+
+    /// Tries once, in the session that there is, or the next.
+    pub(super) async fn again(&mut self) -> Tried {
+        let Link { epoch, .. } = self.context.session().await;
+        let status = match self.send(epoch).await {
+            Ok(head) => return Tried::Taken(head),
+            Err(status) => status,
+        };
+        let same_session = self.context.link.borrow().is_some_and(|link| link.epoch == epoch);
+        warn!(attempt = %self.attempt, code = ?status.code(), text = status.message(), "could not publish");
+        match status.code() {
+            // A controller that does not know the attempt, after its database was lost, may take it over yet.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::NotFound => {
+                Tried::Later
+            }
+            _ if !same_session => Tried::Later,
+            Code::Internal | Code::Unknown | Code::Aborted | Code::Unauthenticated | Code::DataLoss => {
+                self.tries += 1;
+                if self.tries == TRIES { Tried::Refused(status.message().to_owned()) } else { Tried::Later }
+            }
+            _ => Tried::Refused(status.message().to_owned()),
         }
     }
 
-    async fn send(&self, found: &Found, epoch: u64) -> Result<String, Status> {
+    async fn send(&self, epoch: u64) -> Result<String, Status> {
+        let found = self.found;
         let unreadable = |error: std::io::Error| Status::internal(format!("could not read the pack: {error}"));
         let file = tokio::fs::File::open(&found.pack).await.map_err(unreadable)?;
         let mut client = self.context.dialer.dial().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let header = publish_request::Header {
             executor_id: self.context.executor.to_string(),
             epoch,
-            attempt_id: self.handle.id.to_string(),
+            attempt_id: self.attempt.to_string(),
             head: found.head.clone(),
             pack_length: found.pack_length,
             from_branch: found.branch.clone().unwrap_or_default(),

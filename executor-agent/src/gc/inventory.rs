@@ -65,7 +65,10 @@ fn attempt(
     size: &impl Fn(&Path, bool) -> u64,
 ) -> Attempt {
     let released = Released::read(&handle.dir).filter(|_| handle.ended());
+    let session = context.session_number();
     let standing = match &released {
+        // What an earlier session said may be the word of another database.
+        Some(_) if !handle.confirmed(session) => Standing::Unconfirmed { connected: session.is_some() },
         Some(released) => Standing::Released(released.at.age(now)),
         None if handle.ended() => Standing::Owed,
         None => Standing::AtWork,
@@ -77,7 +80,8 @@ fn attempt(
     } else if present.contains(&handle.id) {
         Some(Hold::Attached)
     } else {
-        marked(&handle.dir).or_else(|| holds_work(handle, &workspace).then_some(Hold::Unpublished))
+        let fenced = released.as_ref().is_some_and(|released| released.fenced);
+        marked(&handle.dir).or_else(|| holds_work(handle, &workspace, fenced).then_some(Hold::Unpublished))
     };
     Attempt {
         id: handle.id,
@@ -88,6 +92,7 @@ fn attempt(
         log_complete: released.is_some_and(|released| released.log_complete),
         workspace: workspace.exists().then(|| size(&workspace, settled)),
         record: size(&handle.dir, settled),
+        pack: fs::metadata(handle.dir.join(files::PACK)).ok().map(|found| found.len()),
     }
 }
 
@@ -97,19 +102,21 @@ fn marked(dir: &Path) -> Option<Hold> {
 }
 
 /// A fenced attempt is not gathered: whatever it committed stands in its workspace alone. All others were gathered, and are
-/// marked when that failed.
-fn holds_work(handle: &Handle, workspace: &Path) -> bool {
+/// marked when that failed. `fenced`: the controller has not listened to how it ended, and may not have what it published.
+fn holds_work(handle: &Handle, workspace: &Path, fenced: bool) -> bool {
     let Some(journal) = handle.journal() else { return false };
-    let fenced = journal.ended().is_some_and(|ended| ended.outcome == Outcome::Fenced);
+    let fenced = fenced || journal.ended().is_some_and(|ended| ended.outcome == Outcome::Fenced);
     let ran = || journal.range(1, u64::MAX).iter().any(|entry| matches!(entry.step, Step::Running { .. }));
     let Some(repository) = handle.spec().and_then(|spec| spec.repository.as_ref()) else { return false };
-    fenced && ran() && workspace.exists() && !published::holds_only(workspace, &repository.base)
+    let work = || workspace.exists() && !published::holds_only(workspace, &repository.base);
+    fenced && ran() && (work() || handle.dir.join(files::PACK).exists())
 }
 
 /// Workspaces of attempts that are not known.
 fn strays(context: &Context, workspaces: &Path, known: &BTreeSet<AttemptId>) -> Vec<Loose> {
     let unknown = |path: &PathBuf| {
-        let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        // What stands beside a workspace has its name, and an ending.
+        let id = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
         id.is_none_or(|id| !known.contains(&id))
     };
     let paths = entries(workspaces).filter(unknown);

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 pub use plan::{Decision, Occasion, Subject};
 
 use crate::{
-    attempts::{Attempts, Context, Handle},
+    attempts::{Attempts, Context, Handle, files},
     shim::{self, Client, Launch, Liveness},
 };
 
@@ -153,7 +153,7 @@ impl Collector {
         let mut lines = Vec::new();
         for decision in plan {
             let whose = match &decision.subject {
-                Subject::Workspace(id) | Subject::Record(id) => inventory
+                Subject::Workspace(id) | Subject::Record(id) | Subject::Pack(id) => inventory
                     .attempts
                     .iter()
                     .find(|attempt| attempt.id == *id)
@@ -179,6 +179,12 @@ impl Collector {
                 }
                 failed => failed,
             },
+            Subject::Pack(id) => {
+                let directory = self.context.layout.attempt(*id);
+                let removed = self.remove_of(*id, directory.join(files::PACK)).await;
+                self.context.room.sizes().forget(&directory);
+                removed
+            }
             Subject::Loose(path) => remove::tree(&self.context, path.clone()).await,
         };
         let (subject, why) = (&decision.subject, decision.verdict.to_string());
@@ -191,7 +197,8 @@ impl Collector {
 
     /// What was decided may have been overtaken: the controller may want the attempt again.
     async fn remove_of(&self, id: AttemptId, path: std::path::PathBuf) -> io::Result<()> {
-        if !self.attempts.get(id).is_some_and(|handle| handle.ended() && handle.released()) {
+        let session = self.context.session_number();
+        if !self.attempts.get(id).is_some_and(|handle| handle.ended() && handle.confirmed(session)) {
             return Err(io::Error::other("the controller wants it again"));
         }
         remove::tree(&self.context, path).await

@@ -29,6 +29,11 @@ pub enum Standing {
     Owed,
     /// The controller released it so long ago.
     Released(Duration),
+    /// It was released, and the controller has not said so in this session.
+    Unconfirmed {
+        /// There is a session.
+        connected: bool,
+    },
 }
 
 /// Why nothing of an attempt may go, however old it is.
@@ -61,8 +66,10 @@ pub struct Attempt {
     pub log_complete: bool,
     /// Its workspace, if it has one.
     pub workspace: Option<u64>,
-    /// Its journal and its recording.
+    /// Its journal and its recording, and what it has published.
     pub record: u64,
+    /// What it has published, of that.
+    pub pack: Option<u64>,
 }
 
 /// Something that belongs to no attempt that can be read.
@@ -103,6 +110,8 @@ pub enum Subject {
     Workspace(AttemptId),
     /// The journal and the recording of an attempt, and whatever else is left of it.
     Record(AttemptId),
+    /// What an attempt has published, alone.
+    Pack(AttemptId),
     /// What belongs to no attempt that can be read.
     Loose(PathBuf),
 }
@@ -125,6 +134,11 @@ pub enum Kept {
     AtWork,
     /// The controller does not hold everything of it yet.
     Owed,
+    /// The controller has not said in this session that it holds everything of it.
+    Unconfirmed {
+        /// There is a session.
+        connected: bool,
+    },
     /// It must never go by itself.
     Held(Hold),
     /// Its time is not over.
@@ -165,12 +179,12 @@ impl Decision {
 }
 
 /// Decides about everything in `inventory`: first by age, then, oldest first, until there is room. A record outlives its
-/// workspace.
+/// workspace, and so does what was published, which a database may lose.
 pub fn plan(inventory: &Inventory, keep_workspaces: Duration, space: Space, occasion: Occasion) -> Vec<Decision> {
     let mut attempts: Vec<&Attempt> = inventory.attempts.iter().collect();
     attempts.sort_by_key(|attempt| match attempt.standing {
         Standing::Released(age) => Reverse(age),
-        Standing::AtWork | Standing::Owed => Reverse(Duration::ZERO),
+        Standing::AtWork | Standing::Owed | Standing::Unconfirmed { .. } => Reverse(Duration::ZERO),
     });
     let mut room = Room::needed(space);
     let mut decisions: Vec<Decision> = attempts
@@ -181,7 +195,8 @@ pub fn plan(inventory: &Inventory, keep_workspaces: Duration, space: Space, occa
         })
         .collect();
     // What goes by its age first, so that no more than needed goes for the sake of room.
-    let aged = |attempt: &&Attempt| record_by_age(attempt, &decisions, occasion);
+    let pressed = space.percent() >= MAKE_ROOM;
+    let aged = |attempt: &&Attempt| record_by_age(attempt, &decisions, occasion, pressed);
     let records: Vec<Verdict> = attempts.iter().map(aged).collect();
     let records = attempts.iter().zip(records);
     let mut records: Vec<Decision> =
@@ -196,6 +211,13 @@ pub fn plan(inventory: &Inventory, keep_workspaces: Duration, space: Space, occa
             room.take(decision);
         }
     }
+    let mut packs = Vec::new();
+    for (attempt, record) in attempts.iter().zip(&mut records) {
+        if let Some(bytes) = pack_alone(attempt, &decisions).filter(|_| !record.removes() && room.0 > 0) {
+            packs.push(room.decide(Subject::Pack(attempt.id), bytes, Verdict::Remove(Gone::Room)));
+            record.bytes = record.bytes.saturating_sub(bytes);
+        }
+    }
     for (attempt, decision) in attempts.iter().zip(&mut records) {
         if may_go_early(attempt) && !stays(attempt.id, &decisions) && !decision.removes() {
             room.take(decision);
@@ -206,6 +228,7 @@ pub fn plan(inventory: &Inventory, keep_workspaces: Duration, space: Space, occa
             room.take(decision);
         }
     }
+    decisions.extend(packs);
     decisions.extend(records);
     decisions.extend(loose);
     decisions
@@ -247,7 +270,8 @@ fn by_age(attempt: &Attempt, keep: Duration, occasion: Occasion) -> Verdict {
     }
 }
 
-fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion) -> Verdict {
+/// `pressed`: room is needed, and then a person may give up what is kept in case the controller loses what it holds.
+fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion, pressed: bool) -> Verdict {
     let age = match protected(attempt) {
         Ok(age) => age,
         Err(kept) => return Verdict::Keep(kept),
@@ -257,7 +281,9 @@ fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion)
     }
     match occasion {
         _ if age >= RETENTION => Verdict::Remove(Gone::Age),
-        Occasion::AskedForAll if may_go_early(attempt) => Verdict::Remove(Gone::Asked),
+        Occasion::AskedForAll if may_go_early(attempt) || (pressed && attempt.log_complete) => {
+            Verdict::Remove(Gone::Asked)
+        }
         Occasion::Sweep | Occasion::Asked | Occasion::AskedForAll => Verdict::Keep(Kept::Young(RETENTION - age)),
     }
 }
@@ -275,10 +301,18 @@ fn loose_by_age(loose: &Loose, occasion: Occasion) -> Verdict {
 fn protected(attempt: &Attempt) -> Result<Duration, Kept> {
     match (attempt.standing, &attempt.hold) {
         (Standing::AtWork, _) => Err(Kept::AtWork),
+        (Standing::Owed | Standing::Unconfirmed { .. } | Standing::Released(_), Some(hold)) => {
+            Err(Kept::Held(hold.clone()))
+        }
         (Standing::Owed, None) => Err(Kept::Owed),
-        (Standing::Owed | Standing::Released(_), Some(hold)) => Err(Kept::Held(hold.clone())),
+        (Standing::Unconfirmed { connected }, None) => Err(Kept::Unconfirmed { connected }),
         (Standing::Released(age), None) => Ok(age),
     }
+}
+
+/// A pack that may go before its record: it outlives the workspace, so that one of the two is left as long as there is room.
+fn pack_alone(attempt: &Attempt, workspaces: &[Decision]) -> Option<u64> {
+    attempt.pack.filter(|_| protected(attempt).is_ok() && !stays(attempt.id, workspaces))
 }
 
 fn may_go_early(attempt: &Attempt) -> bool {
@@ -313,6 +347,12 @@ impl fmt::Display for Kept {
         match self {
             Self::AtWork => f.write_str("its attempt has not ended"),
             Self::Owed => f.write_str("the controller does not hold everything of its attempt yet"),
+            Self::Unconfirmed { connected: true } => {
+                f.write_str("the controller does not say that it knows its attempt; see `sculpt executor adopt`")
+            }
+            Self::Unconfirmed { connected: false } => {
+                f.write_str("the controller is away, and has to say again that it holds everything of its attempt")
+            }
             Self::Held(Hold::Attached) => f.write_str("somebody is in its terminal"),
             Self::Held(Hold::Marked(why)) => write!(f, "marked to be kept: {why}"),
             Self::Held(Hold::Unpublished) => f.write_str("it has commits that the controller does not have"),

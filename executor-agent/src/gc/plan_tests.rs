@@ -19,6 +19,7 @@ fn attempt(n: u128, standing: Standing) -> Attempt {
         log_complete: true,
         workspace: Some(100),
         record: 10,
+        pack: None,
     }
 }
 
@@ -112,6 +113,24 @@ fn a_log_that_the_controller_may_not_hold_is_kept_for_its_day() {
 }
 
 #[test]
+fn a_person_may_give_up_a_young_record_that_the_controller_holds_when_room_is_needed() {
+    let over = Space { used: 1_000, budget: 1_000 };
+    let (workspace, record) = (Subject::Workspace(id(1)), Subject::Record(id(1)));
+    for (space, log_complete, occasion, goes) in [
+        (over, true, Occasion::AskedForAll, true),
+        (ROOMY, true, Occasion::AskedForAll, false),
+        (over, false, Occasion::AskedForAll, false),
+        (over, true, Occasion::Asked, false),
+        (over, true, Occasion::Sweep, false),
+    ] {
+        let attempts = [Attempt { log_complete, ..released(1, Duration::ZERO) }];
+        let gone = gone(&planned(&attempts, space, occasion));
+        assert_eq!(gone.contains(&record), goes, "{space:?} {log_complete} {occasion:?}");
+        assert!(!goes || gone.contains(&workspace), "a record outlives its workspace");
+    }
+}
+
+#[test]
 fn what_was_put_aside_goes_when_it_is_old_and_somebody_wants_it_gone() {
     use Occasion::{Asked, AskedForAll, Sweep};
     let over = Space { used: 1_000, budget: 1_000 };
@@ -136,4 +155,43 @@ fn every_decision_says_why() {
     assert_eq!(young.to_string(), "kept for 23h 1m more, as long as there is room");
     let marked = Verdict::Keep(Kept::Held(Hold::Marked("its recording is damaged".into())));
     assert_eq!(marked.to_string(), "marked to be kept: its recording is damaged");
+}
+
+#[test]
+fn what_the_controller_has_not_confirmed_in_this_session_is_held_and_says_why() {
+    let over = Space { used: 1_000, budget: 1_000 };
+    for (connected, expected) in [(true, "sculpt executor adopt"), (false, "the controller is away")] {
+        for occasion in [Occasion::Sweep, Occasion::Asked, Occasion::AskedForAll] {
+            let decisions = planned(&[attempt(1, Standing::Unconfirmed { connected })], over, occasion);
+            assert_eq!(gone(&decisions), []);
+            assert!(decisions.iter().all(|decision| decision.verdict.to_string().contains(expected)));
+        }
+    }
+}
+
+#[test]
+fn what_was_published_outlives_its_workspace_and_goes_alone_only_for_room() {
+    let full = |used| Space { used, budget: 1_000 };
+    let with_pack = |n, age| Attempt { pack: Some(4), log_complete: false, ..released(n, age) };
+    let (workspace, pack) = (Subject::Workspace(id(1)), Subject::Pack(id(1)));
+    let young = [with_pack(1, HOUR)];
+    assert_eq!(
+        gone(&planned(&young, ROOMY, Occasion::AskedForAll)),
+        std::slice::from_ref(&workspace),
+        "a person asks for the workspace"
+    );
+    assert_eq!(
+        gone(&planned(&young, full(790), Occasion::Sweep)),
+        std::slice::from_ref(&workspace),
+        "which made room enough"
+    );
+    assert_eq!(gone(&planned(&young, full(900), Occasion::Sweep)), [workspace, pack.clone()]);
+    let held = [Attempt { hold: Some(Hold::Unpublished), ..with_pack(1, HOUR) }];
+    assert_eq!(gone(&planned(&held, full(900), Occasion::Sweep)), []);
+    let alone = [Attempt { workspace: None, ..with_pack(1, HOUR) }];
+    let decisions = planned(&alone, full(900), Occasion::Sweep);
+    assert_eq!(gone(&decisions), [pack]);
+    assert_eq!(decisions.iter().map(|decision| decision.bytes).sum::<u64>(), 10, "nothing is counted twice");
+    let old = [Attempt { workspace: None, ..with_pack(1, DAY) }];
+    assert_eq!(gone(&planned(&old, full(900), Occasion::Sweep)), [Subject::Record(id(1))], "it goes with its record");
 }

@@ -1,9 +1,12 @@
 //! Whether a clone may hold commits of its own, found out without running git on what an agent left behind.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
+
+use rustix::fs::{Mode, OFlags, open};
 
 /// Largest file that is looked into: a file of refs that is larger is no clone of ours as it was.
 const LARGEST: u64 = 1 << 20;
@@ -53,10 +56,14 @@ fn refs_below(root: PathBuf) -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-/// A pipe or a device would hold us up.
+/// A pipe or a device would hold us up, whenever it takes the place of a file.
 fn small_text(path: &Path) -> Option<String> {
-    let found = fs::symlink_metadata(path).ok()?;
-    (found.is_file() && found.len() <= LARGEST).then(|| fs::read_to_string(path).ok())?
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = fs::File::from(open(path, flags, Mode::empty()).ok()?);
+    let found = file.metadata().ok()?;
+    let mut text = String::new();
+    (found.is_file() && found.len() <= LARGEST).then(|| file.take(LARGEST).read_to_string(&mut text).ok())??;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -104,5 +111,8 @@ mod tests {
         let linked = clone();
         std::os::unix::fs::symlink("/dev/zero", linked.path().join(".git/refs/heads/endless")).unwrap();
         assert!(!holds_only(linked.path(), BASE));
+        let piped = clone();
+        let pipe = std::process::Command::new("mkfifo").arg(piped.path().join(".git/refs/heads/silent")).status();
+        assert!(pipe.unwrap().success() && !holds_only(piped.path(), BASE));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::process::Command;
 
-use super::{HarvestError, LONG, QUICK};
+use super::{HarvestError, LONG, QUICK, sound};
 use crate::{
     stage::{Identity, Stage},
     text::ByteText,
@@ -64,8 +64,9 @@ pub(super) struct Repository<'a> {
 }
 
 impl<'a> Repository<'a> {
-    /// Finds out which filters have to be turned off.
+    /// Looks whether git can work there, and finds out which filters have to be turned off.
     pub(super) async fn open(container: &'a Container, work_tree: &'a Path) -> Result<Self, HarvestError> {
+        sound::check(work_tree).await?;
         let mut repository = Self { container, work_tree, filters: Vec::new(), held_back: Vec::new() };
         let listed =
             ["config", "--null", "--name-only", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"];

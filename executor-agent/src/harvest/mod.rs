@@ -6,17 +6,20 @@
 
 mod contained;
 mod resume;
+mod sound;
 mod verify;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 pub use contained::Container;
 pub use resume::resume;
+use rustix::fs::{AtFlags, CWD, unlinkat};
 use sculpt_proto::commit_id;
+use sculpt_walk::open_directory;
 
 use crate::{spec::Requester, workspace::git::GitError};
 
@@ -48,6 +51,12 @@ pub enum HarvestError {
     /// There is nothing that git could work with.
     #[error("its .git directory is gone")]
     NoRepository,
+    /// It began on a branch, and has none any more: what was committed there cannot be found.
+    #[error("all of its branches are gone")]
+    NoBranch,
+    /// Something that git would wait for without end.
+    #[error("{0} in its .git directory is not a file that can be read")]
+    Endless(String),
     /// What it began at is not there any more.
     #[error("it no longer has the commit {0} that the task begins at")]
     NoBase(String),
@@ -106,14 +115,14 @@ pub struct Harvest {
 /// Gathers. May be repeated at any time once the agent's processes are gone.
 pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
     let mut harvest = Harvest::default();
-    let directory = plan.workspace.join(".git");
-    if !fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {
-        harvest.notes.push("the workspace's .git directory is gone, so there is nothing to publish".to_owned());
-        harvest.keep = Some("its .git directory is gone".to_owned());
-        return Ok(harvest);
-    }
-    unlock(&directory);
+    unlock(&plan.workspace.join(".git"));
     let git = contained::Repository::open(&plan.container, &plan.workspace).await?;
+    // Before anything is committed, which would make a branch.
+    let head = git.ask("read HEAD", &["rev-parse", "--quiet", "--verify", "HEAD^{commit}"]).await?;
+    let branches = git.ask("list the branches", &["for-each-ref", "--count=1", "refs/heads"]).await?;
+    if head.code != Some(0) && branches.stdout.is_empty() {
+        return Err(HarvestError::NoBranch);
+    }
     if let Some(commit) = &plan.commit {
         commit_changes(&git, commit, &mut harvest).await?;
     }
@@ -145,10 +154,11 @@ pub async fn harvest(plan: &Plan) -> Result<Harvest, HarvestError> {
 }
 
 /// Removes locks of a killed git, which nobody is left to hold; and a file that would lead to another repository, which no
-/// clone of ours has.
+/// clone of ours has. Only in this very directory: a link in its place leads nowhere.
 fn unlock(directory: &Path) {
+    let Ok(held) = open_directory(CWD, directory) else { return };
     for name in ["index.lock", "HEAD.lock", "commondir"] {
-        let _absent = fs::remove_file(directory.join(name));
+        let _absent = unlinkat(&held, name, AtFlags::empty());
     }
 }
 
@@ -160,10 +170,13 @@ async fn commit_changes(
 ) -> Result<(), HarvestError> {
     let mut arguments = vec!["add", "--all", "--ignore-errors", "--", "."];
     let add = git.ask_long("add the uncommitted changes", &arguments, None).await?;
-    if add.code != Some(0) {
+    // What it cannot look into, since it is closed or too deep, git passes over with a warning.
+    if add.code != Some(0) || String::from_utf8_lossy(&add.stderr).contains("could not open directory") {
         let words = crate::workspace::git::words(&add.stderr);
         harvest.notes.push(format!("some uncommitted changes could not be committed: {words}"));
         harvest.keep = Some("some changes could not be committed".to_owned());
+    }
+    if add.code != Some(0) {
         arguments.extend(git.held_back());
         git.ask_long("add the rest of the uncommitted changes", &arguments, None).await?;
     }

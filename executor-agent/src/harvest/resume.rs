@@ -1,7 +1,7 @@
 //! Makes a working copy that outlived its attempt ready for the next one. It is as hostile as any that an agent has had, so
 //! git runs on it as in harvesting; no file of the working tree is touched.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use sculpt_proto::commit_id;
 
@@ -17,9 +17,6 @@ pub async fn resume(
     branch: &str,
 ) -> Result<Vec<String>, HarvestError> {
     let directory = git_dir(work_tree);
-    if !fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(HarvestError::NoRepository);
-    }
     unlock(&directory);
     let git = Repository::open(container, work_tree).await?;
     let whole = format!("{base}^{{commit}}");

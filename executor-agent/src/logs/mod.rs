@@ -120,6 +120,7 @@ impl<R: Recordings> Logs<R> {
     pub async fn run(mut self) {
         let cancel = self.context.cancel.clone();
         tokio::select! {
+            biased;
             () = cancel.cancelled() => {}
             () = Box::pin(self.serve()) => {}
         }
@@ -129,8 +130,17 @@ impl<R: Recordings> Logs<R> {
         let mut backoff = self.context.dialer.backoff(Duration::from_millis(100), Duration::from_secs(10));
         let mut link = self.context.link.clone();
         loop {
-            let Ok(session) = link.wait_for(Option::is_some).await.map(|link| *link) else { return };
-            let Some(session) = session else { continue };
+            // Also while nothing was sent: the controller of the next session may hold less than that of the one before.
+            if link.has_changed().unwrap_or_default() {
+                self.complete.clear();
+            }
+            let Some(session) = *link.borrow_and_update() else {
+                if link.changed().await.is_err() {
+                    return;
+                }
+                self.complete.clear();
+                continue;
+            };
             // Before anything is looked at, so that no moment is missed.
             let next_try = self.next_try();
             if !self.anything_to_send() {
@@ -145,8 +155,7 @@ impl<R: Recordings> Logs<R> {
             }
             let began = Instant::now();
             match self.stream(session).await {
-                Ended::Idle => {}
-                Ended::NewSession => self.complete.clear(),
+                Ended::Idle | Ended::NewSession => {}
                 why => {
                     if began.elapsed() > Duration::from_secs(20) {
                         backoff.reset();

@@ -1,6 +1,9 @@
 //! Keeps a session with the controller: connects, says who we are, and carries the machine's effects out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sculpt_proto::{
     EXECUTOR_PROTOCOL,
@@ -105,6 +108,7 @@ impl<R: Roster> Control<R> {
         loop {
             let began = Instant::now();
             let ended = tokio::select! {
+                biased;
                 () = cancel.cancelled() => return Ok(()),
                 ended = Box::pin(self.session()) => ended,
             };
@@ -173,6 +177,7 @@ impl<R: Roster> Control<R> {
         self.meet(welcome.link.cluster)?;
         info!(epoch = welcome.link.epoch, "session with the controller");
         self.leases.welcomed(hello_at);
+        self.context.sessions.fetch_add(1, Ordering::AcqRel);
         self.link.send_replace(Some(welcome.link));
         self.converse(welcome, &outbound, inbound).await
     }
@@ -275,7 +280,8 @@ impl<R: Roster> Control<R> {
                 Effect::Abandon(attempt) => self.attempts.abandon(attempt),
                 Effect::Release(attempt) => self.attempts.release(attempt),
                 Effect::Unrelease(attempt) => self.attempts.unrelease(attempt),
-                Effect::HandIn(attempt) => self.attempts.hand_in(attempt),
+                Effect::HandIn(attempts) => self.attempts.hand_in(attempts),
+                Effect::PublishAgain(attempt) => self.attempts.publish_again(attempt),
                 Effect::Warn(attempt, text) => warn!(%attempt, text),
                 Effect::Observe | Effect::Report { .. } | Effect::Ready => {}
             }
@@ -303,6 +309,7 @@ impl<R: Roster> Control<R> {
             }
             News::Recorded(attempt, sequence) => self.machine.apply(Input::Recorded { attempt, sequence }),
             News::HandedIn(attempt, cluster) => self.machine.apply(Input::HandedIn { attempt, cluster }),
+            News::PublishedAgain(attempt) => self.machine.apply(Input::PublishedAgain(attempt)),
             News::Gone(attempt) => self.machine.apply(Input::Gone(attempt)),
         }
     }

@@ -137,6 +137,7 @@ impl World {
             | Effect::Release(_)
             | Effect::Unrelease(_)
             | Effect::HandIn(_)
+            | Effect::PublishAgain(_)
             | Effect::Ready
             | Effect::Warn(..) => {}
         }

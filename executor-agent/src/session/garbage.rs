@@ -9,6 +9,7 @@ use sculpt_proto::{
 use tokio::sync::oneshot;
 
 use crate::{
+    attempts::files,
     gc::{Door, Line, Occasion, Subject},
     layout::Layout,
 };
@@ -54,6 +55,7 @@ fn item(line: Line, layout: &Layout) -> GarbageItem {
     let (kind, id, path) = match &line.decision.subject {
         Subject::Workspace(id) => ("workspace", id.to_string(), layout.workspace(*id)),
         Subject::Record(id) => ("record", id.to_string(), layout.attempt(*id)),
+        Subject::Pack(id) => ("pack", id.to_string(), layout.attempt(*id).join(files::PACK)),
         Subject::Loose(path) if path.starts_with(layout.quarantine()) => ("quarantine", String::new(), path.clone()),
         Subject::Loose(path) => ("workspace", String::new(), path.clone()),
     };

@@ -115,6 +115,8 @@ pub enum Input {
         /// Whose it is from now on; none: it was not taken over.
         cluster: Option<ClusterId>,
     },
+    /// What it published was published again, or cannot be; its end is told once more.
+    PublishedAgain(AttemptId),
     /// A report is in the journal.
     Recorded {
         /// Whose.
@@ -150,8 +152,10 @@ pub enum Effect {
     Release(AttemptId),
     /// It is wanted again: the controller has lost what it had acknowledged.
     Unrelease(AttemptId),
-    /// Hand its spec to the controller, which takes it over.
-    HandIn(AttemptId),
+    /// Hand their specs to the controller, which takes them over.
+    HandIn(Vec<AttemptId>),
+    /// The controller has lost what it published: publish it again.
+    PublishAgain(AttemptId),
     /// The first full set has been taken in.
     Ready,
     /// For the log.
@@ -173,6 +177,8 @@ struct Held {
     handing: bool,
     /// The controller does not take reports of it in this session.
     parked: bool,
+    /// Its end was refused in this session, perhaps for what it says was published.
+    again: bool,
     /// Where the last gap was; the same gap twice without progress ends the resending.
     gap: Option<u64>,
 }
@@ -190,6 +196,7 @@ impl Held {
             damaged: false,
             handing: false,
             parked: false,
+            again: false,
             gap: None,
         }
     }
@@ -244,8 +251,16 @@ impl Machine {
                 (held.last, held.sent) = (held.acked, held.acked);
                 if self.connected && over { vec![Effect::Observe] } else { Vec::new() }
             }
-            Input::Adopt(attempts) => attempts.into_iter().filter_map(|attempt| self.adopt(attempt)).collect(),
+            Input::Adopt(attempts) => {
+                let asked: Vec<AttemptId> = attempts.into_iter().filter(|attempt| self.adopt(*attempt)).collect();
+                if asked.is_empty() { Vec::new() } else { vec![Effect::HandIn(asked)] }
+            }
             Input::HandedIn { attempt, cluster } => self.handed_in(attempt, cluster),
+            Input::PublishedAgain(attempt) => {
+                let Some(held) = self.held.get_mut(&attempt) else { return Vec::new() };
+                held.parked = false;
+                self.report(attempt)
+            }
             Input::Recorded { attempt, sequence } => {
                 let held = self.held.entry(attempt).or_insert_with(Held::new);
                 held.last = held.last.max(sequence);
@@ -275,7 +290,7 @@ impl Machine {
         let mut effects = vec![Effect::Observe];
         for held in self.held.values_mut() {
             held.sent = held.acked;
-            held.parked = false;
+            (held.parked, held.again) = (false, false);
             held.gap = None;
         }
         let attempts: Vec<AttemptId> = self.held.keys().copied().collect();
@@ -336,10 +351,10 @@ impl Machine {
         effects
     }
 
-    fn adopt(&mut self, attempt: AttemptId) -> Option<Effect> {
-        let held = self.held.get_mut(&attempt).filter(|held| held.cluster.is_some() && !held.handing)?;
-        held.handing = true;
-        Some(Effect::HandIn(attempt))
+    /// Whether its spec is to be handed in.
+    fn adopt(&mut self, attempt: AttemptId) -> bool {
+        let held = self.held.get_mut(&attempt).filter(|held| held.cluster.is_some());
+        held.is_some_and(|held| !std::mem::replace(&mut held.handing, true))
     }
 
     /// Who has taken it over knows nothing of it yet, and a fence counts in that name alone.
@@ -351,7 +366,7 @@ impl Machine {
         }
         held.cluster = cluster;
         (held.sent, held.acked) = (0, 0);
-        (held.released, held.parked, held.gap) = (false, false, None);
+        (held.released, held.parked, held.again, held.gap) = (false, false, false, None);
         self.report(attempt)
     }
 
@@ -382,7 +397,14 @@ impl Machine {
                 held.parked = through <= held.acked;
                 held.acked = held.acked.max(through);
                 held.sent = held.sent.max(held.acked);
-                vec![Effect::Warn(attempt, "the controller refused a report as illegal")]
+                let mut effects = vec![Effect::Warn(attempt, "the controller refused a report as illegal")];
+                if held.parked && through + 1 == held.last && !held.again {
+                    // Every other step is consumed when it does not fit; an end is refused for what it says was published.
+                    held.again = true;
+                    (held.sent, held.acked) = (through, through);
+                    effects.push(Effect::PublishAgain(attempt));
+                }
+                effects
             }
             Refusal::Fenced if held.cluster.is_some() && held.cluster != ours => {
                 vec![Effect::Warn(attempt, "a fence from another cluster than the one that minted it")]

@@ -87,7 +87,9 @@ impl World {
                     assert!(from <= through && through <= self.disk[&attempt], "only what is on disk is sent");
                     self.reports.extend((from..=through).map(|sequence| (attempt, sequence)));
                 }
-                Effect::Release(_) | Effect::Unrelease(_) | Effect::HandIn(_) => panic!("nobody asked for {effect:?}"),
+                Effect::Release(_) | Effect::Unrelease(_) | Effect::HandIn(_) | Effect::PublishAgain(_) => {
+                    panic!("nobody asked for {effect:?}")
+                }
                 Effect::Observe | Effect::Ready | Effect::Warn(..) => {}
             }
         }

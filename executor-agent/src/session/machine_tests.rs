@@ -65,10 +65,10 @@ fn what_is_taken_over_owes_everything_from_the_beginning() {
         let mut machine = welcomed();
         machine.apply(foreign(released));
         machine.apply(Input::Acked { attempt: id(1), through: 0, refusal: Some(Refusal::Unknown) });
-        assert_eq!(machine.apply(Input::Adopt(vec![id(1), id(2)])), [Effect::HandIn(id(1))], "only what is here");
+        assert_eq!(machine.apply(Input::Adopt(vec![id(1), id(2)])), [Effect::HandIn(vec![id(1)])], "only what is here");
         assert_eq!(machine.apply(Input::Adopt(vec![id(1)])), [], "it is being handed in");
         assert_eq!(machine.apply(handed_in(None)), []);
-        assert_eq!(machine.apply(Input::Adopt(vec![id(1)])), [Effect::HandIn(id(1))], "it is asked for again");
+        assert_eq!(machine.apply(Input::Adopt(vec![id(1)])), [Effect::HandIn(vec![id(1)])], "it is asked for again");
         assert_eq!(machine.apply(handed_in(Some(cluster(1)))), std::slice::from_ref(&everything));
         assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 4 }).len(), 1, "it goes on");
     }
@@ -172,6 +172,27 @@ fn every_refusal_has_its_answer() {
     assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 5 }), [], "it was not, so the rest waits");
     assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe, report(2, 5)]);
     assert_eq!(fresh().apply(refused(Refusal::Fenced)), [Effect::Wish(id(1), Wish::Fence)]);
+}
+
+#[test]
+fn what_the_controller_has_lost_is_published_again_once_a_session_before_the_end_is_told_again() {
+    let refused = || Input::Acked { attempt: id(1), through: 4, refusal: Some(Refusal::Illegal) };
+    let report = Effect::Report { attempt: id(1), from: 5, through: 5 };
+    let mut machine = welcomed();
+    machine.apply(present(id(1), 5));
+    machine.apply(Input::Acked { attempt: id(1), through: 4, refusal: None });
+    for _session in 0..2 {
+        let effects = machine.apply(refused());
+        assert!(matches!(effects[..], [Effect::Warn(..), Effect::PublishAgain(_)]));
+        assert!(!machine.settled(id(1)));
+        assert_eq!(machine.apply(Input::Recorded { attempt: id(1), sequence: 5 }), [], "not before");
+        assert_eq!(machine.apply(Input::PublishedAgain(id(1))), std::slice::from_ref(&report));
+        assert!(matches!(machine.apply(refused())[..], [Effect::Warn(..)]), "it was not that");
+        machine.apply(Input::Lost);
+        assert_eq!(machine.apply(Input::Welcomed { cluster: cluster(1) }), [Effect::Observe, report.clone()]);
+    }
+    machine.apply(Input::Acked { attempt: id(1), through: 5, refusal: None });
+    assert!(machine.settled(id(1)));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{Wanted, Wish, wire::report};
 use crate::{
     attempts::{Attempts, Damage, Handle},
     journal::{Entry, Journal, Stamp},
+    report::Step,
 };
 
 /// What a session learns of an attempt that is here.
@@ -66,8 +67,11 @@ pub trait Roster: Send + Sync + 'static {
     /// The controller wants it again.
     fn unrelease(&self, attempt: AttemptId);
 
-    /// Hands its spec to a controller that takes it over. The simulation's controllers lose no database.
-    fn hand_in(&self, _attempt: AttemptId) {}
+    /// Publishes again what the controller has lost of it, and tells the session when its end can be told once more.
+    fn publish_again(&self, attempt: AttemptId);
+
+    /// Hands their specs to a controller that takes them over. Nobody asks for that in the simulation.
+    fn hand_in(&self, _attempts: Vec<AttemptId>) {}
 }
 
 impl Roster for Attempts {
@@ -100,7 +104,12 @@ impl Roster for Attempts {
 
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, now: &Stamp) -> Vec<Report> {
         let entries = self.get(attempt).and_then(|handle| Some(handle.journal()?.range(from, through)));
-        let told = |entry: Entry| report(attempt, entry.sequence, entry.at.age(now), entry.step);
+        let unpublished = self.get(attempt).and_then(|handle| handle.unpublished());
+        let step = |step: Step| match &unpublished {
+            Some(why) => step.unpublished(why),
+            None => step,
+        };
+        let told = |entry: Entry| report(attempt, entry.sequence, entry.at.age(now), step(entry.step));
         entries.into_iter().flatten().map(told).collect()
     }
 
@@ -128,8 +137,12 @@ impl Roster for Attempts {
         self.unrelease(attempt);
     }
 
-    fn hand_in(&self, attempt: AttemptId) {
-        self.hand_in(attempt);
+    fn publish_again(&self, attempt: AttemptId) {
+        self.publish_again(attempt);
+    }
+
+    fn hand_in(&self, attempts: Vec<AttemptId>) {
+        self.hand_in(attempts);
     }
 }
 

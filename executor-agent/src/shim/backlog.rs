@@ -37,6 +37,10 @@ impl Backlog {
         taken.clear();
         let mut state = lock(&self.state);
         state.working = false;
+        if state.waiting.is_empty() {
+            // What a flood took is given back.
+            *taken = Vec::new();
+        }
         self.changed.notify_all();
         let idle = |state: &mut State| state.waiting.is_empty() && !state.finished;
         let waited = self.changed.wait_while(state, idle);

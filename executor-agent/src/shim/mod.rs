@@ -37,7 +37,7 @@ use std::{
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
 pub use bury::{Remains, bury};
-pub use claim::{is_locked, kill};
+pub use claim::{is_locked, signal, take_back};
 pub use client::{Client, ClientError, Subscription};
 pub use launch::{Launch, Mode};
 pub use lease::Lease;
@@ -85,8 +85,9 @@ pub fn main(attempt_dir: &Path) -> Result<(), Error> {
     };
     stage::close_inherited_descriptors();
     let attempt_dir = fs::canonicalize(attempt_dir).map_err(failed("find the attempt's directory"))?;
-    let _lock = claim::take(&attempt_dir).map_err(failed("lock the attempt; does a shim run it already?"))?;
+    let mut lock = claim::take(&attempt_dir).map_err(failed("lock the attempt; does a shim run it already?"))?;
     let launch = Launch::read(&attempt_dir).map_err(failed("read what is to be run"))?;
+    claim::sign(&mut lock).map_err(failed("say who runs the attempt"))?;
     for name in [files::EXIT, files::SPOOL] {
         if attempt_dir.join(name).exists() {
             return Err(failed("run an attempt twice")(io::ErrorKind::AlreadyExists.into()));

@@ -352,18 +352,18 @@ fn listen(socket: &Path, others_pass: bool) -> Result<UnixListener, Error> {
 }
 
 fn listen_for_views(launch: &Launch) -> Result<UnixListener, Error> {
-    let listener = listen(
-        &launch.view_socket,
-        launch.view_socket.parent() == launch.control_socket.parent() && launch.identity.is_some(),
-    )?;
-    if let Some(identity) = &launch.identity {
-        let attempt = || failed(format!("give {} to account {}", launch.view_socket.display(), identity.uid));
-        chown(&launch.view_socket, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
-        if let Some(directory) = launch.view_socket.parent().filter(|own| Some(*own) != launch.control_socket.parent())
-        {
-            chown(directory, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
-        }
+    let Some(identity) = &launch.identity else { return listen(&launch.view_socket, false) };
+    let attempt = || failed(format!("give {} to account {}", launch.view_socket.display(), identity.uid));
+    // Made and given away where the account cannot put something else in its place, then moved to where it can.
+    let made = launch.control_socket.with_file_name("view");
+    let listener = listen(&made, true)?;
+    chown(&made, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
+    if let Some(directory) = launch.view_socket.parent().filter(|own| Some(*own) != launch.control_socket.parent()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(attempt())?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(attempt())?;
+        chown(directory, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
     }
+    fs::rename(&made, &launch.view_socket).map_err(attempt())?;
     Ok(listener)
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -85,11 +85,22 @@ async fn init(store: &Path, base: &str) -> Result<(), StoreError> {
     if store.join("objects").is_dir() && store.join("HEAD").is_file() {
         return Ok(());
     }
-    std::fs::create_dir_all(store).map_err(|source| StoreError::Make { path: store.to_owned(), source })?;
-    let mut command = git::trusted(store);
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::Make { path, source }
+    };
+    // Made beside, so that a git that was killed leaves nothing half made; where there are objects, they are borrowed.
+    let borrowed = store.join("objects").is_dir();
+    let making = if borrowed { store.to_owned() } else { store.with_extension("new") };
+    if !borrowed {
+        sculpt_walk::remove(&making).map_err(fail(&making))?;
+        sculpt_walk::remove(store).map_err(fail(store))?;
+    }
+    fs::create_dir_all(&making).map_err(fail(&making))?;
+    let mut command = git::trusted(&making);
     command.args(["init", "--bare", "--quiet", "--template="]).arg(object_format(base));
     git::run("make the store", command, None, QUICK).await?;
-    Ok(())
+    fs::rename(&making, store).map_err(fail(store))
 }
 
 /// The option that makes a repository for commits like this one.
@@ -104,6 +115,8 @@ async fn fetch(
     repository: &Repository,
     kept: &str,
 ) -> Result<(), StoreError> {
+    // Of a git that was killed: nobody else fetches this one now.
+    let _absent = fs::remove_file(store.join(format!("{kept}.lock")));
     let (url, resolve) = dialer.proved_url().await?;
     let mut command = git::trusted(store);
     command

@@ -27,20 +27,31 @@ pub enum Weather {
     Fair(u64),
     /// It refuses everything, or commits without an answer.
     Foul,
+    /// It keeps everybody waiting.
+    Hung,
 }
+
+impl Weather {
+    /// As it mostly is.
+    pub const FAIR: Self = Self::Fair(20);
+}
+
+/// How often is looked whether the weather has changed.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What survives the controllers.
 #[derive(Clone, Debug)]
 pub struct Archive {
     rows: Arc<Mutex<Rows>>,
-    weather: Arc<Mutex<Weather>>,
+    /// Of each controller's connection.
+    weather: Arc<Mutex<Vec<Weather>>>,
 }
 
 impl Archive {
-    /// An empty one in fair weather.
-    pub fn new(without: Option<Guard>) -> Self {
+    /// An empty one, in fair weather for each of so many controllers.
+    pub fn new(without: Option<Guard>, controllers: usize) -> Self {
         let rows = Rows { any_epoch: without == Some(Guard::Epoch), ..Rows::default() };
-        Self { rows: Arc::new(Mutex::new(rows)), weather: Arc::new(Mutex::new(Weather::Fair(20))) }
+        Self { rows: Arc::new(Mutex::new(rows)), weather: Arc::new(Mutex::new(vec![Weather::FAIR; controllers])) }
     }
 
     /// The rows.
@@ -48,19 +59,20 @@ impl Archive {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The weather changes.
-    pub fn set_weather(&self, weather: Weather) {
-        *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+    /// The weather changes for a controller.
+    pub fn set_weather(&self, controller: usize, weather: Weather) {
+        self.weathers()[controller] = weather;
     }
 
-    fn weather(&self) -> Weather {
-        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    fn weathers(&self) -> MutexGuard<'_, Vec<Weather>> {
+        self.weather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The database as one controller sees it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Book {
+    controller: usize,
     archive: Archive,
     bus: Bus,
     world: World,
@@ -70,8 +82,8 @@ pub struct Book {
 
 impl Book {
     /// A connection of a controller that has just been started.
-    pub fn open(archive: Archive, world: World, witness: Witness, cluster: ClusterId) -> Self {
-        Self { archive, bus: Bus::new(), world, witness, cluster }
+    pub fn open(controller: usize, archive: Archive, world: World, witness: Witness, cluster: ClusterId) -> Self {
+        Self { controller, archive, bus: Bus::new(), world, witness, cluster }
     }
 
     /// What it tells the parts of its controller.
@@ -86,9 +98,9 @@ impl Book {
 
     /// One transaction. It takes its time before and after the commit, and a crash in between leaves what was committed.
     async fn transact<T>(&self, work: impl FnOnce(&mut Rows) -> T) -> Result<T, StoreError> {
-        let (before, after, refuse, forget) = match self.archive.weather() {
-            Weather::Fair(most) => (self.world.dice.millis(0..most), self.world.dice.millis(0..most), false, false),
-            Weather::Foul => (Duration::ZERO, Duration::ZERO, self.world.dice.chance(80), true),
+        let (before, after, refuse, forget) = match self.clear().await {
+            Some(most) => (self.world.dice.millis(0..most), self.world.dice.millis(0..most), false, false),
+            None => (Duration::ZERO, Duration::ZERO, self.world.dice.chance(80), true),
         };
         tokio::time::sleep(before).await;
         if refuse {
@@ -108,6 +120,18 @@ impl Book {
             return Err(away().await);
         }
         Ok(done)
+    }
+
+    /// Waits while everybody is kept waiting, and says how long an answer takes at most; none in foul weather.
+    async fn clear(&self) -> Option<u64> {
+        loop {
+            let weather = self.archive.weathers()[self.controller];
+            match weather {
+                Weather::Fair(most) => return Some(most),
+                Weather::Foul => return None,
+                Weather::Hung => tokio::time::sleep(PATIENCE).await,
+            }
+        }
     }
 
     /// What follows a commit.

@@ -1,7 +1,7 @@
 //! Placement, silence, specs and publications, as the controller's background duties and calls do them.
 
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use prost::Message as _;
 use sculpt_controller::{
     background::liveness::silence,
@@ -12,7 +12,7 @@ use sculpt_core::{
     attempt::{Attempt, AttemptState, Fence},
     liveness::REPLACEMENT_MARGIN,
     review::Commit,
-    task::{Effect, Event, Intent},
+    task::{Effect, Event, Intent, Task},
 };
 use sculpt_proto::{
     id::{AttemptId, ClusterId, TaskId},
@@ -34,8 +34,7 @@ const HEARD: i64 = 30;
 impl Book {
     /// Gives queued tasks to the executors whose sessions `sessions` holds.
     pub async fn place(&self, sessions: &Sessions) -> Result<(), StoreError> {
-        let mut held = sessions.held();
-        held.sort_by_key(|epoch| epoch.executor);
+        let held = sessions.held();
         let world = self.world.clone();
         let cluster = self.cluster;
         let effects = self.transact(move |rows| {
@@ -72,7 +71,7 @@ impl Book {
 
     /// The spec of an offered attempt.
     pub async fn hand_out(&self, epoch: Epoch, attempt: AttemptId) -> Result<Vec<u8>, Status> {
-        let now = self.world.wall();
+        let world = self.world.clone();
         let handed = self.transact(move |rows| {
             if !rows.holds(epoch) {
                 return Err(Status::aborted("a newer session has this executor; end this one"));
@@ -83,7 +82,7 @@ impl Book {
                 return Err(Status::failed_precondition("it may not begin any more"));
             }
             let (task, fence, body) = (row.task, row.attempt.fence, row.spec.body.clone());
-            let moved = rows.apply(task, &Event::SpecRead { fence }, now);
+            let moved = rows.apply(task, &Event::SpecRead { fence }, world.wall());
             moved.map(|_| body).map_err(|illegal| Status::failed_precondition(illegal.to_string()))
         });
         handed.await.map_err(|error| Status::unavailable(error.to_string()))?
@@ -91,7 +90,6 @@ impl Book {
 
     /// Takes a head.
     pub async fn publish(&self, epoch: Epoch, attempt: AttemptId, head: String) -> Result<String, Status> {
-        let now = self.world.wall();
         let witness = self.witness.clone();
         let world = self.world.clone();
         let unfenced = self.world.lacks(Guard::Fence);
@@ -104,7 +102,7 @@ impl Book {
             let (task, fence) = (row.task, row.attempt.fence);
             let fence = rows.stolen_fence(task).filter(|_| unfenced).unwrap_or(fence);
             let event = Event::Published { fence, head: Commit(head.clone()) };
-            if let Err(illegal) = rows.apply(task, &event, now) {
+            if let Err(illegal) = rows.apply(task, &event, world.wall()) {
                 // Its reports come in another stream and may be late.
                 return Err(match illegal {
                     sculpt_core::task::IllegalTransition::Fenced { .. } => {
@@ -193,14 +191,15 @@ fn on_lost(on_lost: sculpt_core::task::OnLost) -> sculpt_proto::v1::OnLost {
 
 fn judge(rows: &mut Rows, id: TaskId, now: DateTime<Utc>, world: &World) -> Vec<Effect> {
     let mut effects = Vec::new();
-    let early = if world.lacks(Guard::Margin) { REPLACEMENT_MARGIN } else { TimeDelta::zero() };
     // Marked silent first, then withdrawn or expired: each is a move of its own.
     while let Some(task) = rows.task(id)
         && let Some(attempt) = task.attempt()
         && let Some(executor) = rows.executors.get(&attempt.executor.into())
-        && let Some(event) = silence(&task, executor.last_seen, now + early)
     {
-        match rows.apply(id, &event, now + early) {
+        let due = silence(&task, executor.last_seen, now).map(|event| (event, now));
+        let hasty = || world.lacks(Guard::Margin).then(|| without_margin(&task, now)).flatten();
+        let Some((event, at)) = due.or_else(hasty) else { break };
+        match rows.apply(id, &event, at) {
             Ok(after) => {
                 world.tell(format_args!("book: {id}: {}", event.kind()));
                 effects.extend(after);
@@ -212,4 +211,11 @@ fn judge(rows: &mut Rows, id: TaskId, now: DateTime<Utc>, world: &World) -> Vec<
         }
     }
     effects
+}
+
+/// The newest attempt is given up as soon as its lease is over, by a clock that is ahead.
+fn without_margin(task: &Task, now: DateTime<Utc>) -> Option<(Event, DateTime<Utc>)> {
+    let ahead = now + REPLACEMENT_MARGIN;
+    task.expires_at().filter(|at| ahead >= *at)?;
+    Some((Event::Expired { fence: task.attempt()?.fence }, ahead))
 }

@@ -16,12 +16,12 @@ use crate::guard::Guard;
 impl Book {
     /// Applies a report and says what to answer.
     pub(super) async fn apply_report(&self, epoch: Epoch, report: Report) -> Result<Answer, ReportError> {
-        let now = self.world.wall();
+        let world = self.world.clone();
         let witness = self.witness.clone();
         let unfenced = self.world.lacks(Guard::Fence);
         let attempt = report.attempt;
         let done = self.transact(move |rows| {
-            let done = apply(rows, epoch, &report, now, unfenced);
+            let done = apply(rows, epoch, &report, world.wall(), unfenced);
             if done.is_some() {
                 witness.wrote(rows, epoch);
             }

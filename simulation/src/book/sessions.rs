@@ -36,9 +36,10 @@ impl SessionBook for Book {
     }
 
     async fn open(&self, who: Introduction) -> Result<Epoch, OpenError> {
-        let now = self.world.wall();
+        let world = self.world.clone();
         let id = who.id;
         let opened = self.transact(move |rows| {
+            let now = world.wall();
             let row = rows.executors.entry(who.id).or_insert(ExecutorRow {
                 epoch: 0,
                 last_seen: now,
@@ -73,17 +74,17 @@ impl SessionBook for Book {
     }
 
     async fn reconcile(&self, cluster: ClusterId, epoch: Epoch, census: Census) -> Result<Comparison, DispatchError> {
-        let now = self.world.wall();
+        let world = &self.world;
         let standings = self.transact(|rows| standings(rows, epoch.executor)).await?;
         let Sorted { comparison, settled, given_up, .. } = census::sort(cluster, &census, standings);
-        self.transact(|rows| settle(rows, epoch, &settled, now)).await?;
+        self.transact(|rows| settle(rows, epoch, &settled, world.wall())).await?;
         for given_up in given_up {
             let GivenUp { attempt, failure, .. } = &given_up;
             self.world.wrong(format_args!("{attempt} of {} is given up: {}", epoch.executor, failure.message));
-            let effects = self.transact(|rows| give_up(rows, epoch, given_up, now)).await?;
+            let effects = self.transact(|rows| give_up(rows, epoch, given_up, world.wall())).await?;
             self.after_commit(&effects);
         }
-        self.transact(|rows| reachable(rows, epoch, now)).await?;
+        self.transact(|rows| reachable(rows, epoch, world.wall())).await?;
         Ok(comparison)
     }
 

@@ -161,7 +161,7 @@ impl Life<'_> {
         loop {
             let confirmed = *self.attempts.context.lease.borrow();
             if let Some(lease) = confirmed.map(|confirmed| Lease { confirmed, lasts })
-                && self.attempts.world.now() < lease.ends()
+                && self.attempts.machine.boottime() < lease.ends()
             {
                 return Some(lease);
             }
@@ -227,7 +227,7 @@ impl Life<'_> {
         let head = tokio::select! {
             biased;
             () = wished(self.handle.wish.subscribe(), Wish::Fence) => None,
-            head = Box::pin(self.publish()) => head,
+            head = Box::pin(publish(self.attempts, self.attempt)) => head,
         };
         let failed = |cause, message: &str| Outcome::Failed(Failure::new(cause, message));
         let outcome = match (self.wished(), ending) {
@@ -241,31 +241,31 @@ impl Life<'_> {
         let log_length = self.attempts.machine.record(self.attempt).map_or(0, |record| record.spool.len() as u64);
         self.record(Step::Ended(Ended { outcome, exit, log_length, head })).await;
     }
+}
 
-    /// The head that the controller took; none when it takes none.
-    async fn publish(&self) -> Option<String> {
-        let head = format!("{:040x}", self.attempt.0.as_u128());
-        let context = &self.attempts.context;
-        let mut backoff = context.dialer.backoff(Duration::from_millis(200), Duration::from_secs(15));
-        loop {
-            let Link { epoch, .. } = session(self.attempts).await;
-            let header = publish_request::Header {
-                executor_id: context.executor.to_string(),
-                epoch,
-                attempt_id: self.attempt.to_string(),
-                head: head.clone(),
-                ..publish_request::Header::default()
-            };
-            let request = PublishRequest { part: Some(publish_request::Part::Header(header)) };
-            let answer = match context.dialer.dial().await {
-                Ok(mut client) => client.publish(tokio_stream::once(request)).await,
-                Err(error) => Err(Status::unavailable(error.to_string())),
-            };
-            match answer {
-                Ok(response) => return Some(response.into_inner().head),
-                Err(status) if status.code() == Code::FailedPrecondition => return None,
-                Err(_) => backoff.wait().await,
-            }
+/// The head that the controller took; none when it takes none.
+pub(super) async fn publish(attempts: &Attempts, attempt: AttemptId) -> Option<String> {
+    let head = format!("{:040x}", attempt.0.as_u128());
+    let context = &attempts.context;
+    let mut backoff = context.dialer.backoff(Duration::from_millis(200), Duration::from_secs(15));
+    loop {
+        let Link { epoch, .. } = session(attempts).await;
+        let header = publish_request::Header {
+            executor_id: context.executor.to_string(),
+            epoch,
+            attempt_id: attempt.to_string(),
+            head: head.clone(),
+            ..publish_request::Header::default()
+        };
+        let request = PublishRequest { part: Some(publish_request::Part::Header(header)) };
+        let answer = match context.dialer.dial().await {
+            Ok(mut client) => client.publish(tokio_stream::once(request)).await,
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        };
+        match answer {
+            Ok(response) => return Some(response.into_inner().head),
+            Err(status) if status.code() == Code::FailedPrecondition => return None,
+            Err(_) => backoff.wait().await,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     book::Archive,
     dice::Dice,
     guard::Guard,
+    network::Clock,
     witness::{Ending, Witness},
     world::World,
 };
@@ -28,6 +29,8 @@ pub struct Machine {
     pub name: String,
     /// How many attempts it runs at a time.
     pub slots: u32,
+    /// Its CLOCK_BOOTTIME.
+    pub clock: Clock,
     world: World,
     witness: Witness,
     archive: Archive,
@@ -52,6 +55,8 @@ pub struct Record {
     pub journal: Vec<(Step, Duration)>,
     /// The controller holds everything.
     pub released: bool,
+    /// The controller does not have what it published.
+    pub unpublished: bool,
     /// What its agent printed.
     pub spool: Vec<u8>,
     /// How its agent ended, once that is recorded; a reboot leaves no record.
@@ -107,7 +112,13 @@ impl Machine {
         let id = ExecutorId(world.dice.uuid());
         let dice = world.dice.split();
         let name = format!("executor-{number}");
-        Self { id, name, slots, world, witness, archive, dice, inner: Arc::default() }
+        let clock = Clock::any(&dice);
+        Self { id, name, slots, clock, world, witness, archive, dice, inner: Arc::default() }
+    }
+
+    /// What its clock shows.
+    pub fn boottime(&self) -> Duration {
+        self.clock.at(self.world.now())
     }
 
     /// The cluster that its executor belongs to.
@@ -143,7 +154,7 @@ impl Machine {
     /// Writes a spec; it is on disk when this returns.
     pub fn write_spec(&self, attempt: AttemptId, spec: Vec<u8>) {
         let (journal, spool) = (Vec::new(), Vec::new());
-        let record = Record { spec, journal, released: false, spool, exit: None, launched: None };
+        let record = Record { spec, journal, released: false, unpublished: false, spool, exit: None, launched: None };
         self.inner().records.entry(attempt).or_insert(record);
     }
 
@@ -161,6 +172,13 @@ impl Machine {
     pub fn write_released(&self, attempt: AttemptId, released: bool) {
         if let Some(record) = self.inner().records.get_mut(&attempt) {
             record.released = released;
+        }
+    }
+
+    /// Notes that the controller does not have what an attempt published.
+    pub fn write_unpublished(&self, attempt: AttemptId) {
+        if let Some(record) = self.inner().records.get_mut(&attempt) {
+            record.unpublished = true;
         }
     }
 
@@ -185,7 +203,9 @@ impl Machine {
         self.world.tell(format_args!("{}: {attempt} begins", self.name));
         self.witness.begins(&self.archive.rows(), attempt, self.id);
         // Some go on for minutes, so that a lease can run out under them.
-        let pace = if self.dice.chance(30) { self.dice.millis(3_000..9_000) } else { self.dice.millis(20..2_000) };
+        let pace = if self.dice.chance(40) { self.dice.millis(3_000..9_000) } else { self.dice.millis(20..2_000) };
+        // Most trees go at once; some take about as long as the margin allows.
+        let lingers = if self.dice.chance(50) { self.dice.millis(0..8_000) } else { self.dice.millis(8_000..45_000) };
         let agent = Agent {
             lines: self.dice.roll(0..40),
             printed: 0,
@@ -193,7 +213,7 @@ impl Machine {
             next: now + pace,
             code: *self.dice.pick(&[0, 0, 0, 3]),
             stop: None,
-            lingers: self.dice.millis(0..8_000),
+            lingers,
             lease: lease.filter(|_| !self.world.lacks(Guard::Lease)),
             news: watch::Sender::new(0),
         };
@@ -215,15 +235,20 @@ impl Machine {
 
     /// Tells a shim that the lease was confirmed.
     pub fn renew(&self, attempt: AttemptId, confirmed: Duration) {
-        let now = self.world.now();
+        let now = self.boottime();
         if let Some(agent) = self.inner().agents.get_mut(&attempt) {
             agent.lease = agent.lease.map(|lease| lease.renewed(confirmed, now));
         }
     }
 
+    /// Whether agents live here.
+    pub fn busy(&self) -> bool {
+        !self.inner().agents.is_empty()
+    }
+
     /// Time has passed: agents print and end.
     pub fn pass(&self) {
-        let now = self.world.now();
+        let (now, boottime) = (self.world.now(), self.boottime());
         let mut inner = self.inner();
         let Inner { records, agents, .. } = &mut *inner;
         let mut over = Vec::new();
@@ -237,7 +262,7 @@ impl Machine {
                 record.spool.extend_from_slice(line.as_bytes());
                 agent.news.send_modify(|news| *news += 1);
             }
-            let limit = agent.lease.filter(|lease| lease.ends() + agent.lingers <= now).map(|_| Ending::Lease);
+            let limit = agent.lease.filter(|lease| lease.ends() + agent.lingers <= boottime).map(|_| Ending::Lease);
             let stopped = agent.stop.filter(|(at, _)| *at <= now).map(|(_, why)| why);
             let done = (agent.printed == agent.lines && agent.next <= now).then_some(Ending::Itself(agent.code));
             if let Some(ending) = stopped.or(limit).or(done) {

@@ -9,61 +9,45 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use sculpt_executor::{
-    accounts::Accounts, attempts::Context, config::Settings, connect::Dialer, gc, layout::Layout, logs::Logs,
-    session::Control, space::Room, workspace::Stores,
+    attempts::{Basis, Context},
+    config::Settings,
+    connect::Dialer,
+    layout::Layout,
+    logs::Logs,
+    session::Control,
 };
-use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use self::{machine::Machine, roster::Attempts};
 use crate::{network, world::World};
 
+/// Whatever is dialled, the simulated network decides who answers.
+const CONTROLLER: &str = "http://127.0.0.1:7434";
+
 /// Runs until it is crashed; `directory` is where the real parts that are not simulated believe to stand.
 pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoil::Result {
     let _host = network::Host::begin();
-    let token_file = directory.join("token");
     // Seeds run side by side, each on a thread of its own.
     let directory = directory.join(format!("{:?}-{}", std::thread::current().id(), machine.name));
     let layout = Layout::open(&directory, false)?;
-    let settings = settings(&machine, &directory, &token_file);
-    let (link_sender, link) = watch::channel(None);
-    let (lease_sender, lease) = watch::channel(None);
-    let (news, inbox) = mpsc::channel(64);
-    let (garbage, _questions) = gc::door();
-    let dialer = Dialer::over(network::simulated(), &settings.controller, &token_file)?;
-    let context = Arc::new(Context {
-        executor: machine.id,
-        boot: machine.name.clone(),
-        program: directory.join("none"),
-        dialer,
-        stores: Stores::default(),
-        accounts: Accounts::new(layout.homes()),
-        layout,
-        settings,
-        link,
-        lease,
-        news,
-        log_growth: Notify::new(),
-        released: Notify::new(),
-        room: Room::default(),
-        garbage,
-        cancel: CancellationToken::new(),
-    });
+    let settings = settings(&machine, &directory);
+    let dialer = Dialer::over(network::simulated(), CONTROLLER)?;
+    let (executor, boot, program) = (machine.id, machine.name.clone(), directory.join("none"));
+    let (context, ends) = Context::new(Basis { settings, layout, executor, boot, program, dialer });
+    let context = Arc::new(context);
     let attempts = Attempts::adopt(Arc::clone(&context), machine.clone(), world.clone());
     let (control, _ready) =
-        Control::new(Arc::clone(&context), attempts.clone(), inbox, link_sender, lease_sender, machine.cluster());
+        Control::new(Arc::clone(&context), attempts.clone(), ends.news, ends.link, ends.lease, machine.cluster());
     tokio::spawn(Logs::new(context, attempts).run());
     world.tell(format_args!("{}: up", machine.name));
-    let ended = control.by_clock(network::elapsed).run().await;
+    let ended = machine.clock.rules(control.by_clock(network::boottime).run()).await;
     world.wrong(format_args!("{} must not go on: {ended:?}", machine.name));
     Ok(())
 }
 
-fn settings(machine: &Machine, directory: &Path, token_file: &Path) -> Settings {
+fn settings(machine: &Machine, directory: &Path) -> Settings {
     Settings {
         data_dir: directory.to_owned(),
-        controller: "http://127.0.0.1:7434".to_owned(),
-        token_file: token_file.to_owned(),
+        controller: Some(CONTROLLER.to_owned()),
         name: machine.name.clone(),
         slots: machine.slots,
         pool: "default".to_owned(),
@@ -87,7 +71,6 @@ impl Ground {
     /// With what an executor needs of real files.
     pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("make a directory for the simulated executors")?;
-        std::fs::write(directory.path().join("token"), "simulated").context("write a token")?;
         Ok(Self(directory))
     }
 

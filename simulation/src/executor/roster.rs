@@ -94,6 +94,10 @@ impl Attempts {
     }
 }
 
+fn names_a_head((step, _): &(Step, Duration)) -> bool {
+    matches!(step, Step::Ended(ended) if ended.head.is_some())
+}
+
 impl Roster for Attempts {
     fn observed(&self) -> Vec<ObservedAttempt> {
         let records = self.machine.records();
@@ -130,7 +134,9 @@ impl Roster for Attempts {
     fn reports(&self, attempt: AttemptId, from: u64, through: u64, _now: &Stamp) -> Vec<Report> {
         let Some(record) = self.machine.record(attempt) else { return Vec::new() };
         let now = self.world.now();
-        let numbered = record.journal.into_iter().zip(1_u64..);
+        let step = |step: Step| if record.unpublished { step.unpublished("refused") } else { step };
+        let told = |(told, at): (Step, Duration)| (step(told), at);
+        let numbered = record.journal.into_iter().map(told).zip(1_u64..);
         let wanted = numbered.filter(|(_, sequence)| (from..=through).contains(sequence));
         wanted.map(|((step, at), sequence)| report(attempt, sequence, now.saturating_sub(at), step)).collect()
     }
@@ -165,6 +171,17 @@ impl Roster for Attempts {
         if self.machine.peek(attempt, Record::ended) == Some(true) {
             self.machine.write_released(attempt, true);
         }
+    }
+
+    fn publish_again(&self, attempt: AttemptId) {
+        let attempts = self.clone();
+        tokio::spawn(async move {
+            let published = attempts.machine.peek(attempt, |record| record.journal.last().is_some_and(names_a_head));
+            if published == Some(true) && life::publish(&attempts, attempt).await.is_none() {
+                attempts.machine.write_unpublished(attempt);
+            }
+            let _ending = attempts.context.news.send(News::PublishedAgain(attempt)).await;
+        });
     }
 
     fn unrelease(&self, attempt: AttemptId) {

@@ -43,6 +43,7 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
         let chunk = stack.sql("SELECT coalesce(avg(octet_length(data)), 0)::bigint FROM log_chunks").await?;
         let chunk: usize = chunk.parse().with_context(|| format!("the size of a chunk is {chunk:?}"))?;
         let reference = by_sql(stack, &random, chunk.clamp(4 << 10, 1 << 20)).await?;
+        eprintln!("bench: bytes {number} of {count}: {:.1} MB/s, by SQL {reference:.1}", rate(took));
         if number > 0 {
             ours.push(rate(took));
             theirs.push(reference);

@@ -16,7 +16,7 @@ mod samples;
 mod start;
 mod tasks;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use sculpt_tests::harness::{Options, Stack};
@@ -39,9 +39,11 @@ async fn main() -> Result<()> {
     let mut report = Report::begin();
     for name in &wanted.rows {
         eprintln!("bench: {name}");
+        let began = Instant::now();
         let stack = Options::default().slots(8).parts().await.with_context(|| format!("a stack for {name}"))?;
         let rows = row(name, &stack, wanted.scale).await.with_context(|| format!("measure {name}"))?;
         report.add(rows);
+        eprintln!("bench: {name} took {:.0} s", began.elapsed().as_secs_f64());
         stack.finish().await.with_context(|| format!("clean up after {name}"))?;
     }
     print!("{}", report.table());

@@ -41,6 +41,7 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
         stack.done(&task).await?;
         let told = scratch.join(format!("theirs-{number}"));
         let reference = script(stack, repo.path(), &scratch.join(format!("clone-{number}")), &told).await?;
+        eprintln!("bench: start {number} of {count}: {took:.1?}, by hand {reference:.1?}");
         if number > 0 {
             ours.push(took);
             theirs.push(reference);

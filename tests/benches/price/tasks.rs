@@ -48,6 +48,7 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
         let rate = TASKS as f64 / began.elapsed().as_secs_f64();
         let flushed = (flushes_so_far(stack).await? - before) / TASKS as f64;
         let reference = by_sql(stack, script).await?;
+        eprintln!("bench: tasks {number} of {count}: {rate:.1} a second, by SQL {reference:.1}");
         if number > 0 {
             ours.push(rate);
             theirs.push(reference);

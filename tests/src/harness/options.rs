@@ -188,8 +188,14 @@ fn programs_for(account: u32, bin: &Path, root: &Path) -> Result<PathBuf> {
     Ok(own)
 }
 
-/// Directory of the three programs: the one above the test binary's.
+/// Names the directory of the three programs where it is not the one above the test binary's.
+const PROGRAMS_VARIABLE: &str = "SCULPT_TEST_PROGRAMS";
+
+/// Directory of the three programs.
 fn programs() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os(PROGRAMS_VARIABLE) {
+        return Ok(named.into());
+    }
     let own = std::env::current_exe().context("find the test binary")?;
     let bin = own.ancestors().nth(2).context("the test binary is in target/PROFILE/deps")?.to_owned();
     Ok(bin)

@@ -8,6 +8,7 @@ use sculpt_proto::executor::v1::{
     Append, ControlRequest, ControlResponse, GetSpecRequest, Hello, LogsHello, LogsRequest, LogsResponse, Observed,
     ObservedAttempt, PublishRequest, Report, ReportAck, control_request, control_response,
     executor_service_client::ExecutorServiceClient, logs_request, logs_response, publish_request, report::Step,
+    report_ack::Refusal,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use super::{
     DEADLINE, Stack,
     api::{Authorized, Bearer},
+    checker::{Promise, Shared},
     within,
 };
 
@@ -33,6 +35,8 @@ pub struct Peer {
     pub cluster: String,
     requests: mpsc::Sender<ControlRequest>,
     responses: Streaming<ControlResponse>,
+    /// What is acknowledged is written down for the checker.
+    promised: Shared,
 }
 
 /// What such an executor says first.
@@ -77,7 +81,8 @@ impl Stack {
         let id = hello.executor_id.clone();
         requests.send(ControlRequest { part: Some(control_request::Part::Hello(hello)) }).await?;
         let responses = client.clone().control(ReceiverStream::new(stream)).await?.into_inner();
-        let mut peer = Peer { client, id, epoch: 0, cluster: String::new(), requests, responses };
+        let promised = self.promised.clone();
+        let mut peer = Peer { client, id, epoch: 0, cluster: String::new(), requests, responses, promised };
         let welcome = peer
             .answer("a welcome", |part| match part {
                 control_response::Part::Welcome(welcome) => Some(welcome),
@@ -142,11 +147,17 @@ impl Peer {
     pub async fn report(&mut self, attempt: &str, sequence: u64, step: Step) -> Result<ReportAck> {
         let report = Report { attempt_id: attempt.to_owned(), sequence, age: None, step: Some(step) };
         self.say(control_request::Part::Report(report)).await;
-        self.answer("the answer to a report", |part| match part {
-            control_response::Part::ReportAck(ack) => Some(ack),
-            _ => None,
-        })
-        .await
+        let ack = self
+            .answer("the answer to a report", |part| match part {
+                control_response::Part::ReportAck(ack) => Some(ack),
+                _ => None,
+            })
+            .await?;
+        if ack.refusal() == Refusal::Unspecified {
+            let applied = Promise::Applied(ack.attempt_id.clone(), ack.through);
+            self.promised.note(|ledger| ledger.promised(applied));
+        }
+        Ok(ack)
     }
 
     /// Waits for an attempt that it should run, and reads its spec.
@@ -190,7 +201,7 @@ impl Peer {
         let hello = LogsHello { executor_id: self.id.clone(), epoch };
         requests.send(LogsRequest { part: Some(logs_request::Part::Hello(hello)) }).await?;
         let responses = self.client.logs(ReceiverStream::new(stream)).await?.into_inner();
-        Ok(Appends { requests, responses })
+        Ok(Appends { requests, responses, promised: self.promised.clone() })
     }
 }
 
@@ -199,6 +210,7 @@ impl Peer {
 pub struct Appends {
     requests: mpsc::Sender<LogsRequest>,
     responses: Streaming<LogsResponse>,
+    promised: Shared,
 }
 
 impl Appends {
@@ -213,7 +225,13 @@ impl Appends {
         self.send(append, DEADLINE).await;
         let answer = tokio::time::timeout(DEADLINE, self.responses.message()).await;
         let answer = answer.map_err(|_| Status::deadline_exceeded("the test waited in vain for an answer"))??;
-        answer.and_then(|response| response.part).ok_or_else(|| Status::cancelled("the stream has ended"))
+        let part =
+            answer.and_then(|response| response.part).ok_or_else(|| Status::cancelled("the stream has ended"))?;
+        if let logs_response::Part::Ack(ack) = &part {
+            let held = Promise::Held(ack.attempt_id.clone(), ack.committed);
+            self.promised.note(|ledger| ledger.promised(held));
+        }
+        Ok(part)
     }
 }
 

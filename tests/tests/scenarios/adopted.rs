@@ -93,6 +93,57 @@ async fn a_restored_database_takes_a_running_attempt_over() -> Result<()> {
     stack.finish().await
 }
 
+/// Attempts that had ended with commits when the database was put back: one that the copy knows as running, and one that it
+/// does not know. Nobody may remove what they published, and both come through.
+#[tokio::test]
+async fn attempts_that_ended_with_a_head_before_the_copy_was_put_back_come_through() -> Result<()> {
+    let mut stack = Stack::parts().await?;
+    let repo = stack.repo()?;
+    let first = stack.detached(repo.path(), ["--", "true"]).await?;
+    stack.done(&first).await?;
+    let mark = stack.ledger().mark();
+    let gate = stack.root().join("gate");
+    let known = format!("until [ -e '{}' ]; do sleep 0.1; done; echo known > made.txt", gate.display());
+    let commit = "git add made.txt && git commit -qm made";
+    let known = stack.detached(repo.path(), ["--", "sh", "-c", &format!("{known}; {commit}")]).await?;
+    stack.until(&known, "running", |task| task.state() == TaskState::Running).await?;
+    let (live, backup) = (stack.data().join("controller"), stack.root().join("backup"));
+    stop_controller(&mut stack).await?;
+    copy(&live, &backup)?;
+    stack.start_controller().await?;
+
+    fs::write(&gate, "")?;
+    let lost = format!("echo lost > made.txt; {commit}");
+    let lost = stack.detached(repo.path(), ["--", "sh", "-c", &lost]).await?;
+    let mut released = Vec::new();
+    for task in [&known, &lost] {
+        stack.done(task).await?;
+        let attempt = stack.attempt_of(task).await?;
+        released.push(stack.executor_data().join("attempts").join(&attempt).join("released.json"));
+    }
+    eventually("both to be released", || Ok(released.iter().all(|path| path.exists()).then_some(()))).await?;
+    let attempt = stack.attempt_of(&lost).await?;
+
+    stop_controller(&mut stack).await?;
+    fs::remove_dir_all(&live)?;
+    copy(&backup, &live)?;
+    stack.loses_since(&mark);
+    stack.start_controller().await?;
+    is_unknown(&stack, &attempt).await?;
+    let said = stack.sculpt(["executor", "gc", "worker", "--all"]).run().await?.done()?.text();
+    ensure!(said.contains("the controller does not say that it knows its attempt"), "{said}");
+    let said = stack.sculpt(["executor", "adopt", "worker"]).run().await?.done()?.text();
+    ensure!(said == format!("attempt {attempt}: adopted as task {lost}"), "{said}");
+    for (task, content) in [(&known, "known"), (&lost, "lost")] {
+        let shown = stack.done(task).await?;
+        ensure!(shown["state"] == "needs_review" && shown["attempt"] == 1, "{shown:#}");
+        stack.sculpt(["fetch", task]).dir(repo.path()).run().await?.done()?;
+        let branch = shown["branch"].as_str().context("a branch")?;
+        ensure!(repo.git(["show", &format!("{branch}:made.txt")])? == content);
+    }
+    stack.finish().await
+}
+
 /// A controller that was rebuilt from nothing: the executor refuses it until a person says otherwise, and what it has is
 /// taken over then.
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! The checker is checked: each rule finds a violation that was planted for it, and nothing in a clean world.
 
+use std::time::Duration;
+
 use sculpt_tests::harness::checker::{
-    AttemptFacts, Cut, Facts, Invariant, JournalEntry, Promise, RefFacts, Secret, Spread, TaskFacts, Text, judge,
+    AttemptFacts, Cut, Facts, Invariant, JournalEntry, Ledger, Promise, RefFacts, Secret, Spread, TaskFacts, Text,
+    judge,
 };
 use serde_json::json;
 
@@ -19,11 +22,14 @@ fn clean() -> Facts {
         outcome: Some("completed".into()),
         exit_code: Some(0),
         head: Some(COMMIT.into()),
+        reports: 5,
         log_bytes: LOG.len() as u64,
         log_final: Some(LOG.len() as u64),
         log: LOG.to_vec(),
         spool: Some(LOG.to_vec()),
         witness: Some(LOG.to_vec()),
+        recorded_for: Some(Duration::from_millis(20)),
+        noted_for: Some(Duration::from_millis(20)),
         ..AttemptFacts::default()
     };
     let task = TaskFacts {
@@ -118,15 +124,93 @@ fn i1_finds_what_a_log_lacks_or_has_too_much() {
     both(b"line 1\r\nline 2\r\nline 3\r\n")(&mut facts);
     killed(&mut facts);
     assert_eq!(judge(&facts), [], "a terminal's carriage returns and one more line");
-    // Whose recorder was killed may lack the end, and nothing before it.
-    let mut facts = clean();
-    both(b"line 1\nli")(&mut facts);
-    facts.attempts[0].cut = Some(Cut::Tail);
-    assert_eq!(judge(&facts), [], "a tail may be missing");
+}
+
+/// The log is `log` on both sides of a shim that died, and its agent went on noting lines for `later` milliseconds.
+fn without_shim(facts: &mut Facts, log: &[u8], later: u64) {
+    let attempt = &mut facts.attempts[0];
+    (attempt.log, attempt.spool) = (log.to_vec(), Some(log.to_vec()));
+    (attempt.log_bytes, attempt.log_final) = (log.len() as u64, Some(log.len() as u64));
+    (attempt.outcome, attempt.cause) = (Some("failed".into()), Some("internal".into()));
+    (attempt.exit_code, facts.tasks[0].shown) = (None, "failed".into());
+    facts.journal[3].shown = Some("failed".into());
+    attempt.recorded_for = (!log.is_empty()).then(|| Duration::from_millis(20));
+    attempt.noted_for = Some(Duration::from_millis(20 + later));
+    facts.ledger = Ledger::default();
+}
+
+/// A recorder that was killed explains the loss of what was written in the last moment, and of nothing before it.
+#[test]
+fn i1_finds_a_tail_that_is_too_long() {
+    let fits = |what: &str, plant: &dyn Fn(&mut Facts)| {
+        let mut facts = clean();
+        plant(&mut facts);
+        assert_eq!(judge(&facts), [], "{what}");
+    };
+    fits("the end of a line", &|facts| without_shim(facts, b"line 1\nli", 200));
+    fits("everything, of an agent that had just begun", &|facts| without_shim(facts, b"", 100));
+    fits("the line that was not noted yet", &|facts| without_shim(facts, b"line 1\nline 2\nline 3\n", 0));
+    finds(Invariant::Logs, |facts| without_shim(facts, b"", 5000));
+    finds(Invariant::Logs, |facts| without_shim(facts, b"line 1\n", 5000));
+    finds(Invariant::Logs, |facts| without_shim(facts, b"line 1\nline x\n", 0));
+    finds(Invariant::Logs, |facts| without_shim(facts, b"line 2\n", 0));
     finds(Invariant::Logs, |facts| {
-        both(b"line 1\nline x\n")(facts);
-        facts.attempts[0].cut = Some(Cut::Tail);
+        without_shim(facts, b"line 1\n", 0);
+        facts.attempts[0].noted_for = None;
     });
+    // By its executor or by the cause that a controller gives: an end that took no task away came with a length.
+    for cause in ["internal", "interrupted", "executor_lost"] {
+        finds(Invariant::Logs, |facts| {
+            without_shim(facts, LOG, 0);
+            facts.attempts[0].cause = Some(cause.into());
+            facts.attempts[0].log_final = None;
+        });
+    }
+    // A shim that ends its agent by its own clock reads everything first.
+    finds(Invariant::Logs, |facts| {
+        without_shim(facts, b"line 1\n", 0);
+        facts.attempts[0].cause = Some("executor_lost".into());
+    });
+    // A damaged recording is named, whatever is left of it.
+    let damaged = |told: &'static str| {
+        move |facts: &mut Facts| {
+            without_shim(facts, b"line 1\n", 5000);
+            facts.attempts[0].cut = Some(Cut::Recording);
+            facts.attempts[0].told = told.into();
+        }
+    };
+    finds(Invariant::Logs, damaged("its shim is gone"));
+    fits("named", &damaged("the recording was damaged on the executor's disk, and the log is complete up to byte 7"));
+    fits("what had not arrived when the task went on", &|facts| {
+        without_shim(facts, b"line 1\n", 5000);
+        facts.attempts[0].fenced = true;
+        facts.attempts[0].spool = Some(LOG.to_vec());
+    });
+}
+
+/// Ten lines, in which a run of bytes is lost, doubled, moved or changed between the agent and the reader.
+#[test]
+fn i1_finds_holes_doubles_and_swaps() {
+    let lines: Vec<String> = (1..=10).map(|number| format!("line {number}\n")).collect();
+    let whole = lines.concat().into_bytes();
+    let forged = |edit: &dyn Fn(&mut Vec<u8>)| {
+        let mut log = whole.clone();
+        edit(&mut log);
+        finds(Invariant::Logs, |facts| {
+            let attempt = &mut facts.attempts[0];
+            attempt.witness = Some(whole.clone());
+            (attempt.log_bytes, attempt.log_final) = (log.len() as u64, Some(log.len() as u64));
+            (attempt.log, attempt.spool) = (log.clone(), Some(log.clone()));
+            facts.ledger = Ledger::default();
+        });
+    };
+    forged(&|log| drop(log.drain(14..21)));
+    forged(&|log| drop(log.drain(20..21)));
+    forged(&|log| log.insert(20, b'\n'));
+    forged(&|log| drop(log.splice(14..14, *b"line 2\n")));
+    forged(&|log| log[7..21].rotate_left(7));
+    forged(&|log| log[30] ^= 1);
+    forged(&|log| log[30] = 0);
 }
 
 #[test]
@@ -164,6 +248,14 @@ fn i3_finds_refs_of_a_stale_attempt() {
         }
         facts.tasks[0].revision = 5;
     });
+    // Numbers fall.
+    finds(Invariant::Refs, |facts| {
+        facts.journal.insert(1, entry(2, "attempt.offered", "starting", Some(2)));
+        for (index, entry) in facts.journal.iter_mut().enumerate() {
+            entry.revision = index as u64 + 1;
+        }
+        facts.tasks[0].revision = 5;
+    });
     // It publishes although another one was offered meanwhile.
     finds(Invariant::Refs, |facts| {
         facts.journal.insert(2, entry(3, "attempt.offered", "starting", Some(2)));
@@ -179,6 +271,15 @@ fn i4_finds_processes_that_outlive_their_attempt() {
     let spread = |attempt: &str| Spread { attempt: attempt.into(), process: "7 (sh): sh".into() };
     finds(Invariant::Strays, |facts| facts.processes.push(spread("a1")));
     finds(Invariant::Strays, |facts| facts.processes.push(spread("of-nobody")));
+    // Neither that it was fenced nor that it failed lets it live on.
+    finds(Invariant::Strays, |facts| {
+        facts.attempts[0].fenced = true;
+        facts.processes.push(spread("a1"));
+    });
+    finds(Invariant::Strays, |facts| {
+        facts.unknown.insert("u1".into());
+        facts.processes.extend([spread("u1"), spread("u2")]);
+    });
     let mut facts = clean();
     facts.processes.push(spread("u1"));
     facts.unknown.insert("u1".into());
@@ -190,6 +291,9 @@ fn i5_finds_broken_promises() {
     finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Created(2)));
     finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Stopped(1)));
     finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Retried(1)));
+    finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Applied("a1".into(), 6)));
+    finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Applied("a2".into(), 1)));
+    finds(Invariant::Promises, |facts| facts.ledger.promised(Promise::Held("a1".into(), LOG.len() as u64 + 1)));
     finds(Invariant::Promises, |facts| facts.ledger.log(2, "1", 1, b"line 2\n"));
     finds(Invariant::Promises, |facts| facts.ledger.log(1, "1", 0, b"\nline 3\n"));
     finds(Invariant::Promises, |facts| facts.ledger.event(json!({ "cursor": "c9" })));

@@ -6,16 +6,18 @@ use anyhow::{Result, ensure};
 use sculpt_tests::harness::{
     Dice,
     checker::{AttemptFacts, Facts, JournalEntry, TaskFacts},
-    nemesis::{Campaign, Deeds, Harm, Plan, unexpected},
+    nemesis::{Campaign, Deeds, Faults, Harm, PARTS, Part, Plan, unexpected},
 };
 
 #[tokio::test]
 async fn a_short_campaign_of_random_harm_violates_nothing() -> Result<()> {
-    let report =
-        Campaign { seed: 3, duration: Duration::from_secs(20), people: 5 }.run(|line| eprintln!("{line}")).await?;
+    let (duration, stop) = (Duration::from_secs(25), Duration::from_secs(2));
+    let campaign = Campaign { seed: 3, kills: 2, stop, duration, people: 5 };
+    let report = campaign.run(|line| eprintln!("{line}")).await?;
     eprintln!("{report}");
     ensure!(report.violations.is_empty(), "{report}");
-    ensure!(report.injected() >= 5 && report.tasks >= 5, "hardly anything happened: {report}");
+    ensure!(report.faults.all() >= 10 && report.tasks >= 5, "hardly anything happened: {report}");
+    ensure!(PARTS.into_iter().all(|part| report.faults.kills(part) > 0), "somebody was spared: {report}");
     Ok(())
 }
 
@@ -23,12 +25,27 @@ async fn a_short_campaign_of_random_harm_violates_nothing() -> Result<()> {
 fn the_same_seed_does_the_same_harm() {
     let harms = |seed: u64| {
         let mut dice = Dice::new(seed);
-        std::iter::repeat_with(|| Harm::random(&mut dice)).take(300).collect::<Vec<_>>()
+        std::iter::repeat_with(|| Harm::random(&mut dice, Duration::from_secs(2))).take(300).collect::<Vec<_>>()
     };
     assert_eq!(harms(7), harms(7));
     assert_ne!(harms(7), harms(8));
     let kinds: std::collections::BTreeSet<_> = harms(7).iter().map(Harm::kind).collect();
     assert!(kinds.len() >= 20, "{kinds:?}");
+}
+
+#[test]
+fn who_was_killed_least_is_next() {
+    let mut faults = Faults::default();
+    assert_eq!(faults.behind(0), None, "nothing is due yet");
+    for part in PARTS.into_iter().filter(|part| *part != Part::Shim) {
+        faults.add(Harm::Kill(part, Duration::from_secs(1)));
+    }
+    assert_eq!(faults.behind(1), Some(Part::Shim));
+    faults.add(Harm::Pause(Part::Shim, Duration::ZERO));
+    assert_eq!(faults.behind(1), Some(Part::Shim), "to stand still is not to die");
+    faults.add(Harm::Kill(Part::Shim, Duration::ZERO));
+    assert_eq!((faults.behind(1), faults.behind(2)), (None, Some(Part::Executor)));
+    assert_eq!((faults.kills(Part::Shim), faults.stops(Part::Shim), faults.all()), (1, 1, 8));
 }
 
 /// A task that prints two lines and exits 3, and what was done to it.

@@ -2,7 +2,7 @@
 # What only the controller knows: numbers of tasks, names of projects, executors and agents. Flags are offered once a
 # dash is typed.
 _sculpt_known() {
-    sculpt "$@" 2>/dev/null
+    sculpt known "$1" 2>/dev/null
 }
 
 _sculpt_words() {
@@ -25,8 +25,8 @@ _sculpt_words() {
     local words=""
     case $prev in
         --agent | --default-agent)
-            words=$(_sculpt_known executor ls | awk -F '   *' 'NR > 1 { gsub(/\*/, "", $6); print $6 }') ;;
-        --project) words=$(_sculpt_known project ls | awk 'NR > 1 { print $1 }') ;;
+            words=$(_sculpt_known agents) ;;
+        --project) words=$(_sculpt_known projects) ;;
     esac
     if [[ -z $words ]]; then
         _sculpt "$@"
@@ -36,9 +36,9 @@ _sculpt_words() {
         done
         case $verb in
             " show"* | " wait"* | " logs"* | " attach"* | " stop"* | " retry"* | " diff"* | " fetch"*)
-                [[ $prev == -o || $prev == --* ]] || words+=" $(_sculpt_known ls --limit 200 | awk 'NR > 1 { print $1 }')" ;;
-            " project rm") words+=" $(_sculpt_known project ls | awk 'NR > 1 { print $1 }')" ;;
-            " executor show" | " executor adopt" | " executor gc") words+=" $(_sculpt_known executor ls | awk 'NR > 1 { print $1 }')" ;;
+                [[ $prev == -o || $prev == --* ]] || words+=" $(_sculpt_known tasks)" ;;
+            " project rm") words+=" $(_sculpt_known projects)" ;;
+            " executor show" | " executor adopt" | " executor gc") words+=" $(_sculpt_known executors)" ;;
         esac
     fi
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

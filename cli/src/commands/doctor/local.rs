@@ -11,9 +11,9 @@ use tokio::process::Command;
 
 use super::{Finding, Verdict};
 use crate::{
-    config::Config,
+    config::{Config, xdg},
     output::{shell_quoted, time::size},
-    up::{Places, sibling},
+    up::{Places, data_of, sibling},
 };
 
 /// Oldest git that speaks what the workspaces need.
@@ -28,6 +28,7 @@ pub(super) async fn check(findings: &mut Vec<Finding>) {
     program(findings, "tmux", "-V", Verdict::Fail, "terminals of attempts need it: apt install tmux").await;
     program(findings, "ssh", "-V", Verdict::Warn, "pairing over machines needs it: apt install openssh-client").await;
     parts(findings).await;
+    executor_settings(findings);
     postgres(findings);
     disk(findings);
 }
@@ -37,6 +38,12 @@ fn token_files(findings: &mut Vec<Finding>) {
     let config = Config::path().and_then(|file| Config::load(&file)).unwrap_or_default();
     for (name, entry) in config.contexts {
         let Ok(data) = fs::metadata(&entry.token_file) else { continue };
+        if !data.is_file() {
+            let text = format!("{} of context {name} is not a file", entry.token_file.display());
+            let remedy = "let `token_file` of the context name the file with the token";
+            findings.push(Finding::bad(Verdict::Fail, "token file", text, remedy));
+            continue;
+        }
         let mode = data.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let text = format!("the token of context {name} can be read by other users (mode {mode:o})");
@@ -81,6 +88,30 @@ async fn parts(findings: &mut Vec<Finding>) {
                 "not found; `sculpt up` needs it",
                 format!("put {title} beside `sculpt`, or into a directory of PATH"),
             ),
+        });
+    }
+}
+
+/// The settings that the executor of each installation here would read at its next start.
+fn executor_settings(findings: &mut Vec<Finding>) {
+    let config = Config::path().and_then(|file| Config::load(&file)).unwrap_or_default();
+    let data = config.contexts.values().filter_map(|entry| data_of(&entry.token_file));
+    let mut files: Vec<PathBuf> = data.map(|data| data.join("executor.toml")).collect();
+    files.extend(xdg("XDG_CONFIG_HOME", ".config").map(|base| base.join("sculpt/executor.toml")));
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        findings.push(match toml::from_str::<toml::Table>(&text) {
+            Ok(_) => Finding::ok("executor settings", file.display().to_string()),
+            Err(error) => {
+                let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+                let why = format!("{}, line {line}: {}", file.display(), error.message());
+                Finding::bad(
+                    Verdict::Fail,
+                    "executor settings",
+                    why,
+                    "mend the file; `sculpt up` reads it when it starts",
+                )
+            }
         });
     }
 }

@@ -31,8 +31,13 @@ impl From<AdoptedAttempt> for AdoptedJson {
 }
 
 pub(super) async fn run(executor: String, attempts: Vec<String>, format: Format) -> Result<Exit, Failure> {
-    let client = Client::connect().await?;
     let attempted = format!("adopt attempts of executor {executor}");
+    if let Some(other) = attempts.iter().find(|attempt| Uuid::parse_str(attempt).is_err()) {
+        let why = format!("{other:?} is not the uuid of an attempt; a task that is not known here has no number");
+        let next = format!("`sculpt executor show {executor}` names the attempts that are not known");
+        return Err(Failure::new(Exit::BadInput, attempted, why).next(next));
+    }
+    let client = Client::connect().await?;
     let request = AdoptAttemptsRequest { request_id: Uuid::new_v4().to_string(), executor: executor.clone(), attempts };
     let answer = client.change(&attempted, async || client.executors().adopt_attempts(request.clone()).await).await?;
     let found: Vec<AdoptedJson> = answer.attempts.into_iter().map(AdoptedJson::from).collect();

@@ -9,7 +9,7 @@ use crate::{
     client::Client,
     exit::Exit,
     failure::Failure,
-    output::{Format, json, line, note, table::Grid},
+    output::{Format, counted, json, line, note, table::Grid},
 };
 
 /// What an executor removes or keeps, as `-o json` shows it.
@@ -58,7 +58,7 @@ pub(super) async fn run(arguments: ExecutorGcArgs, format: Format) -> Result<Exi
     }
     match format {
         Format::Json => json(&found)?,
-        Format::Text => show(&found, arguments.dry_run)?,
+        Format::Text => show(&found, &arguments)?,
     }
     Ok(if found.iter().any(|item| item.error.is_some()) { Exit::Failed } else { Exit::Done })
 }
@@ -87,9 +87,15 @@ async fn collect(client: &Client, executor: &str, arguments: &ExecutorGcArgs) ->
     Ok(found)
 }
 
-fn show(found: &[GarbageJson], dry_run: bool) -> Result<(), Failure> {
+fn show(found: &[GarbageJson], arguments: &ExecutorGcArgs) -> Result<(), Failure> {
     if found.is_empty() {
         note("nothing is left of any attempt");
+        return Ok(());
+    }
+    let dry_run = arguments.dry_run;
+    // Who asks for all wants to know why it is not all.
+    if !dry_run && !arguments.all && found.iter().all(|item| item.action == "keep" && item.error.is_none()) {
+        note(format!("nothing was removed: all of {} is kept; --dry-run says why", counted(found.len(), "item")));
         return Ok(());
     }
     let mut grid = Grid::new(&["EXECUTOR-", "WHAT", "TASK", "SIZE", "ACTION", "WHY*"]);

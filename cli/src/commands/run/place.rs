@@ -52,7 +52,15 @@ pub(super) fn wish(args: &RunArgs) -> Result<Wish, Failure> {
         let base = repo.resolve(args.base.as_deref())?;
         Ok((repo, base))
     };
-    let (repo, base) = here().map_err(|error: GitError| error.failure(ATTEMPTED))?;
+    let (repo, base) = here().map_err(|error: GitError| {
+        let failure = error.failure(ATTEMPTED);
+        match error {
+            GitError::NoRepository(_) | GitError::Empty(_) => {
+                failure.next("or name a known project with --project, or use --no-repo for an empty directory")
+            }
+            _ => failure,
+        }
+    })?;
     refuse_bare(args, &repo)?;
     Ok(Wish::Here(Box::new(repo), base))
 }

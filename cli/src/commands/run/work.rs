@@ -47,6 +47,18 @@ pub(super) fn work(args: &RunArgs) -> Result<Work, Failure> {
     }
 }
 
+/// Whether something was piped or redirected to a command, which runs elsewhere.
+pub(super) fn leaves_input(args: &RunArgs) -> bool {
+    use rustix::fs::FileType;
+    let input = || rustix::fs::fstat(io::stdin()).ok();
+    let is_data = |stat: rustix::fs::Stat| match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => true,
+        FileType::RegularFile => stat.st_size > 0,
+        _ => false,
+    };
+    !args.command.is_empty() && input().is_some_and(is_data)
+}
+
 /// The title without blanks around it; empty when the controller is to derive one.
 pub(super) fn title(args: &RunArgs) -> Result<String, Failure> {
     let title = args.title.as_deref().unwrap_or_default().trim();

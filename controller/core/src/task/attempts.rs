@@ -91,22 +91,40 @@ impl Task {
         }
     }
 
-    /// Attaches an attempt that `executor` has from a history which this database lost. Whatever people want of the task by
-    /// now, its executor is told.
+    /// Attaches an attempt that `executor` has from a history which this database lost: the one that the task waits for, or a
+    /// newer one, in whose favour that history had given up what stands here. Whatever people want of the task by now, its
+    /// executor is told.
     pub(super) fn adopt(
         &mut self,
         fence: Fence,
         executor: Uuid,
         unfit: IllegalTransition,
     ) -> Result<Vec<Effect>, IllegalTransition> {
+        let mut effects = vec![Effect::Tell(executor)];
         match &self.run {
-            Run::Queued { next } if *next == fence.number && self.may_run_on(executor) => {
-                let state = AttemptState::Offered { offer: Offer::Read };
-                self.run = Run::Attempt(Attempt { state, ..Attempt::offered(fence, executor) });
-                Ok(vec![Effect::Tell(executor)])
+            Run::Queued { next } if *next <= fence.number && self.may_run_on(executor) => {}
+            Run::Attempt(newest) if newest.fence.number < fence.number && self.gives_way(newest) => {
+                if newest.ended() {
+                    // A person had wanted it to go on.
+                    self.intent = Intent::Run;
+                } else {
+                    effects.extend([Effect::Tell(newest.executor), Effect::Place]);
+                }
+                self.review = Review::None;
+                self.surviving = None;
             }
-            Run::Queued { .. } | Run::Attempt(_) => Err(unfit),
+            Run::Queued { .. } | Run::Attempt(_) => return Err(unfit),
         }
+        let state = AttemptState::Offered { offer: Offer::Read };
+        self.run = Run::Attempt(Attempt { state, ..Attempt::offered(fence, executor) });
+        Ok(effects)
+    }
+
+    /// Whether nothing is thrown away with `newest`, which this task has: it is over or lost, and nobody found it good.
+    fn gives_way(&self, newest: &Attempt) -> bool {
+        let lost = matches!(newest.liveness, Liveness::Lost { .. });
+        let judged = matches!(self.review, Review::Accepted { .. } | Review::Merged { .. });
+        (newest.ended() || lost) && !judged
     }
 
     fn may_run_on(&self, executor: Uuid) -> bool {

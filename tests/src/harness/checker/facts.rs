@@ -1,6 +1,6 @@
 //! What is known about a stack, from every side.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -78,19 +78,29 @@ pub struct AttemptFacts {
     pub fenced: bool,
     /// What it has published.
     pub head: Option<String>,
+    /// How many of its reports are applied.
+    pub reports: u64,
     /// Length of the log that the controller holds.
     pub log_bytes: u64,
+    /// Why it failed and the remarks on it, for people.
+    pub told: String,
     /// Length of the log as the executor has told it.
     pub log_final: Option<u64>,
     /// The log as the API gives it.
     #[serde(skip)]
     pub log: Vec<u8>,
+    /// From the first run of its bytes that was recorded to the last one, by the recorder's clock; none of an empty log.
+    #[serde(skip)]
+    pub recorded_for: Option<Duration>,
     /// The log as the spool on the executor's disk has it; none when there is no spool.
     #[serde(skip)]
     pub spool: Option<Vec<u8>>,
     /// What the agent says it wrote; none for an agent that keeps no account.
     #[serde(skip)]
     pub witness: Option<Vec<u8>>,
+    /// From the first line that the agent noted to the last one.
+    #[serde(skip)]
+    pub noted_for: Option<Duration>,
     /// How much of what the agent wrote may be missing, when a scenario has said more than the outcome does.
     #[serde(skip)]
     pub cut: Option<Cut>,

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -20,7 +21,8 @@ SELECT json_build_object(
      SELECT id, number, revision, shown, title, branch, project_id, attempt_id FROM tasks ORDER BY number) r),
   'attempts', (SELECT coalesce(json_agg(r), '[]') FROM (
      SELECT a.id, t.number AS task, a.task_id, a.number, a.state, a.outcome, a.cause, a.exit_code, a.exit_signal,
-            a.fenced_at IS NOT NULL AS fenced, a.head, a.log_bytes, a.log_final
+            a.fenced_at IS NOT NULL AS fenced, a.head, a.report_sequence AS reports, a.log_bytes, a.log_final,
+            concat_ws(E'\n', a.message, array_to_string(a.notes, E'\n')) AS told
      FROM attempts a JOIN tasks t ON t.id = a.task_id ORDER BY t.number, a.number) r),
   'journal', (SELECT coalesce(json_agg(r), '[]') FROM (
      SELECT kind, task_number AS task, attempt, revision, shown FROM events
@@ -49,10 +51,12 @@ impl Stack {
         let mut attempts = rows.attempts;
         let mut api = self.api().await?;
         for attempt in &mut attempts {
-            attempt.log =
+            (attempt.log, attempt.recorded_for) =
                 read_log(&mut api, attempt).await.with_context(|| format!("the log of {}", attempt.name()))?;
             attempt.spool = spool::read(&self.executor_data().join("attempts").join(&attempt.id).join("spool"))?;
-            attempt.witness = fs::read(self.written().join(&attempt.id)).ok();
+            let account = self.written().join(&attempt.id);
+            attempt.witness = fs::read(&account).ok();
+            attempt.noted_for = written_for(&account);
             attempt.cut = self.cuts().get(&attempt.task).copied();
         }
         let known: BTreeSet<&str> = attempts.iter().map(|attempt| attempt.id.as_str()).collect();
@@ -136,21 +140,25 @@ fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|found| found == extension)
 }
 
-async fn read_log(api: &mut Api, attempt: &AttemptFacts) -> Result<Vec<u8>> {
+/// From the first write of a file to the last one.
+fn written_for(file: &Path) -> Option<Duration> {
+    let metadata = fs::metadata(file).ok()?;
+    metadata.modified().ok()?.duration_since(metadata.created().ok()?).ok()
+}
+
+/// All bytes of a log, and how long it took to record them.
+async fn read_log(api: &mut Api, attempt: &AttemptFacts) -> Result<(Vec<u8>, Option<Duration>)> {
     let (task, number) = (attempt.task.to_string(), attempt.number);
     let request = ReadLogRequest { task, attempt: number, from_offset: 0, follow: false };
     let mut stream = api.logs.read_log(request).await?.into_inner();
-    let mut log = Vec::new();
+    let (mut log, mut times) = (Vec::new(), Vec::new());
     while let Some(message) = stream.message().await? {
-        if let Some(Part::Chunk(chunk)) = message.part {
-            anyhow::ensure!(
-                chunk.offset == log.len() as u64,
-                "a chunk at {} where {} is next",
-                chunk.offset,
-                log.len()
-            );
-            log.extend_from_slice(&chunk.data);
-        }
+        let Some(Part::Chunk(chunk)) = message.part else { continue };
+        let next = log.len() as u64;
+        anyhow::ensure!(chunk.offset == next, "a chunk at {} where {next} is next", chunk.offset);
+        log.extend_from_slice(&chunk.data);
+        times.extend([chunk.frames.first(), chunk.frames.last()].into_iter().flatten().map(|frame| frame.time_ms));
     }
-    Ok(log)
+    let span = times.first().zip(times.last()).map(|(first, last)| Duration::from_millis(last.saturating_sub(*first)));
+    Ok((log, span))
 }

@@ -16,6 +16,10 @@ pub enum Promise {
     Stopped(u64),
     /// Another attempt of this task was asked for.
     Retried(u64),
+    /// An executor was told that so many reports of this attempt are committed.
+    Applied(String, u64),
+    /// An executor was told that so many bytes of this attempt's log are committed.
+    Held(String, u64),
 }
 
 /// Bytes of a log that somebody was shown, from its beginning.

@@ -1,6 +1,12 @@
 //! I1: log bytes are the bytes that the agent wrote.
 
+use std::time::Duration;
+
 use super::{AttemptFacts, Facts};
+
+/// How much older than the last line that an agent noted the last byte of a torn recording may be: what is flushed within
+/// 200 ms may be gone with the power, and what a loaded machine had not let the shim read is gone with the shim.
+const EXPLAINED: Duration = Duration::from_secs(1);
 
 /// How much of what the agent wrote may be missing in its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,10 +15,13 @@ pub enum Cut {
     Nothing,
     /// The line that it was about to write when it was killed: it notes each line after writing it.
     Between,
-    /// What it wrote that nobody had read yet, because its recorder was killed or the host went down.
+    /// What it wrote in the last moment, because its recorder was killed or the host went down.
     Tail,
-    /// The same, and its recording was damaged: the controller may hold more than is left of it.
+    /// The same, and its recording was damaged: the controller may hold more than is left of it, and what is missing of the
+    /// rest is named in the attempt's remarks.
     Recording,
+    /// What had not arrived when the task was taken away from it.
+    Stale,
 }
 
 /// What is wrong with the logs.
@@ -32,16 +41,10 @@ fn length(attempt: &AttemptFacts) -> Option<String> {
         Some(told) if !attempt.fenced && told != attempt.log_bytes => {
             Some(format!("{name}: the executor told of {told} bytes, {given} are held"))
         }
-        None if tells_its_end(attempt) => Some(format!("{name} has ended, but its log has no length")),
+        // Whoever ends an attempt without its executor takes the task away from it: every other end came with a length.
+        None if !attempt.is_live() && !attempt.fenced => Some(format!("{name} has ended, but its log has no length")),
         Some(_) | None => None,
     }
-}
-
-/// Whether its end came from its executor, with the length of its log.
-fn tells_its_end(attempt: &AttemptFacts) -> bool {
-    let by_controller = matches!(attempt.cause.as_deref(), Some("executor_lost" | "interrupted" | "internal"))
-        || (attempt.outcome.as_deref() == Some("cancelled") && attempt.log_bytes == 0);
-    !attempt.is_live() && !attempt.fenced && !by_controller
 }
 
 /// What the API gives is what the executor recorded.
@@ -61,15 +64,18 @@ fn spool(attempt: &AttemptFacts) -> Option<String> {
 fn witness(attempt: &AttemptFacts) -> Option<String> {
     let witness = attempt.witness.as_ref()?;
     let log = without_returns(&attempt.log);
+    let whole = || log.strip_prefix(witness.as_slice()).is_some_and(|more| is_start_of_next(witness, more));
+    let beginning = witness.starts_with(&log);
     let holds = match attempt.cut.unwrap_or_else(|| cut_of(attempt)) {
         Cut::Nothing => log == *witness,
-        Cut::Between => log.strip_prefix(witness.as_slice()).is_some_and(|more| is_start_of_next(witness, more)),
-        Cut::Tail | Cut::Recording => {
-            witness.starts_with(&log)
-                || log.strip_prefix(witness.as_slice()).is_some_and(|more| is_start_of_next(witness, more))
-        }
+        Cut::Between => whole(),
+        Cut::Tail => whole() || beginning && is_moment(attempt),
+        Cut::Recording => whole() || beginning && (is_moment(attempt) || names_its_damage(attempt)),
+        Cut::Stale => whole() || beginning,
     };
-    (!holds).then(|| difference(&attempt.name(), "the agent's own account", witness, &log))
+    let (noted, recorded) = (attempt.noted_for, attempt.recorded_for);
+    let found = || difference(&attempt.name(), "the agent's own account", witness, &log);
+    (!holds).then(|| format!("{}; noted for {noted:?}, recorded for {recorded:?}", found()))
 }
 
 /// How much may be missing, by how the attempt ended.
@@ -78,10 +84,20 @@ fn cut_of(attempt: &AttemptFacts) -> Cut {
         return Cut::Nothing;
     }
     match attempt.cause.as_deref() {
-        Some("internal" | "interrupted" | "executor_lost") => Cut::Tail,
-        Some(_) | None if attempt.fenced => Cut::Tail,
+        _ if attempt.fenced => Cut::Stale,
+        Some("internal" | "interrupted") => Cut::Tail,
         Some(_) | None => Cut::Between,
     }
+}
+
+/// Whether what is missing was written in a moment that the death of the recorder explains.
+fn is_moment(attempt: &AttemptFacts) -> bool {
+    let recorded = attempt.recorded_for.unwrap_or_default();
+    attempt.noted_for.is_some_and(|noted| noted.saturating_sub(recorded) <= EXPLAINED)
+}
+
+fn names_its_damage(attempt: &AttemptFacts) -> bool {
+    attempt.told.contains("the recording was damaged")
 }
 
 /// A terminal writes a carriage return before each line feed.

@@ -7,25 +7,19 @@ use super::{Facts, Promise};
 /// Promises that were not kept.
 pub(super) fn wrong(facts: &Facts) -> Vec<String> {
     let mut wrong = calls(facts);
+    wrong.extend(acknowledgements(facts));
     wrong.extend(logs(facts));
     wrong.extend(events(facts));
     wrong
 }
 
 fn calls(facts: &Facts) -> Vec<String> {
-    let mut asked: Vec<&Promise> = facts.ledger.promises().iter().collect();
-    asked.sort();
-    let told = |number: u64, kind: &str| {
-        facts.journal.iter().filter(|entry| entry.task == number && entry.kind == kind).count()
-    };
+    let mut asked: Vec<(u64, &str)> = facts.ledger.promises().iter().filter_map(of_a_person).collect();
+    asked.sort_unstable();
     let mut wrong = Vec::new();
     for same in asked.chunk_by(|one, other| one == other) {
-        let (number, kind) = match same[0] {
-            Promise::Created(number) => (*number, "task.created"),
-            Promise::Stopped(number) => (*number, "task.stop"),
-            Promise::Retried(number) => (*number, "task.retry"),
-        };
-        let found = told(number, kind);
+        let (number, kind) = same[0];
+        let found = facts.journal.iter().filter(|entry| entry.task == number && entry.kind == kind).count();
         // A stop that is asked for again moves nothing.
         let due = if kind == "task.stop" { 1 } else { same.len() };
         if found < due {
@@ -33,6 +27,33 @@ fn calls(facts: &Facts) -> Vec<String> {
         }
         if kind == "task.created" && !facts.tasks.iter().any(|task| task.number == number) {
             wrong.push(format!("task {number} was created, and is gone"));
+        }
+    }
+    wrong
+}
+
+/// The task that a person's call was about, and the kind of entry that tells of it.
+fn of_a_person(promise: &Promise) -> Option<(u64, &'static str)> {
+    match promise {
+        Promise::Created(number) => Some((*number, "task.created")),
+        Promise::Stopped(number) => Some((*number, "task.stop")),
+        Promise::Retried(number) => Some((*number, "task.retry")),
+        Promise::Applied(..) | Promise::Held(..) => None,
+    }
+}
+
+/// What an executor need not send again is here.
+fn acknowledgements(facts: &Facts) -> Vec<String> {
+    let row = |id: &str| facts.attempts.iter().find(|attempt| attempt.id == id);
+    let mut wrong = Vec::new();
+    for promise in facts.ledger.promises() {
+        let (id, what, acknowledged, here) = match promise {
+            Promise::Applied(id, reports) => (id, "reports", *reports, row(id).map(|attempt| attempt.reports)),
+            Promise::Held(id, bytes) => (id, "bytes of the log", *bytes, row(id).map(|attempt| attempt.log_bytes)),
+            Promise::Created(_) | Promise::Stopped(_) | Promise::Retried(_) => continue,
+        };
+        if here.is_none_or(|here| here < acknowledged) {
+            wrong.push(format!("attempt {id}: {acknowledged} {what} were acknowledged, {here:?} are here"));
         }
     }
     wrong

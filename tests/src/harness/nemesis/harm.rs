@@ -27,6 +27,10 @@ pub enum Part {
     Agent,
 }
 
+/// Every kind of process.
+pub const PARTS: [Part; 7] =
+    [Part::Executor, Part::Controller, Part::Postmaster, Part::Backend, Part::Tmux, Part::Shim, Part::Agent];
+
 /// A connection through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Line {
@@ -52,23 +56,22 @@ pub enum Harm {
 }
 
 impl Harm {
-    /// The next one, by the dice.
-    pub fn random(dice: &mut Dice) -> Self {
+    /// The next one, by the dice; no process stands still for longer than `stop`.
+    pub fn random(dice: &mut Dice, stop: Duration) -> Self {
         use Part::{Agent, Backend, Controller, Executor, Postmaster, Shim, Tmux};
-        let parts = [Executor, Controller, Postmaster, Backend, Tmux, Shim, Agent];
         let line = if dice.chance(0.7) { Line::Executor } else { Line::People };
         match dice.between(0, 100) {
-            0..14 => Self::Kill(Executor, dice.pause(0, 800)),
-            14..25 => Self::Kill(Controller, dice.pause(0, 800)),
-            25..30 => Self::Kill(Postmaster, Duration::ZERO),
-            30..36 => Self::Kill(Backend, Duration::ZERO),
-            36..40 => Self::StopPostgres,
-            40..47 => Self::Kill(Tmux, Duration::ZERO),
-            47..51 => Self::Kill(Shim, Duration::ZERO),
-            51..56 => Self::Kill(Agent, Duration::ZERO),
-            56..74 => {
-                let part = dice.pick(&parts).copied().unwrap_or(Executor);
-                Self::Pause(part, dice.pause(100, 3500))
+            0..9 => Self::Kill(Executor, dice.pause(0, 800)),
+            9..18 => Self::Kill(Controller, dice.pause(0, 800)),
+            18..22 => Self::Kill(Postmaster, Duration::ZERO),
+            22..26 => Self::Kill(Backend, Duration::ZERO),
+            26..31 => Self::StopPostgres,
+            31..41 => Self::Kill(Tmux, Duration::ZERO),
+            41..50 => Self::Kill(Shim, Duration::ZERO),
+            50..60 => Self::Kill(Agent, Duration::ZERO),
+            60..74 => {
+                let part = dice.pick(&PARTS).copied().unwrap_or(Executor);
+                Self::Pause(part, dice.pause(100, stop.as_millis() as u64))
             }
             74..78 => Self::Flap(line, dice.between(3, 10) as u32, dice.pause(20, 200)),
             _ => {
@@ -82,9 +85,14 @@ impl Harm {
                     Fault::Throttle(8000),
                 ];
                 let fault = dice.pick(&faults).copied().unwrap_or(Fault::Cut);
-                Self::Break(line, fault, dice.pause(100, 3000))
+                Self::Break(line, fault, dice.pause(100, 2000))
             }
         }
+    }
+
+    /// kill -9 of this kind of process, back after a time by the dice.
+    pub fn kill(part: Part, dice: &mut Dice) -> Self {
+        Self::Kill(part, dice.pause(0, 800))
     }
 
     /// What kind it is, for counting.
@@ -159,7 +167,9 @@ impl World {
                 self.deed(|deeds| deeds.shims.insert(attempt.clone()));
             }
         }
-        Ok(Some(format!("{found:?}").chars().take(160).collect()))
+        // A script has lines; who is told gets one.
+        let told = format!("{found:?}").split_whitespace().collect::<Vec<_>>().join(" ");
+        Ok(Some(told.chars().take(160).collect()))
     }
 
     async fn pause(&self, part: Part, time: Duration, dice: &mut Dice) -> Result<Option<String>> {

@@ -1,11 +1,11 @@
 //! The nemesis: seeded random harm to a running stack while people use it, then the checker.
 
 mod expect;
+mod faults;
 mod harm;
 mod person;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex as Immediate, PoisonError},
@@ -18,7 +18,8 @@ use tokio::{sync::Mutex, task::JoinSet};
 use self::person::Person;
 pub use self::{
     expect::{Deeds, Plan, unexpected},
-    harm::{Harm, Line, Part, candidates, postmaster},
+    faults::Faults,
+    harm::{Harm, Line, PARTS, Part, candidates, postmaster},
 };
 use super::{Cli, Dice, Fault, Options, Proxy, Repo, Stack, checker, within};
 
@@ -28,8 +29,12 @@ const AFTERMATH: Duration = Duration::from_secs(300);
 /// A time of harm.
 #[derive(Clone, Copy, Debug)]
 pub struct Campaign {
-    /// The same harm for the same seed; the stack's own timing differs.
+    /// The same throws for the same seed; the stack's own timing differs, and so what they meet.
     pub seed: u64,
+    /// How often each kind of process is killed at least, spread over the time.
+    pub kills: usize,
+    /// How long a process stands still at most.
+    pub stop: Duration,
     /// How long harm is done.
     pub duration: Duration,
     /// How many people use the stack at once.
@@ -39,8 +44,10 @@ pub struct Campaign {
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// How many faults of each kind.
-    pub faults: BTreeMap<String, usize>,
+    /// What was done.
+    pub faults: Faults,
+    /// How long harm was done.
+    pub lasted: Duration,
     /// How many tasks, attempts, log bytes there were.
     pub tasks: usize,
     /// Attempts.
@@ -51,17 +58,12 @@ pub struct Report {
     pub violations: Vec<String>,
 }
 
-impl Report {
-    /// How many faults in all.
-    pub fn injected(&self) -> usize {
-        self.faults.values().sum()
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let faults: Vec<_> = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        writeln!(f, "faults: {} ({})", self.injected(), faults.join(", "))?;
+        let minutes = self.lasted.as_secs_f64() / 60.0;
+        let all = self.faults.all();
+        writeln!(f, "faults: {all}, {:.0} a minute", all as f64 / minutes.max(0.01))?;
+        write!(f, "{}", self.faults)?;
         writeln!(f, "tasks: {}, attempts: {}, log bytes: {}", self.tasks, self.attempts, self.log_bytes)?;
         writeln!(f, "violations: {}", self.violations.len())?;
         self.violations.iter().try_for_each(|violation| writeln!(f, "  {violation}"))
@@ -136,27 +138,28 @@ impl Campaign {
         watched.abort();
         let _aborted = watched.await;
         let world = Arc::into_inner(world).context("nobody else uses the stack any more")?;
-        world.judge(faults).await
+        world.judge(faults, self.duration).await
     }
 }
 
 /// Fault after fault until the time is over.
-async fn harm(
-    world: &World,
-    campaign: Campaign,
-    dice: &mut Dice,
-    tell: impl Fn(&str),
-) -> Result<BTreeMap<String, usize>> {
+async fn harm(world: &World, campaign: Campaign, dice: &mut Dice, tell: impl Fn(&str)) -> Result<Faults> {
     let begun = Instant::now();
-    let mut faults = BTreeMap::new();
+    let mut faults = Faults::default();
     while begun.elapsed() < campaign.duration {
-        let harm = Harm::random(dice);
-        let at = begun.elapsed().as_secs_f64();
-        let done = world.inflict(harm, dice).await.with_context(|| format!("{at:.1} s: {}", harm.kind()))?;
-        if let Some(text) = done {
-            tell(&format!("{at:7.1} s  {:<22} {text}", harm.kind()));
-            *faults.entry(harm.kind()).or_default() += 1;
-            tokio::time::sleep(dice.pause(20, 400)).await;
+        let share = begun.elapsed().as_secs_f64() / campaign.duration.as_secs_f64();
+        // Where there is nothing of that kind now, chance goes on.
+        let due = faults.behind((campaign.kills as f64 * share).ceil() as usize);
+        let due = due.map(|part| Harm::kill(part, dice));
+        for harm in due.into_iter().chain([Harm::random(dice, campaign.stop)]) {
+            let at = begun.elapsed().as_secs_f64();
+            let done = world.inflict(harm, dice).await.with_context(|| format!("{at:.1} s: {}", harm.kind()))?;
+            if let Some(text) = done {
+                tell(&format!("{at:7.1} s  {:<22} {text}", harm.kind()));
+                faults.add(harm);
+                tokio::time::sleep(dice.pause(20, 400)).await;
+                break;
+            }
         }
     }
     Ok(faults)
@@ -185,7 +188,7 @@ async fn crowd(world: Arc<World>, campaign: Campaign, mut dice: Dice) -> Result<
 }
 
 impl World {
-    async fn judge(self, faults: BTreeMap<String, usize>) -> Result<Report> {
+    async fn judge(self, faults: Faults, lasted: Duration) -> Result<Report> {
         let mut stack = self.stack.into_inner();
         let deeds = self.deeds.into_inner().unwrap_or_else(PoisonError::into_inner);
         stack.users_dial(None);
@@ -202,6 +205,7 @@ impl World {
         };
         let mut report = Report {
             faults,
+            lasted,
             tasks: facts.tasks.len(),
             attempts: facts.attempts.len(),
             log_bytes: facts.attempts.iter().map(|attempt| attempt.log_bytes).sum(),
