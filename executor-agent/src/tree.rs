@@ -298,7 +298,13 @@ mod tests {
     fn carriers_of_an_attempt_are_found() {
         let attempt = Uuid::new_v4();
         let mut child = Command::new("sleep").arg("1000").env("SCULPT_ATTEMPT", attempt.to_string()).spawn().unwrap();
-        let found = carriers(attempt);
+        // A program that has just begun shows no environment for a moment.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut found = carriers(attempt);
+        while found.is_empty() && Instant::now() < deadline {
+            thread::yield_now();
+            found = carriers(attempt);
+        }
         assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), [child.id()]);
         assert!(carriers(Uuid::new_v4()).is_empty());
         assert!(end(|| carriers(attempt), Duration::from_secs(5)));

@@ -8,6 +8,7 @@ use sculpt_proto::{
 };
 
 use crate::{
+    attempt::eventually,
     controller::Memory,
     git::project,
     host::Host,
@@ -78,15 +79,7 @@ async fn a_lease_ends_its_agent_while_the_executor_is_dead_and_no_other() {
     host.kill();
     let attempt = host.data().join("attempts").join(&spec.attempt_id);
     // No lease is shorter than 30 s, and this is the time that it takes.
-    let end = async {
-        loop {
-            match sculpt_executor::shim::exit_record(&attempt).unwrap() {
-                Some(record) => return record,
-                None => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    let end = tokio::time::timeout(Duration::from_secs(60), end).await.unwrap();
+    let end = eventually(|| sculpt_executor::shim::exit_record(&attempt).unwrap()).await;
     assert_eq!(end.ended_by, sculpt_executor::shim::EndedBy::Lease);
     assert!(sculpt_executor::tree::ProcessId::of(pids[0]).is_none());
     assert!(sculpt_executor::tree::ProcessId::of(pids[1]).is_some(), "by default nothing is stopped");

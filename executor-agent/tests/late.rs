@@ -1,6 +1,6 @@
 //! Shims that come late, stand still, or are dead: what becomes of their attempts.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use rustix::process::Signal;
 use sculpt_executor::{
@@ -202,8 +202,12 @@ async fn an_agent_outlives_a_volume_that_is_not_there_for_a_while() {
     attempt.says(&client, "waits").await;
     let (volume, away) = (attempt.path().to_owned(), attempt.path().with_extension("away"));
     fs::rename(&volume, &away).unwrap();
-    // Longer than it takes to find out that a directory was removed.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    // As long as it takes to find out that a directory was removed.
+    let mut removed = Attempt::new(Mode::Pipes, "echo waits; exec sleep 600");
+    let client_of_removed = removed.start().await;
+    removed.says(&client_of_removed, "waits").await;
+    fs::remove_dir_all(removed.directory()).unwrap();
+    wait_for("the end of an agent whose directory was removed", || tree::carriers(removed.id).is_empty()).await;
     assert_eq!(attempt.status().await.phase, shim::Phase::Running);
     fs::rename(&away, &volume).unwrap();
     fs::write(attempt.work().join("gate"), "goes on\n").unwrap();

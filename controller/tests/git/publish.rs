@@ -21,6 +21,7 @@ use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
 use uuid::Uuid;
 
 use super::{World, no_labels, repo::Repo, request};
+use crate::harness::until_waiting;
 
 struct Run {
     world: World,
@@ -232,11 +233,7 @@ async fn an_executor_that_comes_back_elsewhere_and_a_publication_do_not_wait_for
                 async move { store.write(move |conn| Box::pin(async move { sessions::open(conn, &who).await })).await }
             });
             // It is open, or waits for a row.
-            let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity \
-                         WHERE datname = current_database() AND wait_event_type = 'Lock')";
-            while !opened.is_finished() && !sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut *conn).await? {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
+            until_waiting(&store, 1, || opened.is_finished()).await;
             coming.send(opened).await.expect("the test waits");
             sessions::holds(conn, epoch).await
         })

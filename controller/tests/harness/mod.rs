@@ -64,3 +64,16 @@ impl Drop for Fresh {
         server::shared().remove(std::mem::take(&mut self.name));
     }
 }
+
+/// Returns when so many wait for a lock in this database, or when it is over; fails when neither comes.
+pub(crate) async fn until_waiting(store: &sculpt_controller::store::Store, many: i64, over: impl Fn() -> bool) {
+    // Not in anybody's transaction, which would see the same for ever.
+    let mut conn = store.read().await.unwrap();
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let begun = std::time::Instant::now();
+    while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "nobody waits for a lock");
+        // The database tells nobody who waits.
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}

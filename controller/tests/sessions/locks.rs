@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::Stack;
+use crate::harness::until_waiting;
 use crate::make;
 
 /// Rounds of each part: some hundreds of transactions, a few seconds.
@@ -159,11 +160,7 @@ async fn adoptions_at_once_never_set_the_numbers_back() {
             })
         })
         .collect();
-    let waiting =
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while stack.value::<i64>(waiting).await < 6 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until_waiting(&stack.store, 6, || false).await;
     sqlx::raw_sql("COMMIT").execute(&mut *held).await.unwrap();
     drop(held);
     for adopted in adopted {
