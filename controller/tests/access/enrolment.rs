@@ -219,7 +219,7 @@ async fn what_waited_before_its_pool_was_closed_to_it_is_not_placed() {
     let eve = NewUser { name: "eve".into(), email: String::new(), roles: vec![] };
     store.add_user(by.may().unwrap(), request(), eve).await.unwrap();
     store.set_pool(by.may().unwrap(), request(), pool(&["eve"])).await.unwrap();
-    assert_eq!(place_all(&dispatch, cluster, &[epoch]).await.unwrap(), 0, "it is ada's");
+    assert_eq!(place_all(&dispatch, cluster, &[epoch]).await.unwrap().count, 0, "it is ada's");
     store.set_pool(by.may().unwrap(), request(), pool(&["eve", "ada"])).await.unwrap();
-    assert_eq!(place_all(&dispatch, cluster, &[epoch]).await.unwrap(), 1);
+    assert_eq!(place_all(&dispatch, cluster, &[epoch]).await.unwrap().count, 1);
 }

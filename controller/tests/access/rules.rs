@@ -163,7 +163,9 @@ impl Things {
             }
             .encode_to_vec(),
             "ListProjects" => v1::ListProjectsRequest::default().encode_to_vec(),
-            "RemoveProject" => v1::RemoveProjectRequest { request_id, project: project() }.encode_to_vec(),
+            "RemoveProject" => {
+                v1::RemoveProjectRequest { request_id, project: project(), force: false }.encode_to_vec()
+            }
             "FindCommits" => v1::FindCommitsRequest { project: project(), commits: vec![] }.encode_to_vec(),
             "SendPack" => {
                 let header = v1::send_pack_request::Header { project: project(), tip: "c".repeat(40), request_id };

@@ -49,7 +49,8 @@ async fn a_list_and_the_journal_show_what_is_seen() {
     assert_eq!(ask(&hidden.to_string()).await, ask(&absent).await);
     assert_eq!(ask("2").await, ask("99").await);
     let mut filter = async |project: &str| {
-        let request = v1::RemoveProjectRequest { request_id: Uuid::new_v4().to_string(), project: project.into() };
+        let request =
+            v1::RemoveProjectRequest { request_id: Uuid::new_v4().to_string(), project: project.into(), force: false };
         let error = projects.remove_project(request).await.expect_err("not seen");
         (error.code(), error.message().replace(project, "…"))
     };
