@@ -64,6 +64,7 @@ pub fn build(cluster: ClusterId, task: TaskId, fence: Fence, order: Order) -> Re
         agent: order.agent.unwrap_or_default(),
         title: order.title,
         workspace_of: order.workspace_of.map(|attempt| attempt.to_string()).unwrap_or_default(),
+        confinement: None,
     }
     .encode_to_vec();
     let digest = Sha256::digest(&body).to_vec();
