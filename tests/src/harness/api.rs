@@ -6,14 +6,15 @@ use sculpt_proto::v1::{
     git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient, read_log_response::Part,
     system_client::SystemClient, tasks_client::TasksClient,
 };
+use sculpt_tls::Trust;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
-use super::{DEADLINE, Stack, within};
+use super::{DEADLINE, Stack, enrolment::dial, within};
 
 /// Puts the token on every call.
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ pub struct Bearer(MetadataValue<Ascii>);
 
 impl Bearer {
     /// Of this token.
-    pub(super) fn of(token: &str) -> Result<Self> {
+    fn of(token: &str) -> Result<Self> {
         Ok(Self(format!("Bearer {token}").parse().context("make a header of the token")?))
     }
 }
@@ -56,9 +57,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// Connects on first use, and again whenever the connection was lost.
-    pub fn dial(url: String, token: &str) -> Result<Self> {
-        let channel = Endpoint::from_shared(url)?.connect_lazy();
+    /// Connects on first use to who is certified by `trust`, and again whenever the connection was lost.
+    pub fn dial(url: String, trust: Trust, token: &str) -> Result<Self> {
+        let channel = dial(url, trust, None)?;
         let bearer = Bearer::of(token)?;
         let service = || InterceptedService::new(channel.clone(), bearer.clone());
         Ok(Self {
@@ -76,7 +77,7 @@ impl Api {
 impl Stack {
     /// The API with the person's token.
     pub async fn api(&self) -> Result<Api> {
-        Api::dial(self.url()?, &self.token("user")?)
+        Api::dial(self.url()?, self.trust()?, &self.token()?)
     }
 
     /// Follows `task` until it is as wished; outages of the controller are waited out.

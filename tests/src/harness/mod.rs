@@ -20,6 +20,7 @@ mod counting;
 mod database;
 mod dice;
 mod disk;
+mod enrolment;
 mod following;
 pub mod nemesis;
 pub mod netns;

@@ -18,6 +18,7 @@ use super::{
     DEADLINE, Options, Service,
     checker::{Cut, Ledger, Mark, Promise, Secret, Shared},
     checks,
+    enrolment::Enrolled,
     options::Ground,
     service::tail,
     shell::PLANTED,
@@ -53,6 +54,7 @@ pub struct Stack {
     pub(super) database: Option<String>,
     cuts: BTreeMap<u64, Cut>,
     secrets: Vec<Secret>,
+    pub(super) enrolled: Enrolled,
     finished: bool,
     kept: bool,
 }
@@ -77,6 +79,7 @@ impl Stack {
             database: None,
             cuts: BTreeMap::new(),
             secrets: Vec::new(),
+            enrolled: Enrolled::default(),
             finished: false,
             kept: std::env::var_os("SCULPT_TEST_KEEP").is_some(),
         }
@@ -114,9 +117,9 @@ impl Stack {
         self.ground.root.path()
     }
 
-    /// A token of the controller: `user` or `executor`.
-    pub fn token(&self, whose: &str) -> Result<String> {
-        let path = self.ground.data.join("controller/tokens").join(whose);
+    /// The token of the first admin.
+    pub fn token(&self) -> Result<String> {
+        let path = self.ground.data.join("controller/tokens/user");
         Ok(fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?.trim().to_owned())
     }
 
@@ -181,12 +184,9 @@ impl Stack {
     /// Everything that must turn up nowhere else.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let shell = Secret { name: format!("${PLANTED}"), value: self.ground.planted.clone(), of_a_spec: true };
-        let token = |whose: &str| {
-            let value = self.token(whose).ok()?;
-            Some(Secret { name: format!("the {whose}'s token"), value, of_a_spec: false })
-        };
-        let tokens = ["user", "executor"].into_iter().filter_map(token);
-        tokens.chain([shell]).chain(self.secrets.iter().cloned()).collect()
+        let token =
+            self.token().ok().map(|value| Secret { name: "the user's token".to_owned(), value, of_a_spec: false });
+        token.into_iter().chain([shell]).chain(self.secrets.iter().cloned()).collect()
     }
 
     // ---- The end ----

@@ -113,7 +113,7 @@ async fn restarted_while_the_controller_is_away() -> Result<()> {
     stack.controller()?.kill().await?;
     for _ in 0..3 {
         stack.executor()?.kill().await?;
-        stack.begin_executor()?;
+        stack.begin_executor().await?;
         going.counter.prints(30).await?;
     }
     ending.counter.stop()?;
@@ -130,7 +130,7 @@ async fn restarted_while_the_controller_is_away() -> Result<()> {
 async fn two_executors_on_one_data_directory() -> Result<()> {
     let stack = Stack::parts().await?;
     let counting = stack.counting(&[]).await?;
-    let url = format!("http://{}", stack.executor_address()?);
+    let url = stack.executor_url()?;
     let second = stack.executor_command(&url, &stack.executor_data(), "worker")?.output().await?;
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     ensure!(!second.status.success() && said.contains("another executor"), "{}: {said}", second.status);
@@ -146,7 +146,11 @@ async fn two_executors_with_one_identity() -> Result<()> {
     let counting = stack.counting(&[]).await?;
     let copy = stack.data().join("copy");
     fs::create_dir(&copy)?;
-    fs::copy(stack.executor_data().join("executor.json"), copy.join("executor.json"))?;
+    for file in ["executor.json", "identity/key.pem", "identity/certificate.pem", "identity/trust.pem"] {
+        let to = copy.join(file);
+        fs::create_dir_all(to.parent().context("a directory")?)?;
+        fs::copy(stack.executor_data().join(file), to)?;
+    }
     let first = stack.executor()?;
     let second = stack.another_executor(&copy, "worker").await?;
     let status = first.gone().await?;

@@ -163,7 +163,7 @@ async fn followers_that_read_nothing_cost_no_memory_and_hold_nobody_up() -> Resu
 #[tokio::test]
 async fn clients_that_say_nothing_whole_are_cut_while_executors_and_people_are_served() -> Result<()> {
     let stack = Stack::parts().await?;
-    let people = stack.url()?.trim_start_matches("http://").to_owned();
+    let people = stack.url()?.trim_start_matches("https://").to_owned();
     let executors = stack.executor_address()?;
     let mut silent = Vec::new();
     for n in 0..300 {

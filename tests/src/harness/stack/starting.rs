@@ -40,7 +40,7 @@ impl Stack {
         let ready: Value = serde_json::from_str(&line).context("read the controller's ready line")?;
         let address = |field: &str| {
             let url = ready[field].as_str().with_context(|| format!("{field} in {line}"))?;
-            Ok::<_, anyhow::Error>(url.trim_start_matches("http://").trim_end_matches('/').to_owned())
+            Ok::<_, anyhow::Error>(url.trim_start_matches("https://").trim_end_matches('/').to_owned())
         };
         self.ports = Some(Ports { user: address("user_url")?, executor: address("executor_url")? });
         Ok(())
@@ -48,32 +48,30 @@ impl Stack {
 
     /// Starts the executor and waits until the controller has welcomed it.
     pub async fn start_executor(&mut self) -> Result<()> {
-        let command = self.next_executor()?;
+        let command = self.next_executor().await?;
         let (executor, _) = Service::start("executor", command, self.log("executor"), is_ready).await?;
         self.executor = Some(executor);
         Ok(())
     }
 
     /// Starts the executor and does not wait: there may be no controller.
-    pub fn begin_executor(&mut self) -> Result<()> {
-        let command = self.next_executor()?;
+    pub async fn begin_executor(&mut self) -> Result<()> {
+        let command = self.next_executor().await?;
         self.executor = Some(Service::begin("executor", command, self.log("executor"))?);
         Ok(())
     }
 
-    fn next_executor(&self) -> Result<Command> {
-        let url = match &self.executor_dials {
-            Some(url) => url.clone(),
-            None => format!("http://{}", self.executor_address()?),
-        };
+    async fn next_executor(&self) -> Result<Command> {
+        self.join(&self.executor_data(), "worker").await?;
+        let url = self.executor_dials.clone().map_or_else(|| self.executor_url(), Ok)?;
         let command = self.executor_command(&url, &self.executor_data(), "worker")?;
         Ok(self.through(&self.executor_via, command))
     }
 
     /// One more executor, beside the one that [`Stack::start_executor`] starts; whoever gets it ends it.
     pub async fn another_executor(&self, data: &Path, name: &str) -> Result<Service> {
-        let url = format!("http://{}", self.executor_address()?);
-        let command = self.executor_command(&url, data, name)?;
+        self.join(data, name).await?;
+        let command = self.executor_command(&self.executor_url()?, data, name)?;
         let (executor, _) = Service::start("another executor", command, self.log(name), is_ready).await?;
         Ok(executor)
     }
@@ -87,8 +85,6 @@ impl Stack {
             .arg("--data-dir")
             .arg(data)
             .args(["--controller", url])
-            .arg("--token-file")
-            .arg(self.ground.data.join("controller/tokens/executor"))
             .args(["--name", name])
             .arg("--config")
             .arg(self.ground.data.join("executor.toml"));
@@ -106,6 +102,11 @@ impl Stack {
     /// Address on which the controller listens for executors.
     pub fn executor_address(&self) -> Result<String> {
         Ok(self.ports.as_ref().context("the controller was never started")?.executor.clone())
+    }
+
+    /// The same as a URL.
+    pub fn executor_url(&self) -> Result<String> {
+        Ok(format!("https://{}", self.executor_address()?))
     }
 
     /// Address on which the controller listens for people.

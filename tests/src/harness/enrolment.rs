@@ -1,0 +1,118 @@
+//! How machines become executors of a stack: by a token for joining, as everywhere.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use sculpt_proto::{
+    executor::v1::{Hello, JoinRequest, enrolment_client::EnrolmentClient},
+    v1::CreateJoinTokenRequest,
+};
+use sculpt_tls::{Key, Proof, Server, Trust, client_config, connector};
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use super::Stack;
+
+/// How long a token for joining is good; it is used at once.
+const TTL: prost_types::Duration = prost_types::Duration { seconds: 300, nanos: 0 };
+
+/// How long a connection may take to come about.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What executors of the test's prove themselves by, by their ids.
+#[derive(Debug, Default)]
+pub(super) struct Enrolled(Mutex<BTreeMap<String, Arc<Holder>>>);
+
+/// A key with its certificate.
+#[derive(Debug)]
+pub(super) struct Holder {
+    key: Key,
+    chain: Vec<Vec<u8>>,
+}
+
+impl Holder {
+    fn proof(&self) -> Proof {
+        Proof::new(self.chain.iter().cloned().map(Into::into).collect(), &self.key)
+    }
+}
+
+/// A connection to `url` that believes those whom `trust` certifies, and shows `proof`. It is made on first use, and again
+/// whenever it was lost.
+pub(super) fn dial(url: String, trust: Trust, proof: Option<Proof>) -> Result<Channel> {
+    let server = Server::Known(trust);
+    let config = client_config(&server, proof).context("make settings of TLS")?;
+    Ok(Endpoint::from_shared(url)?.connect_with_connector_lazy(connector(&server, config, PATIENCE)))
+}
+
+impl Stack {
+    /// The authority of the controller.
+    pub fn trust(&self) -> Result<Trust> {
+        let path = self.data().join("controller/trust.pem");
+        let pem = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(Trust::from_pem(&pem)?)
+    }
+
+    /// A token by which one machine becomes an executor of `pool`.
+    pub async fn join_token(&self, pool: &str) -> Result<String> {
+        let request = CreateJoinTokenRequest {
+            request_id: Uuid::new_v4().to_string(),
+            pool: pool.to_owned(),
+            ttl: Some(TTL),
+            ..CreateJoinTokenRequest::default()
+        };
+        let answer =
+            self.api().await?.executors.create_join_token(request).await.context("make a token for joining")?;
+        Ok(answer.into_inner().secret)
+    }
+
+    /// Makes the executor on `data` one of the controller's, unless it belongs to a cluster.
+    pub(super) async fn join(&self, data: &Path, name: &str) -> Result<()> {
+        let identity = fs::read(data.join("executor.json")).unwrap_or_default();
+        let identity = serde_json::from_slice::<serde_json::Value>(&identity).unwrap_or_default();
+        if !identity["cluster_id"].is_null() {
+            return Ok(());
+        }
+        let (url, data) = (self.executor_url()?, data.to_string_lossy());
+        let all = ["join", &url, "--token-file", "-", "--data-dir", &data, "--name", name];
+        self.shell("sculpt-executor", all).stdin(self.join_token("default").await?).run().await?.done().map(drop)
+    }
+
+    /// A connection by which who says `hello` proves to be that executor.
+    pub(super) async fn proved(&self, hello: &Hello) -> Result<Channel> {
+        let known = |all: &Enrolled| lock(all).get(&hello.executor_id).cloned();
+        let holder = match known(&self.enrolled) {
+            Some(holder) => holder,
+            None => {
+                let holder = Arc::new(self.enrol(hello).await?);
+                lock(&self.enrolled).insert(hello.executor_id.clone(), Arc::clone(&holder));
+                holder
+            }
+        };
+        dial(self.executor_url()?, self.trust()?, Some(holder.proof()))
+    }
+
+    async fn enrol(&self, hello: &Hello) -> Result<Holder> {
+        let key = Key::fresh()?;
+        let request = JoinRequest {
+            token: self.join_token(&hello.pool).await?,
+            certificate_request: key.request()?.to_vec(),
+            join_id: Uuid::new_v4().to_string(),
+            executor_id: hello.executor_id.clone(),
+            name: hello.name.clone(),
+            ..JoinRequest::default()
+        };
+        let stranger = dial(self.executor_url()?, self.trust()?, None)?;
+        let joined = EnrolmentClient::new(stranger).join(request).await.context("join")?.into_inner();
+        Ok(Holder { key, chain: joined.credentials.context("credentials in the answer")?.chain })
+    }
+}
+
+fn lock(all: &Enrolled) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Holder>>> {
+    all.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
