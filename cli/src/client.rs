@@ -86,7 +86,7 @@ impl Client {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
                 return Err(match sculpt_tls::explain(&error) {
-                    Some(Problem { why, next }) => {
+                    Some(Problem { why, next, .. }) => {
                         Failure::new(Exit::NotAllowed, format!("trust the controller at {}", context.url), why)
                             .next(next)
                     }

@@ -6,9 +6,24 @@ use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 use crate::client::NotPinned;
 
+/// What stands between two who do not come to trust each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matter {
+    /// Somebody else answers than the one who is to be believed.
+    Authority,
+    /// A certificate is out of its time, or a clock is wrong.
+    Clock,
+    /// What answers is no controller.
+    Address,
+    /// What we show is not taken.
+    Own,
+}
+
 /// Why a connection did not come about, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// What it is about.
+    pub matter: Matter,
     /// In words that need no knowledge of TLS.
     pub why: String,
     /// What mends it.
@@ -16,8 +31,14 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(why: impl Into<String>, next: &'static str) -> Self {
-        Self { why: why.into(), next }
+    fn new(matter: Matter, why: impl Into<String>) -> Self {
+        let next = match matter {
+            Matter::Authority => OTHER_AUTHORITY,
+            Matter::Clock => CLOCK,
+            Matter::Address => ADDRESS,
+            Matter::Own => OWN,
+        };
+        Self { matter, why: why.into(), next }
     }
 }
 
@@ -50,37 +71,37 @@ fn problem(error: &rustls::Error) -> Problem {
     match error {
         rustls::Error::InvalidCertificate(error) => certificate(error),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            Problem::new("what answers there does not speak TLS", ADDRESS)
+            Problem::new(Matter::Address, "what answers there does not speak TLS")
         }
         rustls::Error::AlertReceived(alert) => alerted(*alert),
         rustls::Error::PeerIncompatible(what) => {
-            Problem::new(format!("what answers there does not speak TLS 1.3 ({what:?})"), ADDRESS)
+            Problem::new(Matter::Address, format!("what answers there does not speak TLS 1.3 ({what:?})"))
         }
-        other => Problem::new(format!("no TLS connection came about: {other}"), ADDRESS),
+        other => Problem::new(Matter::Address, format!("no TLS connection came about: {other}")),
     }
 }
 
 fn certificate(error: &CertificateError) -> Problem {
     match error {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            Problem::new("what answers there is certified by an authority that is not trusted here", OTHER_AUTHORITY)
+            Problem::new(Matter::Authority, "what answers there is certified by an authority that is not trusted here")
         }
         CertificateError::Other(other) => match other.0.downcast_ref::<NotPinned>() {
             Some(not) => {
-                Problem::new(format!("what answers there is not the controller of the token: {not}"), OTHER_AUTHORITY)
+                Problem::new(Matter::Authority, format!("what answers there is not the controller of the token: {not}"))
             }
-            None => Problem::new(format!("its certificate was refused: {other}"), OTHER_AUTHORITY),
+            None => Problem::new(Matter::Authority, format!("its certificate was refused: {other}")),
         },
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            Problem::new("its certificate has run out, as this machine's clock has it", CLOCK)
+            Problem::new(Matter::Clock, "its certificate has run out, as this machine's clock has it")
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            Problem::new("its certificate is not valid yet, as this machine's clock has it", CLOCK)
+            Problem::new(Matter::Clock, "its certificate is not valid yet, as this machine's clock has it")
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Problem::new("its certificate is for another name", ADDRESS)
+            Problem::new(Matter::Address, "its certificate is for another name")
         }
-        other => Problem::new(format!("its certificate was refused: {other}"), OTHER_AUTHORITY),
+        other => Problem::new(Matter::Authority, format!("its certificate was refused: {other}")),
     }
 }
 
@@ -92,10 +113,11 @@ fn alerted(alert: AlertDescription) -> Problem {
         | AlertDescription::DecryptError
         | AlertDescription::CertificateUnknown
         | AlertDescription::CertificateRevoked
-        | AlertDescription::AccessDenied => {
-            Problem::new(format!("the controller does not take the certificate of this machine ({alert:?})"), OWN)
-        }
-        AlertDescription::ProtocolVersion => Problem::new("what answers there does not speak TLS 1.3", ADDRESS),
-        other => Problem::new(format!("the other side broke the handshake off ({other:?})"), ADDRESS),
+        | AlertDescription::AccessDenied => Problem::new(
+            Matter::Own,
+            format!("the controller does not take the certificate of this machine ({alert:?})"),
+        ),
+        AlertDescription::ProtocolVersion => Problem::new(Matter::Address, "what answers there does not speak TLS 1.3"),
+        other => Problem::new(Matter::Address, format!("the other side broke the handshake off ({other:?})")),
     }
 }
