@@ -21,13 +21,14 @@ use tracing::{info, warn};
 
 use crate::{
     attempts::{Attempts, Basis, Context},
-    config::Settings,
+    config::{Separate, Settings},
     connect::{ConnectError, Dialer},
     disk::write_durably,
     gc, host,
-    identity::{self, CredentialError},
+    identity::{self, CredentialError, Standing},
     layout::{Layout, LayoutError},
     logs::Logs,
+    sandbox::Separation,
     session::{Control, Fatal},
     space, workspace,
 };
@@ -53,6 +54,9 @@ pub enum AppError {
     /// It has joined nowhere that it could dial.
     #[error("this executor does not know where its controller is; name it with --controller")]
     Nowhere,
+    /// It should keep attempts apart and cannot.
+    #[error("attempts cannot be kept from this executor and from each other: {0}; without --separate they run as you")]
+    Unseparated(String),
     /// The session ended for good.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -91,6 +95,9 @@ pub struct Identity {
     /// Where that cluster's controllers listen for executors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
+    /// The name that it joined under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// A data directory that is ours until this is dropped.
@@ -113,8 +120,8 @@ impl Claimed {
         Ok(Self { layout, identity, _lock: lock })
     }
 
-    /// Writes down that the executor has joined as `subject` at the controller `url`.
-    pub fn belongs_to(self, subject: Subject, url: &str) -> Result<(), AppError> {
+    /// Whether a certificate of `subject` is for this executor.
+    pub fn is_meant(&self, subject: Subject) -> Result<(), AppError> {
         let Identity { executor_id, cluster_id, .. } = self.identity;
         if subject.executor != executor_id {
             let text = format!("the controller certified executor {}, and this is {executor_id}", subject.executor);
@@ -128,18 +135,40 @@ impl Claimed {
             );
             return Err(AppError::Stranger(text));
         }
-        let joined = Identity { executor_id, cluster_id: Some(subject.cluster), controller: Some(url.to_owned()) };
+        Ok(())
+    }
+
+    /// Writes down that the executor has joined as `subject`, under this name, at the controller `url`.
+    pub fn joined(&self, subject: Subject, url: &str, name: &str) -> Result<(), AppError> {
+        let joined = Identity {
+            executor_id: self.identity.executor_id,
+            cluster_id: Some(subject.cluster),
+            controller: Some(url.to_owned()),
+            name: Some(name.to_owned()),
+        };
         joined.write(&self.layout).map_err(AppError::io(format!("write {}", self.layout.identity().display())))
     }
 }
 
 impl Identity {
+    /// That of the executor in `data_dir`, if there is one.
+    pub fn read(data_dir: &Path) -> Result<Option<Self>, AppError> {
+        let path = data_dir.join(Layout::IDENTITY);
+        let failed = AppError::io(format!("read {}", path.display()));
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Reads it, made when there is none.
     pub fn load(layout: &Layout) -> io::Result<Self> {
         match fs::read(layout.identity()) {
             Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Self { executor_id: ExecutorId::fresh(), cluster_id: None, controller: None };
+                let identity =
+                    Self { executor_id: ExecutorId::fresh(), cluster_id: None, controller: None, name: None };
                 identity.write(layout)?;
                 Ok(identity)
             }
@@ -155,26 +184,38 @@ impl Identity {
 
 /// Forgets the cluster that the executor of this data directory belongs to, and nothing else; returns which that was.
 pub fn rebind(data_dir: &Path) -> Result<Option<ClusterId>, AppError> {
-    let identity = data_dir.join("executor.json");
+    let identity = data_dir.join(Layout::IDENTITY);
     // A directory that was mistyped is not made.
     fs::metadata(&identity).map_err(AppError::io(format!("find an executor at {}", identity.display())))?;
     let Claimed { layout, identity, _lock } = Claimed::open(data_dir, false)?;
+    let cluster = identity.cluster_id;
     let forgotten = Identity { cluster_id: None, controller: None, ..identity };
     forgotten.write(&layout).map_err(AppError::io(format!("write {}", layout.identity().display())))?;
     layout.tidy();
-    Ok(identity.cluster_id)
+    Ok(cluster)
 }
 
 /// Runs until a signal, until the lifeline is cut, or until the executor must not go on. `program` is this binary.
 pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
-    let Claimed { layout, identity, _lock } = Claimed::open(&settings.data_dir, settings.separate)?;
+    let wanted = settings.separate != Separate::Never;
+    let accounts = wanted && host::is_root();
+    let Claimed { layout, identity, _lock } = Claimed::open(&settings.data_dir, accounts)?;
     let keyring = layout.keyring()?;
     let controller = settings.controller.as_ref().or(identity.controller.as_ref()).ok_or(AppError::Nowhere);
     let credentials = keyring.load()?;
     let dialer = Dialer::new(controller?, &credentials)?;
-    let program = reachable(program, &settings).map_err(AppError::io("put this program where accounts can run it"))?;
+    let program =
+        reachable(program, &layout, accounts).map_err(AppError::io("put this program where accounts can run it"))?;
+    let separation = Separation::find(wanted, &program);
+    match (&separation, settings.separate) {
+        (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
+        (Separation::Nothing(why), Separate::WhereItCan) => {
+            warn!(why, "attempts are not separated; only this executor's owner is served");
+        }
+        _ => {}
+    }
     let boot = host::boot_id().map_err(AppError::io("read the boot id"))?;
-    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer };
+    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer, separation };
     let (context, ends) = Context::new(basis);
     let context = Arc::new(context);
     let cancel = context.cancel.clone();
@@ -184,10 +225,12 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let attempts = Attempts::new(Arc::clone(&context));
     attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
     let (shared, cluster) = (Arc::clone(&context), identity.cluster_id);
+    let standing = Standing::of(keyring.clone());
     let (control, ready) = Control::new(shared, attempts.clone(), ends.news, ends.link, ends.lease, cluster);
+    let control = control.telling(standing.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(identity::renew(keyring, context.dialer.clone(), cancel.clone()));
+    tasks.spawn(identity::renew(keyring, context.dialer.clone(), standing, cancel.clone()));
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
     tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), ends.questions));
@@ -266,12 +309,11 @@ fn lock(layout: &Layout) -> Result<fs::File, AppError> {
 }
 
 /// Accounts of attempts run this program too (views, stages), and cannot read below, say, root's home.
-fn reachable(program: &Path, settings: &Settings) -> io::Result<PathBuf> {
-    if !settings.separate {
+fn reachable(program: &Path, layout: &Layout, accounts: bool) -> io::Result<PathBuf> {
+    if !accounts {
         return Ok(program.to_owned());
     }
-    let data = settings.data_dir.canonicalize()?;
-    let directory = data.join("bin");
+    let directory = layout.data().join("bin");
     fs::create_dir_all(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
     let copy = tempfile::NamedTempFile::new_in(&directory)?;

@@ -1,4 +1,4 @@
-//! The program's subcommands. All but `run`, `join` and `rebind` are for its own use.
+//! The program's subcommands. All but `run`, `join`, `status` and `rebind` are for its own use.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app,
     config::{RunArgs, Settings},
-    identity::{self, JoinArgs},
+    identity::{self, JoinArgs, StatusArgs},
     shim, stage,
 };
 
@@ -33,6 +33,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives
     Join(JoinArgs),
+    /// Say who this executor is, until when it can prove it, and whether its controller lets it in
+    Status(StatusArgs),
     /// Forget which cluster this executor belongs to, after its controller's database was lost for good
     ///
     /// The executor joins the next controller that it meets. Its attempts stay and go on; `sculpt executor adopt` takes them
@@ -65,14 +67,29 @@ enum ShimCommand {
 }
 
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
 struct StageArgs {
+    #[command(flatten)]
+    source: StageSource,
+    /// Descriptor of the file to which it is written why the program could not be run
+    #[arg(long, requires = "inside")]
+    words: Option<i32>,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct StageSource {
     /// What to become, as JSON
     #[arg(long)]
     inline: Option<String>,
     /// Become the agent of the attempt in this directory
     #[arg(long)]
     launch: Option<PathBuf>,
+    /// Become what stands on standard input, as JSON
+    #[arg(long)]
+    stdin: bool,
+    /// Become what this descriptor holds, as JSON: the last step in a sandbox
+    #[arg(long)]
+    inside: Option<i32>,
 }
 
 impl Cli {
@@ -81,13 +98,20 @@ impl Cli {
         let result = match self.command {
             Command::Run(arguments) => run(*arguments),
             Command::Join(arguments) => return join(arguments),
+            Command::Status(arguments) => return status(arguments),
             Command::Rebind { data_dir } => rebind(&data_dir),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
-            Command::Stage(StageArgs { launch: Some(directory), .. }) => {
+            Command::Stage(StageArgs { source: StageSource { launch: Some(directory), .. }, .. }) => {
                 return failed(&stage::main_launch(&directory));
             }
-            Command::Stage(StageArgs { inline, .. }) => {
+            Command::Stage(StageArgs { source: StageSource { inside: Some(handed), .. }, words }) => {
+                return failed(&stage::main_inside(handed, words));
+            }
+            Command::Stage(StageArgs { source: StageSource { stdin: true, .. }, .. }) => {
+                return failed(&stage::main_stdin());
+            }
+            Command::Stage(StageArgs { source: StageSource { inline, .. }, .. }) => {
                 return failed(&stage::main_inline(inline.as_deref().unwrap_or_default()));
             }
         };
@@ -116,7 +140,20 @@ fn join(arguments: JoinArgs) -> ExitCode {
         }
         Err(error) => {
             eprintln!("sculpt-executor: cannot join: {error}");
-            if error.is_denied() { NOT_ALLOWED.into() } else { ExitCode::FAILURE }
+            error.exit_code().into()
+        }
+    }
+}
+
+fn status(arguments: StatusArgs) -> ExitCode {
+    match identity::status(arguments) {
+        Ok(status) => {
+            println!("{status}");
+            if status.is_let_in() { ExitCode::SUCCESS } else { NOT_ALLOWED.into() }
+        }
+        Err(error) => {
+            eprintln!("sculpt-executor: {error}");
+            ExitCode::FAILURE
         }
     }
 }

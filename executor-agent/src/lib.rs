@@ -27,6 +27,7 @@ pub mod workspace;
 
 // What outlives it: the shim, its spool and its view.
 pub mod cgroup;
+pub mod sandbox;
 pub mod shim;
 pub mod spool;
 pub mod stage;

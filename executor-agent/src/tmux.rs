@@ -12,10 +12,11 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::time::timeout;
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
 use crate::{
-    stage::{Identity, Stage},
+    sandbox::Inside,
+    stage::{self, Identity, Stage},
     text::ByteText,
     tree::ProcessId,
 };
@@ -36,6 +37,8 @@ pub struct View {
     pub env: BTreeMap<ByteText, ByteText>,
     /// Absent: the executor's account.
     pub identity: Option<Identity>,
+    /// The agent's sandbox. Absent: it has none.
+    pub inside: Option<Inside>,
     /// `cgroup.procs` files of the view's leaf.
     pub cgroups: Vec<PathBuf>,
 }
@@ -122,14 +125,32 @@ impl View {
         // With more than one word tmux runs the words as they are, without a shell.
         arguments.extend([self.program.as_os_str(), "shim".as_ref(), "attach".as_ref(), self.view_socket.as_os_str()]);
         let output = self.run(ATTEMPT, &arguments).await?;
-        process(&output).ok_or_else(|| refused(ATTEMPT, &output))
+        match self.process(&output).await {
+            Some(server) => Ok(server),
+            None => Err(refused(ATTEMPT, &output)),
+        }
     }
 
     /// The server's process. As long as that lives, looking for it is much cheaper than asking it.
     pub async fn server(&self) -> Result<ProcessId, Error> {
         const ATTEMPT: &str = "say which process it is";
         let output = self.run(ATTEMPT, &["display-message", "-p", "#{pid}"].map(OsStr::new)).await?;
-        process(&output).ok_or_else(|| refused(ATTEMPT, &output))
+        match self.process(&output).await {
+            Some(server) => Ok(server),
+            None => Err(refused(ATTEMPT, &output)),
+        }
+    }
+
+    /// The process whose pid tmux printed. In a sandbox that means nothing here, and the kernel is asked who listens.
+    async fn process(&self, output: &Output) -> Option<ProcessId> {
+        if self.inside.is_none() {
+            return String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(ProcessId::of);
+        }
+        if !output.status.success() {
+            return None;
+        }
+        let stream = timeout(PATIENCE, UnixStream::connect(&self.socket)).await.ok()?.ok()?;
+        stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()).and_then(ProcessId::of)
     }
 
     /// Lets a living server make its socket again if something has removed it: who is attached stays attached. True if
@@ -193,35 +214,40 @@ impl View {
     async fn run(&self, attempt: &'static str, arguments: &[&OsStr]) -> Result<Output, Error> {
         let tmux = ["tmux", "-u", "-f", "/dev/null", "-S"].map(ByteText::from).into_iter();
         let argv = tmux.chain([ByteText::from(self.socket.as_path())]);
+        let mut env = self.env.clone();
+        // tmux refuses an unset or dumb terminal, also for a server that has none.
+        env.insert("TERM".into(), "xterm-256color".into());
+        env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
         let stage = Stage {
             argv: argv.chain(arguments.iter().map(|argument| ByteText::from(*argument))).collect(),
+            env: Some(env),
             cwd: Some(self.cwd.clone()).filter(|cwd| cwd.is_dir()),
             identity: self.identity.clone(),
             cgroups: self.cgroups.clone(),
             // Nothing that ends the executor's session, such as Ctrl-C, reaches the server.
             session: true,
+            // A client that waits for a stopped server is given up, with whoever waits for it outside of a sandbox; the
+            // server itself is no child of it.
+            dies_with_parent: self.inside.is_some(),
+            inside: self.inside.clone(),
             ..Stage::default()
         };
-        let mut command = stage.command(&self.program);
-        command.env_clear().envs(self.env.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str())));
-        // tmux refuses an unset or dumb terminal, also for a server that has none.
-        command.env("TERM", "xterm-256color");
-        if !self.env.contains_key(&ByteText::from("PATH")) {
-            command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
-        }
-        let mut command = tokio::process::Command::from(command);
-        // A client that waits for a stopped server is given up; the server itself is no child of it.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        match timeout(PATIENCE, command.output()).await {
-            Ok(output) => output.map_err(|source| Error::Run { attempt, source }),
+        let fail = |source| Error::Run { attempt, source };
+        let mut command = tokio::process::Command::from(stage::command_by_stdin(&self.program));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let json = serde_json::to_vec(&stage).map_err(|error| fail(error.into()))?;
+        let work = async {
+            let mut child = command.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(&json).await?;
+            }
+            child.wait_with_output().await
+        };
+        match timeout(PATIENCE, work).await {
+            Ok(output) => output.map_err(fail),
             Err(_) => Err(Error::Silent { attempt, seconds: PATIENCE.as_secs() }),
         }
     }
-}
-
-/// The process whose pid tmux printed.
-fn process(output: &Output) -> Option<ProcessId> {
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(ProcessId::of)
 }
 
 fn refused(attempt: &'static str, output: &Output) -> Error {

@@ -195,6 +195,16 @@ fn family_by_children(pid: u32) -> Option<Vec<Stat>> {
     Some(found)
 }
 
+/// The program in a sandbox that `pid` waits for: the first child of its only child, which was there before anything that
+/// the sandbox's first process has taken in.
+pub fn enclosed(pid: u32) -> Option<u32> {
+    let first = |pid: u32| {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_ascii_whitespace().next()?.parse().ok()
+    };
+    first(first(pid)?)
+}
+
 /// Descendants of `pid`, without itself, dead ones too.
 fn family(pid: u32) -> Vec<Stat> {
     let all = all();

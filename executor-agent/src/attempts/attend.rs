@@ -18,8 +18,9 @@ use crate::{
     connect::Backoff,
     journal::JournalError,
     report::Step,
+    sandbox::Inside,
     session::Wish,
-    shim::{Client, ClientError, Launch, Mode, Phase, Status},
+    shim::{self, Client, ClientError, Launch, Mode, Phase, Status},
     tmux::View,
 };
 
@@ -79,6 +80,10 @@ impl Life<'_> {
             cwd: launch.cwd.as_path().to_owned(),
             env: launch.env.clone(),
             identity: launch.identity.clone(),
+            inside: launch.sandbox.as_ref().map(|sandbox| Inside {
+                note: self.handle.dir.join(shim::files::SANDBOX),
+                program: sandbox.program.clone(),
+            }),
             cgroups: launch.cgroup.procs_files(Leaf::View),
         }
     }

@@ -1,14 +1,22 @@
 //! Who sees to it that an attempt does not use more than it may.
 
 use super::Attempts;
-use crate::{
-    accounts::Account,
-    cgroup::{Cgroup, Limits},
-};
+use crate::cgroup::{Cgroup, Limits};
 
-/// How many processes the attempt's account may have: where no cgroup counts them, the account does.
-pub(super) fn of_account(limits: &Limits, cgroup: &Cgroup, account: Option<&Account>) -> Option<u64> {
-    limits.pids.filter(|_| account.is_some() && !cgroup.counts_processes())
+/// How many processes the attempt's account may have: where no cgroup counts them, the account does, or its namesake in the
+/// sandbox.
+pub(super) fn of_account(limits: &Limits, cgroup: &Cgroup, separated: bool) -> Option<u64> {
+    limits.pids.filter(|_| separated && !cgroup.counts_processes())
+}
+
+/// What the pool allows, where this executor's own settings are not tighter.
+pub(super) fn tighter(own: Limits, pool: Limits) -> Limits {
+    let least = |own: Option<u64>, pool: Option<u64>| own.into_iter().chain(pool).min();
+    Limits {
+        memory: least(own.memory, pool.memory),
+        pids: least(own.pids, pool.pids),
+        cpu_millis: least(own.cpu_millis, pool.cpu_millis),
+    }
 }
 
 impl Attempts {
@@ -16,7 +24,7 @@ impl Attempts {
     pub(crate) fn unlimited(&self) -> Option<String> {
         let settings = &self.context.settings;
         let (processes, memory) = Cgroup::probe(|cgroup| (cgroup.counts_processes(), cgroup.counts_memory()));
-        words(&settings.limits, processes || settings.separate, memory)
+        words(&settings.limits, processes || self.context.separation.separates(), memory)
     }
 }
 
@@ -38,6 +46,14 @@ fn words(limits: &Limits, processes: bool, memory: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tighter_limit_holds() {
+        let limits = |memory, pids, cpu_millis| Limits { memory, pids, cpu_millis };
+        let own = limits(Some(8), Some(5), None);
+        assert_eq!(tighter(own, limits(Some(4), Some(9), Some(500))), limits(Some(4), Some(5), Some(500)));
+        assert_eq!(tighter(own, Limits::default()), own);
+    }
 
     #[test]
     fn what_cannot_be_limited_is_named() {
