@@ -32,7 +32,8 @@ pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoi
     let settings = settings(&machine, &directory);
     let dialer = Dialer::over(network::simulated(), CONTROLLER)?;
     let (executor, boot, program) = (machine.id, machine.name.clone(), directory.join("none"));
-    let (context, ends) = Context::new(Basis { settings, layout, executor, boot, program, dialer });
+    let separation = sculpt_executor::sandbox::Separation::Accounts { bwrap: Err("there is none".to_owned()) };
+    let (context, ends) = Context::new(Basis { settings, layout, executor, boot, program, dialer, separation });
     let context = Arc::new(context);
     let attempts = Attempts::adopt(Arc::clone(&context), machine.clone(), world.clone());
     let (control, _ready) =
@@ -52,7 +53,8 @@ fn settings(machine: &Machine, directory: &Path) -> Settings {
         slots: machine.slots,
         pool: "default".to_owned(),
         labels: BTreeMap::new(),
-        separate: false,
+        separate: sculpt_executor::config::Separate::Never,
+        sandbox_tools: Vec::new(),
         default_agent: None,
         pass_env: None,
         disk_budget: None,
