@@ -10,7 +10,8 @@ use sculpt_proto::v1::OnLost;
 pub(crate) use self::value::state_named;
 use self::value::{on_lost, pair, span, state, variable, whole};
 use crate::commands::{
-    AdminVerb, AuditArgs, ExecutorRmArgs, ExecutorTokenArgs, LockArgs, LockTargetArgs, LoginArgs, PoolVerb, TokenVerb,
+    AdminVerb, AuditArgs, ExecutorRmArgs, ExecutorTokenArgs, LockArgs, LockTargetArgs, LoginArgs, LogoutArgs, PoolVerb,
+    TokenVerb,
 };
 use crate::output::Format;
 
@@ -98,9 +99,12 @@ pub(crate) enum Verb {
     /// Sign in to a controller with a token, and make it the one that is used
     #[command(
         after_help = "The token carries the pin of the controller's authority: nothing is sent before the controller has proved \
-        itself.\n`sculpt token create` makes tokens."
+        itself.\n`sculpt token create` makes tokens.\n\nExamples:\n  sculpt login https://controller.example:7433             \
+        asks for the token, which is not shown\n  sculpt login https://controller.example:7433 < token     reads it from a file"
     )]
     Login(LoginArgs),
+    /// Forget a controller, and the token for it
+    Logout(LogoutArgs),
     /// Say who we are to the controller, and what we may
     Whoami,
     /// Tokens, by which people and programs are known

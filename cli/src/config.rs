@@ -10,7 +10,7 @@ use std::{
 
 use sculpt_tls::{Kind, Pin, Token, TokenError};
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 /// Name of the context that `sculpt up` writes.
 pub const LOCAL: &str = "local";
@@ -169,8 +169,7 @@ impl Config {
     /// The context to use: `SCULPT_CONTEXT`, else the current one, else the only one; URL and token each replaced by
     /// their own variable.
     pub fn resolve(&self, file: &Path, overrides: &Overrides) -> Result<Context, ConfigError> {
-        let only = || if self.contexts.len() == 1 { self.contexts.keys().next().cloned() } else { None };
-        let name = overrides.context.clone().or_else(|| self.current.clone()).or_else(only);
+        let name = self.chosen(overrides);
         let entry = match &name {
             Some(name) => match self.contexts.get(name) {
                 Some(entry) => Some(entry),
@@ -194,10 +193,18 @@ impl Config {
         Context::new(name, url, token, token_source)
     }
 
+    /// Name of the context to use: the one that a variable names, else the current one, else the only one.
+    pub(crate) fn chosen(&self, overrides: &Overrides) -> Option<String> {
+        let only = || if self.contexts.len() == 1 { self.contexts.keys().next().cloned() } else { None };
+        overrides.context.clone().or_else(|| self.current.clone()).or_else(only)
+    }
+
     /// The contexts whose controller stands at this scheme, host and port.
-    pub fn at(&self, url: &Url) -> impl Iterator<Item = &Entry> {
+    pub fn at(&self, url: &Url) -> impl Iterator<Item = (&String, &Entry)> {
         let origin = url.origin();
-        self.contexts.values().filter(move |entry| controller_url(&entry.url).is_ok_and(|url| url.origin() == origin))
+        self.contexts
+            .iter()
+            .filter(move |(_, entry)| controller_url(&entry.url).is_ok_and(|url| url.origin() == origin))
     }
 }
 
@@ -215,10 +222,30 @@ impl Context {
         Config::load(&file)?.resolve(&file, &Overrides::from_environment())
     }
 
+    /// Scheme, host and port, without a slash at the end.
+    pub fn address(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// Whether the address is one of this machine's loopback.
+    pub(crate) fn is_here(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
+    }
+
     /// URL of a path on the controller, without a slash at the end.
     pub fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+        format!("{}{path}", self.address())
     }
+}
+
+/// Where the tokens of people who signed in are kept.
+pub(crate) fn tokens() -> Result<PathBuf, ConfigError> {
+    Ok(xdg("XDG_CONFIG_HOME", ".config")?.join("sculpt/tokens"))
 }
 
 /// The token in a file that only its owner can read.
@@ -235,12 +262,18 @@ pub fn read_token(file: &Path) -> Result<String, ConfigError> {
     Ok(fs::read_to_string(file).map_err(broken)?.trim().to_owned())
 }
 
-/// Scheme, host and port of a controller.
+/// Scheme, host and port of a controller; without a scheme it is https.
 pub(crate) fn controller_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |problem: &str| ConfigError::Url { text: text.to_owned(), problem: problem.to_owned() };
-    let url = Url::parse(text).map_err(|error| wrong(&format!("{error}; it looks like https://127.0.0.1:7433")))?;
-    if url.scheme() != "https" {
-        return Err(wrong("it begins with https://; nothing is sent in the clear"));
+    let text = text.trim();
+    let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = Url::parse(&whole).map_err(|error| wrong(&format!("{error}; it looks like https://127.0.0.1:7433")))?;
+    if url.scheme() == "http" {
+        let secure = whole.replacen("http", "https", 1);
+        return Err(wrong(&format!("nothing is sent in the clear; write {secure}")));
+    }
+    if url.scheme() != "https" || url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it looks like https://127.0.0.1:7433"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.path() != "/" {
         return Err(wrong("it has a host and a port, and nothing else"));

@@ -87,6 +87,10 @@ pub(crate) async fn run(args: UpArgs) -> Result<Exit, Failure> {
 
 fn refuse(args: &UpArgs) -> Result<(), Failure> {
     let refuse = |why: &str, next: &str| Err(Failure::new(Exit::BadInput, ATTEMPTED, why).next(next));
+    if let Some(listen) = args.listen.filter(|listen| !listen.ip().is_loopback()) {
+        let why = format!("{listen} is not a loopback address, and `sculpt up` serves this machine alone");
+        return refuse(&why, "use --listen 127.0.0.1:PORT; `sculpt-controller serve --listen` serves other machines");
+    }
     if args.separate && !rustix::process::geteuid().is_root() {
         return refuse(
             "--separate gives each attempt an account of its own, which only root can do",

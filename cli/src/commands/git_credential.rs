@@ -45,7 +45,7 @@ fn token_for(asked: &Url) -> Result<Option<String>, Failure> {
         _ => {}
     }
     match config.at(asked).next() {
-        Some(entry) => read_token(&entry.token_file).map(Some).map_err(|error| unusable(&error)),
+        Some((_, entry)) => read_token(&entry.token_file).map(Some).map_err(|error| unusable(&error)),
         None => Ok(None),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         identity::{LockJson, locked},
         json, line, note,
         table::Grid,
-        time::{age, local},
+        time::{age, relative},
     },
 };
 
@@ -121,7 +121,7 @@ pub(super) async fn ls(format: Format) -> Result<Exit, Failure> {
 }
 
 fn table(locks: &[LockEntry]) -> String {
-    let mut grid = Grid::new(&["KIND", "LOCKED", "BY", "REASON*", "UNTIL-", "AGE"]);
+    let mut grid = Grid::new(&["KIND", "LOCKED", "BY", "REASON*", "LIFTED-", "AGE"]);
     for lock in locks {
         let (kind, target) = locked(lock);
         grid.row([
@@ -129,7 +129,7 @@ fn table(locks: &[LockEntry]) -> String {
             target,
             lock.by.clone(),
             lock.reason.clone(),
-            local(lock.expires_at.as_ref()).unwrap_or_default(),
+            relative(lock.expires_at.as_ref()).unwrap_or_default(),
             age(lock.created_at.as_ref()),
         ]);
     }

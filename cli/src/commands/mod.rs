@@ -12,6 +12,7 @@ mod fetch;
 mod git_credential;
 mod lock;
 mod login;
+mod logout;
 mod logs;
 mod ls;
 mod pool;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     executor::{RmArgs as ExecutorRmArgs, TokenArgs as ExecutorTokenArgs},
     lock::{LockArgs, TargetArgs as LockTargetArgs},
     login::LoginArgs,
+    logout::LogoutArgs,
     pool::PoolVerb,
     token::TokenVerb,
 };
@@ -61,7 +63,8 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Project(verb) => Box::pin(project::run(verb, format)).await,
         Verb::Executor(verb) => executor::run(verb, format).await,
         Verb::Pool(verb) => pool::run(verb, format).await,
-        Verb::Login(args) => Box::pin(login::login(args)).await,
+        Verb::Login(args) => Box::pin(login::login(args, format)).await,
+        Verb::Logout(args) => Box::pin(logout::run(args)).await,
         Verb::Whoami => login::whoami(format).await,
         Verb::Token(verb) => Box::pin(token::run(verb, format)).await,
         Verb::Lock(args) => lock::lock(args, format).await,

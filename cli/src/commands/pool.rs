@@ -146,6 +146,7 @@ async fn set(client: &Client, args: SetArgs, format: Format) -> Result<Exit, Fai
         memory: args.memory.unwrap_or_default(),
         processes: args.processes.unwrap_or_default(),
         cpu: args.cpu.unwrap_or_default(),
+        ..Pool::default()
     };
     let request = SetPoolRequest { request_id: Uuid::new_v4().to_string(), pool: Some(pool) };
     let attempted = format!("set the rules of pool {}", args.pool);

@@ -16,10 +16,10 @@ use crate::{
     failure::Failure,
     output::{
         Format, clean,
-        identity::{TokenJson, roles},
+        identity::{TokenJson, roles, short},
         json, line, note,
         table::Grid,
-        time::{age, local},
+        time::{age, local, relative},
     },
 };
 
@@ -27,7 +27,9 @@ use crate::{
 pub(crate) enum TokenVerb {
     /// Make a token; it is shown this once
     #[command(after_help = "Example, for a program that may only look at one project for a month:\n  \
-        sculpt token create --name dashboard --scope viewer@website --ttl 30d")]
+        sculpt token create --name dashboard --scope viewer@website --ttl 30d\n\n\
+        In a script, for a colleague:\n  \
+        sculpt token create -q --user ada --ttl 7d > token; ssh there sculpt login https://controller.example:7433 < token")]
     Create {
         /// What it is for
         #[arg(long, default_value = "")]
@@ -41,8 +43,11 @@ pub(crate) enum TokenVerb {
         /// For another user, as an admin
         #[arg(long, value_name = "NAME", default_value = "")]
         user: String,
+        /// Print the token and nothing else
+        #[arg(short, long)]
+        quiet: bool,
     },
-    /// List tokens, without what they prove
+    /// List the tokens that are good: what each may, and when it was used last
     Ls {
         /// Of another user, as an admin
         #[arg(long, value_name = "NAME", default_value = "", conflicts_with = "all")]
@@ -62,7 +67,7 @@ pub(crate) enum TokenVerb {
 pub(super) async fn run(verb: TokenVerb, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     match verb {
-        TokenVerb::Create { name, scope, ttl, user } => {
+        TokenVerb::Create { name, scope, ttl, user, quiet } => {
             let request = CreateTokenRequest {
                 request_id: Uuid::new_v4().to_string(),
                 user,
@@ -70,7 +75,7 @@ pub(super) async fn run(verb: TokenVerb, format: Format) -> Result<Exit, Failure
                 scope: scope.into_iter().map(Into::into).collect(),
                 ttl: ttl.map(to_duration),
             };
-            create(&client, request, format).await
+            create(&client, request, quiet, format).await
         }
         TokenVerb::Ls { user, all } => ls(&client, if all { "*".to_owned() } else { user }, format).await,
         TokenVerb::Rm { tokens } => {
@@ -93,19 +98,19 @@ pub(super) async fn run(verb: TokenVerb, format: Format) -> Result<Exit, Failure
     }
 }
 
-async fn create(client: &Client, request: CreateTokenRequest, format: Format) -> Result<Exit, Failure> {
+async fn create(client: &Client, request: CreateTokenRequest, quiet: bool, format: Format) -> Result<Exit, Failure> {
     // Not tried again by itself: the secret of the first answer would be lost, and the token with it.
     let answer = client.read("make a token", client.identity().create_token(request)).await?;
     match (format, &answer.token) {
         (Format::Json, Some(token)) => json(&TokenJson::from(token).revealed(answer.secret))?,
         (_, token) => {
             line(&answer.secret)?;
-            let until = token.as_ref().and_then(|token| local(token.expires_at.as_ref()));
-            let until = until.map_or("until it is revoked".to_owned(), |until| format!("until {until}"));
-            note(format!(
-                "shown this once, good {until}; its owner signs in with `sculpt login {}`",
-                client.context.url
-            ));
+            if !quiet {
+                let until = token.as_ref().and_then(|token| local(token.expires_at.as_ref()));
+                let until = until.map_or("until it is revoked".to_owned(), |until| format!("until {until}"));
+                let address = client.context.address();
+                note(format!("shown this once, good {until}; its owner signs in with `sculpt login {address}`"));
+            }
         }
     }
     Ok(Exit::Done)
@@ -121,11 +126,11 @@ async fn ls(client: &Client, user: String, format: Format) -> Result<Exit, Failu
             let mut grid = Grid::new(&["TOKEN", "USER", "NAME*", "SCOPE*", "EXPIRES-", "USED", "FROM-"]);
             for token in &tokens {
                 grid.row([
-                    token.uuid.get(..8).unwrap_or(&token.uuid).to_owned(),
+                    short(&token.uuid).to_owned(),
                     token.user.clone(),
                     token.name.clone(),
                     roles(&token.scope),
-                    local(token.expires_at.as_ref()).unwrap_or_default(),
+                    relative(token.expires_at.as_ref()).unwrap_or_default(),
                     age(token.last_used_at.as_ref()),
                     token.last_used_from.clone(),
                 ]);

@@ -196,3 +196,8 @@ pub(crate) fn roles(bindings: &[RoleBinding]) -> String {
     });
     typed.collect::<Vec<_>>().join(", ")
 }
+
+/// The beginning of a uuid, by which people name it.
+pub(crate) fn short(uuid: &str) -> &str {
+    uuid.get(..8).unwrap_or(uuid)
+}

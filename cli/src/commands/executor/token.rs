@@ -15,8 +15,12 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::{
-        Format, clean, executors::ExecutorJson, identity::JoinTokenJson, json, line, note, shell_quoted, table::Grid,
-        time::local,
+        Format, clean,
+        executors::ExecutorJson,
+        identity::{JoinTokenJson, short},
+        json, line, note, shell_quoted,
+        table::Grid,
+        time::{local, relative},
     },
 };
 
@@ -34,6 +38,9 @@ pub(crate) struct TokenArgs {
     /// How many machines may join with it
     #[arg(long, value_name = "N", default_value = "1", value_parser = value::whole::<u32>(1, 100_000))]
     uses: u32,
+    /// Print the token and nothing else
+    #[arg(short, long)]
+    quiet: bool,
     /// List the tokens that are still good instead
     #[arg(long, conflicts_with_all = ["pool", "labels", "ttl", "uses"])]
     ls: bool,
@@ -77,6 +84,9 @@ async fn create(client: &Client, args: TokenArgs, format: Format) -> Result<Exit
         }
         (_, token) => {
             line(&secret)?;
+            if args.quiet {
+                return Ok(Exit::Done);
+            }
             let until = token.as_ref().and_then(|token| local(token.expires_at.as_ref())).unwrap_or_default();
             let machines = if args.uses == 1 { "one machine".to_owned() } else { format!("{} machines", args.uses) };
             note(format!("shown this once, good until {until} for {machines}; there:"));
@@ -103,12 +113,12 @@ fn table(tokens: &[JoinToken]) -> String {
         let mut labels: Vec<String> = token.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         labels.sort();
         grid.row([
-            token.uuid.get(..8).unwrap_or(&token.uuid).to_owned(),
+            short(&token.uuid).to_owned(),
             token.pool.clone(),
             format!("{}/{}", token.used, token.uses),
             labels.join(","),
             token.created_by.clone(),
-            local(token.expires_at.as_ref()).unwrap_or_default(),
+            relative(token.expires_at.as_ref()).unwrap_or_default(),
         ]);
     }
     grid.render()
