@@ -33,6 +33,7 @@ pub mod requests;
 pub mod retention;
 pub mod roles;
 mod schema;
+mod schema_rights;
 pub mod sessions;
 pub mod silence;
 pub mod task_state;
@@ -48,6 +49,7 @@ use sqlx::{Acquire as _, Postgres, pool::PoolConnection, postgres::PgPoolOptions
 pub use self::{
     connect::{Database, OLDEST_SERVER},
     schema::{SchemaError, migrate},
+    schema_rights::let_serve,
 };
 
 /// A connection that a transaction runs on.

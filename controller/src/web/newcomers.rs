@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::network;
+
 /// How many strangers each address has.
 #[derive(Clone, Debug)]
 pub(super) struct Newcomers {
@@ -32,14 +34,7 @@ impl Newcomers {
 
     /// One more from `address`, if it may have one more.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Newcomer> {
-        // One host has as many IPv6 addresses as it likes, in a network of 64 bits.
-        let address = match address {
-            IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                Some(mapped) => IpAddr::V4(mapped),
-                None => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
-            },
-            v4 @ IpAddr::V4(_) => v4,
-        };
+        let address = network(address);
         let mut there = self.there();
         let count = there.entry(address).or_default();
         if *count >= self.most {
