@@ -109,9 +109,12 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Name of the file that says who an executor is.
+    pub const IDENTITY: &str = "executor.json";
+
     /// Who this executor is.
     pub fn identity(&self) -> PathBuf {
-        self.data.join("executor.json")
+        self.data.join(Self::IDENTITY)
     }
 
     /// What proves who it is.

@@ -64,7 +64,10 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// Nobody answers.
-    #[error("could not reach the controller at {url}: {source}")]
+    #[error(
+        "could not reach the controller at {url}: {}; see that host and port are right, and that the controller runs",
+        root_cause(source)
+    )]
     Dial {
         /// Where.
         url: String,
@@ -98,7 +101,7 @@ struct Inner {
 }
 
 enum Way {
-    Tls(RwLock<(Server, ClientConfig)>),
+    Tls(Box<RwLock<(Server, ClientConfig)>>),
     Other(Network),
 }
 
@@ -131,7 +134,8 @@ impl Dialer {
     fn with(url: &str, server: Server, config: Result<ClientConfig, ClientError>) -> Result<Self, ConnectError> {
         let parsed = address(url)?;
         let config = config.map_err(|source| ConnectError::Security { url: url.to_owned(), source })?;
-        Ok(Self { inner: Arc::new(Inner { url: parsed, way: Way::Tls(RwLock::new((server, config))) }) })
+        let way = Way::Tls(Box::new(RwLock::new((server, config))));
+        Ok(Self { inner: Arc::new(Inner { url: parsed, way }) })
     }
 
     /// From now on connections are opened as who `credentials` say.
@@ -208,6 +212,15 @@ impl Dialer {
         }
         .map_err(fail)
     }
+}
+
+/// The last of the causes of `error`, which says what happened to the connection.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn wrong(url: &str, problem: &'static str) -> ConnectError {

@@ -2,16 +2,26 @@
 
 use std::time::{Duration, SystemTime};
 
-use sculpt_proto::executor::v1::{RenewRequest, enrolment_client::EnrolmentClient};
+use sculpt_proto::{
+    duration,
+    executor::v1::{RenewRequest, enrolment_client::EnrolmentClient},
+};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tracing::{info, warn};
 
-use super::{CredentialError, Keyring};
-use crate::connect::{ConnectError, Dialer};
+use super::{CredentialError, Credentials, Keyring, Standing, schedule::Schedule};
+use crate::{
+    connect::{ConnectError, Dialer},
+    host::boottime,
+};
 
-/// Between tries that fail: a day has room for many.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Between tries that fail. An executor that is unlocked again is back within the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How long the controller may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 enum RenewError {
@@ -20,42 +30,74 @@ enum RenewError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the controller refuses: {}", .0.message())]
-    Refused(tonic::Status),
+    Refused(Status),
+    #[error("the controller gave no answer within {PATIENCE:?}")]
+    Silent,
+    #[error("the controller has certified another executor than this one; nothing was changed")]
+    Another,
 }
 
 /// Renews the certificate of `dialer` whenever it is due, until `stop`. Connections that stand are not touched.
-pub async fn run(keyring: Keyring, dialer: Dialer, stop: CancellationToken) {
+pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: CancellationToken) {
     let mut backoff = dialer.backoff(FIRST_WAIT, LONGEST_WAIT);
-    let mut due = match keyring.load() {
-        Ok(credentials) => credentials.renew_in(SystemTime::now()),
-        Err(_) => Duration::ZERO,
-    };
+    let renewed_at = keyring.load().ok().and_then(|credentials| credentials.renewed_at());
+    let mut schedule = Schedule::new(boottime(), SystemTime::now(), renewed_at);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(due) => {}
+        if let Some(pause) = schedule.pause(boottime()) {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = standing.renewal_wanted() => schedule.wanted(boottime()),
+                () = tokio::time::sleep(pause) => {}
+            }
+            continue;
         }
-        due = match renew(&keyring, &dialer).await {
-            Ok(next) => {
-                info!("the certificate was renewed");
+        let renewed = tokio::select! {
+            () = stop.cancelled() => return,
+            renewed = renew(&keyring, &dialer) => renewed,
+        };
+        match renewed {
+            Ok(after) => {
+                info!(next = ?after, "the certificate was renewed");
+                standing.accepted();
                 backoff.reset();
-                next
+                schedule.renewed(boottime(), after);
             }
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "the certificate was not renewed; trying again");
-                backoff.next_wait()
+                told(&standing, &error);
+                let wait = backoff.next_wait();
+                let cause = &error as &dyn std::error::Error;
+                warn!(error = cause, ?wait, "the certificate was not renewed; trying again");
+                schedule.failed(boottime(), wait);
             }
-        };
+        }
     }
 }
 
+fn told(standing: &Standing, error: &RenewError) {
+    match error {
+        RenewError::Refused(status) => standing.told(status),
+        RenewError::Connect(error @ ConnectError::Distrust { .. }) => standing.refused(&error.to_string()),
+        RenewError::Connect(_) | RenewError::Credentials(_) | RenewError::Silent | RenewError::Another => {}
+    }
+}
+
+/// Returns after which time it is to be renewed again.
 async fn renew(keyring: &Keyring, dialer: &Dialer) -> Result<Duration, RenewError> {
-    let request = RenewRequest { renewal_id: keyring.pending()?.to_string() };
-    let channel = dialer.channel().await?;
-    let answer = EnrolmentClient::new(channel).renew(request).await.map_err(RenewError::Refused)?.into_inner();
-    let credentials = answer.credentials.as_ref().ok_or(CredentialError::Answer("no credentials"))?;
-    let kept = keyring.keep(credentials)?;
-    keyring.answered()?;
-    dialer.prove(&kept)?;
-    Ok(kept.renew_in(SystemTime::now()))
+    let held = keyring.load()?.subject;
+    let request = RenewRequest { renewal_id: keyring.renewal()?.to_string() };
+    let mut client = EnrolmentClient::new(dialer.channel().await?);
+    sculpt_failpoints::pass("renew.before_ask");
+    let answer = tokio::time::timeout(PATIENCE, client.renew(request)).await.map_err(|_| RenewError::Silent)?;
+    let answer = answer.map_err(RenewError::Refused)?.into_inner();
+    sculpt_failpoints::pass("renew.answered");
+    let wire = answer.credentials.as_ref().ok_or(CredentialError::Answer("no credentials"))?;
+    let credentials = Credentials::answered(keyring.key()?, wire)?;
+    if (credentials.subject.cluster, credentials.subject.executor) != (held.cluster, held.executor) {
+        return Err(RenewError::Another);
+    }
+    keyring.keep(&credentials)?;
+    keyring.renewed()?;
+    dialer.prove(&credentials)?;
+    let after = wire.renew_after.and_then(|span| duration(span, "credentials.renew_after").ok());
+    Ok(after.unwrap_or_default())
 }

@@ -8,6 +8,8 @@ use sculpt_proto::{
     id::ClusterId,
 };
 
+use crate::{connect::ConnectError, identity::Standing};
+
 /// The executor must not go on by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -44,7 +46,7 @@ pub enum Fatal {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error(transparent)]
-    Connect(#[from] crate::connect::ConnectError),
+    Connect(#[from] ConnectError),
     #[error("the controller ended the session: {} ({:?})", .0.message(), .0.code())]
     Status(#[from] tonic::Status),
     #[error("the controller closed the session")]
@@ -57,6 +59,22 @@ pub(super) enum Ended {
     Later(Duration, String),
     #[error(transparent)]
     Fatal(#[from] Fatal),
+}
+
+impl Ended {
+    /// Hands on what it says of how we stand with the controller.
+    pub(super) fn tell(&self, standing: &Standing) {
+        match self {
+            Self::Status(status) => standing.told(status),
+            Self::Connect(error @ ConnectError::Distrust { .. }) => standing.refused(&error.to_string()),
+            Self::Connect(_)
+            | Self::Closed
+            | Self::Silent(_)
+            | Self::Nonsense(_)
+            | Self::Later(..)
+            | Self::Fatal(_) => {}
+        }
+    }
 }
 
 /// The end that the controller asks for.
