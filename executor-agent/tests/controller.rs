@@ -1,5 +1,5 @@
-//! A scripted controller on loopback: it takes reports and logs in order, keeps packs, and serves repositories by git's
-//! own HTTP backend. It can go away and come back with what it has committed.
+//! A scripted controller on loopback: it enrols executors, takes reports and logs in order, keeps packs, and serves
+//! repositories by git's own HTTP backend. It can go away and come back with what it has committed.
 
 use std::{
     collections::BTreeMap,
@@ -7,32 +7,30 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use axum::{
-    extract::{Request as HttpRequest, State as Shared},
-    routing::any,
-};
 use futures_util::Stream;
 use prost::Message as _;
+use rustls::ServerConfig;
 use sculpt_proto::executor::v1::{
     AttemptSpec, Collect, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse,
     Heartbeat, Hello, LogAck, LogRefusal, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest,
     PublishResponse, PutSpecRequest, PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request,
-    control_response,
-    executor_service_server::{ExecutorService, ExecutorServiceServer},
-    log_refusal, logs_request, logs_response, publish_request, report,
-    report_ack::Refusal,
+    control_response, executor_service_server::ExecutorService, log_refusal, logs_request, logs_response,
+    publish_request, report, report_ack::Refusal,
 };
 use sculpt_proto::v1::{GarbageItem, LogFrame};
+use sculpt_tls::{Caller, Kind, Token, Trust};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::git_backend;
-
-pub(crate) const TOKEN: &str = "executor-token";
+use crate::{
+    authority::{Authority, Validity},
+    enrolment::Enrolments,
+    listener::{serve, settings},
+};
 
 /// What the controller has committed, and what it wants.
 #[derive(Default)]
@@ -63,13 +61,16 @@ pub(crate) struct Memory {
     pub(crate) refuse_publications: u32,
     /// Answers every publication so, for good.
     pub(crate) refuse_for_good: Option<&'static str>,
+    /// Tokens and certificates.
+    pub(crate) enrolments: Enrolments,
 }
 
 impl Memory {
     /// As another controller has it, after this one's database was lost.
     pub(crate) fn forget_everything(&mut self) {
         let cluster = uuid::Uuid::now_v7().to_string();
-        *self = Self { cluster, hellos: std::mem::take(&mut self.hellos), ..Self::default() };
+        let (hellos, enrolments) = (std::mem::take(&mut self.hellos), std::mem::take(&mut self.enrolments));
+        *self = Self { cluster, hellos, enrolments, ..Self::default() };
     }
 
     pub(crate) fn steps(&self, attempt: &str) -> Vec<&'static str> {
@@ -122,10 +123,14 @@ impl Memory {
 }
 
 #[derive(Clone)]
-struct Inner {
-    memory: Arc<Mutex<Memory>>,
-    changed: watch::Sender<u64>,
-    repositories: PathBuf,
+pub(crate) struct Inner {
+    pub(crate) memory: Arc<Mutex<Memory>>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) repositories: PathBuf,
+    /// That certifies.
+    pub(crate) authority: watch::Sender<Arc<Authority>>,
+    /// With which connections are taken.
+    pub(crate) tls: watch::Sender<Arc<ServerConfig>>,
 }
 
 /// The controller; dropped, it is gone.
@@ -137,11 +142,16 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) async fn start(repositories: &Path) -> Self {
-        let memory = Memory { cluster: uuid::Uuid::now_v7().to_string(), ..Memory::default() };
+        let mut memory = Memory { cluster: uuid::Uuid::now_v7().to_string(), ..Memory::default() };
+        let authority = Authority::fresh();
+        memory.enrolments.trust = vec![authority.certificate.clone()];
+        let tls = settings(authority.controller(today()), Trust::of([authority.certificate.clone()]).unwrap());
         let inner = Inner {
             memory: Arc::new(Mutex::new(memory)),
             changed: watch::Sender::new(0),
             repositories: repositories.to_owned(),
+            authority: watch::Sender::new(Arc::new(authority)),
+            tls: watch::Sender::new(tls),
         };
         let mut controller = Self { inner, address: ([127, 0, 0, 1], 0).into(), server: None };
         controller.come_back().await;
@@ -149,7 +159,14 @@ impl Controller {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
+    }
+
+    /// A token with which one machine can join.
+    pub(crate) fn token(&self) -> String {
+        let token = Token::fresh(Kind::Join, Some(self.inner.authority.borrow().pin())).reveal();
+        self.memory().enrolments.tokens.insert(token.clone(), Ok(1));
+        token
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -239,29 +256,10 @@ impl Drop for Controller {
     }
 }
 
-/// Connections live in a set of their own, so that they end with the server.
-async fn serve(listener: TcpListener, inner: Inner) {
-    let service = ExecutorServiceServer::with_interceptor(inner.clone(), |request: Request<()>| {
-        match request.metadata().get("authorization").map(|value| value.as_bytes()) {
-            Some(value) if value == format!("Bearer {TOKEN}").as_bytes() => Ok(request),
-            _ => Err(Status::unauthenticated("no token")),
-        }
-    });
-    let router =
-        tonic::service::Routes::new(service).into_axum_router().route("/git/{*path}", any(git).with_state(inner));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let service = hyper_util::service::TowerToHyperService::new(router.clone());
-        connections.spawn(async move {
-            let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-            let _cut = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-        });
-    }
-}
-
-async fn git(Shared(inner): Shared<Inner>, request: HttpRequest) -> axum::response::Response {
-    git_backend::serve(&inner.repositories, TOKEN, request).await
+/// Good for a test, and for a clock that is a little behind.
+fn today() -> Validity {
+    let hour = Duration::from_secs(3_600);
+    SystemTime::now() - hour..SystemTime::now() + hour
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -275,6 +273,7 @@ impl ExecutorService for Inner {
         &self,
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
+        let caller = request.extensions().get::<Caller>().copied();
         let mut inbound = request.into_inner();
         let (answers, receiver) = tokio::sync::mpsc::channel(64);
         let inner = self.clone();
@@ -287,6 +286,11 @@ impl ExecutorService for Inner {
                         _ => return,
                     },
                     _ = changed.changed() => {
+                        let judged = inner.memory.lock().unwrap().enrolments.judge(caller.as_ref());
+                        if let Err(refused) = judged {
+                            let _gone = answers.send(Err(refused)).await;
+                            return;
+                        }
                         let collect = inner.memory.lock().unwrap().collect.take();
                         std::iter::once(inner.desired(false)).chain(collect.map(control_response::Part::Collect)).collect()
                     }

@@ -17,7 +17,7 @@ use sculpt_proto::{
     v1::{self, Requester, TaskSpec, task_spec},
 };
 
-use crate::controller::{Controller, TOKEN};
+use crate::controller::Controller;
 
 /// A machine: a directory, a controller, and at most one executor.
 pub(crate) struct Host {
@@ -45,7 +45,6 @@ impl Host {
         let repositories = root.path().join("repositories");
         fs::create_dir(&repositories).unwrap();
         let controller = Controller::start(&repositories).await;
-        fs::write(root.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let config = config.to_owned();
         let (deep, via, environment) = (String::new(), Vec::new(), Vec::new());
@@ -71,21 +70,33 @@ impl Host {
         if self.deep.is_empty() { data } else { data.join(&self.deep) }
     }
 
+    /// An executor that is to run; it has joined.
     pub(crate) fn command(&self) -> Command {
+        if !self.data().join("identity/certificate.pem").exists() {
+            self.join();
+        }
         let config = self.root.path().join("executor.toml");
         fs::write(&config, &self.config).unwrap();
+        let mut command = self.program("run");
+        command
+            .args(["--name", "host", "--slots", "4", "--controller", &self.controller.url()])
+            .arg("--config")
+            .arg(config)
+            // Unless a test is about it.
+            .arg("--separate=false")
+            .args(&self.arguments)
+            .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());
+        command
+    }
+
+    /// The program with this verb on the executor's directory.
+    pub(crate) fn program(&self, verb: &str) -> Command {
         let mut words = self.via.iter().copied().chain([env!("CARGO_BIN_EXE_sculpt-executor")]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
-            .args(["run", "--name", "host", "--slots", "4", "--controller", &self.controller.url()])
-            .arg("--data-dir")
+            .args([verb, "--data-dir"])
             .arg(self.data())
-            .arg("--token-file")
-            .arg(self.root.path().join("token"))
-            .arg("--config")
-            .arg(config)
-            .args(&self.arguments)
             .env("DATABASE_URL", "postgres://other")
             .env("SCULPT_EXECUTOR_LOG", "sculpt_executor=debug")
             .env("HOME", self.root.path())
@@ -93,8 +104,17 @@ impl Host {
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());
+            .stderr(Stdio::piped());
         command
+    }
+
+    /// Joins the controller with a fresh token.
+    fn join(&self) {
+        let token = self.root.path().join("token");
+        fs::write(&token, self.controller.token()).unwrap();
+        let mut command = self.program("join");
+        let joined = command.arg(self.controller.url()).arg("--token-file").arg(&token).output().unwrap();
+        assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
     }
 
     /// Starts the executor and waits until it says that it is ready.

@@ -3,11 +3,13 @@
 
 mod adopt;
 mod attempt;
+mod authority;
 mod controller;
 mod damage;
 mod disk;
 mod durable;
 mod ends;
+mod enrolment;
 mod git;
 mod git_backend;
 mod go_on;
@@ -17,6 +19,7 @@ mod hostile;
 mod kept;
 mod late;
 mod life;
+mod listener;
 mod prepare;
 mod refusals;
 mod restarts;
