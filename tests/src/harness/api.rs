@@ -1,10 +1,12 @@
 //! The gRPC API as another program uses it, and waiting on its streams.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use sculpt_proto::v1::{
-    ReadLogRequest, Task, WatchTaskRequest, events_client::EventsClient, executors_client::ExecutorsClient,
-    git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient, read_log_response::Part,
-    system_client::SystemClient, tasks_client::TasksClient,
+    Executor, GetExecutorRequest, ReadLogRequest, Task, WatchTaskRequest, events_client::EventsClient,
+    executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient,
+    read_log_response::Part, system_client::SystemClient, tasks_client::TasksClient,
 };
 use sculpt_tls::Trust;
 use tonic::{
@@ -90,7 +92,30 @@ impl Stack {
                     Err(error) => outage(error)?,
                 }
                 // Only after an outage, which nothing announces the end of.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+    }
+
+    /// Looks at `executor` until it is as wished, for at most `limit`.
+    pub async fn executor_until(
+        &self,
+        executor: &str,
+        what: &str,
+        limit: Duration,
+        wished: impl Fn(&Executor) -> bool,
+    ) -> Result<Executor> {
+        let mut api = self.api().await?;
+        within(limit, &format!("executor {executor}: {what}"), async {
+            loop {
+                let request = GetExecutorRequest { executor: executor.to_owned() };
+                let found = api.executors.get_executor(request).await?.into_inner().executor;
+                if let Some(found) = found.filter(|found| wished(found)) {
+                    return Ok(found);
+                }
+                // Executors are not announced.
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
         .await
@@ -118,7 +143,7 @@ impl Stack {
                     Ok(false) => {}
                     Err(error) => outage(error)?,
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
         .await?;

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use sculpt_tls::{Key, Proof, Server, Trust, client_config, connector};
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-use super::Stack;
+use super::{Stack, checker::Secret};
 
 /// How long a token for joining is good; it is used at once.
 const TTL: prost_types::Duration = prost_types::Duration { seconds: 300, nanos: 0 };
@@ -25,15 +25,50 @@ const TTL: prost_types::Duration = prost_types::Duration { seconds: 300, nanos: 
 /// How long a connection may take to come about.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What executors of the test's prove themselves by, by their ids.
+/// Who has joined, and by what.
 #[derive(Debug, Default)]
-pub(super) struct Enrolled(Mutex<BTreeMap<String, Arc<Holder>>>);
+pub(super) struct Enrolled(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What executors of the test's prove themselves by, by their ids.
+    holders: BTreeMap<String, Arc<Holder>>,
+    /// Data directories of executors that have one.
+    directories: Vec<PathBuf>,
+    /// All that were made.
+    tokens: Vec<Secret>,
+}
 
 /// A key with its certificate.
 #[derive(Debug)]
 pub(super) struct Holder {
     key: Key,
     chain: Vec<Vec<u8>>,
+}
+
+impl Enrolled {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn token_made(&self, token: &str) -> Result<()> {
+        let mut known = self.known();
+        let name = format!("token {}", known.tokens.len() + 1);
+        known.tokens.push(Secret::token(name, token)?);
+        Ok(())
+    }
+
+    pub(super) fn executor_made(&self, data: &Path) {
+        self.known().directories.push(data.to_owned());
+    }
+
+    pub(super) fn tokens(&self) -> Vec<Secret> {
+        self.known().tokens.clone()
+    }
+
+    pub(super) fn directories(&self) -> Vec<PathBuf> {
+        self.known().directories.clone()
+    }
 }
 
 impl Holder {
@@ -68,7 +103,9 @@ impl Stack {
         };
         let answer =
             self.api().await?.executors.create_join_token(request).await.context("make a token for joining")?;
-        Ok(answer.into_inner().secret)
+        let token = answer.into_inner().secret;
+        self.token_made(&token)?;
+        Ok(token)
     }
 
     /// Makes the executor on `data` one of the controller's, unless it belongs to a cluster.
@@ -78,6 +115,9 @@ impl Stack {
         if !identity["cluster_id"].is_null() {
             return Ok(());
         }
+        if data != self.executor_data() {
+            self.executor_made(data);
+        }
         let (url, data) = (self.executor_url()?, data.to_string_lossy());
         let all = ["join", &url, "--token-file", "-", "--data-dir", &data, "--name", name];
         self.shell("sculpt-executor", all).stdin(self.join_token("default").await?).run().await?.done().map(drop)
@@ -85,12 +125,12 @@ impl Stack {
 
     /// A connection by which who says `hello` proves to be that executor.
     pub(super) async fn proved(&self, hello: &Hello) -> Result<Channel> {
-        let known = |all: &Enrolled| lock(all).get(&hello.executor_id).cloned();
-        let holder = match known(&self.enrolled) {
+        let known = self.enrolled.known().holders.get(&hello.executor_id).cloned();
+        let holder = match known {
             Some(holder) => holder,
             None => {
                 let holder = Arc::new(self.enrol(hello).await?);
-                lock(&self.enrolled).insert(hello.executor_id.clone(), Arc::clone(&holder));
+                self.enrolled.known().holders.insert(hello.executor_id.clone(), Arc::clone(&holder));
                 holder
             }
         };
@@ -111,8 +151,4 @@ impl Stack {
         let joined = EnrolmentClient::new(stranger).join(request).await.context("join")?.into_inner();
         Ok(Holder { key, chain: joined.credentials.context("credentials in the answer")?.chain })
     }
-}
-
-fn lock(all: &Enrolled) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Holder>>> {
-    all.0.lock().unwrap_or_else(PoisonError::into_inner)
 }

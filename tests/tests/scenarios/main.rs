@@ -21,6 +21,7 @@ mod leases;
 mod lying;
 mod nemesis;
 mod network_faults;
+mod networks;
 mod outlives;
 mod places;
 mod postgres_faults;

@@ -111,7 +111,7 @@ async fn an_address_in_the_clear_is_refused_before_anything_is_sent() -> Result<
     let data = stack.root().join("other").to_string_lossy().into_owned();
     let join = ["join", &url, "--token-file", "-", "--data-dir", &data];
     let output = stack.shell("sculpt-executor", join).stdin(stack.join_token("default").await?).run().await?;
-    output.exits(1)?.says("https://")?;
+    output.exits(64)?.says("https://")?;
     stack.finish().await
 }
 

@@ -84,10 +84,10 @@ impl Stack {
 
     /// Everything that must hold no secret, searched.
     async fn texts(&self) -> Result<Vec<Text>> {
-        let secrets = self.secrets();
+        let secrets = self.secrets()?;
         let mut texts = tables(&self.dump().await?, &secrets);
         let mut files = Vec::new();
-        for part in [self.executor_data(), self.data().join("controller")] {
+        for part in self.executors().into_iter().chain([self.data().join("controller")]) {
             files_below(&part, &mut files);
         }
         let logs = fs::read_dir(self.root()).context("list the stack's directory")?;
@@ -96,10 +96,26 @@ impl Stack {
             // Collected meanwhile, or not ours to read.
             let Ok(content) = fs::read(&path) else { continue };
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            texts.push(Text::search(path.to_string_lossy(), SPEC_FILES.contains(&name.as_ref()), &content, &secrets));
+            let mut text =
+                Text::search(path.to_string_lossy(), SPEC_FILES.contains(&name.as_ref()), &content, &secrets);
+            text.found.retain(|secret| secret.home.as_deref() != Some(&path));
+            texts.push(text);
         }
+        texts.extend(self.traces().processes().iter().flat_map(|found| seen_of(found, &secrets)));
         Ok(texts)
     }
+}
+
+/// What everybody sees of a process, and what its own account sees.
+fn seen_of(found: &Found, secrets: &[Secret]) -> [Text; 2] {
+    let [arguments, environment] = found.memory();
+    // The person's own command has their token from their shell.
+    let shell = |variable: &&[u8]| found.name == "sculpt" && variable.starts_with(b"SCULPT_TOKEN=");
+    let environment: Vec<&[u8]> = environment.split(|byte| *byte == 0).filter(|variable| !shell(variable)).collect();
+    [
+        Text::search(format!("the arguments of {found:?}"), false, &arguments, secrets),
+        Text::search(format!("the environment of {found:?}"), true, &environment.join(&0), secrets),
+    ]
 }
 
 /// A dump, one text per table.
@@ -121,13 +137,13 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// Files below `directory` but for the database's own, the tokens, and what agents work on.
+/// Files below `directory` but for the database's own, and what agents work on.
 fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name();
         let Ok(metadata) = entry.metadata() else { continue };
-        let apart = ["postgres", "tokens", "workspaces", "homes"].iter().any(|other| name == *other);
+        let apart = ["postgres", "workspaces", "homes"].iter().any(|other| name == *other);
         if metadata.is_dir() && !apart {
             files_below(&path, found);
         } else if metadata.is_file() && metadata.len() <= SEARCHED {

@@ -29,12 +29,13 @@ impl Stack {
 
     /// Starts the controller, on the ports it had before.
     pub async fn start_controller(&mut self) -> Result<()> {
-        let any = || ("127.0.0.1:0".to_owned(), self.executor_listen.clone());
+        let any = || (self.user_listen.clone(), self.executor_listen.clone());
         let (user, executor) =
             self.ports.as_ref().map_or_else(any, |ports| (ports.user.clone(), ports.executor.clone()));
         let mut command = self.through(&self.controller_via, self.command("sculpt-controller"));
         command.arg("serve").arg("--data-dir").arg(self.ground.data.join("controller"));
         command.args(["--listen", &user, "--executor-listen", &executor]);
+        command.args(self.host.iter().flat_map(|host| ["--name", host]));
         let (controller, line) = Service::start("controller", command, self.log("controller"), is_ready).await?;
         self.controller = Some(controller);
         let ready: Value = serde_json::from_str(&line).context("read the controller's ready line")?;
@@ -86,6 +87,7 @@ impl Stack {
             .arg(data)
             .args(["--controller", url])
             .args(["--name", name])
+            .arg(format!("--separate={}", self.ground.separate))
             .arg("--config")
             .arg(self.ground.data.join("executor.toml"));
         Ok(command)
@@ -130,6 +132,13 @@ impl Stack {
     /// From the next start on the executor dials `url`, for example a fault proxy's.
     pub fn executor_dials(&mut self, url: String) {
         self.executor_dials = Some(url);
+    }
+
+    /// From its first start on the controller listens at the address or name `host`, and proves to be it.
+    pub fn controller_is_at(&mut self, host: &str) {
+        let any = format!("{host}:0");
+        self.host = Some(host.to_owned());
+        (self.user_listen, self.executor_listen) = (any.clone(), any);
     }
 
     /// From its first start on the controller listens for executors on `address`.
