@@ -73,7 +73,23 @@ ALTER TABLE executors
     ADD COLUMN renewal    uuid,
     ADD COLUMN certified_until timestamptz,
     -- The version of the authority that has signed it, so that one is not retired that somebody still needs.
-    ADD COLUMN authority  bytea CHECK (octet_length(authority) = 32);
+    ADD COLUMN authority  bytea CHECK (octet_length(authority) = 32),
+    ADD COLUMN unseparated    text NOT NULL DEFAULT '',
+    ADD COLUMN closes_network boolean NOT NULL DEFAULT false;
+-- Until now the account that it ran as; from now on the user who made its join token.
+UPDATE executors SET owner = '';
+
+-- Whose tasks they are is part of what an executor must fit: a class has no rest that is passed over task by task.
+ALTER TABLE classes
+    ADD COLUMN project_id uuid REFERENCES projects,
+    ADD COLUMN requester  text NOT NULL DEFAULT '';
+INSERT INTO classes (digest, pool, requirements, agent, executor_id, project_id, requester)
+    SELECT sha256(convert_to(concat_ws(' ', c.id, COALESCE(t.project_id::text, '-'), t.created_by), 'UTF8')),
+           c.pool, c.requirements, c.agent, c.executor_id, t.project_id, t.created_by
+    FROM (SELECT DISTINCT class_id, project_id, created_by FROM tasks) t JOIN classes c ON c.id = t.class_id;
+UPDATE tasks t SET class_id = c.id FROM classes c
+    WHERE c.digest = sha256(convert_to(concat_ws(' ', t.class_id, COALESCE(t.project_id::text, '-'), t.created_by), 'UTF8'));
+DELETE FROM classes c WHERE NOT EXISTS (SELECT FROM tasks t WHERE t.class_id = c.id);
 
 CREATE TABLE locks (
     id          uuid PRIMARY KEY,

@@ -11,7 +11,7 @@ use sculpt_controller::store::{
     tasks::{NewTask, Start},
 };
 use sculpt_core::{
-    placement::{AgentNeed, Class},
+    placement::{AgentNeed, Needs},
     task::{OnLost, Policy},
 };
 use sculpt_proto::{
@@ -60,7 +60,7 @@ pub(crate) fn command() -> NewTask {
     let spec = TaskSpec { work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })), ..Default::default() };
     NewTask {
         base: None,
-        class: Class { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None, executor: None },
+        needs: Needs { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None },
         title: "true".into(),
         labels: BTreeMap::new(),
         priority: 0,
@@ -75,6 +75,7 @@ pub(crate) fn command() -> NewTask {
 pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
     Introduction {
         id: ExecutorId::fresh(),
+        certified: None,
         name: name.into(),
         instance: Uuid::new_v4(),
         version: "0.1.0".into(),
@@ -83,10 +84,11 @@ pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
         slots,
         agents: vec![],
         default_agent: None,
-        separates: false,
+        separates: true,
+        unseparated: String::new(),
+        closes_network: true,
         hostname: "host".into(),
         notes: vec![],
-        owner: "ada".into(),
         directory: None,
     }
 }

@@ -43,6 +43,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("/sculpt.v1.Executors/RemoveExecutor", Everywhere(Fleet)),
     ("/sculpt.v1.Executors/ListPools", Everywhere(Fleet)),
     ("/sculpt.v1.Executors/SetPool", Everywhere(Fleet)),
+    ("/sculpt.v1.Executors/RemovePool", Everywhere(Fleet)),
     ("/sculpt.v1.Identity/WhoAmI", Known),
     ("/sculpt.v1.Identity/AddUser", Everywhere(Administer)),
     ("/sculpt.v1.Identity/ListUsers", Everywhere(Administer)),

@@ -169,9 +169,21 @@ impl v1::executors_server::Executors for Api {
         let wish = required(message.pool, "pool")?;
         let request = once(&message.request_id, "SetPool", &wish)?;
         let pool = self.store.set_pool(by, request, enrolment::wished_pool(wish)?).await?;
+        // Placement looks again, and so do those who show why a task waits.
         self.bus.access();
-        self.bus.place();
         Ok(Response::new(v1::SetPoolResponse { pool: Some(enrolment::pool(pool)) }))
+    }
+
+    async fn remove_pool(
+        &self,
+        request: Request<v1::RemovePoolRequest>,
+    ) -> Result<Response<v1::RemovePoolResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        let message = request.into_inner();
+        let request = once(&message.request_id, "RemovePool", &message.pool)?;
+        let pool = self.store.remove_pool(by, request, enrolment::plain(message.pool, "pool")?).await?;
+        self.bus.access();
+        Ok(Response::new(v1::RemovePoolResponse { pool: pool.map(enrolment::pool) }))
     }
 }
 

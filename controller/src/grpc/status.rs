@@ -117,7 +117,7 @@ impl From<DispatchError> for Status {
 impl From<CreateError> for Status {
     fn from(error: CreateError) -> Self {
         match error {
-            CreateError::Pool { .. } => Self::permission_denied(error.to_string()),
+            CreateError::Pool(_) => Self::permission_denied(error.to_string()),
             CreateError::Request(error) => error.into(),
             CreateError::Store(error) => error.into(),
         }
@@ -181,6 +181,8 @@ impl From<LockError> for Status {
 impl From<PoolError> for Status {
     fn from(error: PoolError) -> Self {
         match error {
+            PoolError::Unknown(_) => Self::not_found(error.to_string()),
+            PoolError::Inhabited { .. } | PoolError::Invited { .. } => Self::failed_precondition(error.to_string()),
             PoolError::Project(error) => error.into(),
             PoolError::User(error) => error.into(),
             PoolError::Request(error) => error.into(),

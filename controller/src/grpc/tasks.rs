@@ -249,7 +249,7 @@ impl Api {
         let agent = agent(&wish, project.as_ref(), &executors)?;
         let new = NewTask {
             base: None,
-            class: wish.class(agent),
+            needs: wish.needs(agent),
             spec: wish.spec.encode_to_vec(),
             brief: brief(&wish.spec).map(|brief| brief.encode_to_vec()),
             title: wish.title,

@@ -51,6 +51,7 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
         hello.agents.into_iter().map(|agent| word(agent.name, "agents.name")).collect::<Result<Vec<_>, _>>()?;
     Ok(Introduction {
         id: FieldError::parse(&hello.executor_id, "executor_id")?,
+        certified: None,
         instance: FieldError::parse(&hello.instance_id, "instance_id")?,
         name,
         pool,
@@ -59,9 +60,10 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
         agents,
         default_agent,
         separates: hello.separates,
+        unseparated: short(&hello.unseparated),
+        closes_network: hello.closes_network,
         version: short(&hello.version),
         hostname: short(&hello.hostname),
-        owner: short(&hello.owner),
         directory: directory(&hello.directory_id)?,
         notes: hello.notes.iter().take(NOTES.0).map(|note| note.chars().take(NOTES.1).collect()).collect(),
     })

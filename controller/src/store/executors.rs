@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sculpt_core::{liveness::Liveness, placement::Candidate, task::Event};
+use sculpt_core::{
+    liveness::Liveness,
+    placement::{Candidate, Serves},
+    task::Event,
+};
 use sculpt_proto::id::{ExecutorId, TaskId};
 use serde_json::json;
 use sqlx::{FromRow, Postgres, QueryBuilder, types::Json};
@@ -11,7 +15,9 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act},
+    pools::Rules,
     requests::{Request, RequestError, Taken, take_request},
+    users::STANDING,
     visible,
 };
 use crate::{
@@ -54,8 +60,18 @@ pub struct Executor {
     pub disk_budget: Option<i64>,
     /// Its build.
     pub version: String,
-    /// Whether attempts run under another account.
+    /// Whether it keeps attempts apart from itself.
     pub separates: bool,
+    /// Why it does not; empty when it does.
+    pub unseparated: String,
+    /// Whether it can keep an attempt from the network.
+    pub closes_network: bool,
+    /// Who made the token that it joined with; empty when that is not known.
+    pub owner: String,
+    /// Why it is locked; absent when it is not.
+    pub locked: Option<String>,
+    /// Until when its certificate is good.
+    pub certified_until: Option<Time>,
     /// Its session's number.
     pub epoch: i64,
     /// Its machine.
@@ -70,11 +86,13 @@ pub struct Executor {
 
 impl Executor {
     /// What placement sees of it.
-    pub fn candidate(&self) -> Candidate {
+    pub fn candidate(&self, pools: &Rules) -> Candidate {
         Candidate {
             id: self.id,
             name: self.name.clone(),
-            pool: self.pool.clone(),
+            pool: pools.of(&self.pool),
+            serves: serves(self.separates, self.owner.clone()),
+            closes_network: self.closes_network,
             labels: self.labels.0.clone(),
             agents: self.agents.clone(),
             default_agent: self.default_agent.clone(),
@@ -87,6 +105,20 @@ impl Executor {
             },
         }
     }
+}
+
+/// Whose tasks an executor can run.
+pub(super) fn serves(separates: bool, owner: String) -> Serves {
+    if separates { Serves::Everybody } else { Serves::Owner((!owner.is_empty()).then_some(owner)) }
+}
+
+/// Why executor `e` takes no new work, as SQL; NULL when it does.
+pub(super) fn closed() -> String {
+    format!(
+        "COALESCE((SELECT 'locked' || COALESCE(' (' || NULLIF(l.reason, '') || ')', '') FROM locks l \
+         WHERE l.executor_id = e.id AND {STANDING} ORDER BY l.created_at LIMIT 1), \
+         CASE WHEN e.drained THEN 'drained' ELSE e.closed_reason END)"
+    )
 }
 
 /// Why an executor is not removed.
@@ -120,16 +152,18 @@ pub enum RemoveError {
 /// Executors that `and` lets through, with the tasks of them that are seen.
 fn select(sees: &Sees) -> QueryBuilder<Postgres> {
     // Slots are counted as placement counts them (store/claims.rs).
-    let mut query = QueryBuilder::new(
+    let mut query = QueryBuilder::new(format!(
         "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default_agent, e.slots, e.liveness::text AS liveness, \
-         e.last_seen, e.connected_at, e.drained, CASE WHEN e.drained THEN 'drained' ELSE e.closed_reason END AS closed, \
-         e.disk_used, e.disk_budget, e.version, e.separates, e.epoch, e.hostname, e.unknown, e.notes, \
-         COALESCE(held.used, 0) AS used, \
-         COALESCE(held.tasks, '{}') AS tasks FROM executors e LEFT JOIN LATERAL ( \
+         e.last_seen, e.connected_at, e.drained, {} AS closed, e.disk_used, e.disk_budget, e.version, e.separates, \
+         e.unseparated, e.closes_network, e.owner, e.certified_until, \
+         (SELECT l.reason FROM locks l WHERE l.executor_id = e.id AND {STANDING} LIMIT 1) AS locked, \
+         e.epoch, e.hostname, e.unknown, e.notes, COALESCE(held.used, 0) AS used, \
+         COALESCE(held.tasks, '{{}}') AS tasks FROM executors e LEFT JOIN LATERAL ( \
            SELECT count(*) FILTER (WHERE a.fenced_at IS NULL AND a.last_heard IS NULL \
              AND (a.turn IS NULL OR a.turn IN ('working', 'asking'))) AS used, \
                   array_agg(t.number ORDER BY t.number) FILTER (WHERE t.attempt_id = a.id AND ",
-    );
+        closed()
+    ));
     visible::tasks(&mut query, sees);
     query.push(
         ") AS tasks FROM attempts a JOIN tasks t ON t.id = a.task_id \

@@ -152,6 +152,7 @@ struct Offered {
     id: Uuid,
     pool: String,
     labels: Json<BTreeMap<String, String>>,
+    created_by: String,
     used_up: bool,
     expired: bool,
     revoked: bool,
@@ -260,7 +261,7 @@ impl Store {
 async fn join_in(conn: &mut Connection, join: &Join) -> Result<Joined, JoinError> {
     // The row is held, so that of two at once the second sees what the first has used.
     let offered: Option<Offered> = sqlx::query_as(
-        "SELECT id, pool, labels, used >= uses AS used_up, expires_at <= now() AS expired, \
+        "SELECT id, pool, labels, created_by, used >= uses AS used_up, expires_at <= now() AS expired, \
          revoked_at IS NOT NULL AS revoked FROM join_tokens WHERE digest = $1 FOR UPDATE",
     )
     .bind(&join.digest[..])
@@ -356,11 +357,11 @@ async fn known(conn: &mut Connection, executor: ExecutorId) -> Result<Option<Kno
 /// Writes the executor's row with the certificate that it is given. It is not connected yet.
 async fn certify(conn: &mut Connection, join: &Join, token: &Offered, generation: i64) -> Result<(), JoinError> {
     let done = sqlx::query(
-        "INSERT INTO executors (id, name, pool, labels, slots, hostname, version, liveness, key, generation, \
-         certified_until, authority) VALUES ($1, $2, $3, $4, 0, $5, $6, 'unreachable', $7, $8, \
-         now() + make_interval(secs => $9), $10) \
-         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, labels = EXCLUDED.labels, \
-         key = EXCLUDED.key, generation = EXCLUDED.generation, renewal = NULL, \
+        "INSERT INTO executors (id, name, pool, labels, slots, hostname, version, liveness, key, \
+         generation, certified_until, authority, owner) VALUES ($1, $2, $3, $4, 0, $5, $6, 'unreachable', $7, $8, \
+         now() + make_interval(secs => $9), $10, $11) \
+         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, owner = EXCLUDED.owner, \
+         labels = EXCLUDED.labels, key = EXCLUDED.key, generation = EXCLUDED.generation, renewal = NULL, \
          certified_until = EXCLUDED.certified_until, authority = EXCLUDED.authority",
     )
     .bind(join.executor.0)
@@ -373,6 +374,7 @@ async fn certify(conn: &mut Connection, join: &Join, token: &Offered, generation
     .bind(generation)
     .bind(join.valid_for.as_secs_f64())
     .bind(&join.authority[..])
+    .bind(&token.created_by)
     .execute(conn)
     .await;
     match done.map_err(StoreError::from) {

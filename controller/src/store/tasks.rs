@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sculpt_core::{naming, placement::Class, task::Policy};
+use sculpt_core::{
+    naming,
+    placement::{Class, Needs, Unwelcome},
+    task::Policy,
+};
 use sculpt_proto::id::{ProjectId, TaskId};
 use serde_json::json;
 use sqlx::{FromRow, Postgres, QueryBuilder, types::Json};
@@ -28,7 +32,7 @@ pub struct NewTask {
     /// Its project and the commit it begins at; of a task that a person makes what they have proved.
     pub base: Option<(ProjectId, String)>,
     /// What it needs of an executor.
-    pub class: Class,
+    pub needs: Needs,
     /// Shown in lists.
     pub title: String,
     /// Its own labels.
@@ -96,13 +100,8 @@ impl Located {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// Its pool does not take it.
-    #[error("pool {pool:?} does not take tasks of {who}; an admin says with `sculpt executor pool` whose it takes")]
-    Pool {
-        /// The pool.
-        pool: String,
-        /// Of whom.
-        who: String,
-    },
+    #[error(transparent)]
+    Pool(#[from] Unwelcome),
     /// The request was not taken.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -205,10 +204,7 @@ fn located(sees: &Sees) -> QueryBuilder<Postgres> {
 
 async fn create(conn: &mut Connection, start: &Start, id: TaskId, new: &NewTask) -> Result<(), CreateError> {
     let project = new.base.as_ref().map(|(project, _)| *project);
-    if !pools::takes(conn, &new.class.pool, project.map(|project| project.0), &new.created_by).await? {
-        let who = format!("{} {}", new.created_by, if project.is_some() { "in this project" } else { "without one" });
-        return Err(CreateError::Pool { pool: new.class.pool.clone(), who });
-    }
+    pools::admits(conn, &new.needs.pool, project.map(|project| project.0), &new.created_by).await??;
     let number = insert(conn, id, new).await?;
     let details = json!({ "task_id": id, "title": new.title });
     let act = Act::new("task.create", format!("task:{number}")).within(project).with(details);
@@ -253,9 +249,10 @@ pub(super) async fn insert_as(
     place: Place,
     new: &NewTask,
 ) -> Result<(), StoreError> {
-    let class = classes::id(conn, &new.class).await?;
     let Place { number, branch, next } = place;
     let (project, base) = new.base.as_ref().map(|(project, base)| (project.0, base)).unzip();
+    let class = Class { needs: new.needs.clone(), executor: None, project, requester: new.created_by.clone() };
+    let class = classes::id(conn, &class).await?;
     sqlx::query(
         "INSERT INTO tasks (id, number, project_id, class_id, title, branch, base, labels, priority, created_by, spec, \
          on_lost, lost_after, brief, next_attempt) OVERRIDING SYSTEM VALUE \

@@ -10,6 +10,7 @@ use super::{
     Connection, Store, StoreError, Time,
     events::Place,
     executors::{self, Executor},
+    pools::{self, Rules},
     visible,
 };
 use crate::access::{On, Read, Sees};
@@ -133,6 +134,8 @@ pub struct View {
     pub attempts: Vec<Attempt>,
     /// All executors, for why a task waits; empty when none of the tasks does.
     pub executors: Vec<Executor>,
+    /// Whose tasks their pools take.
+    pub pools: Rules,
 }
 
 /// Which tasks are wanted.
@@ -239,6 +242,9 @@ async fn snapshot(conn: &mut Connection) -> Result<sqlx::Transaction<'_, Postgre
 
 async fn complete(conn: &mut Connection, tasks: Vec<Task>, attempts: Vec<Attempt>) -> Result<View, StoreError> {
     let waits = tasks.iter().any(|task| task.shown == "queued");
-    let executors = if waits { executors::all(conn, &Sees::everything()).await? } else { Vec::new() };
-    Ok(View { tasks, attempts, executors })
+    if !waits {
+        return Ok(View { tasks, attempts, executors: Vec::new(), pools: Rules::default() });
+    }
+    let executors = executors::all(conn, &Sees::everything()).await?;
+    Ok(View { tasks, attempts, executors, pools: pools::rules(conn).await? })
 }

@@ -1,9 +1,14 @@
 //! Who may do what, over a real controller; and what is kept of who they are.
 
+mod actions;
 mod audit;
 mod cut;
 mod enrolment;
+mod guesses;
+mod machines;
+mod pools;
 mod rules;
+mod separation;
 mod tokens;
 mod visible;
 mod written;

@@ -32,7 +32,7 @@ const FOREIGN: [&str; 3] =
 
 /// Messages as bytes.
 #[derive(Clone, Default)]
-struct Raw;
+pub(super) struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;
@@ -70,7 +70,7 @@ impl Decoder for Raw {
 }
 
 /// All methods that are served to people, as the descriptors have them.
-fn methods() -> BTreeSet<String> {
+pub(super) fn methods() -> BTreeSet<String> {
     let sets = [
         sculpt_proto::DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -106,15 +106,15 @@ fn each_method_has_one_rule() {
 }
 
 /// What all calls are about: tasks of the project `web`, and an executor.
-struct Things {
-    world: World,
+pub(super) struct Things {
+    pub(super) world: World,
     /// It is stopped and tried again.
     moved: TaskId,
     number: u32,
 }
 
 impl Things {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::new().await;
         let store = world.stack.store();
         let moved = make::task_on(store, world.web.id(), &"c".repeat(40)).await;
@@ -127,7 +127,7 @@ impl Things {
     }
 
     /// What is sent to the method at `path`. A method without a line here is one that nobody has thought about.
-    async fn message(&mut self, path: &str) -> Vec<u8> {
+    pub(super) async fn message(&mut self, path: &str) -> Vec<u8> {
         self.number += 1;
 
         let (task, request_id) = (self.moved.to_string(), Uuid::new_v4().to_string());
@@ -203,6 +203,11 @@ impl Things {
                 let pool = Some(v1::Pool { name: "default".into(), ..Default::default() });
                 v1::SetPoolRequest { request_id, pool }.encode_to_vec()
             }
+            "RemovePool" => {
+                let pool = super::pools::open(&fresh);
+                store.set_pool(ada.may().unwrap(), request(), pool).await.unwrap();
+                v1::RemovePoolRequest { request_id, pool: fresh }.encode_to_vec()
+            }
             "AddUser" => v1::AddUserRequest { request_id, name: fresh, ..Default::default() }.encode_to_vec(),
             "RemoveUser" => {
                 let new = NewUser { name: fresh.clone(), email: String::new(), roles: vec![] };
@@ -229,7 +234,7 @@ impl Things {
 }
 
 /// What a caller is told, in two letters.
-async fn told(channel: Authorised, path: &str, message: Vec<u8>) -> &'static str {
+pub(super) async fn told(channel: Authorised, path: &str, message: Vec<u8>) -> &'static str {
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.expect("it is there");
     let path = path.parse().expect("a path");

@@ -14,7 +14,7 @@ use sculpt_controller::{
 use sculpt_core::{
     attempt::{Fence, Step},
     outcome::{Cause, Failure, Outcome},
-    placement::{AgentNeed, Class},
+    placement::{AgentNeed, Needs},
     task::{Event, IllegalTransition, OnLost, Policy},
 };
 use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
@@ -46,11 +46,10 @@ impl Run {
         let base = repo.commit("a.txt", "base\n").await;
         world.send_all(&repo, &base).await;
         let epoch = connect(&world, ExecutorId::fresh()).await;
-        let class =
-            Class { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None, executor: None };
+        let needs = Needs { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None };
         let new = NewTask {
             base: Some((world.project, base.clone())),
-            class,
+            needs,
             title: "Fix".to_owned(),
             labels: no_labels(),
             priority: 0,
@@ -136,6 +135,7 @@ async fn connect(world: &World, id: ExecutorId) -> Epoch {
 fn introduction(id: ExecutorId) -> Introduction {
     Introduction {
         id,
+        certified: None,
         name: "host".to_owned(),
         instance: Uuid::now_v7(),
         version: "0".to_owned(),
@@ -144,10 +144,11 @@ fn introduction(id: ExecutorId) -> Introduction {
         slots: 4,
         agents: Vec::new(),
         default_agent: None,
-        separates: false,
+        separates: true,
+        unseparated: String::new(),
+        closes_network: true,
         hostname: "host".to_owned(),
         notes: Vec::new(),
-        owner: String::new(),
         directory: None,
     }
 }

@@ -300,7 +300,7 @@ async fn nobody_gets_in_unasked() {
 /// The spec that this controller would mint for attempt `number` of `task`.
 async fn minted(stack: &Stack, task: TaskId, number: u32) -> AttemptSpec {
     let mut conn = stack.store.read().await.unwrap();
-    let order = claims::order(&mut conn, task).await.unwrap();
+    let order = claims::order(&mut conn, task, ExecutorId::fresh()).await.unwrap();
     let fence = Fence { number, id: AttemptId::fresh().0 };
     AttemptSpec::decode(spec::build(stack.cluster, task, fence, order).unwrap().body.as_slice()).unwrap()
 }
