@@ -23,7 +23,12 @@ pub(crate) struct AuditArgs {
 #[derive(Subcommand)]
 enum AuditVerb {
     /// Compute every hash of the record anew, and say whether it still holds
-    Verify,
+    Verify {
+        /// A hash that `verify` told earlier and that was kept elsewhere: it must still be in the record, so that a removed
+        /// end is found, too
+        #[arg(long, value_name = "HASH", default_value = "")]
+        head: String,
+    },
 }
 
 #[derive(Args)]
@@ -57,7 +62,7 @@ struct VerifiedJson {
 pub(super) async fn run(args: AuditArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     match args.verb {
-        Some(AuditVerb::Verify) => verify(&client, format).await,
+        Some(AuditVerb::Verify { head }) => verify(&client, head, format).await,
         None => tokio::select! {
             outcome = read(&client, args.read, format) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(Exit::Detached),
@@ -120,8 +125,9 @@ fn show(entry: &AuditEntry, format: Format) -> Result<(), Failure> {
     }
 }
 
-async fn verify(client: &Client, format: Format) -> Result<Exit, Failure> {
-    let found = client.read("verify the audit record", client.audit().verify_audit(VerifyAuditRequest {})).await?;
+async fn verify(client: &Client, head: String, format: Format) -> Result<Exit, Failure> {
+    let request = VerifyAuditRequest { head };
+    let found = client.read("verify the audit record", client.audit().verify_audit(request)).await?;
     let intact = found.broken_at == 0;
     match format {
         Format::Json => json(&VerifiedJson {

@@ -1,14 +1,14 @@
 //! The record, read and verified.
 
 use futures_util::stream;
-use sculpt_proto::{timestamp, v1};
+use sculpt_proto::{FieldError, timestamp, v1};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{Api, POLL, Replies, caller};
 use crate::{
     access::{Administer, May},
-    store::audit::{Entry, Filter, hex},
+    store::audit::{Entry, Filter, hex, unhex},
 };
 
 #[tonic::async_trait]
@@ -46,7 +46,7 @@ impl v1::audit_server::Audit for Api {
         request: Request<v1::VerifyAuditRequest>,
     ) -> Result<Response<v1::VerifyAuditResponse>, Status> {
         let by = caller(&request)?.may()?;
-        let verified = self.store.verify_audit(&by).await?;
+        let verified = self.store.verify_audit(&by, head(&request.get_ref().head)?).await?;
         let (broken_at, problem) = verified.broken.unwrap_or_default();
         Ok(Response::new(v1::VerifyAuditResponse {
             entries: verified.entries,
@@ -55,6 +55,15 @@ impl v1::audit_server::Audit for Api {
             problem,
         }))
     }
+}
+
+/// A noted hash, if there is one.
+fn head(text: &str) -> Result<Option<[u8; 32]>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = unhex(text).ok_or_else(|| FieldError::new("head", "is no hash: those have 64 hexadecimal digits"))?;
+    Ok(Some(parsed))
 }
 
 /// One caller's way through the record.

@@ -252,10 +252,11 @@ impl Store {
         Ok((entries, (last + 1).max(from).unsigned_abs()))
     }
 
-    /// Computes every hash anew.
-    pub async fn verify_audit(&self, _by: &May<Administer>) -> Result<Verified, StoreError> {
+    /// Computes every hash anew. One that was noted earlier, as `head`, must be among them: who removes the end of the record
+    /// with its links leaves a chain that holds.
+    pub async fn verify_audit(&self, _by: &May<Administer>, head: Option<[u8; 32]>) -> Result<Verified, StoreError> {
         let mut verified = Verified { entries: 0, hash: GROUND, broken: None };
-        let mut last = 0;
+        let (mut last, mut seen) = (0, head.is_none());
         let mut conn = self.read().await?;
         loop {
             let sql = format!(
@@ -267,7 +268,13 @@ impl Store {
                 .bind(VERIFIED)
                 .fetch_all(&mut *conn)
                 .await?;
-            let Some(newest) = rows.last().map(|link| link.entry) else { return Ok(verified) };
+            let Some(newest) = rows.last().map(|link| link.entry) else {
+                if !seen {
+                    let problem = "the hash that was noted earlier is not in the chain: what it stood for was removed";
+                    verified.broken = Some((verified.entries + 1, problem.to_owned()));
+                }
+                return Ok(verified);
+            };
             // Rows between two links that are no links were put there afterwards.
             let sql = "SELECT a.id FROM audit a LEFT JOIN audit_chain c ON c.entry = a.id \
                        WHERE a.id > $1 AND a.id < $2 AND c.entry IS NULL ORDER BY a.id LIMIT 1";
@@ -282,6 +289,7 @@ impl Store {
                 verified.entries = place;
                 last = link.entry;
                 verified.hash = link.hash.try_into().unwrap_or(GROUND);
+                seen |= head == Some(verified.hash);
             }
         }
     }
@@ -377,6 +385,18 @@ async fn chain(conn: &mut Connection, settled: i64) -> Result<u64, StoreError> {
     .execute(conn)
     .await?;
     Ok(entries.len() as u64)
+}
+
+/// What [`hex`] made.
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 2 * bytes.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// In hexadecimal.

@@ -56,12 +56,12 @@ async fn an_act_that_commits_late_is_waited_for_and_holds_nobody_up() {
     sqlx::raw_sql("COMMIT").execute(&mut *late).await.unwrap();
     assert_eq!(chaining.await.unwrap(), 2);
     assert_eq!(subjects(&store, &by).await, ["first", "late", "early"]);
-    assert_eq!(store.verify_audit(&by).await.unwrap().broken, None);
+    assert_eq!(store.verify_audit(&by, None).await.unwrap().broken, None);
 }
 
 #[tokio::test]
 async fn what_was_changed_removed_or_inserted_is_found() {
-    let cases: [(&str, &str); 6] = [
+    let cases: [(&str, &str); 7] = [
         ("UPDATE audit SET actor = 'eve' WHERE subject = 'b'", "was changed"),
         ("UPDATE audit SET details = '{\"x\": 1}' WHERE subject = 'b'", "was changed"),
         (
@@ -82,6 +82,14 @@ async fn what_was_changed_removed_or_inserted_is_found() {
             "UPDATE audit_chain SET hash = sha256('x') WHERE entry = (SELECT id FROM audit WHERE subject = 'b')",
             "changed",
         ),
+        (
+            "CREATE TEMP TABLE swapped AS SELECT b.sequence, c.entry FROM audit_chain b JOIN audit_chain c \
+             ON abs(b.sequence - c.sequence) = 1 WHERE b.sequence >= (SELECT max(sequence) - 1 FROM audit_chain) \
+             AND c.sequence >= (SELECT max(sequence) - 1 FROM audit_chain); \
+          ALTER TABLE audit_chain DROP CONSTRAINT audit_chain_entry_key; \
+          UPDATE audit_chain c SET entry = s.entry FROM swapped s WHERE s.sequence = c.sequence",
+            "changed",
+        ),
     ];
     for (harm, problem) in cases {
         let (store, _database) = harness::store().await;
@@ -92,16 +100,62 @@ async fn what_was_changed_removed_or_inserted_is_found() {
         write(&store, "b").await;
         write(&store, "c").await;
         store.chain().await.unwrap();
-        let Verified { entries, broken, .. } = store.verify_audit(&by).await.unwrap();
+        let Verified { entries, broken, .. } = store.verify_audit(&by, None).await.unwrap();
         assert_eq!(broken, None);
         run(&store, "ALTER TABLE audit DISABLE TRIGGER audit_stands; ALTER TABLE audit_chain DISABLE TRIGGER audit_chain_stands")
             .await
             .unwrap();
         run(&store, harm).await.unwrap();
-        let (place, said) = store.verify_audit(&by).await.unwrap().broken.expect("it is found");
+        let (place, said) = store.verify_audit(&by, None).await.unwrap().broken.expect("it is found");
         assert_eq!(place, entries - 1, "{harm}: {said}");
         assert!(said.contains(problem), "{harm}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_removed_end_is_found_by_the_hash_that_was_noted() {
+    let (store, _database) = harness::store().await;
+    let by: May<Administer> = harness::admin(&store).await.may().unwrap();
+    write(&store, "a").await;
+    store.chain().await.unwrap();
+    let noted = store.verify_audit(&by, None).await.unwrap();
+    write(&store, "b").await;
+    store.chain().await.unwrap();
+    assert_eq!(store.verify_audit(&by, Some(noted.hash)).await.unwrap().broken, None, "it went on from there");
+    let newest = store.verify_audit(&by, None).await.unwrap();
+    for harm in [
+        "ALTER TABLE audit DISABLE TRIGGER audit_stands; ALTER TABLE audit_chain DISABLE TRIGGER audit_chain_stands",
+        "DELETE FROM audit_chain WHERE entry = (SELECT id FROM audit WHERE subject = 'b')",
+        "DELETE FROM audit WHERE subject = 'b'",
+    ] {
+        run(&store, harm).await.unwrap();
+    }
+    assert_eq!(store.verify_audit(&by, None).await.unwrap().broken, None, "what is left holds");
+    let (place, said) = store.verify_audit(&by, Some(newest.hash)).await.unwrap().broken.expect("it is found");
+    assert_eq!(place, newest.entries);
+    assert!(said.contains("noted earlier"), "{said}");
+}
+
+#[tokio::test]
+async fn a_long_record_is_verified_in_pieces() {
+    let (store, _database) = harness::store().await;
+    let by: May<Administer> = harness::admin(&store).await.may().unwrap();
+    run(
+        &store,
+        "INSERT INTO audit (actor, action, subject) SELECT 'ben', 'test.act', n FROM generate_series(1, 11000) n",
+    )
+    .await
+    .unwrap();
+    assert!(store.chain().await.unwrap() >= 11_000);
+    let whole = store.verify_audit(&by, None).await.unwrap();
+    assert!(whole.broken.is_none() && whole.entries >= 11_000, "{whole:?}");
+    run(
+        &store,
+        "ALTER TABLE audit DISABLE TRIGGER audit_stands; UPDATE audit SET actor = 'eve' WHERE subject = '10999'",
+    )
+    .await
+    .unwrap();
+    assert_eq!(store.verify_audit(&by, None).await.unwrap().broken.expect("it is found").0, whole.entries - 1);
 }
 
 #[tokio::test]
@@ -147,7 +201,7 @@ async fn who_did_what_can_be_read_and_followed() {
     assert_eq!(told, [("task.create", "task:1"), ("task.stop", "task:1")]);
     assert!(seen[1].details.contains("enough") && !seen[1].token.is_empty(), "{:?}", seen[1]);
     assert_eq!(seen[1].from, "127.0.0.1");
-    let verified = audit.verify_audit(v1::VerifyAuditRequest {}).await.unwrap().into_inner();
+    let verified = audit.verify_audit(v1::VerifyAuditRequest::default()).await.unwrap().into_inner();
     assert_eq!((verified.broken_at, verified.hash.len()), (0, 64), "{verified:?}");
     assert!(verified.entries >= seen[1].sequence);
     world.stack.stop().await;
