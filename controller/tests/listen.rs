@@ -216,6 +216,19 @@ async fn strangers_of_one_address_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_without_end_are_refused_at_a_limit() {
+    let listening = Listening::start(Limits::default()).await;
+    let stream = listening.says(HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\nx: ").await;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // What is beyond the limit may find nobody who reads it.
+    let flood = tokio::spawn(async move { writer.write_all(&vec![b'x'; 16 << 20]).await.is_err() });
+    let mut said = Vec::new();
+    let _reset = timeout(PATIENCE, reader.read_to_end(&mut said)).await.expect("an answer, or an end");
+    assert!(flood.await.unwrap(), "not all of it is taken");
+    assert!(listening.serves().await.ends_with("served"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_speaks_in_the_clear_is_told() {
     let listening = Listening::start(hasty()).await;
     for hello in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], PREFACE] {

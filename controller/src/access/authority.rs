@@ -120,6 +120,11 @@ impl Authority {
         Ok(Caller::new(who, address))
     }
 
+    /// Whether somebody showed a token of this digest a while ago, and was let in.
+    pub(super) fn remembers(&self, digest: &[u8; 32]) -> bool {
+        self.known().get(digest).is_some_and(|known| known.answer.initialized())
+    }
+
     /// Resolves when `caller` may no longer all that they might when they called, to what they are told. While the database
     /// is away nothing is known to have changed.
     pub(super) async fn lost(self, digest: [u8; 32], caller: Caller) -> Status {

@@ -14,18 +14,23 @@ use sculpt_tls::{Kind, Token};
 use tonic::{Code, Status};
 
 use super::{Authority, Caller, Rule, Unknown, guarded::Guarded, rule};
-use crate::web::{is_grpc, listen::Peer};
+use crate::web::{
+    guesses::{Guesses, too_many},
+    is_grpc,
+    listen::Peer,
+};
 
 /// Lets through whom an authority knows, to where their rights reach. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gate {
     authority: Authority,
+    guesses: Guesses,
 }
 
 impl Gate {
-    /// For those whom `authority` knows.
-    pub fn new(authority: Authority) -> Self {
-        Self { authority }
+    /// For those whom `authority` knows; who is nobody too often waits, as `guesses` has it.
+    pub fn new(authority: Authority, guesses: Guesses) -> Self {
+        Self { authority, guesses }
     }
 
     async fn judge(&self, head: &Parts) -> Result<([u8; 32], Caller), Status> {
@@ -37,15 +42,35 @@ impl Gate {
             return Err(Status::permission_denied("web pages of other origins may not call this controller"));
         }
         let shown = text(&head.headers, header::AUTHORIZATION);
-        let shown = shown.and_then(|value| credential(value, is_git(&head.uri))).ok_or(Unknown::Missing)?;
-        let token = Token::parse(&shown, Kind::User).map_err(Unknown::from)?;
-        let digest = token.secret.digest();
-        let caller = self.authority.by_digest(digest, &address).await?;
+        if shown.is_none() && is_git(&head.uri) {
+            // Its way to ask whether it needs a password.
+            return Err(Unknown::Missing.into());
+        }
+        let shown = shown.and_then(|value| credential(value, is_git(&head.uri))).ok_or(Unknown::Missing);
+        let token = shown.and_then(|shown| Ok(Token::parse(&shown, Kind::User)?));
+        let (digest, caller) = self.known(token.map(|token| token.secret.digest()), peer, &address).await?;
         if let Some(peer) = peer {
             peer.proved();
         }
         admit(head.uri.path(), &caller)?;
         Ok((digest, caller))
+    }
+
+    /// Who shows it. Who was known a moment ago is not counted among those that guess.
+    async fn known(
+        &self,
+        digest: Result<[u8; 32], Unknown>,
+        peer: Option<&Peer>,
+        address: &str,
+    ) -> Result<([u8; 32], Caller), Status> {
+        let counted = peer.filter(|_| !digest.as_ref().is_ok_and(|digest| self.authority.remembers(digest)));
+        let guess = counted.map(|peer| self.guesses.take(peer.address.ip())).transpose().map_err(too_many)?;
+        let digest = digest?;
+        let found = self.authority.by_digest(digest, address).await;
+        if let (Some(guess), Ok(_) | Err(Unknown::Store(_))) = (guess, &found) {
+            guess.was_good();
+        }
+        Ok((digest, found?))
     }
 }
 
@@ -103,10 +128,16 @@ fn refused(refusal: Status, git: bool, grpc: bool) -> Response {
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::NotFound | Code::Unimplemented => StatusCode::NOT_FOUND,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let mut response = Response::new(Body::from(format!("{}\n", refusal.message())));
     *response.status_mut() = code;
+    if let Some(wait) = refusal.metadata().get(header::RETRY_AFTER.as_str())
+        && let Ok(wait) = HeaderValue::from_bytes(wait.as_bytes())
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, wait);
+    }
     if code == StatusCode::UNAUTHORIZED {
         let scheme = if git { "Basic realm=\"sculpt\", charset=\"UTF-8\"" } else { "Bearer realm=\"sculpt\"" };
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));

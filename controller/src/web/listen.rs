@@ -43,6 +43,9 @@ const IN_THE_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 /// Most calls at a time on one connection.
 const STREAMS: u32 = 1024;
 
+/// Most that the headers of a call may take, in bytes.
+const HEADERS: u32 = 64 << 10;
+
 /// What one call, and all calls of a connection together, may send ahead of being read. The second is so much larger that
 /// calls which nobody reads do not stall their neighbours.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -214,7 +217,7 @@ fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecut
     let builder = Builder::new(TokioExecutor::new());
     let mut builder =
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(HEADERS as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -223,6 +226,6 @@ fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecut
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping)
-        .max_header_list_size(64 << 10);
+        .max_header_list_size(HEADERS);
     builder
 }

@@ -1,7 +1,11 @@
 //! What is not seen is not there: in lists, in the journal, by name, and in what is said about it.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use sculpt_core::rights::Role;
+use sculpt_controller::{
+    bus::Bus,
+    dispatch::{Actor, Dispatch},
+};
+use sculpt_core::{attempt::Fence, rights::Role, task::Event};
 use sculpt_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
@@ -58,6 +62,46 @@ async fn a_list_and_the_journal_show_what_is_seen() {
     let denied = filter("web").await;
     assert_eq!(denied.0, Code::PermissionDenied);
     assert!(denied.1.contains("takes the role of a maintainer") && denied.1.contains("Ask "), "{}", denied.1);
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_hidden_is_not_counted_among_what_a_name_may_mean() {
+    let world = World::new().await;
+    let store = world.stack.store();
+    let seen = make::task_on(store, world.web.id(), &"c".repeat(40)).await;
+    let hidden = make::task_on(store, world.ops.id(), &"c".repeat(40)).await;
+    let executor = make::executor(store, "one").await.executor;
+    let dispatch = Dispatch::new(store.clone(), Bus::new());
+    for task in [seen, hidden] {
+        let fence = Fence { number: 1, id: Uuid::now_v7() };
+        let _ = dispatch.apply(task, Event::Claimed { fence, executor: executor.0 }, Actor::system()).await.unwrap();
+    }
+    let ben = world.user("ben", &[(Role::Viewer, Some("web"))]).await;
+    let ben = || world.stack.showing(&ben);
+
+    // Made in one moment, both begin alike.
+    let prefix = &seen.to_string()[..8];
+    let mut tasks = v1::tasks_client::TasksClient::new(ben());
+    let found = tasks.get_task(v1::GetTaskRequest { task: prefix.to_owned() }).await.expect("it is the only one");
+    assert_eq!(found.into_inner().task.unwrap().uuid, seen.to_string());
+    // Of an executor everybody sees how much it has to do, and for whom only who may see that.
+    let mut executors = v1::executors_client::ExecutorsClient::new(ben());
+    let request = v1::GetExecutorRequest { executor: "one".into() };
+    let one = executors.get_executor(request).await.unwrap().into_inner().executor.unwrap();
+    assert_eq!((one.slots_used, one.tasks), (2, vec![1]));
+
+    for name in [hidden.to_string(), hidden.to_string()[..20].to_owned(), "2".to_owned()] {
+        let mut logs = v1::logs_client::LogsClient::new(ben());
+        let log = logs.read_log(v1::ReadLogRequest { task: name.clone(), ..Default::default() }).await;
+        let watched = tasks.watch_task(v1::WatchTaskRequest { task: name.clone() }).await;
+        let mut events = v1::events_client::EventsClient::new(ben());
+        let told = events.watch_events(v1::WatchEventsRequest { task: name.clone(), ..Default::default() }).await;
+        let mut git = v1::git_client::GitClient::new(ben());
+        let diff = git.diff(v1::DiffRequest { task: name.clone(), attempt: 0 }).await;
+        let codes = [log.err(), watched.err(), told.err(), diff.err()].map(|status| status.map(|status| status.code()));
+        assert_eq!(codes, [Some(Code::NotFound); 4], "{name}");
+    }
     world.stack.stop().await;
 }
 

@@ -29,7 +29,7 @@ async fn no_call_passes_without_the_token() {
     let mut system = v1::system_client::SystemClient::new(stack.authorised());
     let info = system.get_info(v1::GetInfoRequest {}).await.expect("info").into_inner();
     let names: Vec<_> = info.checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(names, ["database", "disk", "git", "retention"]);
+    assert_eq!(names, ["database", "audit record", "disk", "git", "retention"]);
     assert!(info.checks[0].ok && !info.user.is_empty());
     stack.stop().await;
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod compact;
 mod diff;
+mod executors;
 mod fetch;
 mod hostile;
 mod import;
