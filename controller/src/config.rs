@@ -1,5 +1,7 @@
 //! Settings: command line over environment over file.
 
+mod place;
+
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr},
@@ -10,12 +12,15 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use sculpt_space::ByteSize;
 use serde::Deserialize;
+use url::Url;
 
 use crate::{
-    commands::AuthorityArgs,
+    commands::{AdminArgs, AuthorityArgs},
     git::GitSettings,
-    pki::{IssueError, Names},
+    pki::{IssueError, LEAF_LIFE, Names},
 };
+
+pub use self::place::{Place, PlaceArgs};
 
 /// Port of people and tools.
 pub const PORT: u16 = 7433;
@@ -25,6 +30,9 @@ pub const EVENT_DAYS: u32 = 30;
 
 /// How long logs of tasks that have ended are kept, unless told otherwise.
 pub const LOG_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// The least life of a certificate: there must be time to renew it.
+const SHORTEST_LIFE: Duration = Duration::from_secs(3);
 
 /// The controller of sculpt: holds tasks in Postgres and dispatches them to executors.
 #[derive(Debug, Parser)]
@@ -42,6 +50,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Look at the controller's own authority, and let another take over from it.
     Authority(AuthorityArgs),
+    /// Become an admin again, as who has the controller's host.
+    Admin(AdminArgs),
 }
 
 /// Settings as they are given; what is left out is looked for in the file.
@@ -56,6 +66,10 @@ pub struct ServeArgs {
     /// Address for executors, port 0 for any [default: 127.0.0.1:0]
     #[arg(long, env = "SCULPT_CONTROLLER_EXECUTOR_LISTEN")]
     executor_listen: Option<SocketAddr>,
+    /// Where executors dial, as join tokens tell it, such as https://sculpt.example:7434 [default: the first --name, or the
+    /// address of --executor-listen, with its port]
+    #[arg(long, value_name = "URL", env = "SCULPT_CONTROLLER_EXECUTOR_URL")]
+    executor_url: Option<String>,
     /// Name or address under which people and executors reach this controller; may be given several times. localhost is
     /// always among them
     #[arg(long = "name", value_name = "HOST", env = "SCULPT_CONTROLLER_NAMES", value_delimiter = ',')]
@@ -70,9 +84,16 @@ pub struct ServeArgs {
     /// Directory of the controller's own authorities; all replicas need the same [default: authority in the data directory]
     #[arg(long, value_name = "DIR", env = "SCULPT_CONTROLLER_AUTHORITY_DIR")]
     authority_dir: Option<PathBuf>,
+    /// How long the certificates of executors are good; they renew them at two thirds of it [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "SCULPT_CONTROLLER_CERTIFICATE_LIFE", hide = true)]
+    certificate_life: Option<String>,
     /// Postgres 14 or newer to use instead of a private one; DATABASE_URL is honoured too
     #[arg(long, env = "SCULPT_CONTROLLER_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// The same database as the role that owns its tables, so that the role of --database-url owns nothing and can only add to
+    /// the audit record; both are made beforehand, the tables and rights at every start
+    #[arg(long, env = "SCULPT_CONTROLLER_MAINTENANCE_DATABASE_URL", hide_env_values = true)]
+    maintenance_database_url: Option<String>,
     /// Days that the journal of events is kept [default: 30]
     #[arg(long, env = "SCULPT_CONTROLLER_EVENT_DAYS")]
     event_days: Option<u32>,
@@ -110,12 +131,15 @@ struct File {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     executor_listen: Option<SocketAddr>,
+    executor_url: Option<String>,
     #[serde(default)]
     names: Vec<String>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     authority_dir: Option<PathBuf>,
+    certificate_life: Option<String>,
     database_url: Option<String>,
+    maintenance_database_url: Option<String>,
     event_days: Option<u32>,
     log_retention: Option<String>,
     disk_budget: Option<String>,
@@ -131,7 +155,12 @@ pub enum DatabaseSetting {
     /// A private cluster in the data directory.
     BuiltIn,
     /// Somebody's server.
-    Url(String),
+    Url {
+        /// As who serves.
+        service: String,
+        /// As who owns the tables; `None`: the same.
+        owner: Option<String>,
+    },
 }
 
 /// Who the controller says that it is.
@@ -163,8 +192,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for executors.
     pub executor_listen: SocketAddr,
+    /// Where executors dial; none: where they are listened for.
+    pub executor_url: Option<String>,
     /// Whose certificates the listeners show.
     pub tls: TlsSettings,
+    /// How long the certificates of executors are good.
+    pub certificate_life: Duration,
     /// The database.
     pub database: DatabaseSetting,
     /// Days that the journal is kept.
@@ -231,6 +264,9 @@ pub enum ConfigError {
     /// One of two that belong together.
     #[error("tls_cert and tls_key belong together; give both or neither")]
     TlsPair,
+    /// The service has no URL.
+    #[error("maintenance_database_url is given without database_url; give both, or neither for a Postgres of its own")]
+    Maintenance,
     /// The journal must be kept for a while.
     #[error("event_days is 0; the journal must be kept for a day at least, because watchers resume from it")]
     EventDays,
@@ -240,7 +276,14 @@ impl ServeArgs {
     /// The settings of these arguments, the environment and the file.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let url = self.database_url.or_else(|| variable("DATABASE_URL")).or(file.database_url);
+        let given = |url: &String| !url.is_empty();
+        let service = self.database_url.or_else(|| variable("DATABASE_URL")).or(file.database_url).filter(given);
+        let owner = self.maintenance_database_url.or(file.maintenance_database_url).filter(given);
+        let database = match (service, owner) {
+            (Some(service), owner) => DatabaseSetting::Url { service, owner },
+            (None, None) => DatabaseSetting::BuiltIn,
+            (None, Some(_)) => return Err(ConfigError::Maintenance),
+        };
         let data_dir = data_dir(self.data_dir.or(file.data_dir))?;
         let event_days = self.event_days.or(file.event_days).unwrap_or(EVENT_DAYS);
         if event_days == 0 {
@@ -268,8 +311,10 @@ impl ServeArgs {
             data_dir,
             listen: self.listen.or(file.listen).unwrap_or(local(PORT)),
             executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
+            executor_url: self.executor_url.or(file.executor_url).map(executor_url).transpose()?,
             tls,
-            database: url.filter(|url| !url.is_empty()).map_or(DatabaseSetting::BuiltIn, DatabaseSetting::Url),
+            certificate_life: life(self.certificate_life.or(file.certificate_life).as_deref())?,
+            database,
             event_days,
             log_retention: retention(self.log_retention.or(file.log_retention).as_deref())?,
             disk_budget: self.disk_budget.or(file.disk_budget).as_deref().map(size).transpose()?,
@@ -295,6 +340,31 @@ fn retention(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
             Ok(span) if span >= Duration::from_secs(3600) => Ok(Some(span)),
             Ok(_) | Err(_) => Err(ConfigError::Text { setting: "log_retention", text: text.to_owned(), hint }),
         },
+    }
+}
+
+fn executor_url(text: String) -> Result<String, ConfigError> {
+    let plain = |url: &Url| {
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        url.scheme() == "https" && url.has_host() && bare && url.username().is_empty() && url.password().is_none()
+    };
+    match Url::parse(&text).ok().filter(plain) {
+        Some(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
+        None => {
+            let hint = "write it like \"https://sculpt.example:7434\", with nothing behind the port";
+            Err(ConfigError::Text { setting: "executor_url", text, hint })
+        }
+    }
+}
+
+fn life(text: Option<&str>) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(LEAF_LIFE) };
+    match humantime::parse_duration(text) {
+        Ok(life) if (SHORTEST_LIFE..=LEAF_LIFE).contains(&life) => Ok(life),
+        Ok(_) | Err(_) => {
+            let hint = "write it like \"8h\", from three seconds to a day";
+            Err(ConfigError::Text { setting: "certificate_life", text: text.to_owned(), hint })
+        }
     }
 }
 
@@ -356,6 +426,18 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/d"));
         assert_eq!(config.event_days, 7);
         assert_eq!(config.executor_listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+
+    #[test]
+    fn who_owns_the_tables_is_said_beside_who_serves() {
+        let given = |more: &[&str]| resolve(&[&["--data-dir", "/d"], more].concat()).map(|config| config.database);
+        let (service, owner) = ("postgres://service@h/db", "postgres://owner@h/db");
+        let both = given(&["--database-url", service, "--maintenance-database-url", owner]).expect("settings");
+        assert_eq!(both, DatabaseSetting::Url { service: service.into(), owner: Some(owner.into()) });
+        let one = given(&["--database-url", service]).expect("settings");
+        assert_eq!(one, DatabaseSetting::Url { service: service.into(), owner: None });
+        assert_eq!(given(&["--database-url", ""]).expect("settings"), DatabaseSetting::BuiltIn);
+        assert!(matches!(given(&["--maintenance-database-url", owner]), Err(ConfigError::Maintenance)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sculpt_controller::{
     app,
-    commands::CommandError,
+    commands::{CommandError, Told},
     config::{Cli, Command},
 };
 use tracing_subscriber::EnvFilter;
@@ -13,7 +13,8 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let serve = match Cli::parse().command {
         Command::Serve(serve) => serve,
-        Command::Authority(arguments) => return told(arguments.run()),
+        Command::Authority(arguments) => return command(arguments.run()),
+        Command::Admin(arguments) => return command(arguments.run()),
     };
     let filter = EnvFilter::try_from_env("SCULPT_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -28,10 +29,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn told(done: Result<String, CommandError>) -> ExitCode {
-    match done {
-        Ok(text) => {
-            println!("{text}");
+/// Does what is asked besides serving.
+fn command(work: impl Future<Output = Result<Told, CommandError>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(|error| format!("start the runtime: {error}"));
+    match done.and_then(|runtime| runtime.block_on(work).map_err(|error| error.to_string())) {
+        Ok(Told { answer, note }) => {
+            println!("{answer}");
+            eprintln!("{note}");
             ExitCode::SUCCESS
         }
         Err(error) => {

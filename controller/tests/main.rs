@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod dispatch;
 mod git;
+mod identity;
 mod journal;
 mod listen;
 mod make;

@@ -39,10 +39,7 @@ pub async fn first_admin(store: &Store, path: &Path, pin: Option<Pin>, account: 
     let fresh = kept.is_none();
     let token = kept.unwrap_or_else(|| Token::fresh(Kind::User, pin));
     if fresh {
-        if let Some(parent) = path.parent() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
-            made.map_err(failed("make the directory of"))?;
-        }
+        make_directory(path)?;
         private::write(path, &format!("{}\n", token.reveal()))?;
     }
     let name = user_name(account);
@@ -54,8 +51,34 @@ pub async fn first_admin(store: &Store, path: &Path, pin: Option<Pin>, account: 
     Ok(())
 }
 
+/// Makes `name` an admin who is known by a fresh token and by no other; kept in `path` if there is one. For who has the
+/// controller's host, when nobody else can do it any more.
+pub async fn reset_admin(store: &Store, path: Option<&Path>, pin: Pin, name: &str) -> Result<Token, FirstError> {
+    let token = Token::fresh(Kind::User, Some(pin));
+    let Some(path) = path else {
+        store.reset_admin(name, token.secret.digest()).await?;
+        return Ok(token);
+    };
+    // On the disk before it is good for anything, beside the one that may be good until then.
+    let fresh = path.with_extension("reset");
+    make_directory(path)?;
+    private::write(&fresh, &format!("{}\n", token.reveal()))?;
+    if let Err(error) = store.reset_admin(name, token.secret.digest()).await {
+        private::remove(&fresh)?;
+        return Err(error.into());
+    }
+    private::rename(&fresh, path)?;
+    Ok(token)
+}
+
+fn make_directory(path: &Path) -> Result<(), FirstError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(parent);
+    made.map_err(|source| FirstError::Path { what: "make the directory of", path: path.display().to_string(), source })
+}
+
 /// `account` as a user's name.
-fn user_name(account: &str) -> String {
+pub fn user_name(account: &str) -> String {
     let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "._@+-".contains(c) { c } else { '-' };
     let name: String = account.to_ascii_lowercase().chars().map(plain).take(64).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());

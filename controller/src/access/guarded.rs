@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use tonic::Status;
 
 /// The body of an answer, cut when its caller is lost.
-pub(super) struct Guarded {
+pub(crate) struct Guarded {
     inner: Body,
     lost: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
     grpc: bool,
@@ -23,7 +23,7 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// `inner` until `lost` tells why it ends.
-    pub(super) fn new(inner: Body, lost: impl Future<Output = Status> + Send + 'static, grpc: bool) -> Self {
+    pub(crate) fn new(inner: Body, lost: impl Future<Output = Status> + Send + 'static, grpc: bool) -> Self {
         Self { inner, lost: Some(Box::pin(lost)), grpc }
     }
 }

@@ -17,13 +17,13 @@ mod guarded;
 mod proof;
 mod rules;
 
-pub(crate) use self::proof::Loose;
 pub use self::{
     authority::{Authority, Unknown},
     caller::Caller,
     denied::Denied,
-    first::{FirstError, first_admin},
+    first::{FirstError, first_admin, reset_admin, user_name},
     gate::{Gate, enter},
     proof::{Administer, Create, Fleet, Found, In, May, Merge, Need, On, Pair, Read, Sees, Steer, Whose},
     rules::{RULES, Rule, rule},
 };
+pub(crate) use self::{guarded::Guarded, proof::Loose};

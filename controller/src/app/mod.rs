@@ -31,6 +31,7 @@ use tonic_health::{
 };
 
 pub use self::data_dir::{DataDir, DataDirError};
+pub(crate) use self::signals::account;
 use crate::{
     access::{self, Gate},
     background,
@@ -40,17 +41,19 @@ use crate::{
     dispatch::Dispatch,
     git::Repositories,
     grpc::{About, Api, logs::LogsApi},
-    pki::{Authority, Keeper, Pki, Shown},
+    pki::{Authority, Keeper, Pki, Shown, SshAuthorities},
     postgres::{Postgres, Settings},
     room::Room,
     session::{
-        ExecutorApi, Sessions, control,
+        ExecutorApi, Present, Sessions, control,
         enrolment::EnrolmentApi,
         who::{self, Door},
     },
-    store::{Database, Store, migrate},
+    store::{Database, Store, let_serve, migrate},
     web::{
-        deadline, git_http, is_grpc,
+        deadline, git_http,
+        guesses::{self, Guesses},
+        is_grpc,
         listen::{self, Limits},
     },
 };
@@ -64,8 +67,9 @@ const CLOSE: Duration = Duration::from_millis(300);
 /// Open files that are enough for full listeners and everything beside them.
 const DESCRIPTORS: u64 = 16_384;
 
-/// Connections to the database: of a private one nearly all that it takes.
+/// Connections to the database: of a private one nearly all that it takes. And those that tend its tables.
 const CONNECTIONS_BUILT_IN: u32 = 48;
+const CONNECTIONS_OF_OWNER: u32 = 2;
 const CONNECTIONS_SHARED: u32 = 24;
 
 /// Certificates of the trusted authorities, below the data directory; nothing secret.
@@ -126,7 +130,10 @@ pub struct Controller {
 
 /// Where the database is and whose it is.
 struct Base {
+    /// As who serves.
     database: Database,
+    /// As who owns the tables.
+    owner: Database,
     /// The private server, if it is ours.
     postgres: Option<Postgres>,
     /// For people.
@@ -136,6 +143,8 @@ struct Base {
 /// What is served, before anybody is.
 struct Parts {
     dispatch: Dispatch,
+    /// With the rights of who owns the tables.
+    tables: Store,
     access: access::Authority,
     blobs: Blobs,
     repositories: Repositories,
@@ -153,8 +162,11 @@ impl Controller {
         // First what can be refused at once; the kernel lets callers wait until there is somebody to answer.
         let user_listener = listen::bind(config.listen).await?;
         let executor_listener = listen::bind(config.executor_listen).await?;
+        let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let data_dir = DataDir::take(&config.data_dir)?;
         let (keeper, pki) = Keeper::open(config.tls.clone())?;
+        // Made with the others, so that what is put away of them is whole; pairing uses them.
+        SshAuthorities::open(&config.tls.authority)?;
         let pin = config.tls.public.is_none().then(|| pki.authority.borrow().pin());
         let base = tokio::select! {
             base = base(&config, &data_dir) => base?,
@@ -163,7 +175,7 @@ impl Controller {
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
         let built = tokio::select! {
-            built = build(&config, &data_dir, &base, &store, &pki) => built.map(Some),
+            built = build(&config, &data_dir, &base, &store, &pki, executor) => built.map(Some),
             () = told.cancelled() => Ok(None),
         };
         let (parts, user_routes) = match built {
@@ -176,7 +188,6 @@ impl Controller {
         access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
             .await
             .context("make the first admin")?;
-        let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let ready = json!({
             "ready": true,
             "user_url": format!("https://{user}"),
@@ -190,9 +201,11 @@ impl Controller {
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
-        let people = middleware::from_fn_with_state(Gate::new(parts.access.clone()), access::enter);
+        let guesses = Guesses::default();
+        let people = middleware::from_fn_with_state(Gate::new(parts.access.clone(), guesses.clone()), access::enter);
         spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
-        let executors = executor_routes(&parts, pki.authority.clone());
+        let counted = middleware::from_fn_with_state(guesses, guesses::counted);
+        let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life).layer(counted);
         spawn(&parts, executor_listener, pki.executors, executors);
         keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
@@ -248,10 +261,13 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
         DatabaseSetting::BuiltIn => {
             let postgres = Postgres::start(&data_dir.join("postgres"), Settings::default()).await?;
             let version = format!("{} (built-in)", postgres.version());
-            Ok(Base { database: postgres.database().clone(), postgres: Some(postgres), version })
+            let (database, owner) = (postgres.service(), postgres.database().clone());
+            Ok(Base { database, owner, postgres: Some(postgres), version })
         }
-        DatabaseSetting::Url(url) => {
-            let database = Database::at_url(url).context("the database URL is not one")?;
+        DatabaseSetting::Url { service, owner } => {
+            let database = Database::at_url(service).context("the database URL is not one")?;
+            let owner = owner.as_deref().map(Database::at_url).transpose();
+            let owner = owner.context("the maintenance database URL is not one")?.unwrap_or_else(|| database.clone());
             let version = database.version().await.with_context(|| {
                 format!(
                     "cannot use the database at {database}, which --database-url, DATABASE_URL or the config file names. \
@@ -259,7 +275,7 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
                      runs a Postgres of its own"
                 )
             })?;
-            Ok(Base { database, postgres: None, version: version.1 })
+            Ok(Base { database, owner, postgres: None, version: version.1 })
         }
     }
 }
@@ -270,9 +286,18 @@ async fn build(
     base: &Base,
     store: &Store,
     pki: &Pki,
+    executors: SocketAddr,
 ) -> anyhow::Result<(Parts, Router)> {
-    migrate(&base.database).await?;
-    background::maintenance::once(store, config.event_days)
+    migrate(&base.owner).await?;
+    let_serve(&base.owner, &base.database).await?;
+    if let Some(power) = store.power_over_record().await.context("ask what the database's role may do")? {
+        tracing::warn!(
+            "the database's role {power}, so it could change the audit record; give a role of its own with --database-url, \
+             and the owner of the tables with --maintenance-database-url"
+        );
+    }
+    let tables = Store::new(&base.owner, CONNECTIONS_OF_OWNER);
+    background::maintenance::once(&tables, config.event_days)
         .await
         .context("make the partitions of the journal and of logs")?;
     let cluster = store.cluster().await.context("read the cluster's id")?;
@@ -282,6 +307,7 @@ async fn build(
         .context("prepare the caches of repositories")?;
     let bus = Bus::new();
     let parts = Parts {
+        tables,
         access: access::Authority::new(store.clone(), bus.clone()),
         dispatch: Dispatch::new(store.clone(), bus),
         blobs,
@@ -303,17 +329,31 @@ async fn build(
         git: config.git.program.clone(),
         authority: pki.authority.clone(),
         public: config.tls.public.is_some(),
-        executor_url: format!("https://{}", config.executor_listen),
+        executor_url: executor_url(config, executors),
     };
     let routes = user_routes(&parts, about).context("prepare reflection")?;
     Ok((parts, routes))
 }
 
+/// Where executors dial as far as we know: what was set, else the first name that was given, else where we listen.
+fn executor_url(config: &Config, bound: SocketAddr) -> String {
+    if let Some(url) = &config.executor_url {
+        return url.clone();
+    }
+    let host = match (config.tls.names.given(), bound.ip()) {
+        (Some(name), ip) if !ip.is_loopback() => name,
+        (_, ip) if ip.is_unspecified() => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        (_, ip) => return format!("https://{}", SocketAddr::new(ip, bound.port())),
+    };
+    format!("https://{host}:{}", bound.port())
+}
+
 /// Spawns what nobody calls.
 fn duties(parts: &Parts, config: &Config, shared: bool) {
-    let Parts { dispatch, access, blobs, repositories, sessions, health, room, cluster, ending, tracker } = parts;
+    let Parts { dispatch, tables, access, blobs, repositories, sessions, health, room, cluster, ending, tracker } =
+        parts;
     let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
-    tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
+    tracker.spawn(background::maintenance::run(tables.clone(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
     tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, room.clone(), stop()));
     tracker.spawn(background::history::run(store(), sessions.clone(), stop()));
@@ -355,9 +395,12 @@ fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::
     Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
 }
 
-fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Authority>>) -> Router {
+fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Authority>>, life: Duration) -> Router {
     let (store, cluster) = (parts.dispatch.store().clone(), parts.cluster);
-    let door = middleware::from_fn_with_state(Door::new(store.clone(), cluster), who::enter);
+    let present = Present::default();
+    let (bus, ending) = (parts.dispatch.bus().clone(), parts.ending.clone());
+    parts.tracker.spawn(background::evict::run(store.clone(), present.clone(), bus.clone(), ending));
+    let door = middleware::from_fn_with_state(Door::new(store.clone(), cluster, present), who::enter);
     let context = control::Context {
         book: parts.dispatch.clone(),
         sessions: parts.sessions.clone(),
@@ -366,9 +409,10 @@ fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Authority>>) ->
     };
     let repositories = parts.repositories.clone();
     let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
-    let enrolment = EnrolmentApi { store, authority, cluster };
+    let enrolment = EnrolmentApi { store, bus, authority, cluster, life };
     let services = Routes::new(api.into_service()).add_service(enrolment.into_service()).into_axum_router();
-    services.merge(git_http::routes(repositories)).fallback(nothing_here).layer(door)
+    let git = git_http::routes_of_executors(repositories, parts.dispatch.store().clone());
+    services.merge(git).fallback(nothing_here).layer(door)
 }
 
 /// What a call to something that is not served gets: tonic would answer a browser with a success.

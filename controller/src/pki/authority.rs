@@ -18,6 +18,7 @@ use sculpt_tls::{
     private::{self, PrivateError},
 };
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
     PublicKey,
@@ -84,6 +85,14 @@ pub enum AuthorityError {
     /// Key and certificate are of different authorities.
     #[error("the key in {} is not that of the first certificate in it", .0.display())]
     Mismatch(PathBuf),
+    /// A certificate that certifies nobody.
+    #[error("the certificate in {} is not one of an authority: {why}", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        why: &'static str,
+    },
     /// A certificate.
     #[error("the authority: {0}")]
     Issue(#[from] IssueError),
@@ -119,6 +128,11 @@ impl Authority {
         let pin = Pin::of_key(&key);
         let issuer = Issuer::from_ca_cert_der(&certificate, key.into_pair()).map_err(IssueError::from)?;
         Ok(Self { issuer, certificate, pin, trust, phase })
+    }
+
+    /// Whether there is one in `directory`.
+    pub fn exists(directory: &Path) -> bool {
+        directory.join(CURRENT).exists()
     }
 
     /// The files that say what the authority in `directory` is.
@@ -174,6 +188,11 @@ impl Authority {
         &self.trust
     }
 
+    /// The pin of the one that has certified before, and is still trusted.
+    pub fn previous(&self) -> Option<Pin> {
+        self.trust.pins().nth(1).filter(|_| self.phase == Phase::Activated)
+    }
+
     /// The pin of the one that certifies.
     pub fn pin(&self) -> Pin {
         self.pin
@@ -186,14 +205,15 @@ impl Authority {
         Ok(Proof::new(vec![own, self.certificate.clone()], &key))
     }
 
-    /// Certifies that who has `key` is `subject`.
+    /// Certifies that who has `key` is `subject`, for so long.
     pub fn executor(
         &self,
         key: &PublicKey,
         subject: &Subject,
         now: SystemTime,
+        life: Duration,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
-        Ok(issue::executor(&self.issuer, key, subject, now)?)
+        Ok(issue::executor(&self.issuer, key, subject, now, life)?)
     }
 }
 
@@ -210,7 +230,26 @@ fn read(path: &Path) -> Result<Option<(Key, Trust)>, AuthorityError> {
     if trust.pins().next() != Some(Pin::of_key(&key)) {
         return Err(mismatch(path));
     }
+    if let Some(why) = trust.certificates().next().and_then(|own| unfit(own, SystemTime::now())) {
+        return Err(AuthorityError::Unfit { path: path.to_owned(), why });
+    }
     Ok(Some((key, trust)))
+}
+
+/// Why `certificate`, which may have been given from outside, certifies nobody.
+fn unfit(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<&'static str> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Some("it cannot be read") };
+    let usage = parsed.key_usage().ok().flatten();
+    if !parsed.is_ca() {
+        return Some("it does not say CA:TRUE");
+    }
+    if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+        return Some("it may not sign certificates (keyCertSign)");
+    }
+    match sculpt_tls::validity(certificate) {
+        Some((_, until)) if until < now => Some("it has run out; have another one made"),
+        _ => None,
+    }
 }
 
 fn certificates(path: &Path) -> Result<Option<Trust>, AuthorityError> {
@@ -269,7 +308,7 @@ mod tests {
     fn certified(authority: &Authority) -> CertificateDer<'static> {
         let request = Key::fresh().expect("a key").request().expect("a request");
         let key = PublicKey::requested(&request).expect("a good request");
-        authority.executor(&key, &subject(), SystemTime::now()).expect("it is certified")
+        authority.executor(&key, &subject(), SystemTime::now(), issue::LEAF_LIFE).expect("it is certified")
     }
 
     #[test]
@@ -390,7 +429,7 @@ mod tests {
         let key = Key::fresh().expect("a key");
         let asked = PublicKey::requested(&key.request().expect("a request")).expect("a good request");
         let (subject, now) = (subject(), SystemTime::now());
-        let certificate = authority.executor(&asked, &subject, now).expect("it is certified");
+        let certificate = authority.executor(&asked, &subject, now, issue::LEAF_LIFE).expect("it is certified");
         let at = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
             Caller::of(&certificate, rustls::pki_types::UnixTime::since_unix_epoch(since)).expect("it names one")
@@ -398,6 +437,35 @@ mod tests {
         assert_eq!((at(now).subject, at(now).key), (subject, asked.digest()));
         assert!(!at(now + issue::LEAF_LIFE - Duration::from_secs(2)).lapsed);
         assert!(at(now + issue::LEAF_LIFE + Duration::from_secs(2)).lapsed);
+    }
+
+    #[test]
+    fn one_given_from_outside_must_be_an_authority() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let now = SystemTime::now();
+        let day = Duration::from_secs(24 * 3_600);
+        let ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        for (is_ca, usages, until, wrong) in [
+            (IsCa::ExplicitNoCa, vec![], now + day, "CA:TRUE"),
+            (IsCa::NoCa, vec![], now + day, "CA:TRUE"),
+            (ca, vec![KeyUsagePurpose::DigitalSignature], now + day, "keyCertSign"),
+            (ca, vec![KeyUsagePurpose::KeyCertSign], now - day, "has run out"),
+            (ca, vec![KeyUsagePurpose::KeyCertSign], now + day, ""),
+            (ca, vec![], now + day, ""),
+        ] {
+            let key = Key::fresh().expect("a key");
+            let mut params = CertificateParams::default();
+            (params.is_ca, params.key_usages) = (is_ca, usages);
+            (params.not_before, params.not_after) = ((now - 2 * day).into(), until.into());
+            let pem = params.self_signed(key.pair()).expect("a certificate").pem();
+            private::write(&path.join(CURRENT), &format!("{}{pem}", key.to_pem())).expect("it is written");
+            match (Authority::open(path), wrong) {
+                (Ok(authority), "") => assert_eq!(authority.pin(), Pin::of_key(&key)),
+                (Err(error), wrong) if !wrong.is_empty() => assert!(error.to_string().contains(wrong), "{error}"),
+                (found, wrong) => panic!("{found:?}, and not {wrong:?}"),
+            }
+        }
     }
 
     #[test]

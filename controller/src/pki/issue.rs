@@ -21,6 +21,9 @@ pub const LEAF_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// How far behind another machine's clock may be and still find a fresh certificate valid.
 const SKEW: Duration = Duration::from_secs(3_600);
 
+/// Names and addresses of the machine itself.
+const OWN: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
 /// Names and addresses under which people reach the controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(Vec<Name>);
@@ -46,7 +49,7 @@ impl Names {
     /// Reads each as an address or a host's name; this machine's own are always among them.
     pub fn new<'a>(given: impl IntoIterator<Item = &'a str>) -> Result<Self, IssueError> {
         let mut names = Vec::new();
-        for text in ["localhost", "127.0.0.1", "::1"].into_iter().chain(given) {
+        for text in OWN.into_iter().chain(given) {
             let name = match text.parse::<IpAddr>() {
                 Ok(address) => Name::Address(address),
                 Err(_) if is_host(text) => Name::Host(text.to_ascii_lowercase()),
@@ -57,6 +60,15 @@ impl Names {
             }
         }
         Ok(Self(names))
+    }
+
+    /// The first that was given besides this machine's own, as it stands in a URL.
+    pub fn given(&self) -> Option<String> {
+        self.0.get(OWN.len()).map(|name| match name {
+            Name::Host(host) => host.clone(),
+            Name::Address(IpAddr::V4(address)) => address.to_string(),
+            Name::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        })
     }
 
     fn alternative(&self) -> Result<Vec<SanType>, IssueError> {
@@ -89,7 +101,7 @@ pub(super) fn controller<S: SigningKey>(
     names: &Names,
     now: SystemTime,
 ) -> Result<CertificateDer<'static>, IssueError> {
-    let mut params = leaf(ExtendedKeyUsagePurpose::ServerAuth, now);
+    let mut params = leaf(ExtendedKeyUsagePurpose::ServerAuth, now, LEAF_LIFE);
     params.distinguished_name.push(DnType::CommonName, CONTROLLER_NAME);
     params.subject_alt_names = names.alternative()?;
     Ok(params.signed_by(key, issuer)?.der().clone())
@@ -101,13 +113,14 @@ pub(super) fn executor<S: SigningKey>(
     key: &PublicKey,
     subject: &Subject,
     now: SystemTime,
+    life: Duration,
 ) -> Result<CertificateDer<'static>, IssueError> {
-    let mut params = leaf(ExtendedKeyUsagePurpose::ClientAuth, now);
+    let mut params = leaf(ExtendedKeyUsagePurpose::ClientAuth, now, life);
     params.subject_alt_names = vec![SanType::URI(subject.uri().try_into()?)];
     Ok(params.signed_by(&key.info, issuer)?.der().clone())
 }
 
-fn leaf(usage: ExtendedKeyUsagePurpose, now: SystemTime) -> CertificateParams {
+fn leaf(usage: ExtendedKeyUsagePurpose, now: SystemTime, life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.is_ca = IsCa::ExplicitNoCa;
@@ -115,7 +128,7 @@ fn leaf(usage: ExtendedKeyUsagePurpose, now: SystemTime) -> CertificateParams {
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
     params.not_before = OffsetDateTime::from(now - SKEW);
-    params.not_after = OffsetDateTime::from(now + LEAF_LIFE);
+    params.not_after = OffsetDateTime::from(now + life);
     params
 }
 

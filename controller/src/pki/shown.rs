@@ -20,7 +20,7 @@ use super::{Authority, AuthorityError, issue::LEAF_LIFE};
 use crate::config::{PublicFiles, TlsSettings};
 
 /// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Settings of one listener, and the newest of them.
 pub type Shown = watch::Receiver<Arc<ServerConfig>>;
@@ -43,7 +43,9 @@ pub struct Keeper {
     people: watch::Sender<Arc<ServerConfig>>,
     executors: watch::Sender<Arc<ServerConfig>>,
     authority: watch::Sender<Arc<Authority>>,
+    /// What the files were when they were read last, and when they could not be.
     seen: Vec<Option<Stamp>>,
+    unusable: Option<Vec<Option<Stamp>>>,
     issued: SystemTime,
 }
 
@@ -83,7 +85,7 @@ impl Keeper {
         let (executors, executors_shown) = watch::channel(executors);
         let (authority, current) = watch::channel(Arc::new(authority));
         let pki = Pki { people: people_shown, executors: executors_shown, authority: current };
-        Ok((Self { settings, people, executors, authority, seen, issued: now }, pki))
+        Ok((Self { settings, people, executors, authority, seen, unusable: None, issued: now }, pki))
     }
 
     /// Follows the files until `stop`. What cannot be used is said, and what was shown before stands.
@@ -113,16 +115,18 @@ impl Keeper {
                 self.people.send_replace(people);
                 self.executors.send_replace(executors);
                 self.authority.send_replace(Arc::new(authority));
-                self.issued = now;
+                (self.seen, self.unusable, self.issued) = (stamps, None, now);
             }
+            // It is tried again with every look, and said once.
+            Err(_) if self.unusable.as_ref() == Some(&stamps) => {}
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "certificates cannot be read anew; those before stand"
                 );
+                self.unusable = Some(stamps);
             }
         }
-        self.seen = stamps;
     }
 }
 
@@ -157,4 +161,78 @@ fn stamps(settings: &TlsSettings) -> Vec<Option<Stamp>> {
         Some((data.modified().ok()?, data.len()))
     };
     Authority::files(&settings.authority).into_iter().chain(public).map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::pki::Names;
+
+    /// A pair whose files are of another length than those of another number.
+    fn pair(number: usize) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(["a.example".to_owned()]).and_then(|asked| asked.self_signed(&key));
+        let line = "\n".repeat(number);
+        (format!("{}{line}", certificate.expect("a certificate").pem()), format!("{}{line}", key.serialize_pem()))
+    }
+
+    #[test]
+    fn a_public_certificate_is_read_again_and_one_that_does_not_fit_changes_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = PublicFiles { certificates: directory.path().join("crt"), key: directory.path().join("key") };
+        let put = |path: &Path, text: &str| fs::write(path, text).expect("it is written");
+        let (certificate, key) = pair(0);
+        put(&files.certificates, &certificate);
+        put(&files.key, &key);
+        let settings = TlsSettings {
+            names: Names::new(["a.example"]).expect("names"),
+            public: Some(files.clone()),
+            authority: directory.path().join("authority"),
+        };
+        Authority::open(&settings.authority).expect("it is made");
+        let (mut keeper, pki) = Keeper::open(settings).expect("they fit");
+        let now = SystemTime::now();
+        let mut shown = pki.people.borrow().clone();
+        let mut changed = |keeper: &mut Keeper| {
+            keeper.look(now);
+            let before = std::mem::replace(&mut shown, pki.people.borrow().clone());
+            !Arc::ptr_eq(&before, &shown)
+        };
+        assert!(!changed(&mut keeper), "nothing has changed");
+
+        let (certificate, key) = pair(1);
+        put(&files.certificates, &certificate);
+        assert!(!changed(&mut keeper), "the key is that of another");
+        assert!(!changed(&mut keeper), "and still is");
+        put(&files.key, &key);
+        assert!(changed(&mut keeper), "now they fit");
+        put(&files.key, "hello");
+        assert!(!changed(&mut keeper), "that is no key");
+        fs::remove_file(&files.key).expect("it goes");
+        assert!(!changed(&mut keeper), "there is none");
+        let (certificate, key) = pair(2);
+        put(&files.key, &key);
+        put(&files.certificates, &certificate);
+        assert!(changed(&mut keeper));
+        Authority::prepare(&keeper.settings.authority).expect("it is prepared");
+        assert!(changed(&mut keeper), "whom to trust has changed");
+        assert_eq!(pki.authority.borrow().trust().pins().len(), 2);
+        assert!(!changed(&mut keeper));
+    }
+
+    #[test]
+    fn what_is_shown_is_made_anew_before_it_runs_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let settings =
+            TlsSettings { names: Names::new([]).expect("names"), public: None, authority: directory.path().to_owned() };
+        Authority::open(&settings.authority).expect("it is made");
+        let (mut keeper, pki) = Keeper::open(settings).expect("it is read");
+        let (before, issued) = (pki.executors.borrow().clone(), keeper.issued);
+        keeper.look(issued + LEAF_LIFE / 2);
+        assert!(Arc::ptr_eq(&before, &pki.executors.borrow()));
+        keeper.look(issued + LEAF_LIFE * 3 / 4);
+        assert!(!Arc::ptr_eq(&before, &pki.executors.borrow()));
+    }
 }

@@ -76,7 +76,8 @@ pub async fn serve<B: Book>(
 ) {
     let opened = tokio::select! {
         biased;
-        opened = open(&context, executor, &mut inbound) => opened,
+        opened = open(&context, &executor, &mut inbound) => opened,
+        away = executor.clone().sent_away() => Err(End::Reject(away.reject())),
         () = context.shutdown.cancelled() => Err(End::leaving()),
     };
     let (epoch, mut seat) = match opened {
@@ -85,7 +86,11 @@ pub async fn serve<B: Book>(
     };
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
     let asks = seat.take_asks();
-    let end = attend(&context, epoch, &seat, asks, inbound, &out).await;
+    let end = tokio::select! {
+        biased;
+        away = executor.sent_away() => End::Reject(away.reject()),
+        end = attend(&context, epoch, &seat, asks, inbound, &out) => end,
+    };
     // Nothing is placed on it from here on.
     drop(seat);
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
@@ -136,7 +141,7 @@ async fn record_end<B: Book>(context: &Context<B>, epoch: Epoch, reason: String)
 
 async fn open<B: Book>(
     context: &Context<B>,
-    executor: Who,
+    executor: &Who,
     inbound: &mut (impl Stream<Item = Result<ControlRequest, Status>> + Unpin),
 ) -> Result<(Epoch, Seat), End> {
     let first = tokio::time::timeout(HELLO, inbound.next()).await;
@@ -146,7 +151,8 @@ async fn open<B: Book>(
     let Some(control_request::Part::Hello(hello)) = first.part else {
         return Err(End::Fault(Status::invalid_argument("the first message of Control must be a Hello")));
     };
-    let who = hello::check(hello, context.cluster).map_err(End::Reject)?;
+    let mut who = hello::check(hello, context.cluster).map_err(End::Reject)?;
+    who.certified = executor.certified();
     executor.is(who.id).map_err(End::Fault)?;
     let epoch = context.book.open(who).await.map_err(|error| End::Reject(error.into()))?;
     Ok((epoch, context.sessions.enter(epoch)))

@@ -1,6 +1,9 @@
 //! How a machine becomes an executor, and stays one: a token for a certificate, and a certificate for the next.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sculpt_core::enrolment::{Refusal, Renewal};
 use sculpt_proto::{
@@ -17,8 +20,9 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    bus::Bus,
     grpc::status::internal,
-    pki::{Authority, LEAF_LIFE, PublicKey},
+    pki::{Authority, PublicKey},
     session::hello,
     store::{
         Store,
@@ -36,10 +40,14 @@ const LARGEST: usize = 64 << 10;
 pub struct EnrolmentApi {
     /// Who joined, and with what.
     pub store: Store,
+    /// Told of who may no more than before.
+    pub bus: Bus,
     /// Who certifies.
     pub authority: watch::Receiver<Arc<Authority>>,
     /// Whose executors they are.
     pub cluster: ClusterId,
+    /// How long a certificate is good. Renewed at two thirds of it.
+    pub life: Duration,
 }
 
 impl EnrolmentApi {
@@ -57,12 +65,13 @@ impl EnrolmentApi {
         generation: u64,
     ) -> Result<Credentials, Status> {
         let subject = Subject { cluster: self.cluster, executor, generation };
-        let certificate = authority.executor(key, &subject, SystemTime::now()).map_err(|error| internal(&error))?;
+        let certificate =
+            authority.executor(key, &subject, SystemTime::now(), self.life).map_err(|error| internal(&error))?;
         Ok(Credentials {
             chain: vec![certificate.to_vec()],
             trust: authority.trust().to_pem(),
-            renew_after: Some(to_duration(LEAF_LIFE * 2 / 3)),
-            valid_for: Some(to_duration(LEAF_LIFE)),
+            renew_after: Some(to_duration(self.life * 2 / 3)),
+            valid_for: Some(to_duration(self.life)),
             generation,
         })
     }
@@ -95,7 +104,7 @@ impl Enrolment for EnrolmentApi {
             hostname: hello::short(&message.hostname),
             version: hello::short(&message.version),
             address,
-            valid_for: LEAF_LIFE,
+            valid_for: self.life,
             authority: authority.pin().bytes(),
         };
         let Joined { executor, name, pool, labels, generation } = self.store.join(join).await?;
@@ -126,10 +135,14 @@ impl Enrolment for EnrolmentApi {
         let asked = Asked {
             executor: subject.executor,
             renewal: Renewal { key, generation: subject.generation, id },
-            valid_for: LEAF_LIFE,
+            valid_for: self.life,
             authority: authority.pin().bytes(),
         };
-        let generation = self.store.renew(asked).await?;
+        let renewed = self.store.renew(asked).await;
+        if matches!(renewed, Err(RenewError::Stolen)) {
+            self.bus.access();
+        }
+        let generation = renewed?;
         let credentials = self.certify(&authority, &certified, subject.executor, generation)?;
         Ok(Response::new(RenewResponse { credentials: Some(credentials) }))
     }

@@ -18,6 +18,7 @@ pub mod growing;
 pub mod held;
 pub mod hello;
 pub mod ingest;
+mod present;
 pub mod publish;
 pub mod registry;
 pub mod reports;
@@ -31,7 +32,7 @@ use sculpt_proto::{
     FieldError, MAX_MESSAGE,
     executor::v1::{
         ControlRequest, ControlResponse, GetSpecRequest, GetSpecResponse, LogsRequest, LogsResponse, PublishRequest,
-        PublishResponse, PutSpecRequest, PutSpecResponse,
+        PublishResponse, PutSpecRequest, PutSpecResponse, control_response,
         executor_service_server::{ExecutorService, ExecutorServiceServer},
     },
 };
@@ -40,8 +41,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::registry::Sessions;
-use self::{adopt::AdoptError, control::Context, shelf::StoredLogs, spec::HandOutError, who::Who};
+use self::{
+    adopt::AdoptError,
+    control::Context,
+    end::say,
+    shelf::StoredLogs,
+    spec::HandOutError,
+    who::{Away, Who},
+};
+pub use self::{present::Present, registry::Sessions};
 use crate::{blobs::Blobs, dispatch::DispatchError, git::Repositories, store::sessions::Epoch};
 
 /// Messages to an executor that wait in memory.
@@ -79,6 +87,11 @@ impl ExecutorService for ExecutorApi {
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (out, outbox) = mpsc::channel(OUTBOX);
+        if let Some(away) = request.extensions().get::<Away>() {
+            // The only word: there is room for it.
+            let _ = out.try_send(Ok(say(control_response::Part::Reject(away.reject()))));
+            return Ok(Response::new(ReceiverStream::new(outbox)));
+        }
         let (context, who) = (self.context.clone(), Who::of(&request)?);
         self.tracker.spawn(control::serve(context, who, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(outbox)))

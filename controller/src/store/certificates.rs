@@ -78,13 +78,14 @@ impl Store {
         }
     }
 
-    /// How many certificates of this authority are still good: it is not retired before the last of them has run out.
-    pub async fn certified_by(&self, authority: [u8; 32]) -> Result<u64, StoreError> {
-        let sql =
-            "SELECT count(*) FROM executors WHERE authority = $1 AND certified_until > now() AND removed_at IS NULL";
+    /// Executors whose certificate this authority has signed, or may have, and is still good: the authority is not retired
+    /// before the last of them has another one.
+    pub async fn certified_by(&self, authority: [u8; 32]) -> Result<Vec<String>, StoreError> {
+        // Whose certificate was found to be newer than a restored row may have it from any.
+        let sql = "SELECT name FROM executors WHERE (authority = $1 OR authority IS NULL) AND certified_until > now() \
+                   AND removed_at IS NULL ORDER BY name";
         let mut conn = self.read().await?;
-        let count: i64 = sqlx::query_scalar(sql).bind(&authority[..]).fetch_one(&mut *conn).await?;
-        Ok(count.unsigned_abs())
+        Ok(sqlx::query_scalar(sql).bind(&authority[..]).fetch_all(&mut *conn).await?)
     }
 }
 

@@ -57,6 +57,24 @@ pub struct Lock {
     pub expires_at: Option<Time>,
 }
 
+/// Why an executor may do nothing now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Bar {
+    /// For good.
+    #[error("the executor was removed from this controller; join again under a fresh data directory")]
+    Removed,
+    /// Until somebody unlocks it, for a reason in their words.
+    #[error("the executor is locked{}; an admin can unlock it with `sculpt unlock`", because(.0))]
+    Locked(String),
+    /// Until it has renewed its certificate.
+    #[error("the executor's certificate has run out; it is renewed first")]
+    Lapsed,
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+}
+
 /// Why nothing was locked or unlocked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -149,20 +167,24 @@ impl Store {
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *conn).await?)
     }
 
-    /// Which of these executors were removed or are locked, and may do nothing: the end of their sessions.
-    pub async fn barred(&self, executors: &[ExecutorId]) -> Result<Vec<(ExecutorId, String)>, StoreError> {
+    /// Which of these executors may do nothing now, and why.
+    pub async fn barred(&self, executors: &[ExecutorId]) -> Result<Vec<(ExecutorId, Bar)>, StoreError> {
         let ids: Vec<Uuid> = executors.iter().map(|executor| executor.0).collect();
         let sql = format!(
-            "SELECT e.id, CASE WHEN e.removed_at IS NOT NULL THEN 'the executor was removed from this controller' \
-             ELSE 'the executor is locked' || COALESCE(' (' || NULLIF(l.reason, '') || ')', '') END \
-             FROM executors e LEFT JOIN LATERAL (SELECT l.id, l.reason FROM locks l \
-               WHERE l.executor_id = e.id AND {STANDING} LIMIT 1) l ON true \
-             WHERE e.id = ANY ($1) AND (e.removed_at IS NOT NULL OR l.id IS NOT NULL)"
+            "SELECT e.id, e.removed_at IS NOT NULL AS removed, l.reason \
+             FROM executors e LEFT JOIN LATERAL (SELECT l.reason FROM locks l \
+               WHERE l.executor_id = e.id AND {STANDING} ORDER BY l.created_at LIMIT 1) l ON true \
+             WHERE e.id = ANY ($1) AND (e.removed_at IS NOT NULL OR l.reason IS NOT NULL OR e.certified_until < now())"
         );
         let mut conn = self.read().await?;
-        let found: Vec<(Uuid, String)> =
+        let found: Vec<(Uuid, bool, Option<String>)> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *conn).await?;
-        Ok(found.into_iter().map(|(id, why)| (ExecutorId(id), why)).collect())
+        let bar = |removed, locked| match (removed, locked) {
+            (true, _) => Bar::Removed,
+            (false, Some(reason)) => Bar::Locked(reason),
+            (false, None) => Bar::Lapsed,
+        };
+        Ok(found.into_iter().map(|(id, removed, locked)| (ExecutorId(id), bar(removed, locked))).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use sculpt_controller::{
 };
 use sculpt_tls::{Kind, Token};
 
-pub(crate) use self::stack::{Authorised, Stack, authorised, connect, stack};
+pub(crate) use self::stack::{Authorised, Enrolled, Stack, authorised, connect, stack, stack_with};
 
 /// A database of one test; removed when dropped.
 #[derive(Debug)]

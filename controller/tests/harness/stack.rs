@@ -13,14 +13,14 @@ use sculpt_controller::{
     app::Controller,
     config::{Config, DatabaseSetting, EVENT_DAYS, TlsSettings},
     git::GitSettings,
-    pki::Names,
+    pki::{LEAF_LIFE, Names},
     store::Store,
 };
 use sculpt_proto::{
-    executor::v1::{Hello, JoinRequest, enrolment_client::EnrolmentClient},
+    executor::v1::{Hello, JoinRequest, RenewRequest, enrolment_client::EnrolmentClient},
     v1,
 };
-use sculpt_tls::{CONTROLLER_NAME, Key, Proof, Server, Trust, client_config, connector};
+use sculpt_tls::{CONTROLLER_NAME, Key, Proof, Server, Subject, Trust, client_config, connector};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,9 @@ use tonic::{
 use uuid::Uuid;
 
 use super::{Fresh, database, server};
+
+/// Who serves from a private cluster.
+const SERVICE: &str = "sculpt_service";
 
 /// Longest wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,6 +56,23 @@ pub(crate) struct Stack {
 pub(crate) struct Enrolled {
     key: Key,
     chain: Vec<CertificateDer<'static>>,
+}
+
+impl Enrolled {
+    /// Whom the certificate names.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject::of(&self.chain[0]).expect("it names an executor")
+    }
+
+    /// As git takes it.
+    pub(crate) fn key_pem(&self) -> String {
+        self.key.to_pem()
+    }
+
+    /// As git takes it.
+    pub(crate) fn chain_pem(&self) -> String {
+        sculpt_tls::to_pem(&self.chain)
+    }
 }
 
 /// A client's channel that shows the token.
@@ -76,7 +96,12 @@ impl tonic::service::Interceptor for Bearer {
 
 /// A controller on a fresh database.
 pub(crate) async fn stack() -> Stack {
-    Stack::on(Arc::new(database().await), None).await
+    stack_with(|_| {}).await
+}
+
+/// The same with other settings.
+pub(crate) async fn stack_with(change: impl FnOnce(&mut Config)) -> Stack {
+    Stack::on(Arc::new(database().await), None, change).await
 }
 
 /// A connection to `url` that believes only those who stand in the file `trust`.
@@ -91,13 +116,13 @@ async fn connect_with(endpoint: Endpoint, trust: &Path, proof: Option<Proof>) ->
     endpoint.connect_with_connector(connector(&server, config, PATIENCE)).await.expect("it listens")
 }
 
-fn config(data_dir: &Path, authority: &Path, url: String) -> Config {
+fn config(data_dir: &Path, authority: &Path, database: DatabaseSetting) -> Config {
     let any = "127.0.0.1:0".parse().expect("an address");
     Config {
         data_dir: data_dir.to_owned(),
         listen: any,
         executor_listen: any,
-        database: DatabaseSetting::Url(url),
+        database,
         event_days: EVENT_DAYS,
         log_retention: None,
         disk_budget: None,
@@ -108,14 +133,21 @@ fn config(data_dir: &Path, authority: &Path, url: String) -> Config {
             authority: authority.to_owned(),
         },
         lifeline: false,
+        certificate_life: LEAF_LIFE,
+        executor_url: None,
     }
 }
 
 impl Stack {
-    async fn on(database: Arc<Fresh>, authority: Option<PathBuf>) -> Self {
+    async fn on(database: Arc<Fresh>, authority: Option<PathBuf>, change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
         let authority = authority.unwrap_or_else(|| directory.path().join("authority"));
-        let config = config(directory.path(), &authority, server::shared().url(database.name()));
+        let setting = DatabaseSetting::Url {
+            service: server::shared().url(SERVICE, database.name()),
+            owner: Some(server::shared().url("sculpt", database.name())),
+        };
+        let mut config = config(directory.path(), &authority, setting);
+        change(&mut config);
         let controller = Controller::start(config, &CancellationToken::new()).await;
         let controller = controller.expect("it starts").expect("it is not told to end");
         // A replica has none: the first admin was made by the first.
@@ -128,15 +160,18 @@ impl Stack {
 
     /// Another controller on the same database.
     pub(crate) async fn replica(&self) -> Self {
-        let replica = Self::on(Arc::clone(&self.database), Some(self.authority.clone())).await;
+        let replica = Self::on(Arc::clone(&self.database), Some(self.authority.clone()), |_| {}).await;
         Self { bearer: self.bearer.clone(), ..replica }
     }
 
     /// Makes who says this an executor, by a token.
     pub(crate) async fn enrol(&self, hello: &Hello) -> Enrolled {
-        let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-        let wish = v1::CreateJoinTokenRequest { request_id: Uuid::new_v4().to_string(), ttl, ..Default::default() };
-        let token = self.executors().create_join_token(wish).await.expect("a token").into_inner().secret;
+        self.enrol_in(hello, v1::CreateJoinTokenRequest::default()).await
+    }
+
+    /// The same where `wish` says.
+    pub(crate) async fn enrol_in(&self, hello: &Hello, wish: v1::CreateJoinTokenRequest) -> Enrolled {
+        let token = self.join_token(wish).await;
         let key = Key::fresh().expect("a key");
         let request = JoinRequest {
             token,
@@ -146,11 +181,24 @@ impl Stack {
             name: hello.name.clone(),
             ..JoinRequest::default()
         };
-        let url = format!("https://{}", self.controller.executor_address());
-        let mut stranger = EnrolmentClient::new(connect(&url, &self.directory.path().join("trust.pem")).await);
-        let joined = stranger.join(request).await.expect("it joins").into_inner();
+        let joined = EnrolmentClient::new(self.stranger().await).join(request).await.expect("it joins").into_inner();
         let chain = joined.credentials.expect("credentials").chain.into_iter().map(Into::into).collect();
         Enrolled { key, chain }
+    }
+
+    /// A token for joining.
+    pub(crate) async fn join_token(&self, wish: v1::CreateJoinTokenRequest) -> String {
+        let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        let wish = v1::CreateJoinTokenRequest { request_id: Uuid::new_v4().to_string(), ttl, ..wish };
+        self.executors().create_join_token(wish).await.expect("a token").into_inner().secret
+    }
+
+    /// What an executor has after it has renewed its certificate.
+    pub(crate) async fn renew(&self, executor: &Enrolled, id: Uuid) -> Result<Enrolled, Status> {
+        let request = RenewRequest { renewal_id: id.to_string() };
+        let answer = EnrolmentClient::new(self.executor_channel(executor).await).renew(request).await?.into_inner();
+        let chain = answer.credentials.expect("credentials").chain.into_iter().map(Into::into).collect();
+        Ok(Enrolled { key: Key::from_pem(&executor.key.to_pem()).expect("a key"), chain })
     }
 
     /// A connection of an executor.
@@ -162,12 +210,33 @@ impl Stack {
         authorised(connect_with(endpoint, &trust, Some(proof)).await, "of nobody")
     }
 
+    /// A connection to where executors call, of one that has no certificate.
+    pub(crate) async fn stranger(&self) -> Channel {
+        connect(&format!("https://{}", self.executor_address()), &self.directory.path().join("trust.pem")).await
+    }
+
+    pub(crate) fn executor_address(&self) -> SocketAddr {
+        self.controller.executor_address()
+    }
+
     pub(crate) fn store(&self) -> &Store {
         self.controller.store()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.controller.user_address()
+    }
+
+    /// What a command on this controller's host is told.
+    pub(crate) fn place(&self) -> [String; 6] {
+        let url = server::shared().url(SERVICE, self.database.name());
+        let (data, authority) = (self.directory.path().display().to_string(), self.authority.display().to_string());
+        ["--data-dir".into(), data, "--authority-dir".into(), authority, "--database-url".into(), url]
+    }
+
+    /// Where its authority stands.
+    pub(crate) fn authority(&self) -> &Path {
+        &self.authority
     }
 
     /// The file of whom to trust.
@@ -185,10 +254,19 @@ impl Stack {
 
     /// A connection on which a test says what it likes.
     pub(crate) async fn raw(&self) -> TlsStream<TcpStream> {
+        self.raw_at(self.address()).await
+    }
+
+    /// The same to where executors call.
+    pub(crate) async fn raw_stranger(&self) -> TlsStream<TcpStream> {
+        self.raw_at(self.executor_address()).await
+    }
+
+    async fn raw_at(&self, address: SocketAddr) -> TlsStream<TcpStream> {
         let trust = std::fs::read(self.directory.path().join("trust.pem")).expect("whom to trust");
         let server = Server::Known(Trust::from_pem(&trust).expect("authorities"));
         let config = client_config(&server, None).expect("settings");
-        let stream = TcpStream::connect(self.address()).await.expect("it listens");
+        let stream = TcpStream::connect(address).await.expect("it listens");
         let name = CONTROLLER_NAME.try_into().expect("a name");
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it shakes hands")
     }
