@@ -44,19 +44,19 @@ impl Problem {
 
 /// Finds TLS among the causes of `error`; `None` when something else failed.
 pub fn explain(error: &(dyn Error + 'static)) -> Option<Problem> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(problem(tls));
-        }
+    causes(error).find_map(|cause| cause.downcast_ref()).map(problem)
+}
+
+/// `error`, what it came from, and so on to the first cause.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
         // An I/O error hides the error that it was made of from `source`, and gives the one behind it.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        cause = match wrapped {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }
 
 const OTHER_AUTHORITY: &str = "see that the address is the right one; if the controller was set up anew, ask its \

@@ -16,7 +16,7 @@ mod token;
 mod trust;
 
 pub use client::{CONTROLLER_NAME, ClientError, Meeting, Proof, Server, client_config, connector};
-pub use explain::{Matter, Problem, explain};
+pub use explain::{Matter, Problem, causes, explain};
 pub use key::{Key, KeyError};
 pub use pin::{Pin, PinError};
 pub use server::{Caller, CallerError, Callers, Identity, ServerError, server_config, validity};
