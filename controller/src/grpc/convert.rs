@@ -223,7 +223,7 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
             Reason::OpenNetwork,
             format!(
                 "executor {executor} would fit, but cannot keep attempts from the network, as the pool {pool} wishes; it \
-                 needs bubblewrap or root for that"
+                 needs bubblewrap for that"
             ),
         ),
         Misfit::Unreachable { executor } => {

@@ -122,10 +122,13 @@ pub enum JoinError {
     #[error("executor {0} is locked; an admin can unlock it with `sculpt unlock`")]
     Locked(ExecutorId),
     /// Another executor has the name.
-    #[error("another executor is named {0:?}; join under another name, or remove that one with `sculpt executor rm`")]
+    #[error(
+        "another executor is named {0:?}; if this machine was installed anew, remove its old self with `sculpt executor rm`, \
+         else join under another name"
+    )]
     NameTaken(String),
     /// There is no such token.
-    #[error("there is no join token {0:?} that can be used; `sculpt executor token ls` lists those there are")]
+    #[error("there is no join token {0:?} that can be used; `sculpt executor token --ls` lists those there are")]
     Unknown(String),
     /// There are several.
     #[error("{0:?} is the beginning of several join tokens' uuids; give more of it")]
