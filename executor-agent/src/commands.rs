@@ -13,7 +13,7 @@ use crate::{
     app,
     config::{RunArgs, Settings},
     identity::{self, JoinArgs, StatusArgs},
-    shim, stage,
+    init, shim, stage,
 };
 
 /// Exit code of what somebody may not do.
@@ -96,6 +96,7 @@ impl Cli {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
+            Command::Run(_) if init::is_first() => return first(),
             Command::Run(arguments) => run(*arguments),
             Command::Join(arguments) => return join(arguments),
             Command::Status(arguments) => return status(arguments),
@@ -141,6 +142,18 @@ fn join(arguments: JoinArgs) -> ExitCode {
         Err(error) => {
             eprintln!("sculpt-executor: cannot join: {error}");
             error.exit_code().into()
+        }
+    }
+}
+
+/// The executor is a child of this process then.
+fn first() -> ExitCode {
+    let program = std::env::current_exe();
+    match program.and_then(|program| init::look_after(&program, std::env::args_os().skip(1))) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("sculpt-executor: cannot be the first process of a container: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod gc;
 pub mod harvest;
 pub mod host;
 pub mod identity;
+pub mod init;
 pub mod journal;
 pub mod layout;
 pub mod logs;
