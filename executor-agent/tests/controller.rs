@@ -21,7 +21,7 @@ use sculpt_proto::executor::v1::{
     publish_request, report, report_ack::Refusal,
 };
 use sculpt_proto::v1::{GarbageItem, LogFrame};
-use sculpt_tls::{Caller, Kind, Token, Trust};
+use sculpt_tls::{Kind, Token, Trust};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -164,9 +164,42 @@ impl Controller {
 
     /// A token with which one machine can join.
     pub(crate) fn token(&self) -> String {
+        self.token_that(Ok(1))
+    }
+
+    /// A token that can be used this often, or why it cannot.
+    pub(crate) fn token_that(&self, is: Result<u32, &'static str>) -> String {
         let token = Token::fresh(Kind::Join, Some(self.inner.authority.borrow().pin())).reveal();
-        self.memory().enrolments.tokens.insert(token.clone(), Ok(1));
+        self.memory().enrolments.tokens.insert(token.clone(), is);
         token
+    }
+
+    /// That certifies now.
+    pub(crate) fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.inner.authority.borrow())
+    }
+
+    /// From now on `authority` certifies, and nobody knows of another.
+    pub(crate) fn trust_alone(&self, authority: &Arc<Authority>) {
+        self.inner.authority.send_replace(Arc::clone(authority));
+        self.memory().enrolments.trust = vec![authority.certificate.clone()];
+        self.prove(today());
+    }
+
+    /// From now on connections are taken with a certificate of these dates.
+    pub(crate) fn prove(&self, good: Validity) {
+        let authority = self.inner.authority.borrow();
+        let trust = Trust::of([authority.certificate.clone()]).unwrap();
+        self.inner.tls.send_replace(settings(authority.controller(good), trust));
+    }
+
+    /// From now on another authority certifies; executors are believed that either has certified, and learn of both.
+    pub(crate) fn hand_over_to(&self, next: Authority) {
+        let before = self.inner.authority.send_replace(Arc::new(next));
+        let next = self.inner.authority.borrow();
+        let trust = vec![next.certificate.clone(), before.certificate.clone()];
+        self.inner.tls.send_replace(settings(next.controller(today()), Trust::of(trust.clone()).unwrap()));
+        self.memory().enrolments.trust = trust;
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -273,7 +306,6 @@ impl ExecutorService for Inner {
         &self,
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let caller = request.extensions().get::<Caller>().copied();
         let mut inbound = request.into_inner();
         let (answers, receiver) = tokio::sync::mpsc::channel(64);
         let inner = self.clone();
@@ -286,9 +318,9 @@ impl ExecutorService for Inner {
                         _ => return,
                     },
                     _ = changed.changed() => {
-                        let judged = inner.memory.lock().unwrap().enrolments.judge(caller.as_ref());
-                        if let Err(refused) = judged {
-                            let _gone = answers.send(Err(refused)).await;
+                        let barred = inner.memory.lock().unwrap().enrolments.barred;
+                        if let Some(why) = barred {
+                            let _gone = answers.send(Err(Status::permission_denied(why))).await;
                             return;
                         }
                         let collect = inner.memory.lock().unwrap().collect.take();

@@ -6,8 +6,9 @@ use std::{
 };
 
 use rustls::pki_types::CertificateDer;
-use sculpt_proto::executor::v1::{
-    Credentials, JoinRequest, JoinResponse, RenewRequest, RenewResponse, enrolment_server::Enrolment,
+use sculpt_proto::{
+    executor::v1::{Credentials, JoinRequest, JoinResponse, RenewRequest, RenewResponse, enrolment_server::Enrolment},
+    id::ExecutorId,
 };
 use sculpt_tls::{Caller, Kind, Subject, Token, to_pem};
 use tonic::{Request, Response, Status};
@@ -35,6 +36,8 @@ pub(crate) struct Enrolments {
     holders: BTreeMap<String, Holder>,
     /// Why no executor is let in.
     pub(crate) barred: Option<&'static str>,
+    /// Why no publication is let in, though sessions stand.
+    pub(crate) refuses_publications: Option<&'static str>,
     /// Does what is asked and answers nothing.
     pub(crate) silent: bool,
     /// How old certificates are when they are issued.
@@ -43,6 +46,8 @@ pub(crate) struct Enrolments {
     pub(crate) life: Duration,
     /// When they are to be renewed.
     pub(crate) renew_after: Duration,
+    /// Certifies whoever joins as another executor.
+    pub(crate) certifies_others: bool,
     /// Whom executors are to trust, the authority that certifies first.
     pub(crate) trust: Vec<CertificateDer<'static>>,
 }
@@ -55,10 +60,12 @@ impl Default for Enrolments {
             renewals: Vec::new(),
             holders: BTreeMap::new(),
             barred: None,
+            refuses_publications: None,
             silent: false,
             age: Duration::ZERO,
             life: DAY,
             renew_after: DAY * 2 / 3,
+            certifies_others: false,
             trust: Vec::new(),
         }
     }
@@ -78,10 +85,11 @@ impl Enrolments {
         from - SKEW..from + self.life
     }
 
-    /// Whether `caller` is let in.
-    pub(crate) fn judge(&self, caller: Option<&Caller>) -> Result<(), Status> {
+    /// Whether `caller` is let in to `path`.
+    pub(crate) fn judge(&self, path: &str, caller: Option<&Caller>) -> Result<(), Status> {
         let caller = caller.ok_or_else(|| Status::unauthenticated("an executor calls with its certificate"))?;
-        if let Some(why) = self.barred {
+        let refused = self.refuses_publications.filter(|_| path.ends_with("/Publish"));
+        if let Some(why) = self.barred.or(refused) {
             return Err(Status::permission_denied(why));
         }
         if caller.lapsed {
@@ -132,8 +140,9 @@ impl Enrolments {
 impl Inner {
     fn certify(&self, memory: &Memory, executor_id: &str, generation: u64) -> Credentials {
         let enrolments = &memory.enrolments;
-        let subject =
-            Subject { cluster: memory.cluster.parse().unwrap(), executor: executor_id.parse().unwrap(), generation };
+        let other = enrolments.certifies_others;
+        let executor = if other { ExecutorId::fresh() } else { executor_id.parse().unwrap() };
+        let subject = Subject { cluster: memory.cluster.parse().unwrap(), executor, generation };
         let request = &enrolments.holders[executor_id].request;
         let certificate = self.authority.borrow().executor(request, subject, enrolments.validity());
         Credentials {

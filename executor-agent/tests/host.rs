@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -109,12 +109,29 @@ impl Host {
     }
 
     /// Joins the controller with a fresh token.
-    fn join(&self) {
-        let token = self.root.path().join("token");
-        fs::write(&token, self.controller.token()).unwrap();
-        let mut command = self.program("join");
-        let joined = command.arg(self.controller.url()).arg("--token-file").arg(&token).output().unwrap();
+    pub(crate) fn join(&self) {
+        let joined = self.join_with(&self.controller.token(), &self.controller.url(), &[]);
         assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    }
+
+    /// What becomes of an attempt to join at `url`.
+    pub(crate) fn join_with(&self, token: &str, url: &str, arguments: &[&str]) -> Output {
+        self.joining(token, url).args(arguments).output().unwrap()
+    }
+
+    /// The command that joins at `url`.
+    pub(crate) fn joining(&self, token: &str, url: &str) -> Command {
+        let file = self.root.path().join("token");
+        fs::write(&file, token).unwrap();
+        let mut command = self.program("join");
+        command.arg(url).arg("--token-file").arg(file);
+        command
+    }
+
+    /// What the executor says of itself, and its exit code.
+    pub(crate) fn status(&self) -> (String, i32) {
+        let said = self.program("status").output().unwrap();
+        (String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned(), said.status.code().unwrap())
     }
 
     /// Starts the executor and waits until it says that it is ready.

@@ -57,7 +57,7 @@ async fn enter(Shared(inner): Shared<Inner>, request: HttpRequest, next: Next) -
     let judged = if path.starts_with("/sculpt.executor.v1.Enrolment/") {
         Ok(())
     } else {
-        inner.memory.lock().unwrap().enrolments.judge(request.extensions().get::<Caller>())
+        inner.memory.lock().unwrap().enrolments.judge(path, request.extensions().get::<Caller>())
     };
     match judged {
         Ok(()) => next.run(request).await,

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use rustls::ClientConfig;
 use sculpt_proto::{MAX_MESSAGE, executor::v1::executor_service_client::ExecutorServiceClient};
 pub use sculpt_tls::Problem;
-use sculpt_tls::{CONTROLLER_NAME, ClientError, Server, client_config, connector, explain};
+use sculpt_tls::{CONTROLLER_NAME, ClientError, Matter, Server, causes, client_config, connector, explain};
 use tonic::transport::{Channel, Endpoint};
 use url::Url;
 
@@ -40,7 +40,7 @@ pub enum ConnectError {
         problem: &'static str,
     },
     /// Who answers is not believed, or does not believe us.
-    #[error("no trust between us and {url}: {}; {}", .problem.why, .problem.next)]
+    #[error("{} {url}: {}; {}", distrust(problem), .problem.why, .problem.next)]
     Distrust {
         /// Where.
         url: String,
@@ -214,13 +214,21 @@ impl Dialer {
     }
 }
 
-/// The last of the causes of `error`, which says what happened to the connection.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+fn distrust(problem: &Problem) -> &'static str {
+    match problem.matter {
+        Matter::Authority | Matter::Own => "no trust between us and",
+        Matter::Clock | Matter::Address => "could not reach the controller at",
     }
-    cause.to_string()
+}
+
+/// What happened to the connection, in the words of the first cause where no better ones are known.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let kind = causes(error).filter_map(|cause| cause.downcast_ref()).map(io::Error::kind).last();
+    match kind {
+        Some(io::ErrorKind::TimedOut) => format!("it did not answer within {PATIENCE:?}"),
+        Some(io::ErrorKind::UnexpectedEof) => "it closed the connection instead of proving who it is".to_owned(),
+        _ => causes(error).last().map(ToString::to_string).unwrap_or_default(),
+    }
 }
 
 fn wrong(url: &str, problem: &'static str) -> ConnectError {

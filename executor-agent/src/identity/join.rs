@@ -69,6 +69,9 @@ pub enum JoinError {
         /// What is wrong with it.
         source: TokenError,
     },
+    /// There is nothing.
+    #[error("cannot use the token from {}: it is empty", named(.0))]
+    NoToken(PathBuf),
     /// It does not say whom to believe.
     #[error("the token from {} names no authority; `sculpt executor token` makes one that does", named(.0))]
     NoPin(PathBuf),
@@ -142,7 +145,7 @@ impl JoinError {
         const OUT_OF_REACH: u8 = 69;
         const NOT_ALLOWED: u8 = 77;
         match self {
-            Self::Token { .. } | Self::NoPin(_) => NOT_ALLOWED,
+            Self::Token { .. } | Self::NoToken(_) | Self::NoPin(_) => NOT_ALLOWED,
             Self::TokenFile { .. } | Self::NoPlace => BAD_INPUT,
             Self::Already { .. } | Self::Elsewhere { .. } => CONFLICT,
             Self::Claim(error) => match **error {
@@ -320,6 +323,9 @@ fn read_token(path: &Path) -> Result<(Token, Pin), JoinError> {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(wrong(TokenError::Foreign)),
         Err(source) => return Err(JoinError::TokenFile { path: path.to_owned(), source }),
+    }
+    if text.trim().is_empty() {
+        return Err(JoinError::NoToken(path.to_owned()));
     }
     let token = Token::parse(&text, Kind::Join).map_err(wrong)?;
     let pin = token.pin.ok_or_else(|| JoinError::NoPin(path.to_owned()))?;

@@ -8,18 +8,29 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Renewals that succeed are at least this far apart, whatever clocks and controllers say.
 const APART: Duration = Duration::from_secs(1);
 
+/// What is said within this time of a renewal may have been said of the certificate before it.
+const SETTLED: Duration = Duration::from_secs(20);
+
 /// The next renewal. Times are those of CLOCK_BOOTTIME.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
     due: Duration,
-    retries: bool,
+    before: Before,
+}
+
+/// How the try before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    None,
+    Renewed { at: Duration },
+    Failed,
 }
 
 impl Schedule {
     /// For a certificate that is to be renewed at `renewed_at`, by the machine's clock; an unknown time is now.
     pub(super) fn new(boottime: Duration, now: SystemTime, renewed_at: Option<SystemTime>) -> Self {
         let left = renewed_at.and_then(|at| at.duration_since(now).ok()).unwrap_or_default();
-        Self { due: boottime + left, retries: false }
+        Self { due: boottime + left, before: Before::None }
     }
 
     /// How long to sleep before asking again; `None`: it is due.
@@ -30,17 +41,22 @@ impl Schedule {
 
     /// It was renewed, and is to be again `after` this time.
     pub(super) fn renewed(&mut self, boottime: Duration, after: Duration) {
-        *self = Self { due: boottime + after.max(APART), retries: false };
+        *self = Self { due: boottime + after.max(APART), before: Before::Renewed { at: boottime } };
     }
 
     /// It was not, and is tried again after `wait`.
     pub(super) fn failed(&mut self, boottime: Duration, wait: Duration) {
-        *self = Self { due: boottime + wait, retries: true };
+        *self = Self { due: boottime + wait, before: Before::Failed };
     }
 
     /// The controller wants it renewed before anything else. Tries that fail keep their distance.
     pub(super) fn wanted(&mut self, boottime: Duration) {
-        if !self.retries {
+        let heard = match self.before {
+            Before::None => true,
+            Before::Renewed { at } => boottime >= at + SETTLED,
+            Before::Failed => false,
+        };
+        if heard {
             self.due = self.due.min(boottime);
         }
     }
@@ -82,5 +98,10 @@ mod tests {
         assert_eq!(schedule.pause(NOW), Some(LOOK / 2), "a try that fails is not hurried");
         schedule.renewed(NOW, Duration::ZERO);
         assert_eq!(schedule.pause(NOW), Some(APART), "an answer without a time is no flood");
+        schedule.renewed(NOW, HOUR);
+        schedule.wanted(NOW + SETTLED / 2);
+        assert_eq!(schedule.pause(NOW + SETTLED / 2), Some(LOOK), "that was said of the one before");
+        schedule.wanted(NOW + SETTLED);
+        assert_eq!(schedule.pause(NOW + SETTLED), None);
     }
 }
