@@ -111,6 +111,8 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Token(TokenVerb),
     /// Cut a user, an executor or a token off, within 10 s
+    #[command(after_help = "Examples:\n  sculpt lock user ben --reason \"left on Friday\"\n  \
+        sculpt lock executor build-7 --ttl 2h\n\nWhat a locked executor runs goes on there, and is told when it is unlocked; `sculpt executor rm` is for good.")]
     Lock(LockArgs),
     /// Lift the locks of a user, an executor or a token
     Unlock(LockTargetArgs),
@@ -132,8 +134,13 @@ pub(crate) enum Verb {
         /// Of what kind
         what: Known,
     },
-    /// Answer git's question for the token of a controller
-    #[command(hide = true)]
+    /// Answer git's question for the token of a controller; `setup` lets git ask
+    #[command(
+        hide = true,
+        after_help = "`sculpt run` and `sculpt fetch` set a repository up by themselves. For a clone of a project without them:\n  \
+        sculpt git-credential setup\n  git clone https://controller.example:7433/git/UUID.git\n\n\
+        The token stands in no configuration and no argument: git reads it from this program, for this controller's URL alone."
+    )]
     GitCredential(GitCredentialArgs),
 }
 
@@ -383,7 +390,8 @@ pub(crate) enum ExecutorVerb {
     /// Remove what nobody needs on an executor's disk; never commits that the controller does not have
     Gc(ExecutorGcArgs),
     /// Make a token with which machines become executors; it is shown this once
-    #[command(after_help = "Example, for machines that start and end by themselves:\n  \
+    #[command(after_help = "Examples, the second for machines that start and end by themselves:\n  \
+        sculpt executor token -q | ssh build-7 sculpt-executor join https://controller.example:7434 --token-file -\n  \
         sculpt executor token --pool build --label arch=amd64 --ttl 24h --uses 50")]
     Token(ExecutorTokenArgs),
     /// Cut an executor off for good, within 10 s
@@ -431,6 +439,6 @@ pub(crate) enum Known {
 
 #[derive(Args)]
 pub(crate) struct GitCredentialArgs {
-    /// What git wants: get, store or erase
+    /// What git wants: get, store or erase; or setup
     pub(crate) operation: String,
 }

@@ -12,6 +12,7 @@ use std::{
 use rustls::ServerConfig;
 
 use sculpt_proto::v1::{
+    executors_server::ExecutorsServer,
     git_server::{Git, GitServer},
     identity_server::IdentityServer,
     logs_server::{Logs, LogsServer},
@@ -95,6 +96,7 @@ impl Controller {
         let routes = Routes::new(InterceptedService::new(TasksServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(LogsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(ProjectsServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(ExecutorsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(IdentityServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(GitServer::from_arc(Arc::clone(&script)), check));
         let shown = watch::Sender::new(authority.controller());

@@ -19,6 +19,9 @@ pub(crate) struct Pages {
     pub(crate) tokens: Vec<CreateTokenRequest>,
     pub(crate) revoked: Vec<String>,
     pub(crate) locks: Vec<LockEntry>,
+    pub(crate) executors: Vec<Executor>,
+    pub(crate) join_tokens: Vec<CreateJoinTokenRequest>,
+    pub(crate) pools: Vec<Pool>,
 }
 
 impl Book {

@@ -5,6 +5,7 @@
 mod authority;
 mod controller;
 mod credentials;
+mod executors;
 mod follow;
 mod identity;
 mod people;

@@ -24,7 +24,7 @@ async fn start() -> (Sandbox, Controller) {
 }
 
 /// One whose context is written.
-async fn known() -> (Sandbox, Controller) {
+pub(crate) async fn known() -> (Sandbox, Controller) {
     let (sandbox, controller) = start().await;
     sandbox.context(&controller.url(), &controller.script.token);
     (sandbox, controller)
@@ -34,18 +34,18 @@ async fn run(command: Command) -> Ran {
     tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
 }
 
-async fn sculpt(sandbox: &Sandbox, args: &[&str]) -> Ran {
+pub(crate) async fn sculpt(sandbox: &Sandbox, args: &[&str]) -> Ran {
     run(sandbox.sculpt(&sandbox.path("home"), args)).await
 }
 
 /// What a command printed that must succeed.
-async fn said(sandbox: &Sandbox, args: &[&str]) -> String {
+pub(crate) async fn said(sandbox: &Sandbox, args: &[&str]) -> String {
     let done = sculpt(sandbox, args).await;
     assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
     done.stdout
 }
 
-async fn json(sandbox: &Sandbox, args: &[&str]) -> Value {
+pub(crate) async fn json(sandbox: &Sandbox, args: &[&str]) -> Value {
     serde_json::from_str(&said(sandbox, &[args, &["-o", "json"]].concat()).await).unwrap()
 }
 

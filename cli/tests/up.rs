@@ -10,7 +10,14 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::sandbox::{Sandbox, ran, stray_token};
+use sculpt_proto::v1::Task;
+
+use crate::{
+    authority::{Authority, bundle},
+    controller::Controller,
+    executors::JOIN_SECRET,
+    sandbox::{Sandbox, ran, stray_token},
+};
 
 /// A folder with the real `sculpt` and scripts in place of the parts.
 fn installation(sandbox: &Sandbox, controller: &str, executor: &str) -> PathBuf {
@@ -37,6 +44,9 @@ const CONTROLLER: &str = r#"echo "controller starts: database=${DATABASE_URL:-no
 mkdir -p "$3/tokens"; (umask 077; echo "$USER_TOKEN" > "$3/tokens/user")
 echo "{\"ready\":true,\"user_url\":\"${USER_URL:-https://$5}\",\"executor_url\":\"https://$7\",\"cluster_id\":\"c\",\"postgres\":\"15.8 (built-in)\"}"
 cat > /dev/null"#;
+/// Writes down with what it was asked to join, and lives as long as its lifeline.
+const JOINING: &str = r#"if [ "$1" = join ]; then echo "$@" > "$6.joined"; cat >> "$6.joined"; exit; fi
+echo '{"ready":true,"executor_id":"e","name":"worker"}'; cat > /dev/null"#;
 const EXECUTOR: &str =
     r#"echo $$ >> "$3.pids"; echo '{"ready":true,"executor_id":"e","name":"worker"}'; cat > /dev/null"#;
 
@@ -142,6 +152,48 @@ fn a_part_that_cannot_start_shows_the_end_of_its_log() {
     assert_eq!(again.matches("apt install postgresql").count(), 1, "{again}");
     fs::remove_file(bin.join("sculpt-controller")).unwrap();
     ran(up(&sandbox, &bin, &sandbox.path("data"))).refuses(1, &["put sculpt-controller beside `sculpt`"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_executor_joins_once_and_anew_when_it_knows_the_authority_no_more() {
+    let sandbox = Sandbox::new();
+    let bin = installation(&sandbox, CONTROLLER, JOINING);
+    let controller = Controller::start(&sandbox.path("store.git"), Task::default()).await;
+    let data = sandbox.path("data");
+    let joins = async || {
+        let mut command = up(&sandbox, &bin, &data);
+        command.env("USER_TOKEN", &controller.script.token).env("USER_URL", controller.url());
+        let exit = tokio::task::spawn_blocking(|| {
+            let (running, line) = started(command);
+            assert!(line.starts_with("ready https://127.0.0.1:"), "{line}");
+            end(running)
+        });
+        assert_eq!(exit.await.unwrap(), 0);
+        let said = data.join("executor.joined");
+        let joined = fs::read_to_string(&said).ok();
+        if joined.is_some() {
+            fs::remove_file(said).unwrap();
+        }
+        joined
+    };
+    // The token comes from standard input: arguments can be read by everybody.
+    let joined = joins().await.expect("it joins");
+    let (args, token) = joined.split_once('\n').unwrap();
+    assert!(
+        args.starts_with("join https://") && args.contains("--token-file - ") && !args.contains("--again"),
+        "{args}"
+    );
+    assert_eq!(token, JOIN_SECRET);
+    let request = controller.script.book.pages().join_tokens[0].clone();
+    assert_eq!((request.uses, request.ttl.is_some()), (1, true));
+
+    let identity = data.join("executor/identity");
+    fs::create_dir_all(&identity).unwrap();
+    fs::write(identity.join("certificate.pem"), "").unwrap();
+    fs::write(identity.join("trust.pem"), bundle(&[&controller.authority])).unwrap();
+    assert_eq!(joins().await, None);
+    fs::write(identity.join("trust.pem"), bundle(&[&Authority::fresh()])).unwrap();
+    assert!(joins().await.is_some_and(|joined| joined.contains("--again")));
 }
 
 #[test]

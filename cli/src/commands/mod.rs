@@ -76,7 +76,7 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Doctor => Box::pin(doctor::run(format)).await,
         Verb::Completion(args) => completion::run(&args.shell),
         Verb::Known { what } => Box::pin(completion::known::run(what)).await,
-        Verb::GitCredential(args) => git_credential::run(&args.operation),
+        Verb::GitCredential(args) => Box::pin(git_credential::run(&args.operation)).await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `sculpt pool`.
 
 use clap::{Args, Subcommand, ValueEnum};
-use sculpt_proto::v1::{ListPoolsRequest, Pool, SetPoolRequest};
+use sculpt_proto::v1::{ListPoolsRequest, Pool, RemovePoolRequest, SetPoolRequest};
 use sculpt_space::ByteSize;
 use serde::Serialize;
 use uuid::Uuid;
@@ -16,10 +16,17 @@ use crate::{
 
 #[derive(Subcommand)]
 pub(crate) enum PoolVerb {
-    /// List pools that have rules; others take everybody's tasks
+    /// List pools: whose tasks they take, what their agents may use, which executors they have
     Ls,
     /// Say whose tasks a pool takes and what its agents may use; what is left out is not limited
+    #[command(after_help = "Examples:\n  sculpt pool set build --project website --user ada --memory 4GiB --cpu 2\n  \
+        sculpt pool set offline --network none")]
     Set(SetArgs),
+    /// Forget what was set of a pool; refused while executors are in it or may still join
+    Rm {
+        /// Its name
+        pool: String,
+    },
 }
 
 /// What agents reach over the network.
@@ -64,6 +71,9 @@ struct PoolJson {
     memory: Option<u64>,
     processes: Option<u32>,
     cpu: Option<f64>,
+    executors: Vec<String>,
+    /// Tasks that wait for it.
+    waiting: u64,
 }
 
 impl From<&Pool> for PoolJson {
@@ -76,6 +86,8 @@ impl From<&Pool> for PoolJson {
             memory: Some(pool.memory).filter(|bytes| *bytes > 0),
             processes: Some(pool.processes).filter(|count| *count > 0),
             cpu: Some(f64::from(pool.cpu) / 1000.0).filter(|count| *count > 0.0),
+            executors: pool.executors.clone(),
+            waiting: pool.waiting,
         }
     }
 }
@@ -101,6 +113,7 @@ pub(super) async fn run(verb: PoolVerb, format: Format) -> Result<Exit, Failure>
     match verb {
         PoolVerb::Ls => ls(&client, format).await,
         PoolVerb::Set(args) => set(&client, args, format).await,
+        PoolVerb::Rm { pool } => rm(&client, pool, format).await,
     }
 }
 
@@ -110,7 +123,9 @@ async fn ls(client: &Client, format: Format) -> Result<Exit, Failure> {
         Format::Json => json(&pools.iter().map(PoolJson::from).collect::<Vec<_>>())?,
         Format::Text if pools.is_empty() => note("no pool has rules: every pool takes everybody's tasks"),
         Format::Text => {
-            let mut grid = Grid::new(&["POOL", "PROJECTS*", "USERS*", "NETWORK", "MEMORY-", "PROCESSES-", "CPU-"]);
+            let names =
+                ["POOL", "PROJECTS*", "USERS*", "NETWORK", "EXECUTORS*", "WAITING", "MEMORY-", "PROCESSES-", "CPU-"];
+            let mut grid = Grid::new(&names);
             for pool in &pools {
                 let limit = |limited: bool, text: String| if limited { text } else { String::new() };
                 grid.row([
@@ -118,6 +133,8 @@ async fn ls(client: &Client, format: Format) -> Result<Exit, Failure> {
                     everything_if_none(&pool.projects),
                     everything_if_none(&pool.users),
                     pool.network.clone(),
+                    pool.executors.join(", "),
+                    pool.waiting.to_string(),
                     limit(pool.memory > 0, size(pool.memory)),
                     limit(pool.processes > 0, pool.processes.to_string()),
                     limit(pool.cpu > 0, (f64::from(pool.cpu) / 1000.0).to_string()),
@@ -154,6 +171,17 @@ async fn set(client: &Client, args: SetArgs, format: Format) -> Result<Exit, Fai
     match (format, &answer.pool) {
         (Format::Json, Some(pool)) => json(&PoolJson::from(pool))?,
         _ => line(format!("set the rules of pool {}", clean(&args.pool)))?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn rm(client: &Client, pool: String, format: Format) -> Result<Exit, Failure> {
+    let request = RemovePoolRequest { request_id: Uuid::new_v4().to_string(), pool: pool.clone() };
+    let attempted = format!("remove pool {pool}");
+    let answer = client.change(&attempted, async || client.executors().remove_pool(request.clone()).await).await?;
+    match (format, &answer.pool) {
+        (Format::Json, Some(pool)) => json(&PoolJson::from(pool))?,
+        _ => line(format!("removed pool {}", clean(&pool)))?,
     }
     Ok(Exit::Done)
 }

@@ -197,7 +197,7 @@ pub(crate) fn roles(bindings: &[RoleBinding]) -> String {
     typed.collect::<Vec<_>>().join(", ")
 }
 
-/// The beginning of a uuid, by which people name it.
+/// The beginning of a uuid, by which people name it. Its first 8 letters are the same for a minute, as they are a time.
 pub(crate) fn short(uuid: &str) -> &str {
-    uuid.get(..8).unwrap_or(uuid)
+    uuid.get(..13).unwrap_or(uuid)
 }
