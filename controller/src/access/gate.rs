@@ -56,21 +56,26 @@ impl Gate {
         Ok((digest, caller))
     }
 
-    /// Who shows it. Who was known a moment ago is not counted among those that guess.
+    /// Who shows it. Who was let in a while ago does not wait for others of its address that guess.
     async fn known(
         &self,
         digest: Result<[u8; 32], Unknown>,
         peer: Option<&Peer>,
         address: &str,
     ) -> Result<([u8; 32], Caller), Status> {
-        let counted = peer.filter(|_| !digest.as_ref().is_ok_and(|digest| self.authority.remembers(digest)));
-        let guess = counted.map(|peer| self.guesses.take(peer.address.ip())).transpose().map_err(too_many)?;
-        let digest = digest?;
-        let found = self.authority.by_digest(digest, address).await;
-        if let (Some(guess), Ok(_) | Err(Unknown::Store(_))) = (guess, &found) {
-            guess.was_good();
+        let stranger = peer.filter(|_| !digest.as_ref().is_ok_and(|digest| self.authority.remembers(digest)));
+        if let Some(peer) = stranger {
+            self.guesses.admit(peer.address.ip()).map_err(too_many)?;
         }
-        Ok((digest, found?))
+        let found = match digest {
+            Ok(digest) => self.authority.by_digest(digest, address).await.map(|caller| (digest, caller)),
+            Err(unknown) => Err(unknown),
+        };
+        match (&found, peer) {
+            (Ok(_) | Err(Unknown::Store(_)), _) | (_, None) => {}
+            (Err(_), Some(peer)) => self.guesses.wrong(peer.address.ip()),
+        }
+        Ok(found?)
     }
 }
 

@@ -1,6 +1,6 @@
-//! How often an address may show what makes it nobody: each call that may end so takes a place from its address, and gives
-//! it back when it was good. What is taken comes back with time, so that nobody is locked out for good, and who is known
-//! to be good is not counted: one guesser in an office does not send its colleagues home.
+//! How often an address may show what makes it nobody. Wrong calls are counted, and forgotten with time; an address that has
+//! had too many waits. Nobody is locked out for good, and who was let in a while ago is not asked to wait: one guesser in an
+//! office does not send its colleagues home. Good calls cost nothing, so that a crowd may come at once.
 
 use std::{
     collections::HashMap,
@@ -27,59 +27,47 @@ const EACH: Duration = Duration::from_millis(500);
 /// Addresses that are remembered; beyond, all are forgotten: secrets of 256 bits are not found for that.
 const REMEMBERED: usize = 16_384;
 
-/// The guesses of all addresses. Cheap to clone.
+/// The wrong calls of all addresses. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Guesses {
-    /// When each address has all its places again.
-    full: Arc<Mutex<HashMap<IpAddr, Instant>>>,
-}
-
-/// A call that may be a guess.
-#[derive(Debug)]
-#[must_use]
-pub struct Guess {
-    address: IpAddr,
-    among: Guesses,
+    /// When each address has none to its name again.
+    over: Arc<Mutex<HashMap<IpAddr, Instant>>>,
 }
 
 impl Guesses {
-    /// One more guess from `address`, or how long it has to wait for it.
-    pub fn take(&self, address: IpAddr) -> Result<Guess, Duration> {
-        self.take_at(address, Instant::now())
+    /// Lets a call in from `address`, or says how long it has to wait.
+    pub fn admit(&self, address: IpAddr) -> Result<(), Duration> {
+        self.admit_at(address, Instant::now())
     }
 
-    fn take_at(&self, address: IpAddr, now: Instant) -> Result<Guess, Duration> {
+    /// A call from `address` was wrong.
+    pub fn wrong(&self, address: IpAddr) {
+        self.wrong_at(address, Instant::now());
+    }
+
+    fn admit_at(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let over = self.over().get(&network(address)).copied().unwrap_or(now);
+        let wait = over.saturating_duration_since(now + EACH * (AT_ONCE - 1));
+        if wait.is_zero() { Ok(()) } else { Err(wait) }
+    }
+
+    fn wrong_at(&self, address: IpAddr, now: Instant) {
         let address = network(address);
-        let mut all = self.full();
+        let mut all = self.over();
         if all.len() >= REMEMBERED {
-            all.retain(|_, full| *full > now);
+            all.retain(|_, over| *over > now);
         }
         if all.len() >= REMEMBERED {
-            tracing::warn!(addresses = all.len(), "too many addresses show no good credential; all may try again");
+            tracing::warn!(addresses = all.len(), "too many addresses show nothing good; all may try again");
             all.clear();
         }
-        let full = all.get(&address).copied().unwrap_or(now).max(now) + EACH;
-        // The earliest time at which this one, too, fits in.
-        let wait = full.saturating_duration_since(now + EACH * AT_ONCE);
-        if !wait.is_zero() {
-            return Err(wait);
-        }
-        all.insert(address, full);
-        Ok(Guess { address, among: self.clone() })
+        let over = all.entry(address).or_insert(now);
+        // What was on its way when the last place was taken adds nothing to the wait.
+        *over = ((*over).max(now) + EACH).min(now + EACH * AT_ONCE);
     }
 
-    fn full(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
-        self.full.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Guess {
-    /// It was none.
-    pub fn was_good(self) {
-        let mut all = self.among.full();
-        if let Some(full) = all.get_mut(&self.address) {
-            *full = full.checked_sub(EACH).unwrap_or(*full);
-        }
+    fn over(&self) -> MutexGuard<'_, HashMap<IpAddr, Instant>> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,16 +88,14 @@ pub async fn counted(State(guesses): State<Guesses>, request: Request, next: Nex
     let peer = request.extensions().get::<Peer>();
     let stranger = peer.filter(|peer| peer.executor.as_ref().is_none_or(|shown| shown.caller.lapsed));
     let Some(address) = stranger.map(|peer| peer.address.ip()) else { return next.run(request).await };
-    match guesses.take(address) {
-        Ok(guess) => {
-            let response = next.run(request).await;
-            if !refused(&response) {
-                guess.was_good();
-            }
-            response
-        }
-        Err(wait) => too_many(wait).into_http::<Body>(),
+    if let Err(wait) = guesses.admit(address) {
+        return too_many(wait).into_http::<Body>();
     }
+    let response = next.run(request).await;
+    if refused(&response) {
+        guesses.wrong(address);
+    }
+    response
 }
 
 /// Whether it was the caller's fault. An answer that is no refusal says its status behind it.
@@ -130,23 +116,25 @@ mod tests {
     fn an_address_has_so_many_and_another_with_time() {
         let (guesses, start, office) = (Guesses::default(), Instant::now(), address("10.0.0.1"));
         for _ in 0..AT_ONCE {
-            let _wrong = guesses.take_at(office, start).expect("there is room");
+            assert_eq!(guesses.admit_at(office, start), Ok(()));
+            guesses.wrong_at(office, start);
         }
-        assert_eq!(guesses.take_at(office, start).expect_err("there is none"), EACH);
-        assert_eq!(guesses.take_at(address("::ffff:10.0.0.1"), start).expect_err("it is the same one"), EACH);
-        guesses.take_at(address("10.0.0.2"), start).expect("others are not hurt").was_good();
-        let soon = start + EACH / 2;
-        assert_eq!(guesses.take_at(office, soon).expect_err("a moment is left"), EACH / 2);
-        let _wrong = guesses.take_at(office, start + EACH).expect("one has come back");
-        assert!(guesses.take_at(office, start + EACH).is_err());
+        assert_eq!(guesses.admit_at(office, start), Err(EACH));
+        assert_eq!(guesses.admit_at(address("::ffff:10.0.0.1"), start), Err(EACH), "it is the same one");
+        assert_eq!(guesses.admit_at(address("10.0.0.2"), start), Ok(()), "others are not hurt");
+        assert_eq!(guesses.admit_at(office, start + EACH / 2), Err(EACH / 2));
+        assert_eq!(guesses.admit_at(office, start + EACH), Ok(()), "one has come back");
+        guesses.wrong_at(office, start + EACH);
+        assert_eq!(guesses.admit_at(office, start + EACH), Err(EACH));
     }
 
     #[test]
-    fn what_was_good_takes_nothing() {
+    fn however_many_were_on_their_way_the_wait_is_short() {
         let (guesses, start, office) = (Guesses::default(), Instant::now(), address("10.0.0.1"));
-        for _ in 0..10 * AT_ONCE {
-            guesses.take_at(office, start).expect("there is room").was_good();
+        for _ in 0..100 * AT_ONCE {
+            guesses.wrong_at(office, start);
         }
+        assert_eq!(guesses.admit_at(office, start), Err(EACH));
     }
 
     #[test]
@@ -161,8 +149,8 @@ mod tests {
         let (guesses, start) = (Guesses::default(), Instant::now());
         for n in 0..2 * REMEMBERED {
             let n = u32::try_from(n).expect("few");
-            let _wrong = guesses.take_at(IpAddr::V4(n.into()), start).expect("the first of its address");
+            guesses.wrong_at(IpAddr::V4(n.into()), start);
         }
-        assert!(guesses.full().len() <= REMEMBERED);
+        assert!(guesses.over().len() <= REMEMBERED);
     }
 }
