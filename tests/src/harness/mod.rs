@@ -49,7 +49,7 @@ pub use disk::{BadDisk, Disk};
 pub use following::Following;
 pub use netns::{Cable, Way};
 pub use network::{Network, Via};
-pub use options::Options;
+pub use options::{Options, programs};
 pub use peer::Peer;
 pub use postgres::Cluster;
 pub use proxy::{Fault, Proxy};
