@@ -4,7 +4,7 @@ mod admin;
 mod authority;
 mod reach;
 
-use std::path::PathBuf;
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 pub use self::{
     admin::AdminArgs,
@@ -13,7 +13,7 @@ pub use self::{
 };
 use crate::{
     access::FirstError,
-    config::ConfigError,
+    config::{ConfigError, Place},
     pki::{AuthorityError, SshError},
     store::StoreError,
 };
@@ -33,6 +33,19 @@ pub enum CommandError {
     /// Where the controller stands.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What would be made here its owner could not read.
+    #[error(
+        "{} belongs to the account with uid {owner}, and this runs as uid {own}: what it makes the controller could not read. \
+         Run it as that account, as by `sudo -u '#{owner}'`", path.display()
+    )]
+    Account {
+        /// A directory of the controller.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who runs the command.
+        own: u32,
+    },
     /// A command that changes nothing makes nothing either.
     #[error("there is no authority in {}; the controller makes it at its first start", .0.display())]
     None(PathBuf),
@@ -60,4 +73,41 @@ pub enum CommandError {
          wait until they have, or retire it all the same with --force"
     )]
     Needed(String),
+}
+
+/// Refuses to make files beside a controller of another account.
+fn of_this_account(place: &Place) -> Result<(), CommandError> {
+    let own = rustix::process::geteuid().as_raw();
+    for path in [&place.data_dir, &place.authority] {
+        // What is not there is said by who looks for it.
+        if let Ok(owner) = fs::metadata(path).map(|found| found.uid())
+            && owner != own
+        {
+            return Err(CommandError::Account { path: path.clone(), owner, own });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseSetting;
+
+    #[test]
+    fn what_belongs_to_another_account_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = |path: &std::path::Path| Place {
+            data_dir: path.to_owned(),
+            authority: path.join("authority"),
+            database: DatabaseSetting::BuiltIn,
+        };
+        of_this_account(&place(directory.path())).expect("it is ours");
+        of_this_account(&place(&directory.path().join("none"))).expect("there is nothing");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(directory.path(), Some(12_345), None).expect("it is given away");
+            let error = of_this_account(&place(directory.path())).expect_err("it is another's").to_string();
+            assert!(error.contains("uid 12345") && error.contains("sudo -u '#12345'"), "{error}");
+        }
+    }
 }

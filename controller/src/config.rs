@@ -1,6 +1,7 @@
 //! Settings: command line over environment over file.
 
 mod place;
+mod values;
 
 use std::{
     fs, io,
@@ -10,17 +11,16 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use sculpt_space::ByteSize;
 use serde::Deserialize;
-use url::Url;
 
 use crate::{
     commands::{AdminArgs, AuthorityArgs},
     git::GitSettings,
-    pki::{IssueError, LEAF_LIFE, Names},
+    pki::{IssueError, Names},
 };
 
 pub use self::place::{Place, PlaceArgs};
+use self::values::{executor_url, life, positive, retention, size};
 
 /// Port of people and tools.
 pub const PORT: u16 = 7433;
@@ -30,9 +30,6 @@ pub const EVENT_DAYS: u32 = 30;
 
 /// How long logs of tasks that have ended are kept, unless told otherwise.
 pub const LOG_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
-
-/// The least life of a certificate: there must be time to renew it.
-const SHORTEST_LIFE: Duration = Duration::from_secs(3);
 
 /// The controller of sculpt: holds tasks in Postgres and dispatches them to executors.
 #[derive(Debug, Parser)]
@@ -329,57 +326,6 @@ impl File {
         let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
-}
-
-fn retention(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
-    let hint = "write it like \"90days\", at least an hour, or \"off\" to keep logs for ever";
-    match text {
-        None => Ok(Some(LOG_RETENTION)),
-        Some("off") => Ok(None),
-        Some(text) => match humantime::parse_duration(text) {
-            Ok(span) if span >= Duration::from_secs(3600) => Ok(Some(span)),
-            Ok(_) | Err(_) => Err(ConfigError::Text { setting: "log_retention", text: text.to_owned(), hint }),
-        },
-    }
-}
-
-fn executor_url(text: String) -> Result<String, ConfigError> {
-    let plain = |url: &Url| {
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        url.scheme() == "https" && url.has_host() && bare && url.username().is_empty() && url.password().is_none()
-    };
-    match Url::parse(&text).ok().filter(plain) {
-        Some(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
-        None => {
-            let hint = "write it like \"https://sculpt.example:7434\", with nothing behind the port";
-            Err(ConfigError::Text { setting: "executor_url", text, hint })
-        }
-    }
-}
-
-fn life(text: Option<&str>) -> Result<Duration, ConfigError> {
-    let Some(text) = text else { return Ok(LEAF_LIFE) };
-    match humantime::parse_duration(text) {
-        Ok(life) if (SHORTEST_LIFE..=LEAF_LIFE).contains(&life) => Ok(life),
-        Ok(_) | Err(_) => {
-            let hint = "write it like \"8h\", from three seconds to a day";
-            Err(ConfigError::Text { setting: "certificate_life", text: text.to_owned(), hint })
-        }
-    }
-}
-
-fn size(text: &str) -> Result<u64, ConfigError> {
-    match text.parse() {
-        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
-        Ok(_) | Err(_) => {
-            let hint = "write it like \"200GiB\", or leave it out for no limit";
-            Err(ConfigError::Text { setting: "disk_budget", text: text.to_owned(), hint })
-        }
-    }
-}
-
-fn positive<T: Default + PartialEq>(setting: &'static str, value: T) -> Result<T, ConfigError> {
-    if value == T::default() { Err(ConfigError::Zero { setting }) } else { Ok(value) }
 }
 
 /// The data directory that was named, else the usual one; absolute.

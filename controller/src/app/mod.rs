@@ -1,6 +1,7 @@
 //! The wiring: build, spawn, drain.
 
 mod data_dir;
+mod routes;
 mod signals;
 
 use std::{
@@ -12,25 +13,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use axum::{
-    Router,
-    extract::Request,
-    middleware,
-    response::{IntoResponse as _, Response},
-};
-use http::StatusCode;
+use axum::{Router, middleware};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sculpt_proto::id::ClusterId;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, service::Routes};
-use tonic_health::{
-    pb::health_server::{self, HealthServer},
-    server::{HealthReporter, HealthService},
-};
+use tonic_health::server::HealthReporter;
 
 pub use self::data_dir::{DataDir, DataDirError};
+use self::routes::{executor_routes, executor_url, nothing_here, user_routes};
 pub(crate) use self::signals::account;
 use crate::{
     access::{self, Gate},
@@ -40,20 +32,15 @@ use crate::{
     config::{Config, DatabaseSetting},
     dispatch::Dispatch,
     git::Repositories,
-    grpc::{About, Api, logs::LogsApi},
+    grpc::About,
     pki::{Authority, Keeper, Pki, Shown, SshAuthorities},
     postgres::{Postgres, Settings},
     room::Room,
-    session::{
-        ExecutorApi, Present, Sessions, control,
-        enrolment::EnrolmentApi,
-        who::{self, Door},
-    },
+    session::{Present, Sessions},
     store::{Database, Store, let_serve, migrate},
     web::{
-        deadline, git_http,
+        deadline,
         guesses::{self, Guesses},
-        is_grpc,
         listen::{self, Limits},
     },
 };
@@ -149,6 +136,7 @@ struct Parts {
     blobs: Blobs,
     repositories: Repositories,
     sessions: Sessions,
+    present: Present,
     health: HealthReporter,
     room: Room,
     cluster: ClusterId,
@@ -313,6 +301,7 @@ async fn build(
         blobs,
         repositories,
         sessions: Sessions::new(),
+        present: Present::default(),
         health: HealthReporter::new(),
         room: room.clone(),
         cluster,
@@ -335,23 +324,10 @@ async fn build(
     Ok((parts, routes))
 }
 
-/// Where executors dial as far as we know: what was set, else the first name that was given, else where we listen.
-fn executor_url(config: &Config, bound: SocketAddr) -> String {
-    if let Some(url) = &config.executor_url {
-        return url.clone();
-    }
-    let host = match (config.tls.names.given(), bound.ip()) {
-        (Some(name), ip) if !ip.is_loopback() => name,
-        (_, ip) if ip.is_unspecified() => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        (_, ip) => return format!("https://{}", SocketAddr::new(ip, bound.port())),
-    };
-    format!("https://{host}:{}", bound.port())
-}
-
 /// Spawns what nobody calls.
 fn duties(parts: &Parts, config: &Config, shared: bool) {
-    let Parts { dispatch, tables, access, blobs, repositories, sessions, health, room, cluster, ending, tracker } =
-        parts;
+    let Parts { dispatch, tables, access, blobs, repositories, sessions, present, .. } = parts;
+    let Parts { health, room, cluster, ending, tracker, .. } = parts;
     let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
     tracker.spawn(background::maintenance::run(tables.clone(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
@@ -364,63 +340,12 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
     tracker.spawn(background::notary::run(store(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::last_use::run(access.clone(), stop()));
+    tracker.spawn(background::evict::run(store(), present.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
     if shared {
         // Only then can there be another replica.
         tracker.spawn(background::bridge::run(store(), dispatch.bus().clone(), stop()));
     }
-}
-
-fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::server::Error> {
-    let Parts { dispatch, blobs, repositories, sessions, ending, health, .. } = parts;
-    let mut routes = Routes::builder();
-    let api = Api::new(dispatch.clone(), repositories.clone(), sessions.clone(), about, ending.clone());
-    api.routes(&mut routes);
-    let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
-    routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());
-    routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
-    let reflection = || {
-        let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(sculpt_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        // The executors' service is served on their own listener.
-        crate::grpc::SERVICES
-            .into_iter()
-            .chain([health_server::SERVICE_NAME])
-            .fold(builder, |builder, service| builder.with_service_name(service))
-    };
-    routes.add_service(reflection().build_v1()?);
-    // What most clients still speak.
-    routes.add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
-}
-
-fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Authority>>, life: Duration) -> Router {
-    let (store, cluster) = (parts.dispatch.store().clone(), parts.cluster);
-    let present = Present::default();
-    let (bus, ending) = (parts.dispatch.bus().clone(), parts.ending.clone());
-    parts.tracker.spawn(background::evict::run(store.clone(), present.clone(), bus.clone(), ending));
-    let door = middleware::from_fn_with_state(Door::new(store.clone(), cluster, present), who::enter);
-    let context = control::Context {
-        book: parts.dispatch.clone(),
-        sessions: parts.sessions.clone(),
-        cluster: parts.cluster,
-        shutdown: parts.ending.clone(),
-    };
-    let repositories = parts.repositories.clone();
-    let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
-    let enrolment = EnrolmentApi { store, bus, authority, cluster, life };
-    let services = Routes::new(api.into_service()).add_service(enrolment.into_service()).into_axum_router();
-    let git = git_http::routes_of_executors(repositories, parts.dispatch.store().clone());
-    services.merge(git).fallback(nothing_here).layer(door)
-}
-
-/// What a call to something that is not served gets: tonic would answer a browser with a success.
-async fn nothing_here(request: Request) -> Response {
-    if is_grpc(request.headers()) {
-        return Status::unimplemented(format!("this controller does not serve {}", request.uri().path())).into_http();
-    }
-    (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
 /// Keeps the file of trusted authorities, for people on this machine, as the authority has it.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CommandError, Reached, Told};
+use super::{CommandError, Reached, Told, of_this_account};
 use crate::{
     access::{self, user_name},
     app::account,
@@ -37,6 +37,7 @@ impl AdminArgs {
     /// Does what was asked; returns what there is to tell.
     pub async fn run(self) -> Result<Told, CommandError> {
         let place = self.place.resolve()?;
+        of_this_account(&place)?;
         let AdminVerb::Reset { user } = self.verb;
         if !Authority::exists(&place.authority) {
             return Err(CommandError::None(place.authority));

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use sculpt_tls::Pin;
 
-use super::{CommandError, Reached, Told};
+use super::{CommandError, Reached, Told, of_this_account};
 use crate::{
     config::{Place, PlaceArgs},
     pki::{Authority, Phase, SshAuthorities},
@@ -45,6 +45,7 @@ impl AuthorityArgs {
     /// Does what was asked; returns what there is to tell. A controller that runs sees the change within seconds.
     pub async fn run(self) -> Result<Told, CommandError> {
         let place = self.place.resolve()?;
+        of_this_account(&place)?;
         let directory = &place.authority;
         if !Authority::exists(directory) {
             return Err(CommandError::None(place.authority));
@@ -62,7 +63,10 @@ impl AuthorityArgs {
                 Authority::retire(directory)?
             }
         };
-        Ok(told(&authority, &SshAuthorities::open(directory)?))
+        // A command that changes nothing makes nothing either.
+        let made = SshAuthorities::files(directory).iter().all(|file| file.exists());
+        let ssh = made.then(|| SshAuthorities::open(directory)).transpose()?;
+        Ok(told(&authority, ssh.as_ref()))
     }
 }
 
@@ -85,7 +89,7 @@ async fn nobody_needs(place: &Place, previous: Pin) -> Result<(), CommandError> 
     Err(CommandError::Needed(names))
 }
 
-fn told(authority: &Authority, ssh: &SshAuthorities) -> Told {
+fn told(authority: &Authority, ssh: Option<&SshAuthorities>) -> Told {
     let (second, next) = match authority.phase() {
         Phase::Steady => ("", "nothing is being changed; `prepare` begins"),
         Phase::Prepared => ("next", "wait until everybody has learnt of the next one, then `activate`"),
@@ -94,7 +98,7 @@ fn told(authority: &Authority, ssh: &SshAuthorities) -> Told {
     let pins = authority.trust().pins().enumerate();
     let mut lines: Vec<String> =
         pins.map(|(at, pin)| format!("{:<9} {pin}", if at == 0 { "certifies" } else { second })).collect();
-    lines.extend(ssh.public().map(|(whose, key)| format!("{whose:<9} {key}")));
+    lines.extend(ssh.into_iter().flat_map(SshAuthorities::public).map(|(whose, key)| format!("{whose:<9} {key}")));
     Told { answer: lines.join("\n"), note: next.to_owned() }
 }
 
@@ -125,6 +129,8 @@ mod tests {
         let error = run(path, &["show"]).await.expect_err("there is none").to_string();
         assert!(error.contains("makes it at its first start"), "{error}");
         Authority::open(path).expect("it is made");
+        assert_eq!(run(path, &["show"]).await.expect("it is shown").answer.lines().count(), 1);
+        SshAuthorities::open(path).expect("they are made");
         for (verb, lines, next) in [
             (&["show"][..], 1, "prepare"),
             (&["prepare"], 2, "activate"),

@@ -78,6 +78,8 @@ impl Keeper {
     /// Reads the files, and makes what is missing of the authority.
     pub fn open(settings: TlsSettings) -> Result<(Self, Pki), ShownError> {
         let now = SystemTime::now();
+        // That it is made is no change of it.
+        Authority::open(&settings.authority)?;
         let seen = stamps(&settings);
         let authority = Authority::open(&settings.authority)?;
         let [people, executors] = shown(&authority, &settings, now)?;
@@ -191,7 +193,6 @@ mod tests {
             public: Some(files.clone()),
             authority: directory.path().join("authority"),
         };
-        Authority::open(&settings.authority).expect("it is made");
         let (mut keeper, pki) = Keeper::open(settings).expect("they fit");
         let now = SystemTime::now();
         let mut shown = pki.people.borrow().clone();
@@ -227,8 +228,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let settings =
             TlsSettings { names: Names::new([]).expect("names"), public: None, authority: directory.path().to_owned() };
-        Authority::open(&settings.authority).expect("it is made");
-        let (mut keeper, pki) = Keeper::open(settings).expect("it is read");
+        let (mut keeper, pki) = Keeper::open(settings).expect("it is made");
         let (before, issued) = (pki.executors.borrow().clone(), keeper.issued);
         keeper.look(issued + LEAF_LIFE / 2);
         assert!(Arc::ptr_eq(&before, &pki.executors.borrow()));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use sculpt_proto::{
     executor::v1::Reject,
     id::RequestId,
@@ -9,12 +10,13 @@ use sculpt_proto::{
 };
 use tokio::time::timeout;
 use tonic::Code;
+use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::{dial, lock, ready, recorded, run, shown, unlock};
 use crate::{
     api::{command, create},
-    harness,
+    harness::{self, Enrolled, Stack},
     sessions::executor::{LogStream, Scripted, hello},
 };
 
@@ -23,6 +25,13 @@ const SOON: Duration = Duration::from_secs(10);
 
 async fn sent_away(executor: &mut Scripted) -> Reject {
     timeout(SOON, executor.rejected()).await.expect("within 10 s")
+}
+
+/// What git is told that asks for a project.
+async fn fetch(stack: &Stack, enrolled: &Enrolled) -> StatusCode {
+    let path = format!("/git/{}.git/info/refs?service=git-upload-pack", Uuid::new_v4());
+    let request = http::Request::get(path).body(tonic::body::Body::empty()).expect("a request");
+    stack.executor_channel(enrolled).await.oneshot(request).await.expect("an answer").status()
 }
 
 async fn cut(logs: &mut LogStream) -> Code {
@@ -39,6 +48,7 @@ async fn a_locked_executor_is_gone_from_every_replica_and_back_when_it_is_unlock
     let epoch = executor.epoch;
     let mut logs = executor.logs(epoch).await;
     let mut beside = ready(&one, &neighbour, &other).await;
+    assert_eq!(fetch(&one, &enrolled).await, StatusCode::NOT_FOUND, "there is no such project");
 
     // At the other replica than the one that has the session.
     lock(&two, "one", "lost key").await;
@@ -50,6 +60,7 @@ async fn a_locked_executor_is_gone_from_every_replica_and_back_when_it_is_unlock
         assert!(told.retry_after.is_some() && told.text.contains("locked (lost key)"), "{told:?}");
     }
     assert_eq!(executor.spec(&Uuid::new_v4().to_string()).await, Err(Code::Unavailable));
+    assert_eq!(fetch(&one, &enrolled).await, StatusCode::SERVICE_UNAVAILABLE);
     assert!(shown(&one, "one").await.closed_reason.contains("locked (lost key)"));
 
     unlock(&one, "one").await;
