@@ -91,10 +91,10 @@ fn refuse(args: &UpArgs) -> Result<(), Failure> {
         let why = format!("{listen} is not a loopback address, and `sculpt up` serves this machine alone");
         return refuse(&why, "use --listen 127.0.0.1:PORT; `sculpt-controller serve --listen` serves other machines");
     }
-    if args.separate && !rustix::process::geteuid().is_root() {
+    if args.separate && !rustix::process::geteuid().is_root() && !on_path("bwrap") {
         return refuse(
-            "--separate gives each attempt an account of its own, which only root can do",
-            "run it as root, or without --separate",
+            "bwrap is not in PATH, and without it only root can keep attempts apart",
+            "apt install bubblewrap, run it as root, or leave --separate away",
         );
     }
     if !on_path("git") {

@@ -16,12 +16,15 @@ use rustix::{
     fs::{MemfdFlags, memfd_create},
     io::{FdFlags, fcntl_setfd},
     process::{Pid, PidfdFlags, pidfd_open},
-    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs},
 };
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
-use crate::stage::{Error, Stage, failed};
+use crate::{
+    stage::{Error, Stage, failed},
+    tree,
+};
 
 /// A living sandbox, as the one who joins it needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct Inside {
 struct Note {
     child_pid: i32,
     pid_namespace: u64,
+    /// Absent: the host's.
+    net_namespace: Option<u64>,
 }
 
 /// What the last step takes along from outside.
@@ -97,15 +102,23 @@ pub(crate) fn join(inside: &Inside, inner: &Stage) -> Result<u8, Error> {
     if link != Path::new(&format!("pid:[{}]", note.pid_namespace)) {
         return Err(wrong("it has ended"));
     }
+    // The first process of a sandbox has a child once everything around that stands: before, it still sees the host.
+    if u32::try_from(note.child_pid).is_ok_and(|pid| tree::descendants(pid).is_empty()) {
+        return Err(wrong("it is not complete yet, or its program has ended"));
+    }
     let handed = hand_over(inner)?;
     // All at once: with the user namespace alone, the others would be out of reach.
-    let all = ThreadNameSpaceType::USER
+    let mut all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
-        | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    if note.net_namespace.is_some() {
+        all |= ThreadNameSpaceType::NETWORK;
+    }
     move_into_thread_name_spaces(pinned.as_fd(), all).map_err(|error| failed(attempt(), error.into()))?;
+    // Whatever an agent has put in the program's place gets no more than that agent has.
+    set_no_new_privs(true).map_err(|error| failed("give up new privileges", error.into()))?;
     // A process namespace is entered by children only.
     let mut command = Command::new(&inside.program);
     command.args(["stage", "--inside"]).arg(handed.as_raw_fd().to_string()).env_clear().current_dir("/");
