@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use uuid::Uuid;
 
 use super::{Places, child::sibling};
-use crate::{client::Client, config::Context, exit::Exit, failure::Failure};
+use crate::{client::Client, config::Context, exit::Exit, failure::Failure, output::shell_quoted};
 
 const ATTEMPTED: &str = "enrol the executor at the controller";
 
@@ -70,5 +70,12 @@ async fn join(data_dir: &Path, url: &str, token: &str, again: bool) -> Result<()
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(said.trim().trim_start_matches("sculpt-executor: ").to_owned()))
+    let failure = failed(said.trim().trim_start_matches("sculpt-executor: ").to_owned());
+    if !again {
+        return Err(failure);
+    }
+    let aside = shell_quoted(&data_dir.with_extension("old").to_string_lossy());
+    let data_dir = shell_quoted(&data_dir.to_string_lossy());
+    Err(failure
+        .next(format!("`mv {data_dir} {aside}` puts aside what it holds; the next start makes another executor")))
 }
