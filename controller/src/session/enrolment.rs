@@ -173,9 +173,7 @@ impl From<RenewError> for Status {
     fn from(error: RenewError) -> Self {
         let text = error.to_string();
         match error {
-            RenewError::Unknown(_)
-            | RenewError::Stolen
-            | RenewError::Refused(Refusal::Removed | Refusal::Locked | Refusal::OtherKey) => {
+            RenewError::Stolen | RenewError::Refused(Refusal::Removed | Refusal::Locked | Refusal::OtherKey) => {
                 Self::permission_denied(text)
             }
             RenewError::Store(error) => error.into(),

@@ -93,7 +93,10 @@ impl Away {
             Self::Stranger | Self::OtherKey | Self::Barred(Bar::Removed) => {
                 hello::permanent(reject::Code::Invalid, text)
             }
-            Self::Barred(Bar::Locked(_)) => hello::for_now(text, LOCKED),
+            // By the code it knows that it is the one that is turned away, and that the controller is well.
+            Self::Barred(Bar::Locked(_)) => {
+                Reject { code: reject::Code::Invalid.into(), ..hello::for_now(text, LOCKED) }
+            }
             Self::Barred(Bar::Lapsed) | Self::Older | Self::Database => hello::for_now(text, SOON),
         }
     }
@@ -293,6 +296,8 @@ mod tests {
             (Away::Database, true, Code::Unavailable),
         ] {
             let (reject, status) = (away.reject(), away.status());
+            let own_fault = !matches!(away, Away::Barred(Bar::Lapsed) | Away::Older | Away::Database);
+            assert_eq!(reject.code() != reject::Code::Unavailable, own_fault, "{away:?}");
             assert_eq!((reject.retry_after.is_some(), status.code()), (back, code), "{away:?}");
             assert_eq!(reject.text, status.message());
         }

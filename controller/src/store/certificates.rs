@@ -28,9 +28,6 @@ pub struct Asked {
 /// Why nothing is certified anew.
 #[derive(Debug, thiserror::Error)]
 pub enum RenewError {
-    /// There is no such executor.
-    #[error("this controller has no executor {0}; join again with a token of `sculpt executor token`")]
-    Unknown(ExecutorId),
     /// It may not.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -57,11 +54,13 @@ struct Row {
 impl Store {
     /// Renews a certificate; the generation of the new one. A copy of its key is locked, with the original.
     pub async fn renew(&self, asked: Asked) -> Result<u64, RenewError> {
-        let refused = Err(RenewError::Unknown(asked.executor));
+        // Certified before the database was set back, and known again with its next session: until then nobody remembers
+        // what it is given.
+        let unknown = asked.renewal.generation.saturating_add(1);
         let verdict =
             self.write::<_, StoreError>(move |conn| Box::pin(async move { decide(conn, &asked).await })).await?;
         match verdict {
-            None => refused,
+            None => Ok(unknown),
             Some(Verdict::Issue { generation } | Verdict::Repeat { generation }) => Ok(generation),
             Some(Verdict::Stolen) => Err(RenewError::Stolen),
             Some(Verdict::Refuse(refusal)) => Err(refusal.into()),
@@ -89,7 +88,7 @@ impl Store {
     }
 }
 
-/// What becomes of it, written down. `None`: there is no such executor.
+/// What becomes of it, written down. `None`: the database does not know the executor.
 async fn decide(conn: &mut Connection, asked: &Asked) -> Result<Option<Verdict>, StoreError> {
     // Held to the end: of two renewals at once the second sees the first.
     let Some(row) = row(conn, asked.executor, "FOR UPDATE").await? else { return Ok(None) };
