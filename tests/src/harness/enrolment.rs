@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -121,6 +122,18 @@ impl Stack {
         let (url, data) = (self.executor_url()?, data.to_string_lossy());
         let all = ["join", &url, "--token-file", "-", "--data-dir", &data, "--name", name];
         self.shell("sculpt-executor", all).stdin(self.join_token("default").await?).run().await?.done().map(drop)
+    }
+
+    /// Copies what makes the executor who it is, and nothing else, to the data directory `to`.
+    pub fn copy_identity(&self, to: &Path) -> Result<()> {
+        let keyring = to.join("identity");
+        fs::create_dir_all(&keyring).context("make a place for a copied identity")?;
+        fs::set_permissions(&keyring, fs::Permissions::from_mode(0o700))?;
+        for file in ["executor.json", "identity/key.pem", "identity/certificate.pem", "identity/trust.pem"] {
+            fs::copy(self.executor_data().join(file), to.join(file)).with_context(|| format!("copy {file}"))?;
+        }
+        self.executor_made(to);
+        Ok(())
     }
 
     /// A connection by which who says `hello` proves to be that executor.

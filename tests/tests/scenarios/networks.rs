@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sculpt_proto::v1::TaskState;
-use sculpt_tests::harness::{Cli, Counting, DEADLINE, Network, Repo, Service, Stack, Via};
+use sculpt_tests::harness::{Cli, Counting, DEADLINE, Network, Repo, Service, Stack, Via, eventually, within};
 
 /// How long a lock, or a removal, may take to cut off whom it is about.
 const CUT: Duration = Duration::from_secs(10);
@@ -147,10 +147,11 @@ async fn a_locked_executor_is_gone_within_10_s_and_a_removed_one_for_good() -> R
     let Some(mut fleet) = Fleet::start().await? else { return Ok(()) };
     let running = counting(&fleet.stack, "build-1").await?;
     fleet.ada("sculpt lock executor build-1 --reason stolen").await?;
-    let gone = |found: &sculpt_proto::v1::Executor| found.liveness != "connected";
-    fleet.stack.executor_until("build-1", "cut off", CUT, gone).await?;
+    let log = fleet.stack.root().join("build-1.log");
+    let told = || Ok(fs::read_to_string(&log)?.contains("locked (stolen)").then_some(()));
+    within(CUT, "build-1 to be cut off", eventually("it to be told", told)).await?;
     let shown = fleet.ada("sculpt executor show build-1").await?;
-    ensure!(shown.contains("stolen"), "nobody is told why it is gone: {shown}");
+    ensure!(shown.contains("locked (stolen)"), "nobody is told why it is gone: {shown}");
     let found = fleet.stack.until(&running.task, "cut off", |task| task.unreachable).await?;
     ensure!(found.state() == TaskState::Running, "nothing is stopped by a lock: {found:?}");
     running.counter.prints(50).await?;
