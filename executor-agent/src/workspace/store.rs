@@ -150,8 +150,11 @@ async fn fetch(
 fn passing(words: &str) -> bool {
     let gone = ["Failed to connect", "Couldn't connect", "Could not connect", "Connection reset", "Connection refused"];
     let broken = ["RPC failed", "early EOF", "unexpected disconnect", "Empty reply", "transfer closed", "hung up"];
+    // The same in the words of TLS libraries; what they say of certificates is a refusal.
+    let cut =
+        ["non-properly terminated", "Error in the pull", "Error in the push", "SSL_ERROR_SYSCALL", "unexpected eof"];
     let busy = ["error: 500", "error: 502", "error: 503", "error: 504", "error: 429"];
-    gone.iter().chain(&broken).chain(&busy).any(|sign| words.contains(sign))
+    gone.iter().chain(&broken).chain(&cut).chain(&busy).any(|sign| words.contains(sign))
 }
 
 #[cfg(test)]
@@ -162,7 +165,17 @@ mod tests {
     fn a_controller_that_is_away_is_told_from_one_that_refuses() {
         assert!(passing("fatal: unable to access 'http://x/': Failed to connect to 127.0.0.1 port 1"));
         assert!(passing("fatal: unable to access 'http://x/': The requested URL returned error: 503"));
+        assert!(passing(
+            "fatal: unable to access 'https://x/': gnutls_handshake() failed: The TLS connection was non-properly terminated."
+        ));
+        assert!(passing("fatal: unable to access 'https://x/': GnuTLS recv error (-54): Error in the pull function."));
+        assert!(passing(
+            "fatal: unable to access 'https://x/': OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x"
+        ));
         assert!(!passing("fatal: unable to access 'http://x/': The requested URL returned error: 404"));
+        assert!(!passing(
+            "fatal: unable to access 'https://x/': server certificate verification failed. CAfile: x CRLfile: none"
+        ));
         assert!(!passing("fatal: remote error: upload-pack: not our ref 1234"));
     }
 }
