@@ -70,9 +70,9 @@ async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Chan
         Some(url) => return Ok(Change::Foreign { url }),
     };
     introduce(directory, "--local", context).await?;
-    // A proxy of the environment cannot reach this machine's loopback.
     let key = format!("remote.{NAME}.proxy");
-    if change == Change::Added || program::text(directory, &["config", "--local", "--get", &key]).await.is_err() {
+    // A proxy of the environment cannot reach this machine's loopback.
+    if context.is_here() && program::text(directory, &["config", "--local", "--get", &key]).await.is_err() {
         program::run(directory, ["config", "--local", &key, ""]).await?;
     }
     Ok(change)
