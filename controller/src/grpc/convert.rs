@@ -243,7 +243,8 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
 fn owned(owner: Option<&str>) -> String {
     let whose = match owner {
         Some(owner) => format!("takes only tasks of {owner}, whose it is"),
-        None => "takes nobody's tasks, since nobody knows whose it is until it joins again".to_owned(),
+        None => "takes nobody's tasks: whose it is nobody knows until it joins again, or an admin adopts what it has"
+            .to_owned(),
     };
     format!("does not keep attempts apart from itself, and so {whose}")
 }

@@ -80,6 +80,7 @@ impl Store {
         self.write(move |conn| {
             Box::pin(async move {
                 if let Taken::Fresh = take_request(conn, &request, executor.0).await? {
+                    take_on(conn, executor, by.caller().name()).await?;
                     want(conn, request.id.0, executor, &attempts, by.caller().name()).await?;
                     let act = Act::new("executor.adopt", audit::executor_id(executor));
                     audit::append(conn, &by.by(), act.with(json!({ "attempts": attempts }))).await?;
@@ -107,6 +108,13 @@ impl Store {
         };
         Ok(rows.into_iter().map(adoption).collect())
     }
+}
+
+/// Whose an executor is that joined before the database was set back, nobody knows: it is whose who takes over what it has.
+async fn take_on(conn: &mut Connection, executor: ExecutorId, by: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE executors SET owner = $2 WHERE id = $1 AND owner = ''";
+    sqlx::query(sql).bind(executor.0).bind(by).execute(conn).await?;
+    Ok(())
 }
 
 async fn want(

@@ -1,6 +1,9 @@
 //! Whose tasks run where, and with what.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use prost::Message as _;
 use sculpt_controller::{
@@ -176,8 +179,13 @@ async fn whose_an_executor_is_it_does_not_say_itself() {
     let unknown = Introduction { separates: false, ..make::introduction("stray", 4) };
     let epoch = make::open(&store, unknown.clone()).await;
     assert_eq!(placed(&store, epoch).await, 0, "nobody knows whose it is");
-    let epoch = make::open(&store, Introduction { separates: true, ..unknown }).await;
+    let epoch = make::open(&store, Introduction { separates: true, ..unknown.clone() }).await;
     assert_eq!(placed(&store, epoch).await, 1);
+    make::task(&store).await;
+    let by = harness::admin(&store).await;
+    store.want_adoptions(by.may().unwrap(), request(), epoch.executor, BTreeSet::new()).await.unwrap();
+    let epoch = make::open(&store, unknown).await;
+    assert_eq!(placed(&store, epoch).await, 1, "ada has taken it on");
 }
 
 #[tokio::test]
