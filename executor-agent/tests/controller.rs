@@ -21,7 +21,7 @@ use sculpt_proto::executor::v1::{
     publish_request, report, report_ack::Refusal,
 };
 use sculpt_proto::v1::{GarbageItem, LogFrame};
-use sculpt_tls::{Kind, Token, Trust};
+use sculpt_tls::{Caller, Kind, Token, Trust};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -306,6 +306,7 @@ impl ExecutorService for Inner {
         &self,
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
+        let caller = request.extensions().get::<Caller>().copied();
         let mut inbound = request.into_inner();
         let (answers, receiver) = tokio::sync::mpsc::channel(64);
         let inner = self.clone();
@@ -314,17 +315,14 @@ impl ExecutorService for Inner {
             loop {
                 let answered = tokio::select! {
                     message = inbound.next() => match message {
-                        Some(Ok(message)) => inner.hear(message),
+                        Some(Ok(message)) => inner.hear(caller.as_ref(), message),
                         _ => return,
                     },
                     _ = changed.changed() => {
-                        let barred = inner.memory.lock().unwrap().enrolments.barred;
-                        if let Some(why) = barred {
-                            let _gone = answers.send(Err(Status::permission_denied(why))).await;
-                            return;
-                        }
-                        let collect = inner.memory.lock().unwrap().collect.take();
-                        std::iter::once(inner.desired(false)).chain(collect.map(control_response::Part::Collect)).collect()
+                        let barred = inner.memory.lock().unwrap().enrolments.barred.is_some();
+                        let collect = inner.memory.lock().unwrap().collect.take().map(control_response::Part::Collect);
+                        let first = if barred { inner.turned_away(caller.as_ref()) } else { Some(inner.desired(false)) };
+                        first.into_iter().chain(collect).collect()
                     }
                 };
                 for part in answered {
@@ -430,9 +428,18 @@ impl ExecutorService for Inner {
 }
 
 impl Inner {
-    fn hear(&self, message: ControlRequest) -> Vec<control_response::Part> {
+    /// What an executor is told that is not let in.
+    fn turned_away(&self, caller: Option<&Caller>) -> Option<control_response::Part> {
+        let judged = self.memory.lock().unwrap().enrolments.judge(caller);
+        judged.err().map(|away| control_response::Part::Reject(away.reject()))
+    }
+
+    fn hear(&self, caller: Option<&Caller>, message: ControlRequest) -> Vec<control_response::Part> {
         let answers = match message.part {
-            Some(control_request::Part::Hello(hello)) => self.greet(hello),
+            Some(control_request::Part::Hello(hello)) => match self.turned_away(caller) {
+                Some(rejection) => vec![rejection],
+                None => self.greet(hello),
+            },
             Some(control_request::Part::Observed(observed)) => {
                 self.memory.lock().unwrap().observed = observed.attempts;
                 vec![]

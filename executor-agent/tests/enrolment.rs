@@ -7,7 +7,10 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 use sculpt_proto::{
-    executor::v1::{Credentials, JoinRequest, JoinResponse, RenewRequest, RenewResponse, enrolment_server::Enrolment},
+    executor::v1::{
+        Credentials, JoinRequest, JoinResponse, Reject, RenewRequest, RenewResponse, enrolment_server::Enrolment,
+        reject,
+    },
     id::ExecutorId,
 };
 use sculpt_tls::{Caller, Kind, Subject, Token, to_pem};
@@ -79,27 +82,42 @@ struct Holder {
     by: String,
 }
 
+/// Why an executor is not let in, for now.
+pub(crate) struct Away {
+    why: &'static str,
+    barred: bool,
+}
+
+impl Away {
+    /// For its session.
+    pub(crate) fn reject(&self) -> Reject {
+        let code = if self.barred { reject::Code::Invalid } else { reject::Code::Unavailable };
+        let pause = sculpt_proto::to_duration(Duration::from_millis(50));
+        Reject { code: code.into(), text: self.why.to_owned(), retry_after: Some(pause) }
+    }
+
+    /// For any other call.
+    pub(crate) fn status(&self) -> Status {
+        Status::unavailable(self.why)
+    }
+}
+
 impl Enrolments {
     fn validity(&self) -> Validity {
         let from = SystemTime::now() - self.age;
         from - SKEW..from + self.life
     }
 
-    /// Whether `caller` is let in to `path`.
-    pub(crate) fn judge(&self, path: &str, caller: Option<&Caller>) -> Result<(), Status> {
-        let caller = caller.ok_or_else(|| Status::unauthenticated("an executor calls with its certificate"))?;
-        let refused = self.refuses_publications.filter(|_| path.ends_with("/Publish"));
-        if let Some(why) = self.barred.or(refused) {
-            return Err(Status::permission_denied(why));
-        }
-        if caller.lapsed {
-            return Err(Status::unauthenticated("the certificate has run out; it is renewed first"));
-        }
+    /// Whether `caller` is let in.
+    pub(crate) fn judge(&self, caller: Option<&Caller>) -> Result<(), Away> {
+        let Some(caller) = caller else { return Err(Away { why: "it shows no certificate", barred: true }) };
         let newest = self.holders.get(&caller.subject.executor.to_string()).map(|holder| holder.generation);
-        if newest.is_some_and(|newest| caller.subject.generation < newest) {
-            return Err(Status::unauthenticated("a newer certificate was issued; it is renewed first"));
+        let older = newest.is_some_and(|newest| caller.subject.generation < newest);
+        match self.barred {
+            Some(why) => Err(Away { why, barred: true }),
+            None if caller.lapsed || older => Err(Away { why: "the certificate is renewed first", barred: false }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn join(&mut self, request: &JoinRequest) -> Result<u64, Status> {

@@ -14,6 +14,7 @@ use sculpt_proto::executor::v1::{enrolment_server::EnrolmentServer, executor_ser
 use sculpt_tls::{Caller, Callers, Identity, Proof, Trust, server_config};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tonic::Status;
 
 use crate::{controller::Inner, git_backend};
 
@@ -51,17 +52,21 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: axum::Rout
     let _cut = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
 }
 
-/// Everything but joining and renewing is for executors that are let in.
+/// Everything but joining and renewing is for executors that are let in; a session says itself why not.
 async fn enter(Shared(inner): Shared<Inner>, request: HttpRequest, next: Next) -> HttpResponse {
     let path = request.uri().path();
-    let judged = if path.starts_with("/sculpt.executor.v1.Enrolment/") {
-        Ok(())
-    } else {
-        inner.memory.lock().unwrap().enrolments.judge(path, request.extensions().get::<Caller>())
+    if path.starts_with("/sculpt.executor.v1.Enrolment/") || path == "/sculpt.executor.v1.ExecutorService/Control" {
+        return next.run(request).await;
+    }
+    let judged = {
+        let enrolments = &inner.memory.lock().unwrap().enrolments;
+        let refused = enrolments.refuses_publications.filter(|_| path.ends_with("/Publish"));
+        let judged = enrolments.judge(request.extensions().get()).map_err(|away| away.status());
+        judged.and(refused.map_or(Ok(()), |why| Err(Status::permission_denied(why))))
     };
     match judged {
         Ok(()) => next.run(request).await,
-        Err(_) if path.starts_with("/git/") => HttpResponse::builder().status(403).body(Body::empty()).unwrap(),
+        Err(_) if path.starts_with("/git/") => HttpResponse::builder().status(503).body(Body::empty()).unwrap(),
         Err(status) => status.into_http(),
     }
 }

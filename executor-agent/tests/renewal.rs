@@ -76,6 +76,18 @@ async fn a_renewal_whose_answer_is_lost_is_asked_for_again_as_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_was_begun_is_ended_however_young_the_certificate_is() {
+    let mut host = aged(Duration::ZERO).await;
+    let begun = uuid::Uuid::new_v4().to_string();
+    sculpt_tls::private::write(&host.data().join("identity/renewal"), &begun).unwrap();
+    host.start().await;
+    host.controller.wait("the same renewal", renewals(1)).await;
+    assert_eq!(host.controller.memory().enrolments.renewals[0], (1, false, begun));
+    wait_for("the answer to be kept", || generation(2)(&host)).await;
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_executor_that_dies_while_it_renews_goes_on_renewing() {
     for point in ["renew.before_ask", "renew.answered", "keyring.trusts"] {
         let mut host = aged(48 * HOUR).await;

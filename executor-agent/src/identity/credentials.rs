@@ -178,6 +178,11 @@ impl Keyring {
         Ok(id)
     }
 
+    /// Whether a renewal was asked for whose answer is not here.
+    pub fn is_renewing(&self) -> bool {
+        self.renewal_file().exists()
+    }
+
     /// The answer to the renewal is kept.
     pub fn renewed(&self) -> Result<(), CredentialError> {
         Ok(private::remove(&self.renewal_file())?)

@@ -40,36 +40,35 @@ enum RenewError {
 /// Renews the certificate of `dialer` whenever it is due, until `stop`. Connections that stand are not touched.
 pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: CancellationToken) {
     let mut backoff = dialer.backoff(FIRST_WAIT, LONGEST_WAIT);
-    let renewed_at = keyring.load().ok().and_then(|credentials| credentials.renewed_at());
-    let mut schedule = Schedule::new(boottime(), SystemTime::now(), renewed_at);
+    // The controller may have given an answer that never came, and lets nobody in who shows what went before it.
+    let found = keyring.load().ok().filter(|_| !keyring.is_renewing());
+    let mut schedule = Schedule::ByClock(found.and_then(|credentials| credentials.renewed_at()));
     loop {
-        if let Some(pause) = schedule.pause(boottime()) {
+        if let Some(pause) = schedule.pause(boottime(), SystemTime::now()) {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = standing.renewal_wanted() => schedule.wanted(boottime()),
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause) => continue,
             }
-            continue;
         }
         let renewed = tokio::select! {
             () = stop.cancelled() => return,
             renewed = renew(&keyring, &dialer) => renewed,
         };
-        match renewed {
+        schedule = match renewed {
             Ok(after) => {
                 info!(next = ?after, "the certificate was renewed");
                 standing.accepted();
                 backoff.reset();
-                schedule.renewed(boottime(), after);
+                Schedule::renewed(boottime(), after)
             }
             Err(error) => {
                 told(&standing, &error);
                 let wait = backoff.next_wait();
                 let cause = &error as &dyn std::error::Error;
                 warn!(error = cause, ?wait, "the certificate was not renewed; trying again");
-                schedule.failed(boottime(), wait);
+                Schedule::failed(boottime(), wait)
             }
-        }
+        };
     }
 }
 

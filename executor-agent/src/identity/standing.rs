@@ -9,7 +9,6 @@ use std::{
 
 use sculpt_tls::private;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
@@ -34,22 +33,19 @@ pub struct Standing {
 struct Inner {
     keyring: Option<Keyring>,
     refusal: Mutex<Option<Refusal>>,
-    renewal: Notify,
 }
 
 impl Standing {
     /// As it was when the executor of this keyring ran last.
     pub fn of(keyring: Keyring) -> Self {
         let refusal = Mutex::new(Refusal::read(&keyring));
-        Self { inner: Arc::new(Inner { keyring: Some(keyring), refusal, renewal: Notify::new() }) }
+        Self { inner: Arc::new(Inner { keyring: Some(keyring), refusal }) }
     }
 
     /// The controller has answered a call with `status`.
     pub fn told(&self, status: &Status) {
-        match status.code() {
-            Code::PermissionDenied => self.refused(status.message()),
-            Code::Unauthenticated => self.inner.renewal.notify_one(),
-            _ => {}
+        if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
+            self.refused(status.message());
         }
     }
 
@@ -71,11 +67,6 @@ impl Standing {
             info!("the controller lets this executor in again");
             self.note(None);
         }
-    }
-
-    /// Resolves when the controller wants the certificate renewed first.
-    pub(super) async fn renewal_wanted(&self) {
-        self.inner.renewal.notified().await;
     }
 
     fn note(&self, refusal: Option<&Refusal>) {

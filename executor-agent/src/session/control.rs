@@ -129,7 +129,7 @@ impl<R: Roster> Control<R> {
                 // A word that its dead predecessor had under way may have arrived after its own. A twin speaks again.
                 Ended::Fatal(Fatal::Superseded(_)) if !self.twin_spoke_lately() => AFTER_TWIN,
                 Ended::Fatal(fatal) => return Err(fatal),
-                Ended::Later(pause, _) => pause,
+                Ended::Later(pause, _) | Ended::Barred(pause, _) => pause,
                 _ if began.elapsed() > Duration::from_secs(20) => {
                     backoff.reset();
                     backoff.next_wait()
