@@ -289,6 +289,8 @@ mod tests {
         assert_eq!(refused(|wire| wire.task.as_mut().unwrap().base = "--upload-pack=x".into()), "task.base");
         assert_eq!(refused(|wire| wire.task = None), "task");
         assert_eq!(refused(|wire| wire.cluster_id = "x".into()), "cluster_id");
+        let later = wire::Confinement { network: 99, ..wire::Confinement::default() };
+        assert_eq!(refused(|wire| wire.confinement = Some(later)), "confinement.network");
         let command = |argv| Some(task_spec::Work::Command(v1::Command { argv }));
         assert_eq!(refused(|wire| wire.task.as_mut().unwrap().work = command(vec![])), "task.command.argv");
         assert_eq!(
