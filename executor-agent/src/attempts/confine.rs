@@ -32,15 +32,10 @@ impl Life<'_> {
         let workspace = layout.workspace(self.handle.id);
         let prompt = Some(adapters::prompt_file(&workspace)).filter(|prompt| prompt.exists());
         let view = layout.sockets(self.handle.id).join(VIEW).parent().map(Path::to_owned);
+        // An account of its own has what it borrows in its workspace, and cannot pass through the stores.
+        let borrowing = self.spec.repository.iter().filter(|_| !self.context.separation.by_accounts());
         Ok(Some(Sandbox {
-            readable: self
-                .spec
-                .repository
-                .iter()
-                .map(|it| layout.store(it.project))
-                .chain(prompt)
-                .chain(resolver())
-                .collect(),
+            readable: borrowing.map(|it| layout.store(it.project)).chain(prompt).chain(resolver()).collect(),
             writable: [workspace]
                 .into_iter()
                 .chain(view.filter(|_| self.spec.tty))
