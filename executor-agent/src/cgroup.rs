@@ -179,7 +179,7 @@ impl Cgroup {
         self.unified.iter().chain(&self.limits)
     }
 
-    /// Removes the directories; a leaf with living processes stays. True when all are gone.
+    /// Removes the directories; a leaf with processes stays. False when one does.
     pub fn remove(&self) -> bool {
         self.all().filter(|own| !remove(own)).count() == 0
     }
@@ -199,7 +199,8 @@ fn remove(own: &Path) -> bool {
             let emptied = open_directory(CWD, path).and_then(|leaf| walk(leaf, &mut Nested));
             emptied.is_ok() && fs::remove_dir(path).is_ok()
         }
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        // What the system does not let be removed is held by nobody.
+        Err(error) => error.kind() != io::ErrorKind::ResourceBusy,
     };
     leaves.filter(|leaf| !gone(leaf)).count() == 0 && gone(own)
 }
@@ -335,6 +336,22 @@ mod tests {
         assert!(cgroup.procs_files(Leaf::Agent).iter().all(|path| path.exists()));
         assert!(!cgroup.out_of_memory());
         assert!(cgroup.remove());
+    }
+
+    #[test]
+    fn a_cgroup_stays_as_long_as_a_process_is_in_it() {
+        let cgroup = Cgroup::prepare(Uuid::new_v4(), Limits::default());
+        let files = cgroup.procs_files(Leaf::Agent);
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        for file in &files {
+            fs::write(file, child.id().to_string()).unwrap();
+        }
+        // Where no cgroup can be made, nothing stays.
+        assert_eq!(cgroup.remove(), files.is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(cgroup.remove());
+        assert!(cgroup.all().all(|own| !own.exists()));
     }
 
     #[test]
