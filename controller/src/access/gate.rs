@@ -84,13 +84,12 @@ fn admit(path: &str, caller: &Caller) -> Result<(), Status> {
     if let Some(repository) = path.strip_prefix("/git/") {
         let name = repository.split('/').next().unwrap_or_default();
         let project = name.strip_suffix(".git").and_then(|id| id.parse::<ProjectId>().ok());
-        // What is no repository's name is refused by who serves them.
-        return match project {
-            Some(project) if !caller.grants().in_project(&project).has(Right::Read) => {
-                Err(Status::not_found(crate::git::GitError::NoProject(project).to_string()))
-            }
-            _ => Ok(()),
-        };
+        // Who serves them undoes escapes: what is no repository's name as it stands may be one then.
+        let project = project.ok_or_else(|| Status::not_found(crate::web::git_http::NO_REPOSITORY))?;
+        if caller.grants().in_project(&project).has(Right::Read) {
+            return Ok(());
+        }
+        return Err(Status::not_found(crate::git::GitError::NoProject(project).to_string()));
     }
     match rule(path) {
         Some(Rule::Known) => Ok(()),

@@ -37,6 +37,9 @@ const UNPACKED_AT_ONCE: usize = 4 << 10;
 /// When to try again while the database is away.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What who asks for something else is told.
+pub(crate) const NO_REPOSITORY: &str = "A repository's path is /git/<uuid of the project>.git.";
+
 /// `/git/<project uuid>.git/…`.
 pub fn routes(repositories: Repositories) -> Router {
     Router::new()
@@ -133,7 +136,7 @@ async fn answer(
     kind: &'static str,
 ) -> Response {
     let Some(project) = project(repository) else {
-        return refuse(StatusCode::NOT_FOUND, "A repository's path is /git/<uuid of the project>.git.");
+        return refuse(StatusCode::NOT_FOUND, NO_REPOSITORY);
     };
     match repositories.upload_pack(project, protocol.as_deref(), question).await {
         Ok(pieces) => {

@@ -144,7 +144,7 @@ async fn git_gives_what_is_seen() {
     let world = World::new().await;
     let ben = world.user("ben", &[(Role::Viewer, Some("web"))]).await;
     let host = format!("Host: {}", world.stack.address());
-    let ask = async |project: uuid::Uuid, credential: &str| {
+    let ask = async |project: &str, credential: &str| {
         let mut stream = world.stack.raw().await;
         let head = format!(
             "GET /git/{project}.git/info/refs?service=git-upload-pack HTTP/1.1\r\n{host}\r\n{credential}Connection: close\r\n\r\n"
@@ -156,13 +156,19 @@ async fn git_gives_what_is_seen() {
     };
     let password = BASE64_STANDARD.encode(format!("ben:{ben}"));
     let shown = format!("Authorization: Basic {password}\r\n");
-    assert!(ask(world.web.id, &shown).await.starts_with("HTTP/1.1 200"), "by the credential helper");
-    let hidden = ask(world.ops.id, &shown).await;
+    let (web, ops, absent) = (world.web.id.to_string(), world.ops.id.to_string(), Uuid::new_v4().to_string());
+    assert!(ask(&web, &shown).await.starts_with("HTTP/1.1 200"), "by the credential helper");
+    let hidden = ask(&ops, &shown).await;
     assert!(hidden.starts_with("HTTP/1.1 404"), "{hidden}");
-    let absent = Uuid::new_v4();
-    let body = |said: String, id: Uuid| said.split("\r\n\r\n").nth(1).unwrap_or_default().replace(&id.to_string(), "…");
-    assert_eq!(body(hidden, world.ops.id), body(ask(absent, &shown).await, absent));
-    let asked = ask(world.web.id, "").await;
+    let body = |said: String, id: &str| said.split("\r\n\r\n").nth(1).unwrap_or_default().replace(id, "…");
+    assert_eq!(body(hidden, &ops), body(ask(&absent, &shown).await, &absent));
+    // Spelled in another way it is hidden as well.
+    let escaped = format!("%{:02x}{}", ops.as_bytes()[0], &ops[1..]);
+    for spelled in [escaped, ops.to_uppercase(), ops.replace('-', "")] {
+        let hidden = ask(&spelled, &shown).await;
+        assert!(hidden.starts_with("HTTP/1.1 404"), "{spelled}: {hidden}");
+    }
+    let asked = ask(&web, "").await;
     assert!(asked.starts_with("HTTP/1.1 401") && asked.to_lowercase().contains("www-authenticate: basic"), "{asked}");
     world.stack.stop().await;
 }
