@@ -74,6 +74,8 @@ ALTER TABLE executors
     ADD COLUMN certified_until timestamptz,
     -- The version of the authority that has signed it, so that one is not retired that somebody still needs.
     ADD COLUMN authority  bytea CHECK (octet_length(authority) = 32),
+    -- Whom it was told to trust with that, so that none begins to certify whom somebody does not know yet.
+    ADD COLUMN trusted    bytea[] NOT NULL DEFAULT '{}',
     ADD COLUMN unseparated    text NOT NULL DEFAULT '',
     ADD COLUMN closes_network boolean NOT NULL DEFAULT false;
 -- Until now the account that it ran as; from now on the user who made its join token.

@@ -64,9 +64,19 @@ pub enum CommandError {
     /// Who needs the authority.
     #[error("cannot see who still needs the previous authority ({0}); --force retires it all the same")]
     Unseen(#[source] Box<Self>),
+    /// Who knows the next authority.
+    #[error("cannot see who knows the next authority ({0}); --force activates it all the same")]
+    Untellable(#[source] Box<Self>),
     /// The database.
     #[error("cannot ask the database: {0}")]
     Store(#[from] StoreError),
+    /// Some would not believe the controller any more.
+    #[error(
+        "executors have not learnt of the next authority yet, would not believe this controller any more, and would have to \
+         join again: {0}. Try again when they have, remove those that do not come back (`sculpt executor rm`), or activate it \
+         all the same with --force"
+    )]
+    Untold(String),
     /// Some would be strangers.
     #[error(
         "the previous authority has certified executors that have not renewed since, and would have to join again: {0}; \

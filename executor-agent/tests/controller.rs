@@ -453,6 +453,7 @@ impl Inner {
                 let ack = sculpt_proto::executor::v1::HeartbeatAck {
                     sequence: heartbeat.sequence,
                     leased: heartbeat.sequence,
+                    trusted: self.memory.lock().unwrap().enrolments.trusted(),
                 };
                 vec![control_response::Part::HeartbeatAck(ack)]
             }

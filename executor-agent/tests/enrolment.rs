@@ -13,7 +13,7 @@ use sculpt_proto::{
     },
     id::ExecutorId,
 };
-use sculpt_tls::{Caller, Kind, Subject, Token, to_pem};
+use sculpt_tls::{Caller, Kind, Pin, Subject, Token, to_pem};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -103,6 +103,11 @@ impl Away {
 }
 
 impl Enrolments {
+    /// The pins of whom executors are to trust.
+    pub(crate) fn trusted(&self) -> Vec<Vec<u8>> {
+        self.trust.iter().map(|certificate| Pin::of(certificate).unwrap().bytes().to_vec()).collect()
+    }
+
     fn validity(&self) -> Validity {
         let from = SystemTime::now() - self.age;
         from - SKEW..from + self.life

@@ -184,6 +184,30 @@ async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whom_to_trust_is_learnt_from_the_session_long_before_the_certificate_runs_out() {
+    let mut host = aged(Duration::ZERO).await;
+    host.start().await;
+    let next = Authority::fresh();
+    host.controller.memory().enrolments.trust.push(next.certificate.clone());
+    host.controller.wait("both to be known", renewals(1)).await;
+    wait_for("the answer to be kept", || generation(2)(&host)).await;
+    host.controller.hand_over_to(next);
+    host.controller.wait("the new one to certify", renewals(2)).await;
+    wait_for("the answer to be kept", || generation(3)(&host)).await;
+    host.controller.trust_alone(&host.controller.authority());
+    host.controller.wait("the old one to be forgotten", renewals(3)).await;
+    wait_for("the answer to be kept", || generation(4)(&host)).await;
+    let heard = host.controller.memory().heartbeats;
+    host.controller.wait("to be told the same", |memory| (memory.heartbeats > heard + 1).then_some(())).await;
+    {
+        let memory = host.controller.memory();
+        assert_eq!(memory.enrolments.renewals.len(), 3, "it has what it is told of");
+        assert_eq!(memory.hellos.len(), 1, "the session stands");
+    }
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_is_not_believed_is_waited_out() {
     let mut host = aged(Duration::ZERO).await;
     let right = host.controller.authority();

@@ -93,6 +93,7 @@ impl ExecutorService for Service {
             book: self.book.clone(),
             sessions: self.sessions.clone(),
             cluster: self.cluster,
+            authority: None,
             shutdown: CancellationToken::new(),
         };
         // What an executor has is true for its moment alone.

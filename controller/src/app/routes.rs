@@ -63,6 +63,7 @@ pub(super) fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Auth
         book: parts.dispatch.clone(),
         sessions: parts.sessions.clone(),
         cluster: parts.cluster,
+        authority: Some(authority.clone()),
         shutdown: parts.ending.clone(),
     };
     let repositories = parts.repositories.clone();

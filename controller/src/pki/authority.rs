@@ -39,6 +39,8 @@ pub struct Authority {
     pin: Pin,
     trust: Trust,
     phase: Phase,
+    /// The next one or the previous one.
+    other: Option<Pin>,
 }
 
 /// How far one authority has taken over from another.
@@ -134,12 +136,17 @@ impl Authority {
             (None, Some(previous)) if previous.pins().next() != present => Phase::Activated,
             (None, _) => Phase::Steady,
         };
+        let other = match phase {
+            Phase::Steady => None,
+            Phase::Prepared => next.as_ref().and_then(|next| next.pins().next()),
+            Phase::Activated => previous.as_ref().and_then(|previous| previous.pins().next()),
+        };
         let all = [Some(own), next, previous];
         let all = all.iter().flatten().flat_map(Trust::certificates).cloned();
         let trust = Trust::of(all).map_err(trust_in(&directory.join(CURRENT)))?;
         let pin = Pin::of_key(&key);
         let issuer = Issuer::from_ca_cert_der(&certificate, key.into_pair()).map_err(IssueError::from)?;
-        Ok(Self { issuer, certificate, pin, trust, phase })
+        Ok(Self { issuer, certificate, pin, trust, phase, other })
     }
 
     /// Whether there is one in `directory`.
@@ -200,9 +207,19 @@ impl Authority {
         &self.trust
     }
 
+    /// The pin of the one that will certify, and is trusted already.
+    pub fn next(&self) -> Option<Pin> {
+        self.other.filter(|_| self.phase == Phase::Prepared)
+    }
+
     /// The pin of the one that has certified before, and is still trusted.
     pub fn previous(&self) -> Option<Pin> {
-        self.trust.pins().nth(1).filter(|_| self.phase == Phase::Activated)
+        self.other.filter(|_| self.phase == Phase::Activated)
+    }
+
+    /// The pins of all that are trusted, as they are told and written down.
+    pub fn trusted(&self) -> Vec<Vec<u8>> {
+        self.trust.pins().map(|pin| pin.bytes().to_vec()).collect()
     }
 
     /// The pin of the one that certifies.

@@ -3,7 +3,7 @@
 //! Two parts run side by side: one talks to the executor and never waits for the database, so heartbeats are answered at
 //! once; the other does the reducer's work in the database, in order.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sculpt_proto::{
     executor::v1::{ControlRequest, Desired, HeartbeatAck, Welcome, control_request, control_response},
@@ -11,7 +11,7 @@ use sculpt_proto::{
     to_duration,
 };
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     time::Instant,
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -21,6 +21,7 @@ use tonic::Status;
 use super::who::Who;
 use crate::{
     dispatch::Dispatch,
+    pki::Authority,
     session::{
         book::Book,
         census::Comparison,
@@ -51,6 +52,8 @@ pub struct Context<B = Dispatch> {
     pub sessions: Sessions,
     /// Whose attempts these are.
     pub cluster: ClusterId,
+    /// Whom executors are to trust. `None`: nobody proves anything to them.
+    pub authority: Option<watch::Receiver<Arc<Authority>>>,
     /// Ends all sessions.
     pub shutdown: CancellationToken,
 }
@@ -121,9 +124,10 @@ async fn attend<B: Book>(
     context.book.bus().place();
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
+    let outside = Outside { told, asks, authority: context.authority.clone() };
     tokio::select! {
         biased;
-        end = talk(seat, inbound, Outside { told, asks }, work, results, out) => end,
+        end = talk(seat, inbound, outside, work, results, out) => end,
         end = toil(context, epoch, queue, done) => end,
         () = seat.recalled() => End::recalled(),
         () = context.shutdown.cancelled() => End::leaving(),
@@ -164,6 +168,15 @@ struct Outside {
     told: broadcast::Receiver<ExecutorId>,
     /// Somebody wants to know something of this one.
     asks: Asks,
+    /// Who certifies, and who else is trusted.
+    authority: Option<watch::Receiver<Arc<Authority>>>,
+}
+
+impl Outside {
+    /// Whom the executor is to trust now. Said again with each answer: one that was not heard needs no care.
+    fn trusted(&self) -> Vec<Vec<u8>> {
+        self.authority.as_ref().map(|authority| authority.borrow().trusted()).unwrap_or_default()
+    }
 }
 
 /// Talks to the executor; whatever needs the database goes to `work`.
@@ -213,7 +226,7 @@ async fn talk(
             _ = ticks.tick() => Input::Tick,
         };
         for output in session.step(start.elapsed(), input) {
-            if let Err(end) = carry_out(output, &work, out).await {
+            if let Err(end) = carry_out(output, &outside, &work, out).await {
                 return end;
             }
         }
@@ -232,11 +245,12 @@ fn collected(request: ControlRequest, asks: &mut Asks) -> Result<Option<ControlR
     Ok(None)
 }
 
-async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
+async fn carry_out(output: Out, outside: &Outside, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
     let queue = |item| async move { work.send(item).await.map_err(|_| End::Gone) };
     match output {
         Output::HeartbeatAck { sequence, leased } => {
-            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased })).await
+            let ack = HeartbeatAck { sequence, leased, trusted: outside.trusted() };
+            send(out, control_response::Part::HeartbeatAck(ack)).await
         }
         Output::Ack(answer) => {
             sculpt_failpoints::pass("report.before_ack");

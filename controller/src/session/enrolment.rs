@@ -106,6 +106,7 @@ impl Enrolment for EnrolmentApi {
             address,
             valid_for: self.life,
             authority: authority.pin().bytes(),
+            trusted: authority.trusted(),
         };
         let Joined { executor, name, pool, labels, generation } = self.store.join(join).await?;
         tracing::info!(%executor, name, pool, "an executor has joined");
@@ -137,6 +138,7 @@ impl Enrolment for EnrolmentApi {
             renewal: Renewal { key, generation: subject.generation, id },
             valid_for: self.life,
             authority: authority.pin().bytes(),
+            trusted: authority.trusted(),
         };
         let renewed = self.store.renew(asked).await;
         if matches!(renewed, Err(RenewError::Stolen)) {

@@ -7,10 +7,13 @@ use sculpt_proto::id::ExecutorId;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Connection, Store, StoreError, columns, locks};
+use super::{Connection, Store, StoreError, Time, columns, locks};
 
 /// What a copy of a key is locked for.
 const STOLEN: &str = "its key is used in two places: a certificate was renewed that had been renewed before";
+
+/// Who was not heard of for longer than this is not waited for.
+const LATELY: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// A renewal that is asked for.
 #[derive(Clone, Debug)]
@@ -23,6 +26,19 @@ pub struct Asked {
     pub valid_for: Duration,
     /// The pin of the authority that will sign it.
     pub authority: [u8; 32],
+    /// The pins of those that it is told to trust with it.
+    pub trusted: Vec<Vec<u8>>,
+}
+
+/// An executor that was not told yet of an authority.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Untold {
+    /// Its name.
+    pub name: String,
+    /// When its certificate runs out; nobody has seen when that is of one that was never certified here.
+    pub certified_until: Option<Time>,
+    /// It has a session, and is told at once.
+    pub connected: bool,
 }
 
 /// Why nothing is certified anew.
@@ -86,6 +102,17 @@ impl Store {
         let mut conn = self.read().await?;
         Ok(sqlx::query_scalar(sql).bind(&authority[..]).fetch_all(&mut *conn).await?)
     }
+
+    /// Executors that would be cut off if the authority `next` certified now: nothing that they were given says to trust it,
+    /// and they have a certificate that is good, or were heard of lately.
+    pub async fn untold_of(&self, next: [u8; 32]) -> Result<Vec<Untold>, StoreError> {
+        let sql = "SELECT name, certified_until, liveness = 'connected' AS connected FROM executors \
+                   WHERE removed_at IS NULL AND key IS NOT NULL AND $1 <> ALL (trusted) \
+                   AND (certified_until > now() OR last_seen > now() - make_interval(secs => $2)) ORDER BY name";
+        let mut conn = self.read().await?;
+        let found = sqlx::query_as(sql).bind(&next[..]).bind(LATELY.as_secs_f64()).fetch_all(&mut *conn).await;
+        Ok(found?)
+    }
 }
 
 /// What becomes of it, written down. `None`: the database does not know the executor.
@@ -97,7 +124,7 @@ async fn decide(conn: &mut Connection, asked: &Asked) -> Result<Option<Verdict>,
     match verdict {
         Verdict::Issue { generation } | Verdict::Repeat { generation } => {
             sqlx::query(
-                "UPDATE executors SET generation = $2, renewal = $3, authority = $4, \
+                "UPDATE executors SET generation = $2, renewal = $3, authority = $4, trusted = $6, \
                  certified_until = now() + make_interval(secs => $5) WHERE id = $1",
             )
             .bind(asked.executor.0)
@@ -105,6 +132,7 @@ async fn decide(conn: &mut Connection, asked: &Asked) -> Result<Option<Verdict>,
             .bind(asked.renewal.id)
             .bind(&asked.authority[..])
             .bind(asked.valid_for.as_secs_f64())
+            .bind(&asked.trusted)
             .execute(conn)
             .await?;
         }

@@ -74,6 +74,8 @@ pub struct Join {
     pub valid_for: Duration,
     /// The pin of the authority that will sign it.
     pub authority: [u8; 32],
+    /// The pins of those that it is told to trust with it.
+    pub trusted: Vec<Vec<u8>>,
 }
 
 /// An executor that has joined, and is to be certified.
@@ -361,11 +363,11 @@ async fn known(conn: &mut Connection, executor: ExecutorId) -> Result<Option<Kno
 async fn certify(conn: &mut Connection, join: &Join, token: &Offered, generation: i64) -> Result<(), JoinError> {
     let done = sqlx::query(
         "INSERT INTO executors (id, name, pool, labels, slots, hostname, version, liveness, key, \
-         generation, certified_until, authority, owner) VALUES ($1, $2, $3, $4, 0, $5, $6, 'unreachable', $7, $8, \
-         now() + make_interval(secs => $9), $10, $11) \
+         generation, certified_until, authority, owner, trusted) VALUES ($1, $2, $3, $4, 0, $5, $6, 'unreachable', \
+         $7, $8, now() + make_interval(secs => $9), $10, $11, $12) \
          ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, owner = EXCLUDED.owner, \
          labels = EXCLUDED.labels, key = EXCLUDED.key, generation = EXCLUDED.generation, renewal = NULL, \
-         certified_until = EXCLUDED.certified_until, authority = EXCLUDED.authority",
+         certified_until = EXCLUDED.certified_until, authority = EXCLUDED.authority, trusted = EXCLUDED.trusted",
     )
     .bind(join.executor.0)
     .bind(&join.name)
@@ -378,6 +380,7 @@ async fn certify(conn: &mut Connection, join: &Join, token: &Offered, generation
     .bind(join.valid_for.as_secs_f64())
     .bind(&join.authority[..])
     .bind(&token.created_by)
+    .bind(&join.trusted)
     .execute(conn)
     .await;
     match done.map_err(StoreError::from) {

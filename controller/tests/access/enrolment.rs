@@ -47,6 +47,7 @@ fn machine(digest: [u8; 32], name: &str) -> Join {
         address: "192.0.2.7".into(),
         valid_for: 24 * HOUR,
         authority: [9; 32],
+        trusted: vec![vec![9; 32]],
     }
 }
 
@@ -101,6 +102,7 @@ async fn a_copy_of_a_key_gives_itself_away() {
         renewal: Renewal { key: join.key, generation, id },
         valid_for: 24 * HOUR,
         authority: [9; 32],
+        trusted: vec![vec![9; 32]],
     };
     let first = Uuid::new_v4();
     assert_eq!(store.renew(asked(1, first)).await.unwrap(), 2);
@@ -127,6 +129,42 @@ async fn a_copy_of_a_key_gives_itself_away() {
 }
 
 #[tokio::test]
+async fn who_would_not_believe_the_next_authority_is_known() {
+    let (store, _database) = harness::store().await;
+    let (present, next) = ([9; 32], [8; 32]);
+    token(&store, [1; 32], 5).await;
+    let names = async || -> Vec<String> {
+        store.untold_of(next).await.unwrap().into_iter().map(|untold| untold.name).collect()
+    };
+    let run = async |sql: &'static str| sqlx::query(sql).execute(&mut *store.read().await.unwrap()).await.unwrap();
+    for name in ["gone", "lapsed", "renewed", "removed"] {
+        store.join(machine([1; 32], name)).await.unwrap();
+    }
+    let told = Join { trusted: vec![present.to_vec(), next.to_vec()], ..machine([1; 32], "told") };
+    store.join(told).await.unwrap();
+    assert_eq!(names().await, ["gone", "lapsed", "removed", "renewed"]);
+    assert!(store.untold_of(present).await.unwrap().is_empty());
+
+    run("UPDATE executors SET removed_at = now() WHERE name = 'removed'").await;
+    run("UPDATE executors SET certified_until = now() - interval '1 s' WHERE name IN ('gone', 'lapsed')").await;
+    run("UPDATE executors SET last_seen = now() - interval '8 days' WHERE name = 'gone'").await;
+    assert_eq!(names().await, ["lapsed", "renewed"], "who was heard of lately comes back");
+    let (executor, key): (Uuid, Vec<u8>) = sqlx::query_as("SELECT id, key FROM executors WHERE name = 'renewed'")
+        .fetch_one(&mut *store.read().await.unwrap())
+        .await
+        .unwrap();
+    let asked = Asked {
+        executor: ExecutorId(executor),
+        renewal: Renewal { key: key.try_into().unwrap(), generation: 1, id: Uuid::new_v4() },
+        valid_for: 24 * HOUR,
+        authority: present,
+        trusted: vec![present.to_vec(), next.to_vec()],
+    };
+    store.renew(asked).await.unwrap();
+    assert_eq!(names().await, ["lapsed"]);
+}
+
+#[tokio::test]
 async fn of_two_renewals_at_once_one_is_the_thief() {
     let (store, _database) = harness::store().await;
     token(&store, [1; 32], 1).await;
@@ -137,6 +175,7 @@ async fn of_two_renewals_at_once_one_is_the_thief() {
         renewal: Renewal { key: join.key, generation: 1, id: Uuid::new_v4() },
         valid_for: 24 * HOUR,
         authority: [9; 32],
+        trusted: vec![vec![9; 32]],
     };
     let (one, two) = tokio::join!(store.renew(asked()), store.renew(asked()));
     assert_eq!([&one, &two].iter().filter(|renewed| renewed.is_ok()).count(), 1);

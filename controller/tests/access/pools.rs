@@ -88,6 +88,7 @@ async fn joined(store: &Store, pool: &str, separates: bool) -> Epoch {
         address: "192.0.2.7".into(),
         valid_for: ttl,
         authority: [9; 32],
+        trusted: vec![],
     };
     store.join(join.clone()).await.unwrap();
     let unseparated = if separates { "" } else { "bwrap is not installed" };

@@ -6,16 +6,19 @@ use clap::Parser as _;
 use sculpt_controller::{
     commands::{CommandError, Told},
     config::{Cli, Command},
-    pki::Authority,
+    pki::{Authority, Phase},
 };
-use sculpt_proto::v1::{self, identity_client::IdentityClient};
+use sculpt_proto::{
+    executor::v1::{Heartbeat, control_request, control_response},
+    v1::{self, identity_client::IdentityClient},
+};
 use tonic::Code;
 use uuid::Uuid;
 
 use super::{ready, recorded, shown};
 use crate::{
     harness::{self, Enrolled, Stack},
-    sessions::executor::hello,
+    sessions::executor::{Scripted, hello},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,6 +78,22 @@ async fn learnt(stack: &Stack, many: usize) {
     }
 }
 
+/// Waits until an executor that has a session is told to trust these, in this order.
+async fn told_of(executor: &mut Scripted, authority: &Authority) {
+    let begun = Instant::now();
+    for sequence in 1.. {
+        executor.send(control_request::Part::Heartbeat(Heartbeat { sequence, ..Heartbeat::default() })).await;
+        loop {
+            match executor.next().await {
+                control_response::Part::HeartbeatAck(ack) if ack.trusted == authority.trusted() => return,
+                control_response::Part::HeartbeatAck(ack) if ack.sequence == sequence => break,
+                _ => {}
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "the session does not tell of the change");
+    }
+}
+
 /// Renews until the certificate is one of the authority that certifies now; the controller sees the change by itself.
 async fn renewed_by(stack: &Stack, mut enrolled: Enrolled, authority: &Authority) -> Enrolled {
     let begun = Instant::now();
@@ -92,15 +111,23 @@ async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
     let stack = harness::stack().await;
     let who = hello("one");
     let enrolled = stack.enrol(&who).await;
-    let executor = ready(&stack, &enrolled, &who).await;
+    let mut executor = ready(&stack, &enrolled, &who).await;
+    told_of(&mut executor, &Authority::open(stack.authority()).expect("it is there")).await;
 
     command(&stack, &["authority", "prepare"]).await.expect("it is prepared");
     learnt(&stack, 2).await;
-    command(&stack, &["authority", "activate"]).await.expect("it is activated");
+    let refused = command(&stack, &["authority", "activate"]).await.expect_err("somebody would be cut off").to_string();
+    assert!(refused.contains("one (connected: within a minute)") && refused.contains("--force"), "{refused}");
+    let prepared = Authority::open(stack.authority()).expect("it is there");
+    assert_eq!(prepared.phase(), Phase::Prepared, "nothing has happened");
+    told_of(&mut executor, &prepared).await;
+    let enrolled = stack.renew(&enrolled, Uuid::new_v4()).await.expect("it is renewed");
+    command(&stack, &["authority", "activate"]).await.expect("everybody knows the next one");
     let refused = command(&stack, &["authority", "retire"]).await.expect_err("somebody needs it").to_string();
     assert!(refused.contains("join again: one;") && refused.contains("--force"), "{refused}");
 
     let next = Authority::open(stack.authority()).expect("it is there");
+    told_of(&mut executor, &next).await;
     let renewed = renewed_by(&stack, enrolled, &next).await;
     let told = command(&stack, &["authority", "retire"]).await.expect("nobody needs it");
     assert_eq!(told.answer.lines().filter(|line| line.contains("sha256:")).count(), 1, "{told:?}");

@@ -260,7 +260,8 @@ async fn heartbeats_are_answered_and_an_executor_that_takes_no_work_gets_none() 
             disk_budget: 0,
         })
     };
-    let ack = |sequence, leased| control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased });
+    let ack =
+        |sequence, leased| control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased, trusted: vec![] });
     executor.send(beat(1, false)).await;
     assert_eq!(executor.next().await, ack(1, 0));
     // And again, once the database has it.

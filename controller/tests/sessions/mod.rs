@@ -107,6 +107,7 @@ impl Stack {
             book: self.dispatch.clone(),
             sessions: self.sessions.clone(),
             cluster: self.cluster,
+            authority: None,
             shutdown: self.stop.clone(),
         };
         let api = ExecutorApi::new(context, self.blobs.clone(), self.repositories.clone(), self.tracker.clone());

@@ -6,6 +6,7 @@ use sculpt_proto::{
     duration,
     executor::v1::{RenewRequest, enrolment_client::EnrolmentClient},
 };
+use sculpt_tls::Pin;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{info, warn};
@@ -37,17 +38,24 @@ enum RenewError {
     Another,
 }
 
-/// Renews the certificate of `dialer` whenever it is due, until `stop`. Connections that stand are not touched.
+/// How soon it is renewed again when that has not brought what the controller says to trust: a replica may lag behind.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Renews the certificate of `dialer` whenever it is due, and when the controller says to trust others than before, until
+/// `stop`. Connections that stand are not touched.
 pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: CancellationToken) {
     let mut backoff = dialer.backoff(FIRST_WAIT, LONGEST_WAIT);
     // The controller may have given an answer that never came, and lets nobody in who shows what went before it.
     let found = keyring.load().ok().filter(|_| !keyring.is_renewing());
     let mut schedule = Schedule::ByClock(found.and_then(|credentials| credentials.renewed_at()));
+    let mut trusted = standing.trusted();
     loop {
         if let Some(pause) = schedule.pause(boottime(), SystemTime::now()) {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => continue,
+                // It is never closed: we have its other end.
+                _ = trusted.changed() => if !lacks(&keyring, &trusted.borrow_and_update()) { continue },
             }
         }
         let renewed = tokio::select! {
@@ -59,7 +67,8 @@ pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: Can
                 info!(next = ?after, "the certificate was renewed");
                 standing.accepted();
                 backoff.reset();
-                Schedule::renewed(boottime(), after)
+                let lags = lacks(&keyring, &trusted.borrow_and_update());
+                Schedule::renewed(boottime(), if lags { after.min(AGAIN) } else { after })
             }
             Err(error) => {
                 told(&standing, &error);
@@ -70,6 +79,12 @@ pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: Can
             }
         };
     }
+}
+
+/// Whether others are to be trusted than those in `keyring`, or another one certifies.
+fn lacks(keyring: &Keyring, trusted: &[Pin]) -> bool {
+    let held = || keyring.load().map(|credentials| credentials.trust.pins().collect::<Vec<_>>());
+    !trusted.is_empty() && held().is_ok_and(|held| held != trusted)
 }
 
 fn told(standing: &Standing, error: &RenewError) {

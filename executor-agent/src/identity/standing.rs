@@ -1,5 +1,5 @@
 //! Whether the controller lets this executor in: told once when it changes, and kept where `sculpt-executor status` finds
-//! it.
+//! it. And whom it says is to be trusted, for who renews.
 
 use std::{
     io,
@@ -7,8 +7,9 @@ use std::{
     time::SystemTime,
 };
 
-use sculpt_tls::private;
+use sculpt_tls::{Pin, private};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
@@ -33,13 +34,14 @@ pub struct Standing {
 struct Inner {
     keyring: Option<Keyring>,
     refusal: Mutex<Option<Refusal>>,
+    trusted: watch::Sender<Vec<Pin>>,
 }
 
 impl Standing {
     /// As it was when the executor of this keyring ran last.
     pub fn of(keyring: Keyring) -> Self {
         let refusal = Mutex::new(Refusal::read(&keyring));
-        Self { inner: Arc::new(Inner { keyring: Some(keyring), refusal }) }
+        Self { inner: Arc::new(Inner { keyring: Some(keyring), refusal, ..Inner::default() }) }
     }
 
     /// The controller has answered a call with `status`.
@@ -67,6 +69,24 @@ impl Standing {
             info!("the controller lets this executor in again");
             self.note(None);
         }
+    }
+
+    /// The controller says whom to trust, the one that certifies first. Pins that are none say nothing.
+    pub fn told_of(&self, trusted: &[Vec<u8>]) {
+        let pins = trusted.iter().map(|pin| pin.as_slice().try_into().map(Pin::from_bytes)).collect();
+        if let Ok(pins) = pins {
+            let pins: Vec<Pin> = pins;
+            self.inner.trusted.send_if_modified(|before| {
+                let changed = *before != pins;
+                *before = pins;
+                changed
+            });
+        }
+    }
+
+    /// Whom the controller says to trust; empty before it has said so.
+    pub(super) fn trusted(&self) -> watch::Receiver<Vec<Pin>> {
+        self.inner.trusted.subscribe()
     }
 
     fn note(&self, refusal: Option<&Refusal>) {

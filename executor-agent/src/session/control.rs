@@ -221,6 +221,7 @@ impl<R: Roster> Control<R> {
                             collecting.ask(&self.context.garbage, collect);
                         }
                         Some(wire::control_response::Part::HeartbeatAck(ack)) => {
+                            self.standing.told_of(&ack.trusted);
                             self.leases.acked(ack.leased);
                             self.hand_lease_on();
                         }
