@@ -49,7 +49,9 @@ impl Places {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(broken)?;
         let data = data.canonicalize().map_err(broken)?;
         let mode = fs::metadata(&data).map_err(broken)?.permissions().mode() & 0o777;
-        let wanted = if separate { 0o711 } else { mode & 0o711 | 0o700 };
+        // Accounts are made by root alone; an ordinary user's sandbox is shown what it needs.
+        let accounts = separate && rustix::process::geteuid().is_root();
+        let wanted = if accounts { 0o711 } else { mode & 0o711 | 0o700 };
         if mode != wanted {
             fs::set_permissions(&data, fs::Permissions::from_mode(wanted)).map_err(broken)?;
         }
