@@ -90,7 +90,7 @@ async fn create(client: &Client, args: TokenArgs, format: Format) -> Result<Exit
             let until = token.as_ref().and_then(|token| local(token.expires_at.as_ref())).unwrap_or_default();
             let machines = if args.uses == 1 { "one machine".to_owned() } else { format!("{} machines", args.uses) };
             note(format!("shown this once, good until {until} for {machines}; there:"));
-            note(format!("  sculpt-executor join {} --token-file - --data-dir DIR", shell_quoted(&url)));
+            note(format!("  sculpt-executor join {} --token-file -", shell_quoted(&url)));
         }
     }
     Ok(Exit::Done)
