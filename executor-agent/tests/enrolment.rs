@@ -193,6 +193,10 @@ impl Enrolment for Inner {
         Token::parse(&request.token, Kind::Join).unwrap();
         let answer = {
             let mut memory = self.memory.lock().unwrap();
+            let stranger = !request.cluster_id.is_empty() && request.cluster_id != memory.cluster;
+            if stranger {
+                return Err(Status::failed_precondition("it belongs to another cluster; `sculpt-executor rebind`"));
+            }
             memory.enrolments.join(&request).map(|generation| JoinResponse {
                 credentials: Some(self.certify(&memory, &request.executor_id, generation)),
                 cluster_id: memory.cluster.clone(),

@@ -6,12 +6,13 @@ use std::{
     net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     process::{Output, Stdio},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use sculpt_tls::{Kind, Token};
 
-use crate::host::Host;
+use crate::{authority::Authority, host::Host};
 
 /// The exit code and what was said.
 fn told(output: &Output) -> (i32, String) {
@@ -137,11 +138,12 @@ async fn who_has_joined_stays_where_it_is_unless_told_otherwise() {
     assert!(said.contains("has joined this controller before") && said.contains("--again"), "{said}");
     let other = Host::new().await;
     let elsewhere = other.controller.token();
-    for again in [&[][..], &["--again"][..]] {
+    for (again, words) in [(&[][..], "does not know the authority"), (&["--again"], "belongs to another cluster")] {
         let (code, said) = told(&host.join_with(&elsewhere, &other.controller.url(), again));
         assert_eq!((code, asked(&other)), (7, 0), "{said}");
-        assert!(said.contains("belongs to another controller") && said.contains("rebind"), "{said}");
+        assert!(said.contains(words) && said.contains("rebind"), "{said}");
     }
+    assert_eq!(other.controller.memory().enrolments.tokens[&elsewhere], Ok(1), "it is not used up");
     let again = host.join_with(&token, &host.controller.url(), &["--again", "--name", "till"]);
     assert!(again.status.success(), "{again:?}");
     let (said, code) = host.status();
@@ -152,6 +154,22 @@ async fn who_has_joined_stays_where_it_is_unless_told_otherwise() {
     let moved = host.join_with(&elsewhere, &other.controller.url(), &[]);
     assert!(moved.status.success(), "{moved:?}");
     assert!(host.status().0.contains(&other.controller.url()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_took_over_while_it_was_away_is_learnt_with_a_token() {
+    let mut host = Host::new().await;
+    host.join();
+    let before = fs::read(host.data().join("identity/key.pem")).unwrap();
+    host.controller.trust_alone(&Arc::new(Authority::fresh()));
+    let token = host.controller.token();
+    let (code, said) = told(&host.join_with(&token, &host.controller.url(), &[]));
+    assert!(code == 7 && said.contains("--again"), "{said}");
+    let again = host.join_with(&token, &host.controller.url(), &["--again"]);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(fs::read(host.data().join("identity/key.pem")).unwrap(), before, "it is the same executor");
+    host.start().await;
+    host.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

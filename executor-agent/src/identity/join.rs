@@ -45,7 +45,8 @@ pub struct JoinArgs {
     /// Name shown to people; this machine's by default
     #[arg(long, env = "SCULPT_EXECUTOR_NAME")]
     pub name: Option<String>,
-    /// Join although this executor has joined the same controller before: into another pool, or when that has forgotten it
+    /// Join although this executor has joined the same controller before: into another pool, or when that has forgotten it,
+    /// or is certified by an authority that this executor has not learnt of
     #[arg(long)]
     pub again: bool,
 }
@@ -89,10 +90,11 @@ pub enum JoinError {
         /// Where.
         controller: String,
     },
-    /// It is an executor of another controller.
+    /// It is an executor of another controller, or of one whose authority it does not know.
     #[error(
-        "the executor in {data} belongs to another controller ({controller}) than the token. Give another --data-dir for \
-         one executor more, or let this one forget that controller: `sculpt-executor rebind --data-dir {data}`"
+        "the executor in {data} has joined {controller}, and does not know the authority of the token. If another authority has \
+         taken over there while it was away, --again joins anew. If the token is of another controller, give another \
+         --data-dir for one executor more, or let this one forget that controller: `sculpt-executor rebind --data-dir {data}`"
     )]
     Elsewhere {
         /// The data directory.
@@ -231,14 +233,15 @@ fn joined(data_dir: &Path) -> Result<Option<Joined>, JoinError> {
     }
 }
 
-/// Whether a token of the authority `pin` may make what is in `data_dir` an executor.
+/// Whether a token of the authority `pin` may be shown for what is in `data_dir`. An authority that is not known here may be
+/// that of the same controller: the token proves it, and the cluster in the answer decides.
 fn admit(data_dir: &Path, joined: Option<&Joined>, pin: Pin, again: bool) -> Result<(), JoinError> {
     let Some(Joined { credentials, controller }) = joined else { return Ok(()) };
     let (data, controller) = (data_dir.display().to_string(), controller.clone());
     match (credentials.trust.pins().any(|known| known == pin), again) {
-        (true, true) => Ok(()),
+        (_, true) => Ok(()),
         (true, false) => Err(JoinError::Already { data, controller }),
-        (false, _) => Err(JoinError::Elsewhere { data, controller }),
+        (false, false) => Err(JoinError::Elsewhere { data, controller }),
     }
 }
 
