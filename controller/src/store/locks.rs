@@ -117,6 +117,7 @@ impl Store {
     ) -> Result<Lock, LockError> {
         self.write(move |conn| {
             Box::pin(async move {
+                users::one_at_a_time(conn).await?;
                 let (subject, name) = resolve(conn, &by, &target).await?;
                 if subject == Subject::User(by.caller().user()) || subject == Subject::Token(by.caller().token()) {
                     return Err(LockError::Oneself);
@@ -126,6 +127,9 @@ impl Store {
                     Taken::Done(done) => Ok(one(conn, done).await?),
                     Taken::Fresh => {
                         insert(conn, id, subject, &name, &reason, ttl, &by.by()).await?;
+                        if matches!(subject, Subject::User(_)) {
+                            users::still_ruled(conn).await?;
+                        }
                         Ok(one(conn, id.0).await?)
                     }
                 }

@@ -79,7 +79,7 @@ pub enum TokenError {
     )]
     Repeated(TokenId),
     /// One token cannot be used to get around its own limits.
-    #[error("this token is limited, and makes no tokens; use one of yours that is not")]
+    #[error("this token is limited: it makes no tokens, and revokes none but itself; use one of yours that is not")]
     Limited,
     /// The owner, or a project of the scope.
     #[error(transparent)]
@@ -199,6 +199,10 @@ impl Store {
         self.write(move |conn| {
             Box::pin(async move {
                 let id = find(conn, &whose, &name).await?;
+                let caller = whose.caller();
+                if whose.user().is_some() && caller.is_limited() && id != caller.token() {
+                    return Err(TokenError::Limited);
+                }
                 if let Taken::Fresh = take_request(conn, &request, id.0).await? {
                     let sql = "UPDATE tokens SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL";
                     let done = sqlx::query(sql).bind(id.0).execute(&mut *conn).await.map_err(StoreError::from)?;

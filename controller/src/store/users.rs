@@ -66,7 +66,9 @@ pub enum UserError {
     )]
     BadName(String),
     /// Nobody would be left who can give rights.
-    #[error("nobody would be left who may administer this controller; make somebody else an admin first")]
+    #[error(
+        "nobody would be left who may administer this controller and is not locked; make somebody else an admin first"
+    )]
     LastAdmin,
     /// The project of a role.
     #[error(transparent)]
@@ -247,9 +249,12 @@ async fn add(conn: &mut Connection, by: &By, id: UserId, new: NewUser) -> Result
 
 /// Refuses to leave nobody who can give rights.
 pub(super) async fn still_ruled(conn: &mut Connection) -> Result<(), UserError> {
-    let sql = "SELECT EXISTS (SELECT FROM users u JOIN role_bindings r ON r.user_id = u.id \
-               WHERE u.removed_at IS NULL AND r.role = 'admin' AND r.project_id IS NULL)";
-    let ruled: bool = sqlx::query_scalar(sql).fetch_one(conn).await.map_err(StoreError::from)?;
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM users u JOIN role_bindings r ON r.user_id = u.id \
+         WHERE u.removed_at IS NULL AND r.role = 'admin' AND r.project_id IS NULL \
+         AND NOT EXISTS (SELECT FROM locks l WHERE l.user_id = u.id AND {STANDING}))"
+    );
+    let ruled: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(conn).await.map_err(StoreError::from)?;
     if ruled { Ok(()) } else { Err(UserError::LastAdmin) }
 }
 

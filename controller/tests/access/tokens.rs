@@ -83,6 +83,14 @@ async fn a_limited_token_does_less_and_makes_none() {
     assert_eq!(eve.create_token(wider).await.expect_err("it would be wider").code(), Code::PermissionDenied);
     let me = eve.who_am_i(v1::WhoAmIRequest {}).await.expect("it is known").into_inner();
     assert_eq!(me.roles, [binding("viewer", "web")]);
+    // Nor does it take any away but itself.
+    let own = me.token.expect("a token").uuid;
+    let listed = eve.list_tokens(v1::ListTokensRequest::default()).await.expect("a list").into_inner().tokens;
+    let other = listed.into_iter().find(|token| token.uuid != own).expect("another one of hers").uuid;
+    let revoke = |token: String| v1::RevokeTokenRequest { request_id: fresh(), token };
+    let refused = eve.revoke_token(revoke(other)).await.expect_err("it is limited");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    eve.revoke_token(revoke(own)).await.expect("itself");
     world.stack.stop().await;
 }
 
@@ -146,6 +154,14 @@ async fn users_are_named_once_and_somebody_always_rules() {
         zoe.remove_user(remove(name)).await.expect("zoe is left");
     }
     assert_eq!(zoe.remove_user(remove("zoe")).await.expect_err("nobody is left").code(), Code::FailedPrecondition);
+    // Who is locked cannot rule.
+    world.stack.store().reset_admin("max", [4; 32]).await.expect("another admin");
+    let target = || Some(v1::LockTarget { target: Some(v1::lock_target::Target::User("max".into())) });
+    let lock = v1::LockRequest { request_id: fresh(), target: target(), ..Default::default() };
+    zoe.lock(lock).await.expect("zoe is left");
+    assert_eq!(zoe.remove_user(remove("zoe")).await.expect_err("nobody is left").code(), Code::FailedPrecondition);
+    zoe.unlock(v1::UnlockRequest { request_id: fresh(), target: target() }).await.expect("it is lifted");
+    zoe.remove_user(remove("zoe")).await.expect("max is left");
     world.stack.stop().await;
 }
 
