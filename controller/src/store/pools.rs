@@ -143,8 +143,10 @@ impl Store {
                 if let Taken::Done(_) = take_request(conn, &request, Uuid::nil()).await? {
                     return Ok(None);
                 }
+                // Before anything is looked at: who joins meanwhile is seen among the executors.
+                let invited = hold_tokens(conn, &name).await?;
                 let pool = one(conn, &name).await?.ok_or_else(|| PoolError::Unknown(name.clone()))?;
-                remove(conn, &pool).await?;
+                remove(conn, &pool, invited).await?;
                 audit::append(conn, &by.by(), Act::new("pool.remove", format!("pool:{name}"))).await?;
                 Ok(Some(pool))
             })
@@ -158,16 +160,19 @@ async fn one(conn: &mut Connection, name: &str) -> Result<Option<Pool>, StoreErr
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(name).fetch_optional(conn).await?)
 }
 
-async fn remove(conn: &mut Connection, pool: &Pool) -> Result<(), PoolError> {
+/// Holds the join tokens that lead into `pool`, so that nobody joins by one of them; whether there are any.
+async fn hold_tokens(conn: &mut Connection, pool: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT id FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL AND expires_at > now() AND used < uses \
+               ORDER BY id FOR UPDATE";
+    let tokens: Vec<Uuid> = sqlx::query_scalar(sql).bind(pool).fetch_all(conn).await?;
+    Ok(!tokens.is_empty())
+}
+
+async fn remove(conn: &mut Connection, pool: &Pool, invited: bool) -> Result<(), PoolError> {
     if !pool.executors.is_empty() {
         return Err(PoolError::Inhabited { pool: pool.name.clone(), executors: pool.executors.join(", ") });
     }
-    // Held, so that nobody joins by one of them meanwhile.
-    let tokens = "SELECT id FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL AND expires_at > now() AND used < uses \
-                  ORDER BY id FOR UPDATE";
-    let tokens: Vec<Uuid> =
-        sqlx::query_scalar(tokens).bind(&pool.name).fetch_all(&mut *conn).await.map_err(StoreError::from)?;
-    if !tokens.is_empty() {
+    if invited {
         return Err(PoolError::Invited { pool: pool.name.clone() });
     }
     let sql = "DELETE FROM pools WHERE name = $1";
