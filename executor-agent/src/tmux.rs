@@ -125,24 +125,26 @@ impl View {
         // With more than one word tmux runs the words as they are, without a shell.
         arguments.extend([self.program.as_os_str(), "shim".as_ref(), "attach".as_ref(), self.view_socket.as_os_str()]);
         let output = self.run(ATTEMPT, &arguments).await?;
-        match self.process(&output).await {
-            Some(server) => Ok(server),
-            None => Err(refused(ATTEMPT, &output)),
-        }
+        self.process(ATTEMPT, &output).await
     }
 
     /// The server's process. As long as that lives, looking for it is much cheaper than asking it.
     pub async fn server(&self) -> Result<ProcessId, Error> {
         const ATTEMPT: &str = "say which process it is";
         let output = self.run(ATTEMPT, &["display-message", "-p", "#{pid}"].map(OsStr::new)).await?;
-        match self.process(&output).await {
-            Some(server) => Ok(server),
-            None => Err(refused(ATTEMPT, &output)),
+        self.process(ATTEMPT, &output).await
+    }
+
+    async fn process(&self, attempt: &'static str, output: &Output) -> Result<ProcessId, Error> {
+        let found = self.named(output).await.ok_or_else(|| refused(attempt, output))?;
+        if self.owns(found) {
+            return Ok(found);
         }
+        Err(Error::Refused { attempt, text: format!("what answers names process {}, which is not its own", found.pid) })
     }
 
     /// The process whose pid tmux printed. In a sandbox that means nothing here, and the kernel is asked who listens.
-    async fn process(&self, output: &Output) -> Option<ProcessId> {
+    async fn named(&self, output: &Output) -> Option<ProcessId> {
         if self.inside.is_none() {
             return String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(ProcessId::of);
         }
@@ -151,6 +153,13 @@ impl View {
         }
         let stream = timeout(PATIENCE, UnixStream::connect(&self.socket)).await.ok()?.ok()?;
         stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()).and_then(ProcessId::of)
+    }
+
+    /// Whether a process is where servers of this view are. An agent can put anything in the place of its server, and the
+    /// executor signals what it takes for one.
+    fn owns(&self, server: ProcessId) -> bool {
+        self.identity.as_ref().is_none_or(|identity| server.is_of_account(identity.uid))
+            && self.inside.as_ref().is_none_or(|inside| inside.holds(server.pid))
     }
 
     /// Lets a living server make its socket again if something has removed it: who is attached stays attached. True if
@@ -253,4 +262,42 @@ impl View {
 fn refused(attempt: &'static str, output: &Output) -> Error {
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Error::Refused { attempt, text: if text.is_empty() { output.status.to_string() } else { text } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_not_the_attempts_own_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = ProcessId::of(std::process::id()).unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let view = |identity: Option<u32>, inside: Option<Inside>| View {
+            socket: directory.path().join("tmux"),
+            view_socket: directory.path().join("view"),
+            program: "/bin/true".into(),
+            cwd: "/".into(),
+            env: BTreeMap::new(),
+            identity: identity.map(|uid| Identity { uid, gid: uid, groups: Vec::new() }),
+            inside,
+            cgroups: Vec::new(),
+        };
+        assert!(view(None, None).owns(own));
+        assert!(view(Some(uid), None).owns(own));
+        assert!(!view(Some(uid + 1), None).owns(own), "another account's");
+
+        let link = std::fs::read_link("/proc/self/ns/pid").unwrap().to_string_lossy().into_owned();
+        let namespace: u64 = link.trim_start_matches("pid:[").trim_end_matches(']').parse().unwrap();
+        let sandbox = |namespace: u64| {
+            let note = directory.path().join(namespace.to_string());
+            let text = format!("{{\"child-pid\": 1, \"pid-namespace\": {namespace}}}");
+            std::fs::write(&note, text).unwrap();
+            Inside { note, program: "/bin/true".into() }
+        };
+        assert!(view(None, Some(sandbox(namespace))).owns(own));
+        assert!(!view(None, Some(sandbox(namespace + 1))).owns(own), "outside of the sandbox");
+        let lost = Inside { note: directory.path().join("absent"), program: "/bin/true".into() };
+        assert!(!view(None, Some(lost)).owns(own), "nobody knows which sandbox");
+    }
 }

@@ -39,6 +39,12 @@ impl ProcessId {
         Self::of(self.pid) == Some(self)
     }
 
+    /// Whether it is alive and has nothing of another account than `uid`.
+    pub fn is_of_account(self, uid: u32) -> bool {
+        let accounts = accounts(self.pid);
+        !accounts.is_empty() && accounts.iter().all(|has| *has == uid) && self.is_alive()
+    }
+
     /// Sends `signal` to this very process; no error when it is gone.
     pub fn signal(self, signal: Signal) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };

@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
@@ -43,6 +43,21 @@ struct Note {
     pid_namespace: u64,
     /// Absent: the host's.
     net_namespace: Option<u64>,
+}
+
+impl Inside {
+    /// Whether the process is in it.
+    pub fn holds(&self, pid: u32) -> bool {
+        let note = fs::read(&self.note).ok().and_then(|json| serde_json::from_slice::<Note>(&json).ok());
+        note.is_some_and(|note| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link == note.link()))
+    }
+}
+
+impl Note {
+    /// What a process in the sandbox has in `/proc/<pid>/ns/pid`.
+    fn link(&self) -> PathBuf {
+        format!("pid:[{}]", self.pid_namespace).into()
+    }
 }
 
 /// What the last step takes along from outside.
@@ -99,7 +114,7 @@ pub(crate) fn join(inside: &Inside, inner: &Stage) -> Result<u8, Error> {
     let pinned = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(attempt(), error.into()))?;
     // Pinned, so that the process which is compared is the one that is followed.
     let link = fs::read_link(format!("/proc/{}/ns/pid", note.child_pid)).map_err(|error| failed(attempt(), error))?;
-    if link != Path::new(&format!("pid:[{}]", note.pid_namespace)) {
+    if link != note.link() {
         return Err(wrong("it has ended"));
     }
     // The first process of a sandbox has a child once everything around that stands: before, it still sees the host.
