@@ -1,6 +1,7 @@
 //! The wiring: settings in, connections and attempts out, and an end that touches no agent.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -9,7 +10,10 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use sculpt_proto::id::{ClusterId, ExecutorId};
+use sculpt_proto::{
+    executor::v1::JoinResponse,
+    id::{ClusterId, ExecutorId},
+};
 use sculpt_tls::Subject;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -21,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     attempts::{Attempts, Basis, Context},
+    cgroup,
     config::{Separate, Settings},
     connect::{ConnectError, Dialer},
     disk::write_durably,
@@ -98,6 +103,12 @@ pub struct Identity {
     /// The name that it joined under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The pool that its token has put it into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The labels that its token has given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// A data directory that is ours until this is dropped.
@@ -138,13 +149,15 @@ impl Claimed {
         Ok(())
     }
 
-    /// Writes down that the executor has joined as `subject`, under this name, at the controller `url`.
-    pub fn joined(&self, subject: Subject, url: &str, name: &str) -> Result<(), AppError> {
+    /// Writes down that the executor has joined as `subject` at the controller `url`, with this answer.
+    pub fn joined(&self, subject: Subject, url: &str, answer: JoinResponse) -> Result<(), AppError> {
         let joined = Identity {
             executor_id: self.identity.executor_id,
             cluster_id: Some(subject.cluster),
             controller: Some(url.to_owned()),
-            name: Some(name.to_owned()),
+            name: Some(answer.name),
+            pool: Some(answer.pool),
+            labels: Some(answer.labels.into_iter().collect()),
         };
         joined.write(&self.layout).map_err(AppError::io(format!("write {}", self.layout.identity().display())))
     }
@@ -167,8 +180,9 @@ impl Identity {
         match fs::read(layout.identity()) {
             Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let executor_id = ExecutorId::fresh();
                 let identity =
-                    Self { executor_id: ExecutorId::fresh(), cluster_id: None, controller: None, name: None };
+                    Self { executor_id, cluster_id: None, controller: None, name: None, pool: None, labels: None };
                 identity.write(layout)?;
                 Ok(identity)
             }
@@ -206,6 +220,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let dialer = Dialer::new(controller?, &credentials)?;
     let program =
         reachable(program, &layout, accounts).map_err(AppError::io("put this program where accounts can run it"))?;
+    cgroup::step_aside();
     let separation = Separation::find(wanted, &program);
     match (&separation, settings.separate) {
         (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),

@@ -59,6 +59,8 @@ pub struct Stage {
     pub cgroups: Vec<PathBuf>,
     /// How many processes its account may have; absent: as many as the caller's.
     pub processes: Option<u64>,
+    /// It is what the kernel ends first when the host has no memory left.
+    pub goes_first: bool,
     /// A session of its own; its controlling terminal is the first of stdin and stdout that is a terminal.
     pub session: bool,
     /// It is killed when the process (exactly: the thread) that started it dies.
@@ -189,6 +191,7 @@ impl From<shim::Launch> for Stage {
             identity: launch.identity,
             cgroups: launch.cgroup.procs_files(cgroup::Leaf::Agent),
             processes: launch.processes,
+            goes_first: launch.goes_first,
             session: true,
             dies_with_parent: true,
             sandbox: launch.sandbox,
@@ -244,6 +247,9 @@ impl Stage {
     fn enter(&self) -> Result<(), Error> {
         for file in &self.cgroups {
             fs::write(file, "0").map_err(|error| failed(format!("enter {}", file.display()), error))?;
+        }
+        if self.goes_first {
+            fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| failed("let it go first", error))?;
         }
         let here = self.sandbox.is_none() && self.inside.is_none();
         if self.session {

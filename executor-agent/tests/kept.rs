@@ -162,6 +162,7 @@ fn a_launch_on_disk_means_the_same() {
         view_socket: "/run/sculpt/x/view/shim".into(),
         boot_id: None,
         processes: None,
+        goes_first: false,
         sandbox: None,
     };
     let directory = tempfile::tempdir().unwrap();

@@ -239,6 +239,10 @@ impl Life<'_> {
         let limits = limits::tighter(settings.limits, self.spec.confinement.limits);
         let cgroup = work.run(move |_| Cgroup::prepare(id, limits)).await;
         let cgroup = cgroup.map_err(|error| failed(Cause::Internal, error))?;
+        let separated = account.is_some() || sandbox.is_some();
+        if let Some(text) = limits::unmet(&self.spec.confinement.limits, &cgroup, separated) {
+            self.note(text).await?;
+        }
         Ok(Launch {
             attempt: id,
             argv: start.argv.into_iter().map(ByteText::from).collect(),
@@ -250,7 +254,8 @@ impl Life<'_> {
             timeout: self.spec.timeout,
             lease: self.lease().await,
             grace: GRACE,
-            processes: limits::of_account(&limits, &cgroup, account.is_some() || sandbox.is_some()),
+            processes: limits::of_account(&limits, &cgroup, separated),
+            goes_first: limits::goes_first(&limits, &cgroup),
             sandbox,
             cgroup,
             control_socket: sockets.join(CONTROL),

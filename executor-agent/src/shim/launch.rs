@@ -57,6 +57,9 @@ pub struct Launch {
     /// How many processes its account may have. Absent: the cgroup counts them, or nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
+    /// It should have a limit of memory, and nothing counts what it takes: where the host has no more, it goes first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_first: bool,
     /// What is put around it. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
