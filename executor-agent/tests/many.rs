@@ -1,6 +1,11 @@
 //! Several executors on one host, and one that nothing else looks after.
 
-use std::{fs, os::unix::fs::chown, path::Path, process::Child};
+use std::{
+    fs,
+    os::unix::fs::chown,
+    path::Path,
+    process::{Child, Command},
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sculpt_executor::tree::ProcessId;
@@ -105,6 +110,14 @@ async fn the_first_process_of_a_container_leaves_no_zombies_and_ends_when_it_is_
     // The executor alone is left: shim and tmux have ended, and nobody else waits for what they leave.
     wait_for("all others to be gone", || children(first).len() == 1).await;
     let executor = children(first)[0];
+    let first_name = first.to_string();
+    let orphan = ["--target", &first_name, "--pid", "--mount", "sh", "-c", "sleep 4242 > /dev/null 2>&1 &"];
+    assert!(Command::new("nsenter").args(orphan).status().unwrap().success());
+    let adopted = || children(first).into_iter().find(|pid| *pid != executor);
+    wait_for("it to have an orphan", || adopted().is_some()).await;
+    let orphan = i32::try_from(adopted().unwrap()).unwrap();
+    kill_process(Pid::from_raw(orphan).unwrap(), Signal::KILL).unwrap();
+    wait_for("nothing to be left of it", || adopted().is_none()).await;
     kill_process(Pid::from_raw(i32::try_from(first).unwrap()).unwrap(), Signal::TERM).unwrap();
     let status = host.executor.take().unwrap().wait().unwrap();
     assert!(status.success(), "{status}: {}", host.log());
