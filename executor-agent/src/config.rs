@@ -66,16 +66,16 @@ pub struct RunArgs {
     /// The controller's address for executors, such as https://controller.example:7434 [default: where it joined]
     #[arg(long, env = "SCULPT_EXECUTOR_CONTROLLER")]
     pub controller: Option<String>,
-    /// Name shown to people [default: that under which it joined]
+    /// Name shown to people; once it has joined, that under which it did counts alone, and `join --again --name` changes it
     #[arg(long, env = "SCULPT_EXECUTOR_NAME")]
     pub name: Option<String>,
     /// How many attempts run at once
     #[arg(long, env = "SCULPT_EXECUTOR_SLOTS")]
     pub slots: Option<u32>,
-    /// Pool of tasks to serve
+    /// Pool of tasks to serve; once it has joined, that of its token counts alone
     #[arg(long, env = "SCULPT_EXECUTOR_POOL")]
     pub pool: Option<String>,
-    /// Label that tasks can require, key=value; may be repeated
+    /// Label that tasks can require, key=value; may be repeated. Once it has joined, those of its token count alone
     #[arg(long = "label", value_name = "K=V", env = "SCULPT_EXECUTOR_LABELS", value_delimiter = ',')]
     pub labels: Vec<String>,
     /// Keep attempts from this executor and from each other: by accounts as root, else by bubblewrap. A fleet's executor
@@ -229,17 +229,16 @@ impl Settings {
         let labels = sculpt_proto::labels(labels, "labels").map_err(|error| wrong("labels", error.problem))?;
         let data_dir = args.data_dir.or(file.data_dir).or_else(default_data_dir);
         let data_dir = data_dir.ok_or(ConfigError::Missing("data_dir"))?;
+        // What cannot be read is said by who needs it.
+        let joined = Identity::read(&data_dir).ok().flatten();
+        let (name, pool, given) = joined.map_or((None, None, None), |joined| (joined.name, joined.pool, joined.labels));
         let settings = Self {
             controller: args.controller.or(file.controller),
-            name: args
-                .name
-                .or(file.name)
-                .or_else(|| Identity::read(&data_dir).ok()??.name)
-                .unwrap_or_else(crate::host::hostname),
+            name: name.or(args.name).or(file.name).unwrap_or_else(crate::host::hostname),
             data_dir,
             slots: args.slots.or(file.slots).unwrap_or_else(default_slots),
-            pool: args.pool.or(file.pool).unwrap_or_else(|| "default".to_owned()),
-            labels,
+            pool: pool.or(args.pool).or(file.pool).unwrap_or_else(|| "default".to_owned()),
+            labels: given.unwrap_or(labels),
             separate: match args.separate.or(file.separate) {
                 Some(true) => Separate::Always,
                 // Started for the sake of one user, it works with that user's own tools.
@@ -397,6 +396,30 @@ mod tests {
         assert_eq!((settings.slots, settings.pool.as_str()), (2, "a"));
         assert_eq!(settings.labels["arch"], "amd64");
         assert_eq!(settings.labels["os"], "y");
+    }
+
+    /// A controller whose database was set back believes what is said here.
+    #[test]
+    fn what_its_token_gave_it_counts_whatever_the_settings_are() {
+        let data = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            executor_id: sculpt_proto::id::ExecutorId::fresh(),
+            cluster_id: None,
+            controller: None,
+            name: Some("till".into()),
+            pool: Some("build".into()),
+            labels: Some([("arch".to_owned(), "arm64".to_owned())].into()),
+        };
+        std::fs::write(data.path().join("executor.json"), serde_json::to_vec(&identity).unwrap()).unwrap();
+        let args = RunArgs {
+            data_dir: Some(data.path().to_owned()),
+            name: Some("desk".into()),
+            pool: Some("release".into()),
+            ..args()
+        };
+        let settings = settings("labels = { arch = 'amd64', os = 'x' }", args).unwrap();
+        assert_eq!((settings.name.as_str(), settings.pool.as_str()), ("till", "build"));
+        assert_eq!(settings.labels, [("arch".to_owned(), "arm64".to_owned())].into());
     }
 
     #[test]

@@ -202,8 +202,8 @@ impl Enrolment for Inner {
                 cluster_id: memory.cluster.clone(),
                 executor_id: request.executor_id,
                 name: request.name,
-                pool: "default".into(),
-                ..JoinResponse::default()
+                pool: "build".into(),
+                labels: [("arch".to_owned(), "arm64".to_owned())].into(),
             })
         };
         self.changed.send_modify(|_| {});

@@ -79,7 +79,7 @@ impl Host {
         fs::write(&config, &self.config).unwrap();
         let mut command = self.program("run");
         command
-            .args(["--name", "host", "--slots", "4", "--controller", &self.controller.url()])
+            .args(["--slots", "4", "--controller", &self.controller.url()])
             .arg("--config")
             .arg(config)
             // Unless a test is about it.
@@ -110,7 +110,7 @@ impl Host {
 
     /// Joins the controller with a fresh token.
     pub(crate) fn join(&self) {
-        let joined = self.join_with(&self.controller.token(), &self.controller.url(), &[]);
+        let joined = self.join_with(&self.controller.token(), &self.controller.url(), &["--name", "host"]);
         assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
     }
 

@@ -177,9 +177,13 @@ async fn an_executor_runs_where_and_as_whom_it_has_joined() {
     let mut host = Host::new().await;
     let joined = host.join_with(&host.controller.token(), &host.controller.url(), &["--name", "till"]);
     assert!(joined.status.success(), "{joined:?}");
-    host.executor = Some(host.program("run").arg("--separate=false").stderr(Stdio::null()).spawn().unwrap());
+    // What a controller whose database was set back believes must not be what somebody types.
+    let other = ["--name", "desk", "--pool", "release", "--label", "arch=amd64"];
+    host.executor =
+        Some(host.program("run").args(other).arg("--separate=false").stderr(Stdio::null()).spawn().unwrap());
     let hello = host.controller.wait("a session", |memory| memory.hellos.first().cloned()).await;
-    assert_eq!(hello.name, "till");
+    assert_eq!((hello.name.as_str(), hello.pool.as_str()), ("till", "build"));
+    assert_eq!(hello.labels, [("arch".to_owned(), "arm64".to_owned())].into());
     host.stop();
 }
 

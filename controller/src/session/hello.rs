@@ -16,6 +16,9 @@ const AGENTS: usize = 256;
 /// Most remarks on itself that are kept of one executor, and their longest, in characters.
 const NOTES: (usize, usize) = (50, 1000);
 
+/// How long until an executor asks again whose name another one has.
+const NAME_TAKEN: Duration = Duration::from_secs(30);
+
 /// What `hello` says, or why the executor is turned away.
 pub fn check(hello: Hello, cluster: ClusterId) -> Result<Introduction, Reject> {
     if hello.protocol != EXECUTOR_PROTOCOL {
@@ -98,7 +101,12 @@ pub fn for_now(text: impl Into<String>, retry_after: Duration) -> Reject {
 impl From<OpenError> for Reject {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::NameTaken { .. } | OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            // Another may have taken the name of one that a restored database does not know: an executor that ended would
+            // be stranded, with agents that go on.
+            OpenError::NameTaken { .. } => {
+                Reject { code: Code::Invalid.into(), ..for_now(error.to_string(), NAME_TAKEN) }
+            }
             OpenError::Store(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session cannot be opened");
                 for_now("the controller's database is out of reach", Duration::from_secs(2))

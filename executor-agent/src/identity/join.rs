@@ -198,15 +198,16 @@ pub async fn join(args: JoinArgs) -> Result<String, JoinError> {
     let credentials = Credentials::answered(keyring.key()?, wire)?;
     claimed.is_meant(credentials.subject)?;
     keyring.keep(&credentials)?;
-    claimed.joined(credentials.subject, dialer.url(), &answer.name)?;
-    claimed.layout.tidy();
-    Ok(format!(
+    let told = format!(
         "{} has joined cluster {} in pool {}; start it with `sculpt-executor run --data-dir {}`",
         answer.name,
         credentials.subject.cluster,
         answer.pool,
         data_dir.display()
-    ))
+    );
+    claimed.joined(credentials.subject, dialer.url(), answer)?;
+    claimed.layout.tidy();
+    Ok(told)
 }
 
 impl JoinError {

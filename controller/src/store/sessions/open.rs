@@ -69,7 +69,8 @@ pub struct Certified {
 pub enum OpenError {
     /// Another executor has the name.
     #[error(
-        "another executor is named {name:?} ({holder}); give this one another name, or remove the other with `sculpt executor rm`"
+        "another executor is named {name:?} ({holder}); join this one again under another name (`sculpt-executor join --again \
+         --name`), or remove the other with `sculpt executor rm`"
     )]
     NameTaken {
         /// The wished name.
