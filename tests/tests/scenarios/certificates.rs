@@ -9,7 +9,7 @@ use sculpt_tests::harness::{DEADLINE, Stack, eventually};
 use sculpt_tls::{Subject, Trust, validity};
 
 /// How long certificates are good here. Two thirds of it are left to see one that is still good.
-const LIFE: &str = "6s";
+const LIFE: &str = "15s";
 
 async fn short_lived() -> Result<Stack> {
     Stack::options().env("SCULPT_CONTROLLER_CERTIFICATE_LIFE", LIFE).parts().await
@@ -30,6 +30,11 @@ async fn renews(data: &Path, more: u64) -> Result<()> {
     eventually(&format!("generation {wanted} of the certificate"), there).await
 }
 
+/// Waits until a certificate that is good until then is not any more.
+async fn runs_out(until: SystemTime) -> Result<()> {
+    eventually("the certificate to run out", || Ok((SystemTime::now() > until).then_some(()))).await
+}
+
 #[tokio::test]
 async fn certificates_run_out_under_a_running_agent_and_nobody_notices() -> Result<()> {
     let stack = short_lived().await?;
@@ -37,10 +42,12 @@ async fn certificates_run_out_under_a_running_agent_and_nobody_notices() -> Resu
     let running = stack.counting(&[]).await?;
     // At its start it renews at once: so short a life is nearly over for a clock that may be an hour behind.
     renews(&stack.executor_data(), 1).await?;
+    let (_, until) = certificate(&stack.executor_data())?;
     running.arrives(&stack).await?;
     let told = || fs::read_to_string(stack.root().join("executor.log"));
     let before = told()?.len();
-    renews(&stack.executor_data(), 3).await?;
+    renews(&stack.executor_data(), 2).await?;
+    runs_out(until).await?;
     running.arrives(&stack).await?;
     ensure!(fs::read(stack.executor_data().join("identity/key.pem"))? == key, "the key is another one");
     // The session has stood for longer than the certificate with which it began.
@@ -57,7 +64,7 @@ async fn a_host_that_was_off_for_longer_renews_and_its_spool_arrives() -> Result
     let (before, until) = certificate(&stack.executor_data())?;
     stack.executor()?.end(Signal::TERM, DEADLINE).await?;
     running.counter.prints(100).await?;
-    eventually("the certificate to run out", || Ok((SystemTime::now() > until).then_some(()))).await?;
+    runs_out(until).await?;
     stack.start_executor().await?;
     let (after, _) = certificate(&stack.executor_data())?;
     ensure!(after.executor == before.executor && after.generation > before.generation, "{before:?} became {after:?}");
