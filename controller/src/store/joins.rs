@@ -367,7 +367,8 @@ async fn certify(conn: &mut Connection, join: &Join, token: &Offered, generation
          $7, $8, now() + make_interval(secs => $9), $10, $11, $12) \
          ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, owner = EXCLUDED.owner, \
          labels = EXCLUDED.labels, key = EXCLUDED.key, generation = EXCLUDED.generation, renewal = NULL, \
-         certified_until = EXCLUDED.certified_until, authority = EXCLUDED.authority, trusted = EXCLUDED.trusted",
+         certified_until = EXCLUDED.certified_until, authority = EXCLUDED.authority, trusted = EXCLUDED.trusted \
+         WHERE executors.removed_at IS NULL AND (executors.key IS NULL OR executors.key = EXCLUDED.key)",
     )
     .bind(join.executor.0)
     .bind(&join.name)
@@ -381,13 +382,21 @@ async fn certify(conn: &mut Connection, join: &Join, token: &Offered, generation
     .bind(&join.authority[..])
     .bind(&token.created_by)
     .bind(&join.trusted)
-    .execute(conn)
+    .execute(&mut *conn)
     .await;
-    match done.map_err(StoreError::from) {
+    let written = match done.map_err(StoreError::from) {
         Err(StoreError::Conflict { constraint, .. }) if constraint == "executors_name_key" => {
-            Err(JoinError::NameTaken(join.name.clone()))
+            return Err(JoinError::NameTaken(join.name.clone()));
         }
-        done => Ok(done.map(drop)?),
+        done => done?.rows_affected(),
+    };
+    // Another join was first, when there was no row yet that this one could have held.
+    match written {
+        0 if known(conn, join.executor).await?.is_some_and(|known| known.removed) => {
+            Err(JoinError::Removed(join.executor))
+        }
+        0 => Err(JoinError::OtherKey(join.executor)),
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ use sculpt_core::{
     task::Event,
 };
 use sculpt_proto::id::ExecutorId;
+use sqlx::Connection as _;
 use uuid::Uuid;
 
 use super::request;
@@ -68,6 +69,38 @@ async fn a_machine_joins_once_however_often_it_asks() {
     assert!(matches!(store.join(other_key).await, Err(JoinError::Reused)));
     assert!(matches!(store.join(machine([1; 32], "two")).await, Err(JoinError::UsedUp)));
     assert!(matches!(store.join(machine([5; 32], "two")).await, Err(JoinError::Foreign)));
+}
+
+#[tokio::test]
+async fn of_two_keys_that_join_as_one_executor_the_first_stays() {
+    let (store, _database) = harness::store().await;
+    token(&store, [1; 32], 1).await;
+    token(&store, [2; 32], 1).await;
+    let one = machine([1; 32], "one");
+    let two = Join { executor: one.executor, ..machine([2; 32], "two") };
+    let keys = [one.key, two.key];
+    // Nobody writes a row before both have seen that there is none.
+    let mut gate = store.read().await.unwrap();
+    let mut held = gate.begin().await.unwrap();
+    sqlx::query("LOCK TABLE executors IN SHARE MODE").execute(&mut *held).await.unwrap();
+    let joins = [one, two].map(|join| {
+        let store = store.clone();
+        tokio::spawn(async move { store.join(join).await })
+    });
+    harness::until_waiting(&store, 2, || false).await;
+    held.commit().await.unwrap();
+    let mut joined = Vec::new();
+    for join in joins {
+        joined.push(join.await.unwrap());
+    }
+    let first = usize::from(joined[0].is_err());
+    assert!(joined[first].is_ok(), "{joined:?}");
+    assert!(matches!(joined[1 - first], Err(JoinError::OtherKey(_))), "{joined:?}");
+    let (key, used): (Vec<u8>, i64) = sqlx::query_as("SELECT key, (SELECT sum(used) FROM join_tokens) FROM executors")
+        .fetch_one(&mut *store.read().await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!((key.as_slice(), used), (&keys[first][..], 1), "and what it proves stays");
 }
 
 #[tokio::test]
