@@ -9,8 +9,8 @@ use uuid::Uuid;
 /// What is known of the holder of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// SHA-256 of its public key.
-    pub key: [u8; 32],
+    /// SHA-256 of its public key; `None`: it is known, and has not joined here, so that its certificate alone says.
+    pub key: Option<[u8; 32]>,
     /// Of the newest certificate that was issued.
     pub generation: u64,
     /// The renewal that led to it; `None`: it joined.
@@ -77,7 +77,7 @@ pub fn renew(holder: &Holder, renewal: &Renewal) -> Verdict {
     match holder.barred {
         Some(Barred::Removed) => return Verdict::Refuse(Refusal::Removed),
         Some(Barred::Locked) => return Verdict::Refuse(Refusal::Locked),
-        None if holder.key != renewal.key => return Verdict::Refuse(Refusal::OtherKey),
+        None if holder.key.is_some_and(|key| key != renewal.key) => return Verdict::Refuse(Refusal::OtherKey),
         None => {}
     }
     if holder.renewal == Some(renewal.id) && holder.generation == renewal.generation.saturating_add(1) {
@@ -93,5 +93,5 @@ pub fn renew(holder: &Holder, renewal: &Renewal) -> Verdict {
 /// Whether a session may be opened with a certificate of `generation`. Who has an older one renews first, and a copy shows
 /// itself by that.
 pub fn is_current(holder: &Holder, key: &[u8; 32], generation: u64) -> bool {
-    holder.barred.is_none() && holder.key == *key && generation >= holder.generation
+    holder.barred.is_none() && holder.key.is_none_or(|known| known == *key) && generation >= holder.generation
 }

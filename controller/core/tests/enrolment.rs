@@ -9,7 +9,7 @@ fn id(number: u128) -> Uuid {
 }
 
 fn holder(generation: u64, renewal: u128) -> Holder {
-    Holder { key: KEY, generation, renewal: Some(id(renewal)), barred: None }
+    Holder { key: Some(KEY), generation, renewal: Some(id(renewal)), barred: None }
 }
 
 #[test]
@@ -38,6 +38,11 @@ fn table() {
     assert!(is_current(&holder(5, 9), &KEY, 5) && is_current(&holder(5, 9), &KEY, 6));
     assert!(!is_current(&holder(5, 9), &KEY, 4) && !is_current(&holder(5, 9), &[2; 32], 5));
     assert!(!is_current(&Holder { barred: Some(Barred::Locked), ..holder(5, 9) }, &KEY, 5));
+    let keyless = Holder { key: None, renewal: None, ..holder(0, 0) };
+    assert!(is_current(&keyless, &KEY, 5));
+    for barred in [Barred::Removed, Barred::Locked] {
+        assert!(!is_current(&Holder { barred: Some(barred), ..keyless.clone() }, &KEY, 5), "{barred:?}");
+    }
 }
 
 /// Who holds the key, and what happens to its requests.

@@ -197,7 +197,7 @@ impl Door {
         {
             return Err(Away::Barred(bar));
         }
-        Err(if holder.key == key { Away::Older } else { Away::OtherKey })
+        Err(if holder.key.is_none_or(|known| known == key) { Away::Older } else { Away::OtherKey })
     }
 }
 

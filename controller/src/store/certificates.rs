@@ -88,7 +88,7 @@ impl Store {
         let mut conn = self.read().await?;
         let row = row(&mut conn, executor, "").await?;
         match row {
-            Some(row) => holder(&mut conn, executor, &row).await,
+            Some(row) => Ok(Some(holder(&mut conn, executor, &row).await?)),
             None => Ok(None),
         }
     }
@@ -119,7 +119,11 @@ impl Store {
 async fn decide(conn: &mut Connection, asked: &Asked) -> Result<Option<Verdict>, StoreError> {
     // Held to the end: of two renewals at once the second sees the first.
     let Some(row) = row(conn, asked.executor, "FOR UPDATE").await? else { return Ok(None) };
-    let Some(holder) = holder(conn, asked.executor, &row).await? else { return Ok(None) };
+    let holder = holder(conn, asked.executor, &row).await?;
+    // It has not joined here: its next session says who it is, as that of one that is not known does.
+    if holder.key.is_none() && holder.barred.is_none() {
+        return Ok(None);
+    }
     let verdict = renew(&holder, &asked.renewal);
     match verdict {
         Verdict::Issue { generation } | Verdict::Repeat { generation } => {
@@ -149,10 +153,9 @@ async fn row(conn: &mut Connection, executor: ExecutorId, hold: &str) -> Result<
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(executor.0).fetch_optional(conn).await?)
 }
 
-/// `None`: it never joined.
-async fn holder(conn: &mut Connection, executor: ExecutorId, row: &Row) -> Result<Option<Holder>, StoreError> {
-    let Some(key) = &row.key else { return Ok(None) };
-    let key = key.as_slice().try_into().map_err(|_| columns::unreadable("executors.key", "no digest"))?;
+async fn holder(conn: &mut Connection, executor: ExecutorId, row: &Row) -> Result<Holder, StoreError> {
+    let key = row.key.as_deref().map(<[u8; 32]>::try_from).transpose();
+    let key = key.map_err(|_| columns::unreadable("executors.key", "no digest"))?;
     let barred = if row.removed {
         Some(Barred::Removed)
     } else if locks::is_locked(conn, executor).await? {
@@ -160,5 +163,5 @@ async fn holder(conn: &mut Connection, executor: ExecutorId, row: &Row) -> Resul
     } else {
         None
     };
-    Ok(Some(Holder { key, generation: row.generation.unsigned_abs(), renewal: row.renewal, barred }))
+    Ok(Holder { key, generation: row.generation.unsigned_abs(), renewal: row.renewal, barred })
 }

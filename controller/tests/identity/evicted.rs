@@ -83,6 +83,25 @@ async fn a_locked_executor_is_gone_from_every_replica_and_back_when_it_is_unlock
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_not_joined_here_is_kept_out_all_the_same() {
+    let stack = harness::stack().await;
+    let who = hello("one");
+    let enrolled = stack.enrol(&who).await;
+    let forget = "UPDATE executors SET key = NULL, generation = 0, certified_until = NULL";
+    run(&stack, forget).await;
+    ready(&stack, &enrolled, &who).await;
+    run(&stack, forget).await;
+    lock(&stack, "one", "lost key").await;
+    assert_eq!(fetch(&stack, &enrolled).await, StatusCode::SERVICE_UNAVAILABLE);
+    let refused = stack.renew(&enrolled, Uuid::new_v4()).await.err().expect("it is locked");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    unlock(&stack, "one").await;
+    run(&stack, "UPDATE executors SET removed_at = now()").await;
+    assert_eq!(fetch(&stack, &enrolled).await, StatusCode::FORBIDDEN);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lock_ends_no_attempt_and_lets_it_be_finished_later() {
     let stack = harness::stack().await;
     let who = hello("one");
