@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     DEADLINE, Options, Service,
-    checker::{Cut, Ledger, Mark, Promise, Secret, Shared},
+    checker::{Cut, Ledger, Mark, Promise, Secret, Seen, Shared},
     checks,
     enrolment::Enrolled,
     options::Ground,
@@ -56,6 +56,7 @@ pub struct Stack {
     pub(super) database: Option<String>,
     cuts: BTreeMap<u64, Cut>,
     pub(super) enrolled: Enrolled,
+    pub(super) seen: Seen,
     finished: bool,
     kept: bool,
 }
@@ -82,6 +83,7 @@ impl Stack {
             database: None,
             cuts: BTreeMap::new(),
             enrolled: Enrolled::default(),
+            seen: Seen::default(),
             finished: false,
             kept: std::env::var_os("SCULPT_TEST_KEEP").is_some(),
         }
@@ -205,7 +207,8 @@ impl Stack {
             all.push(Secret::token("the first admin's token", &token)?.at_home(self.token_file()));
         }
         let authority = self.data().join("controller/authority");
-        let authorities = ["tls.pem", "tls-next.pem"].map(|name| authority.join(name));
+        let authorities =
+            ["tls.pem", "tls-next.pem", "ssh-users.key", "ssh-hosts.key"].map(|name| authority.join(name));
         let executors = self.executors().into_iter().map(|data| data.join("identity/key.pem"));
         for file in authorities.into_iter().chain(executors) {
             all.extend(Secret::key(&file)?);

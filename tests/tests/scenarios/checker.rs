@@ -1,6 +1,6 @@
 //! The checker is checked: each rule finds a violation that was planted for it, and nothing in a clean world.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::Context as _;
 use base64::{
@@ -12,6 +12,7 @@ use sculpt_tests::harness::checker::{
     judge,
 };
 use serde_json::json;
+use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
 
 const LOG: &[u8] = b"line 1\nline 2\n";
 const COMMIT: &str = "aaaa";
@@ -329,11 +330,15 @@ fn i6_finds_secrets() -> anyhow::Result<()> {
     let key = directory.path().join("key.pem");
     assert_eq!(Secret::key(&key)?, None, "there is none yet");
     let made = sculpt_tls::Key::load_or_make(&key)?;
+    let (ssh_file, seed) = (directory.path().join("ssh.key"), [42; 32]);
+    let ssh = PrivateKey::from(Ed25519Keypair::from_seed(&seed)).to_openssh(LineEnding::LF)?;
+    fs::write(&ssh_file, &ssh)?;
     let token = sculpt_tls::Token::fresh(sculpt_tls::Kind::User, None).reveal();
     let all = [
         Secret::token("the token", &token)?,
         Secret::key(&key)?.context("a key")?,
         Secret::variable("a variable", "hidden"),
+        Secret::key(&ssh_file)?.context("a key of SSH")?,
     ];
     let text = |holds_specs: bool, content: &str| Text::search("a place", holds_specs, content.as_bytes(), &all);
     let encoded = &token["sculpt_user_".len()..];
@@ -346,6 +351,8 @@ fn i6_finds_secrets() -> anyhow::Result<()> {
         (false, format!("\\x00{secret}ff")),
         (true, pem),
         (false, hexadecimal(&der)),
+        (true, ssh.to_string()),
+        (false, hexadecimal(&seed)),
         (false, "a hidden b".to_owned()),
     ] {
         let found = text(holds_specs, &content);

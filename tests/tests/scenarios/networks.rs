@@ -1,7 +1,13 @@
 //! Several machines: a controller with an address, executors that nobody can reach, people at machines of their own. What is
 //! typed here is what the README says under "On several machines".
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -36,16 +42,35 @@ impl Machine {
         stack.shell(&self.via[0], self.words(stack, line)).env("HOME", &self.home).dir(&self.home)
     }
 
+    /// A search path on which git first notes its arguments and environment in `log`.
+    fn watched_git(&self, log: &Path) -> Result<String> {
+        let path = env::var("PATH").context("read the search path")?;
+        let (bin, log) = (self.home.join("bin"), log.display());
+        let script = format!(
+            "#!/bin/sh\ncat /proc/$$/cmdline /proc/$$/environ >> '{log}' 2> /dev/null\nPATH='{path}' exec git \"$@\"\n"
+        );
+        fs::create_dir(&bin)?;
+        fs::write(bin.join("git"), script)?;
+        fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755))?;
+        Ok(format!("{}:{path}", bin.display()))
+    }
+
     /// A program that goes on.
     async fn keeps_running(&self, stack: &Stack, name: &'static str, line: &str) -> Result<Service> {
         let mut command = stack.command(&self.via[0]);
         command.args(self.words(stack, line)).env("HOME", &self.home).current_dir(&self.home);
+        command.env("PATH", self.watched_git(&git_log(stack, name))?);
         let log = stack.root().join(format!("{name}.log"));
         Service::start(name, command, log, |line| line.contains(r#""ready":true"#)).await.map(|(service, _)| service)
     }
 }
 
-/// A controller, two executors behind routers, and ada, who made them and is signed in.
+/// Where is written what everybody sees of the git that executor `name` runs. It is searched for secrets like all logs.
+fn git_log(stack: &Stack, name: &str) -> PathBuf {
+    stack.root().join(format!("{name}-git.log"))
+}
+
+/// A controller, executors behind routers, and ada, who made them and is signed in.
 struct Fleet {
     stack: Stack,
     network: Network,
@@ -56,8 +81,8 @@ struct Fleet {
 const EXECUTORS: [&str; 2] = ["build-1", "build-2"];
 
 impl Fleet {
-    /// None, with a loud word, where no network can be laid.
-    async fn start() -> Result<Option<Self>> {
+    /// With an executor of each name, alone in a pool of that name. None, with a loud word, where no network can be laid.
+    async fn start(names: &[&'static str]) -> Result<Option<Self>> {
         let Some(mut network) = Network::lay()? else { return Ok(None) };
         let mut stack = Stack::options().separate().empty().await?;
         stack.controller_is_at(network.address());
@@ -69,7 +94,7 @@ impl Fleet {
         let login = ada.types(&stack, &format!("sculpt login {}", stack.url()?)).stdin(stack.token()?);
         login.run().await?.done()?;
         let mut executors = Vec::new();
-        for name in EXECUTORS {
+        for &name in names {
             let machine = Machine::new(&stack, network.behind_a_router()?, name)?;
             let make = format!("sculpt executor token --pool {name} --label host={name} --ttl 15m");
             let token = ada.types(&stack, &make).run().await?.done()?.text();
@@ -94,6 +119,7 @@ impl Fleet {
     }
 
     async fn finish(self) -> Result<()> {
+        self.stack.looks_at_processes()?;
         for (_, service) in self.executors {
             service.end(Signal::TERM, DEADLINE).await?;
         }
@@ -131,11 +157,13 @@ async fn changes(fleet: &Fleet, repo: &Repo, executor: &str) -> Result<()> {
 /// Over routers that let nobody in, a commit goes out to each executor and what it made comes back.
 #[tokio::test]
 async fn a_task_runs_on_each_of_two_executors_that_nobody_can_reach() -> Result<()> {
-    let Some(fleet) = Fleet::start().await? else { return Ok(()) };
+    let Some(fleet) = Fleet::start(&EXECUTORS).await? else { return Ok(()) };
     is_refused(&fleet.network, &["ip", "route", "get", "192.168.1.2"])?;
     let repo = fleet.stack.repo()?;
     for executor in EXECUTORS {
         changes(&fleet, &repo, executor).await.with_context(|| format!("a task on {executor}"))?;
+        let seen = fs::read(git_log(&fleet.stack, executor))?;
+        ensure!(String::from_utf8_lossy(&seen).contains("GIT_SSL_KEY="), "no git of {executor} proved who it is");
     }
     fleet.finish().await
 }
@@ -143,8 +171,8 @@ async fn a_task_runs_on_each_of_two_executors_that_nobody_can_reach() -> Result<
 /// A lock cuts the executor off, its agent goes on, and unlocked it is back without anybody's help. One that is removed does
 /// not come back.
 #[tokio::test]
-async fn a_locked_executor_is_gone_within_10_s_and_a_removed_one_for_good() -> Result<()> {
-    let Some(mut fleet) = Fleet::start().await? else { return Ok(()) };
+async fn a_locked_executor_is_gone_within_10_s_and_so_is_a_removed_one_for_good() -> Result<()> {
+    let Some(mut fleet) = Fleet::start(&EXECUTORS).await? else { return Ok(()) };
     let running = counting(&fleet.stack, "build-1").await?;
     fleet.ada("sculpt lock executor build-1 --reason stolen").await?;
     let log = fleet.stack.root().join("build-1.log");
@@ -161,10 +189,11 @@ async fn a_locked_executor_is_gone_within_10_s_and_a_removed_one_for_good() -> R
     running.ends_well(&fleet.stack).await?;
 
     fleet.ada("sculpt executor rm build-2").await?;
+    let (machine, service) = fleet.executors.pop().context("two executors")?;
+    let ended = within(CUT, "build-2 to be cut off", service.gone()).await?;
+    ensure!(!ended.success(), "an executor that was removed ends as if all were well");
     let listed = fleet.ada("sculpt executor ls -o json").await?;
     ensure!(!listed.contains("build-2"), "{listed}");
-    let (machine, service) = fleet.executors.pop().context("two executors")?;
-    ensure!(!service.gone().await?.success(), "an executor that was removed ends as if all were well");
     let log = fs::read_to_string(fleet.stack.root().join("build-2.log"))?;
     ensure!(log.contains("removed"), "{log}");
     drop(machine);
@@ -174,14 +203,16 @@ async fn a_locked_executor_is_gone_within_10_s_and_a_removed_one_for_good() -> R
 /// Who has a role in one project sees that project and nothing else, from a machine of their own.
 #[tokio::test]
 async fn a_second_user_sees_the_project_of_their_role_alone() -> Result<()> {
-    let Some(mut fleet) = Fleet::start().await? else { return Ok(()) };
+    let Some(mut fleet) = Fleet::start(&[]).await? else { return Ok(()) };
     let (theirs, other) = (fleet.stack.empty_repo("theirs")?, fleet.stack.empty_repo("other")?);
     let mut tasks = Vec::new();
-    for repo in [&theirs, &other] {
-        repo.commit("README.md", "A project.\n")?;
-        let line = "sculpt run -q -d --pool build-1 -- true";
+    // Two that begin with the same commit would be one project.
+    for (repo, readme) in [(&theirs, "Theirs.\n"), (&other, "Another one.\n")] {
+        repo.commit("README.md", readme)?;
+        let line = "sculpt run -q -d -- true";
         let task = fleet.ada.types(&fleet.stack, line).dir(repo.path()).run().await?.done()?.text();
-        fleet.ada(&format!("sculpt wait {task}")).await?;
+        // Nobody is there to run it.
+        fleet.ada(&format!("sculpt stop {task}")).await?;
         tasks.push(task);
     }
     let bob = Machine::new(&fleet.stack, fleet.network.beside()?, "bob")?;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -43,7 +44,24 @@ const SPEC_FILES: [&str; 2] = ["spec", "launch.json"];
 /// Longer files are no place where a secret would hide from the shorter ones.
 const SEARCHED: u64 = 64 << 20;
 
+/// What was found in processes while they ran.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<Vec<Text>>);
+
 impl Stack {
+    /// Searches the processes that run now, which may be gone when everything else is searched.
+    pub fn looks_at_processes(&self) -> Result<()> {
+        let found = self.of_processes(&self.secrets()?).into_iter().filter(|text| !text.found.is_empty());
+        self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        Ok(())
+    }
+
+    /// What is seen of the processes that run now, searched.
+    fn of_processes(&self, secrets: &[Secret]) -> Vec<Text> {
+        let all = self.traces().processes();
+        all.iter().flat_map(|found| seen_of(found, &all, secrets)).collect()
+    }
+
     /// Everything that is known now.
     pub async fn facts(&self) -> Result<Facts> {
         let rows = self.sql(ROWS).await.context("read the rows of the database")?;
@@ -101,21 +119,29 @@ impl Stack {
             text.found.retain(|secret| secret.home.as_deref() != Some(&path));
             texts.push(text);
         }
-        texts.extend(self.traces().processes().iter().flat_map(|found| seen_of(found, &secrets)));
+        texts.extend(self.of_processes(&secrets));
+        texts.extend(self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         Ok(texts)
     }
 }
 
 /// What everybody sees of a process, and what its own account sees.
-fn seen_of(found: &Found, secrets: &[Secret]) -> [Text; 2] {
+fn seen_of(found: &Found, all: &[Found], secrets: &[Secret]) -> [Text; 2] {
     let [arguments, environment] = found.memory();
-    // The person's own command has their token from their shell.
-    let shell = |variable: &&[u8]| found.name == "sculpt" && variable.starts_with(b"SCULPT_TOKEN=");
+    // The person's own command has their token from their shell, and so has the git that it runs.
+    let persons = is_of_the_person(found, all);
+    let shell = |variable: &&[u8]| persons && variable.starts_with(b"SCULPT_TOKEN=");
     let environment: Vec<&[u8]> = environment.split(|byte| *byte == 0).filter(|variable| !shell(variable)).collect();
     [
         Text::search(format!("the arguments of {found:?}"), false, &arguments, secrets),
         Text::search(format!("the environment of {found:?}"), true, &environment.join(&0), secrets),
     ]
+}
+
+/// Whether it is `sculpt`, or below one.
+fn is_of_the_person(found: &Found, all: &[Found]) -> bool {
+    let parent = || all.iter().find(|other| other.pid == found.parent);
+    found.name == "sculpt" || parent().is_some_and(|parent| is_of_the_person(parent, all))
 }
 
 /// A dump, one text per table.

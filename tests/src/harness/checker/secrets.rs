@@ -17,7 +17,11 @@ use super::Facts;
 /// What stands before the secret number in a private key on the curve P-256: its version, and that 32 bytes follow.
 const BEFORE_NUMBER: [u8; 5] = [0x02, 0x01, 0x01, 0x04, 0x20];
 
-/// Bytes of the secret of a token, and of the secret number of a key.
+/// What stands before the seed of a key on the curve Ed25519 in OpenSSH's form: that 64 bytes follow, the seed and the public
+/// half.
+const BEFORE_SEED: [u8; 4] = [0, 0, 0, 64];
+
+/// Bytes of the secret of a token, of the secret number of a key, and of a seed.
 const SECRET: usize = 32;
 
 /// Something that must not be read by whoever reads backups, journals or logs.
@@ -65,13 +69,16 @@ impl Secret {
             .skip(1)
             .take_while(|line| !line.starts_with("-----"))
             .collect();
-        let der = BASE64_STANDARD.decode(lines.concat()).with_context(|| format!("read {name}"))?;
-        let at = memmem::find(&der, &BEFORE_NUMBER).with_context(|| format!("find the secret of {name}"))?;
-        let number = der.get(at + BEFORE_NUMBER.len()..).and_then(|rest| rest.get(..SECRET));
-        let number = number.with_context(|| format!("find the secret of {name}"))?.to_vec();
-        // The second line is made of the number and the public half alone.
-        let line = lines.get(1).with_context(|| format!("{name} has two lines"))?.as_bytes().to_vec();
-        Ok(Some(Self { name, forms: vec![line, number], of_a_spec: false, home: Some(file.to_owned()) }))
+        let bytes = BASE64_STANDARD.decode(lines.concat()).with_context(|| format!("read {name}"))?;
+        let before: &[u8] = if pem.contains("OPENSSH") { &BEFORE_SEED } else { &BEFORE_NUMBER };
+        let missing = || format!("find the secret of {name}");
+        let at = memmem::find(&bytes, before).with_context(missing)? + before.len();
+        let secret = bytes.get(at..at + SECRET).with_context(missing)?.to_vec();
+        // Other lines may hold nothing that is not known to everybody.
+        let middle = (at + SECRET / 2) * 4 / 3;
+        let line = lines.first().and_then(|first| lines.get(middle / first.len())).with_context(missing)?;
+        let forms = vec![line.as_bytes().to_vec(), secret];
+        Ok(Some(Self { name, forms, of_a_spec: false, home: Some(file.to_owned()) }))
     }
 
     /// Whether `content` holds it: as it is, or as Postgres dumps bytes.

@@ -24,6 +24,7 @@ impl Stack {
 
     /// The running `sculpt up`.
     pub fn upper(&mut self) -> Result<Service> {
+        self.looks_at_processes()?;
         self.up.take().context("sculpt up is not running")
     }
 
@@ -173,6 +174,7 @@ impl Stack {
 
     /// The running executor; whoever takes it ends it.
     pub fn executor(&mut self) -> Result<Service> {
+        self.looks_at_processes()?;
         self.executor.take().context("the executor is not running")
     }
 
