@@ -161,7 +161,12 @@ impl From<JoinError> for Status {
             JoinError::Foreign | JoinError::Expired | JoinError::Revoked | JoinError::UsedUp => {
                 Self::unauthenticated(text)
             }
-            JoinError::Removed(_) | JoinError::Locked(_) | JoinError::OtherKey(_) => Self::permission_denied(text),
+            JoinError::Removed(_)
+            | JoinError::Locked(_)
+            | JoinError::OtherKey(_)
+            | JoinError::OtherPool { .. }
+            | JoinError::MakerRemoved(_)
+            | JoinError::MakerLocked(_) => Self::permission_denied(text),
             JoinError::NameTaken(_) | JoinError::Reused | JoinError::Repeated(_) => Self::already_exists(text),
             JoinError::Unknown(_) => Self::not_found(text),
             JoinError::Ambiguous(_) => Self::invalid_argument(text),

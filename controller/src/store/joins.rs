@@ -12,6 +12,7 @@ use super::{
     audit::{self, Act, By},
     columns,
     requests::{Request, RequestError, Taken, take_request},
+    users::STANDING,
 };
 use crate::access::{Fleet, May};
 
@@ -111,6 +112,26 @@ pub enum JoinError {
     /// The id of the join was used for something else.
     #[error("this join_id belongs to another executor, key or token; join again with a fresh one")]
     Reused,
+    /// Who made the token was removed.
+    #[error("the join token's maker, {0}, was removed; let an admin make another one with `sculpt executor token`")]
+    MakerRemoved(String),
+    /// Who made the token is locked.
+    #[error(
+        "the join token's maker, {0}, is locked; let an admin unlock them with `sculpt unlock`, or make another one with \
+         `sculpt executor token`"
+    )]
+    MakerLocked(String),
+    /// The executor has no key yet, and stands in another pool than the token's.
+    #[error(
+        "executor {executor} is of pool {pool:?} since before it had a certificate, and the join token is for another one; \
+         join with a token for that pool, or under a fresh data directory"
+    )]
+    OtherPool {
+        /// Whom the machine says to be.
+        executor: ExecutorId,
+        /// Where it stands.
+        pool: String,
+    },
     /// The executor has another key.
     #[error(
         "executor {0} has joined before with another key; remove it with `sculpt executor rm`, or join under a fresh data \
@@ -161,6 +182,8 @@ struct Offered {
     used_up: bool,
     expired: bool,
     revoked: bool,
+    maker_removed: bool,
+    maker_locked: bool,
 }
 
 /// An executor's row as a join finds it.
@@ -263,30 +286,56 @@ impl Store {
     }
 }
 
+/// Revokes what `maker` made and can still be used, and tells which.
+pub(super) async fn revoke_of(conn: &mut Connection, maker: &str) -> Result<Vec<Uuid>, StoreError> {
+    let sql = "UPDATE join_tokens SET revoked_at = now() WHERE created_by = $1 AND revoked_at IS NULL \
+               AND expires_at > now() AND used < uses RETURNING id";
+    Ok(sqlx::query_scalar(sql).bind(maker).fetch_all(conn).await?)
+}
+
+impl Offered {
+    /// Why nobody joins with it.
+    fn refused(&self) -> Option<JoinError> {
+        Some(match self {
+            Self { revoked: true, .. } => JoinError::Revoked,
+            Self { expired: true, .. } => JoinError::Expired,
+            Self { used_up: true, .. } => JoinError::UsedUp,
+            Self { maker_removed: true, created_by, .. } => JoinError::MakerRemoved(created_by.clone()),
+            Self { maker_locked: true, created_by, .. } => JoinError::MakerLocked(created_by.clone()),
+            _ => return None,
+        })
+    }
+}
+
 async fn join_in(conn: &mut Connection, join: &Join) -> Result<Joined, JoinError> {
     // The row is held, so that of two at once the second sees what the first has used.
-    let offered: Option<Offered> = sqlx::query_as(
-        "SELECT id, pool, labels, created_by, used >= uses AS used_up, expires_at <= now() AS expired, \
-         revoked_at IS NOT NULL AS revoked FROM join_tokens WHERE digest = $1 FOR UPDATE",
-    )
-    .bind(&join.digest[..])
-    .fetch_optional(&mut *conn)
-    .await
-    .map_err(StoreError::from)?;
+    let sql = format!(
+        "SELECT j.id, j.pool, j.labels, j.created_by, j.used >= j.uses AS used_up, j.expires_at <= now() AS expired, \
+         j.revoked_at IS NOT NULL AS revoked, \
+         EXISTS (SELECT FROM users u WHERE u.name = j.created_by AND u.removed_at IS NOT NULL) AS maker_removed, \
+         EXISTS (SELECT FROM users u JOIN locks l ON l.user_id = u.id WHERE u.name = j.created_by AND {STANDING}) \
+         AS maker_locked FROM join_tokens j WHERE j.digest = $1 FOR UPDATE OF j"
+    );
+    let offered: Option<Offered> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&join.digest[..])
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(StoreError::from)?;
     let token = offered.ok_or(JoinError::Foreign)?;
     if let Some(joined) = repeated(conn, join, &token).await? {
         return Ok(joined);
     }
-    match (token.revoked, token.expired, token.used_up) {
-        (true, _, _) => return Err(JoinError::Revoked),
-        (_, true, _) => return Err(JoinError::Expired),
-        (_, _, true) => return Err(JoinError::UsedUp),
-        (false, false, false) => {}
+    if let Some(error) = token.refused() {
+        return Err(error);
     }
     let generation = match known(conn, join.executor).await? {
         Some(known) if known.removed => return Err(JoinError::Removed(join.executor)),
         Some(known) if known.key.as_ref().is_some_and(|key| key[..] != join.key[..]) => {
             return Err(JoinError::OtherKey(join.executor));
+        }
+        // Nothing but its id, which people see, says that it is that machine: no token is trusted beyond its pool.
+        Some(known) if known.key.is_none() && known.pool != token.pool => {
+            return Err(JoinError::OtherPool { executor: join.executor, pool: known.pool });
         }
         Some(known) => known.generation + 1,
         None => 1,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
+    joins,
     projects::ProjectError,
     requests::{Request, RequestError, Taken, take_request},
     roles::{self, Binding, Wish},
@@ -146,7 +147,7 @@ impl Store {
         named(&mut *self.read().await?, name).await
     }
 
-    /// Removes a user and all that lets them call. What they did keeps their name.
+    /// Removes a user and all that lets them call, or machines join in their name. What they did keeps their name.
     pub async fn remove_user(&self, by: May<Administer>, request: Request, name: String) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
@@ -159,8 +160,10 @@ impl Store {
                 let gone = "UPDATE users SET removed_at = now() WHERE id = $1";
                 sqlx::query(gone).bind(user.id).execute(&mut *conn).await.map_err(StoreError::from)?;
                 tokens::revoke_all(conn, user.id()).await?;
+                let orphans = joins::revoke_of(conn, &name).await?;
                 still_ruled(conn).await?;
-                audit::append(conn, &by.by(), Act::new("user.remove", format!("user:{name}"))).await?;
+                let act = Act::new("user.remove", format!("user:{name}")).with(json!({ "join_tokens": orphans }));
+                audit::append(conn, &by.by(), act).await?;
                 Ok(user)
             })
         })

@@ -125,6 +125,52 @@ async fn a_join_that_may_not_be_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn who_has_no_key_yet_is_claimed_within_its_pool_alone() {
+    let (store, _database) = harness::store().await;
+    let (other, own) = (make::executor(&store, "one").await.executor, make::executor(&store, "two").await.executor);
+    sqlx::query("UPDATE executors SET pool = 'build' WHERE name = 'two'")
+        .execute(&mut *store.read().await.unwrap())
+        .await
+        .unwrap();
+    token(&store, [1; 32], 2).await;
+    let claim = Join { executor: other, ..machine([1; 32], "one") };
+    let refused = store.join(claim).await.unwrap_err();
+    assert!(matches!(&refused, JoinError::OtherPool { pool, .. } if pool == "default"), "{refused}");
+    store.join(Join { executor: own, ..machine([1; 32], "two") }).await.expect("a token for its pool");
+}
+
+#[tokio::test]
+async fn a_token_is_no_better_than_who_made_it() {
+    let (store, _database) = harness::store().await;
+    token(&store, [1; 32], 9).await;
+    let one = machine([1; 32], "one");
+    store.join(one.clone()).await.unwrap();
+    store.reset_admin("zoe", [7; 32]).await.unwrap();
+    let run = async |sql: &'static str| sqlx::query(sql).execute(&mut *store.read().await.unwrap()).await.unwrap();
+    run("INSERT INTO locks (id, user_id, locked_by) SELECT gen_random_uuid(), id, 'zoe' FROM users WHERE name = 'ada'")
+        .await;
+    assert!(matches!(store.join(machine([1; 32], "two")).await, Err(JoinError::MakerLocked(ada)) if ada == "ada"));
+    assert_eq!(store.join(one.clone()).await.unwrap().generation, 1, "who has joined is still answered");
+    run("UPDATE locks SET lifted_at = now()").await;
+    store.join(machine([1; 32], "two")).await.expect("it is lifted");
+
+    let by = harness::admin(&store).await;
+    store.remove_user(by.may().unwrap(), request(), "ada".into()).await.unwrap();
+    assert!(matches!(store.join(machine([1; 32], "three")).await, Err(JoinError::Revoked)));
+    let told: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM audit WHERE action = 'user.remove' \
+         AND details -> 'join_tokens' = (SELECT jsonb_agg(id) FROM join_tokens)",
+    )
+    .fetch_one(&mut *store.read().await.unwrap())
+    .await
+    .unwrap();
+    assert_eq!(told, 1);
+    // One that was being made meanwhile.
+    run("UPDATE join_tokens SET revoked_at = NULL").await;
+    assert!(matches!(store.join(machine([1; 32], "three")).await, Err(JoinError::MakerRemoved(_))));
+}
+
+#[tokio::test]
 async fn a_copy_of_a_key_gives_itself_away() {
     let (store, _database) = harness::store().await;
     token(&store, [1; 32], 1).await;
