@@ -1,6 +1,7 @@
 //! Agents that take all they can get, where accounts and where bubblewrap keep them from everything else.
 
 mod attempts;
+mod seats;
 mod world;
 
 use std::{
@@ -11,10 +12,13 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener},
     },
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use sculpt_tests::harness::{Stack, eventually};
+use tokio::net::UnixStream;
+use uuid::Uuid;
 
 use self::{
     attempts::{ATTACKS, Control},
@@ -46,6 +50,7 @@ async fn no_attack_succeeds_in_a_sandbox() -> Result<()> {
 #[tokio::test]
 async fn the_same_attacks_succeed_where_nothing_separates() -> Result<()> {
     let Some(stack) = World::Open.stack("").await? else { return Ok(()) };
+    says_whether_it_separates(&stack, false).await?;
     let victim = Victim::start(&stack).await?;
     let succeeded: BTreeSet<String> = victim.attacked(&stack, &ATTACKS).await?.into_iter().collect();
     let able = ATTACKS.iter().filter(|attack| attack.control == Control::Succeeds).map(|attack| attack.name.to_owned());
@@ -53,6 +58,24 @@ async fn the_same_attacks_succeed_where_nothing_separates() -> Result<()> {
     ensure!(succeeded == able, "differ: {:?}", succeeded.symmetric_difference(&able).collect::<Vec<_>>());
     victim.end(&stack).await?;
     stack.finish().await
+}
+
+/// What there is nowhere to be found, each where there is: after this preparation, with the script as its first argument.
+const THERE: [(&str, &str); 2] = [
+    ("holds_a_descriptor_beyond_the_three", r#"exec 9< /dev/null; bash -c "$1""#),
+    ("finds_a_secret_among_arguments", r#"bash -c "$1" "the-$HALF""#),
+];
+
+#[test]
+fn what_is_nowhere_would_be_found() -> Result<()> {
+    for (name, there) in THERE {
+        let attack = ATTACKS.iter().find(|attack| attack.name == name).context("an attack of that name")?;
+        let directory = tempfile::tempdir()?;
+        let mut command = Command::new("bash");
+        command.args(["-c", there, "bash", attack.script]).env("HALF", Uuid::new_v4().to_string());
+        ensure!(command.current_dir(&directory).status()?.success(), "{name} finds nothing");
+    }
+    Ok(())
 }
 
 /// Doubles itself until it is refused, or until there are 4,096 of it.
@@ -87,45 +110,35 @@ const ESCAPES: [(&str, &str); 4] = [
     ("by_forgetting_its_name", r#"trap "" HUP TERM; env -i /usr/bin/setsid -f /bin/sleep 42424"#),
 ];
 
-#[tokio::test]
-async fn no_process_outlives_its_attempt() -> Result<()> {
-    for world in SEPARATED {
-        let Some(stack) = world.stack("").await? else { return Ok(()) };
-        let script: String = ESCAPES.iter().map(|(_, escape)| format!("{escape}\n")).collect();
-        let script = format!("{script} until pgrep -fx '.*sleep 42424'; do :; done; echo left; cat");
-        let task = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", &script]).await?;
-        stack.log_until(&task, "all to be left", |log| log.ends_with(b"left\r\n")).await?;
-        let living = || -> Vec<&str> {
-            let named = |seconds: usize| format!("sleep {}", 42421 + seconds);
-            let there =
-                |number: &usize| stack.processes("sleep").iter().any(|found| found.command.ends_with(&named(*number)));
-            (0..ESCAPES.len()).filter(there).map(|number| ESCAPES[number].0).collect()
-        };
-        ensure!(living().contains(&"by_ignoring_signals"), "{world:?}: they are there before its end: {:?}", living());
-        stack.sculpt(["stop", &task]).run().await?.done()?;
-        stack.sculpt(["wait", &task]).run().await?.exits(4)?;
-        eventually("nothing to be left", || Ok(living().is_empty().then_some(()))).await?;
-        stack.finish().await?;
-    }
-    Ok(())
+async fn no_process_outlives_its_attempt(stack: &Stack) -> Result<()> {
+    let script: String = ESCAPES.iter().map(|(_, escape)| format!("{escape}\n")).collect();
+    let script = format!("{script} until pgrep -fx '.*sleep 42424'; do :; done; echo left; cat");
+    let task = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", &script]).await?;
+    stack.log_until(&task, "all to be left", |log| log.ends_with(b"left\r\n")).await?;
+    let living = || -> Vec<&str> {
+        let named = |seconds: usize| format!("sleep {}", 42421 + seconds);
+        let there =
+            |number: &usize| stack.processes("sleep").iter().any(|found| found.command.ends_with(&named(*number)));
+        (0..ESCAPES.len()).filter(there).map(|number| ESCAPES[number].0).collect()
+    };
+    ensure!(living().contains(&"by_ignoring_signals"), "they are there before its end: {:?}", living());
+    stack.sculpt(["stop", &task]).run().await?.done()?;
+    stack.sculpt(["wait", &task]).run().await?.exits(4)?;
+    eventually("nothing to be left", || Ok(living().is_empty().then_some(()))).await
 }
 
 /// Takes memory until it gets no more, and is killed or says that there was enough.
 const GLUTTON: &str = r#"exec perl -e 'my @all; push @all, "x" x (16 << 20) for 1..64; print "enough\n"'"#;
 
-#[tokio::test]
-async fn memory_beyond_the_limit_ends_the_attempt_that_wants_it() -> Result<()> {
-    let Some(stack) = World::Accounts.stack("memory_limit = '128MiB'").await? else { return Ok(()) };
+async fn memory_beyond_the_limit_ends_the_attempt_that_wants_it(stack: &Stack) -> Result<()> {
     let task = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", GLUTTON]).await?;
     stack.sculpt(["wait", &task]).run().await?.exits(1)?;
     let shown = stack.show(&task).await?;
     ensure!(shown["state"] == "failed" && shown["cause"] == "oom", "{shown:#}");
-    stack.finish().await
+    Ok(())
 }
 
-#[tokio::test]
-async fn a_temporary_directory_in_a_sandbox_is_filled_for_nobody_else() -> Result<()> {
-    let Some(stack) = World::Bubblewrap.stack("").await? else { return Ok(()) };
+async fn a_temporary_directory_is_filled_for_nobody_else(stack: &Stack) -> Result<()> {
     let script = "fallocate -l 64M /tmp/some && echo some; fallocate -l 3G /tmp/all || echo refused
         for place in / /dev /var /etc /usr; do (: > $place/planted) || echo closed; done";
     let task = stack.detached(stack.root(), ["--no-tty", "--no-repo", "--", "sh", "-c", script]).await?;
@@ -134,6 +147,50 @@ async fn a_temporary_directory_in_a_sandbox_is_filled_for_nobody_else() -> Resul
     let said: Vec<&str> = log.lines().filter(|line| ["some", "refused", "closed"].contains(line)).collect();
     ensure!(said == ["some", "refused", "closed", "closed", "closed", "closed", "closed"], "{log}");
     ensure!(!fs::exists("/tmp/some")?, "it was in its own");
+    Ok(())
+}
+
+/// The view runs what whoever reaches its socket says, so it is where the agent is.
+async fn the_view_is_as_confined_as_the_agent(stack: &Stack) -> Result<()> {
+    let victim = Victim::start(stack).await?;
+    let server = UnixStream::connect(&victim.view).await?.peer_cred()?.pid().context("who listens there")?;
+    let panes = fs::read_to_string(format!("/proc/{server}/task/{server}/children"))?;
+    ensure!(!panes.trim().is_empty(), "a view shows something");
+    let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).with_context(|| format!("look at {pid}"));
+    let inside = space(&victim.agent.to_string())?;
+    ensure!(inside != space("self")?, "the agent is on the host");
+    for pid in panes.split_ascii_whitespace().chain([server.to_string().as_str()]) {
+        ensure!(space(pid)? == inside, "{pid} of the view is not where the agent is");
+    }
+    let key = stack.executor_data().join("identity/key.pem");
+    stack.shell("cat", [&key]).run().await?.done()?;
+    let says = async |script: &str| {
+        let all = ["-S", &victim.view, "if-shell", script, "display-message -p done", "display-message -p refused"];
+        anyhow::Ok(stack.shell("tmux", all).run().await?.done()?.text())
+    };
+    ensure!(says("cat /proc/self/stat").await? == "done", "the view runs nothing");
+    let said = says(&format!("cat '{}'", key.display())).await?;
+    ensure!(said == "refused", "the view reads the executor's key: {said}");
+    victim.end(stack).await
+}
+
+/// What needs no settings of its own shares a stack.
+#[tokio::test]
+async fn an_account_holds_what_its_attempt_takes_and_leaves() -> Result<()> {
+    let Some(stack) = World::Accounts.stack("memory_limit = '128MiB'").await? else { return Ok(()) };
+    says_whether_it_separates(&stack, true).await?;
+    no_process_outlives_its_attempt(&stack).await.context("processes")?;
+    memory_beyond_the_limit_ends_the_attempt_that_wants_it(&stack).await.context("memory")?;
+    stack.finish().await
+}
+
+#[tokio::test]
+async fn a_sandbox_holds_what_its_attempt_takes_and_leaves() -> Result<()> {
+    let Some(stack) = World::Bubblewrap.stack("").await? else { return Ok(()) };
+    says_whether_it_separates(&stack, true).await?;
+    the_view_is_as_confined_as_the_agent(&stack).await.context("the view")?;
+    no_process_outlives_its_attempt(&stack).await.context("processes")?;
+    a_temporary_directory_is_filled_for_nobody_else(&stack).await.context("the temporary directory")?;
     stack.finish().await
 }
 
@@ -226,20 +283,11 @@ async fn a_closed_network_leads_nowhere() -> Result<()> {
     Ok(())
 }
 
-/// For `sculpt executor show`.
-#[tokio::test]
-async fn an_executor_that_does_not_separate_says_so() -> Result<()> {
-    for (world, separates) in [(World::Open, false), (World::Bubblewrap, true)] {
-        let Some(stack) = world.stack("").await? else { return Ok(()) };
-        let shown = shown(&stack).await?;
-        ensure!(shown["separates"] == separates, "{world:?}: {shown:#}");
-        stack.finish().await?;
-    }
-    Ok(())
-}
-
-async fn shown(stack: &Stack) -> Result<serde_json::Value> {
+/// In `sculpt executor show`.
+async fn says_whether_it_separates(stack: &Stack, separates: bool) -> Result<()> {
     let executors = stack.sculpt(["executor", "ls", "-o", "json"]).run().await?.done()?.json()?;
     let name = executors[0]["name"].as_str().context("a name")?;
-    stack.sculpt(["-o", "json", "executor", "show", name]).run().await?.done()?.json()
+    let shown = stack.sculpt(["-o", "json", "executor", "show", name]).run().await?.done()?.json()?;
+    ensure!(shown["separates"] == separates, "{shown:#}");
+    Ok(())
 }

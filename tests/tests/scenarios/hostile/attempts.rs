@@ -34,7 +34,7 @@ const SEIZE: &str =
     r#"perl -e 'exit(syscall(`uname -m` =~ /x86_64/ ? 101 : 117, 0x4206, $ENV{SHIM} + 0, 0, 0) == 0 ? 0 : 1)'"#;
 
 /// All of them.
-pub(crate) const ATTACKS: [Attack; 46] = [
+pub(crate) const ATTACKS: [Attack; 47] = [
     // The executor's own.
     attack("reads_the_executors_key", Succeeds, r#"cat "$DATA/identity/key.pem""#),
     attack("reads_the_key_through_a_symlink", Succeeds, r#"ln -s "$DATA/identity/key.pem" link && cat link"#),
@@ -117,6 +117,12 @@ pub(crate) const ATTACKS: [Attack; 46] = [
     ),
     // Rights and limits.
     attack("becomes_root_by_a_setuid_program", Succeeds, r#"[ "$("$SETUID" -u)" = 0 ]"#),
+    attack(
+        "holds_a_descriptor_beyond_the_three",
+        Fails,
+        // The one by which the directory was read is gone when they are looked at.
+        r#"for held in /proc/$$/fd/*; do case "$held" in */[012]) ;; *) [ -L "$held" ] && exit 0; esac; done; exit 1"#,
+    ),
     attack("may_gain_rights", Succeeds, r"grep -q 'NoNewPrivs:.0' /proc/self/status"),
     attack(
         "leaves_its_cgroup",

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use sculpt_tests::harness::{Stack, eventually};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::attempts::Attack;
 
@@ -19,7 +20,7 @@ pub(crate) enum World {
     Open,
 }
 
-/// The other attempt's secret, in two halves that meet in no script.
+/// What the other attempt's secret begins with, in two halves that meet in no script.
 const HALVES: [&str; 2] = ["the-others", "own-secret"];
 
 impl World {
@@ -42,6 +43,10 @@ impl World {
 /// An attempt that minds its own business.
 pub(crate) struct Victim {
     pub(crate) task: String,
+    /// Where its view is reached.
+    pub(crate) view: String,
+    /// Its process.
+    pub(crate) agent: u64,
     environment: Vec<(String, String)>,
 }
 
@@ -54,7 +59,9 @@ impl Victim {
         give_away(stack, repo.path())?;
         let script = "umask 077; echo mine > secret; echo mine > ~/secret-home; echo mine > /tmp/theirs-$SCULPT_ATTEMPT
             echo \"at $HOME\"; exec sleep 4242";
-        let secret = format!("SECRET={}", HALVES.concat());
+        // Beside this one others may be tried, whose secrets stand in the arguments by which they are made.
+        let own = Uuid::new_v4().simple();
+        let secret = format!("SECRET={}{own}", HALVES.concat());
         let all = ["--env", &secret, "--title", "theirs", "--", "sh", "-c", script];
         let task = stack.detached(repo.path(), all).await?;
         let log = stack.log_until(&task, "its home", |log| log.ends_with(b"\n")).await?;
@@ -76,6 +83,7 @@ impl Victim {
         fs::copy("/usr/bin/id", &setuid)?;
         fs::set_permissions(&setuid, fs::Permissions::from_mode(0o4755))?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
+        let agent = agent(shim)?;
         let environment = [
             ("EXECUTOR", fs::read_to_string(data.join("lock"))?.trim().to_owned()),
             ("SETTINGS", text(&private(&stack.data().join("executor.toml"))?)),
@@ -85,18 +93,23 @@ impl Victim {
             ("WORK", text(&data.join("workspaces").join(attempt))),
             ("THEIR_TMP", format!("/tmp/theirs-{attempt}")),
             ("THEIR_HOME", home),
-            ("AGENT", agent(shim)?.to_string()),
+            ("AGENT", agent.to_string()),
             ("SHIM", shim.to_string()),
             ("STORE", store.clone()),
             ("BLOB", blob.trim().to_owned()),
             ("SOCKETS", text(&sockets)),
             ("SETUID", text(&setuid)),
             ("NEEDLE", format!("{}.*{}", &HALVES[0][..8], &HALVES[1][..3])),
-            ("HALF", format!("{}{}", &HALVES[0][4..], HALVES[1])),
+            ("HALF", format!("{}{}{own}", &HALVES[0][4..], HALVES[1])),
             ("VICTIM", attempt.clone()),
             ("DATA", text(&data)),
         ];
-        Ok(Self { task, environment: environment.map(|(key, value)| (key.to_owned(), value)).into() })
+        Ok(Self {
+            task,
+            view: socket,
+            agent,
+            environment: environment.map(|(key, value)| (key.to_owned(), value)).into(),
+        })
     }
 
     /// Makes an agent beside it try them all; returns the names of those that succeed.
