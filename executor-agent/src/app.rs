@@ -221,7 +221,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let program =
         reachable(program, &layout, accounts).map_err(AppError::io("put this program where accounts can run it"))?;
     cgroup::step_aside();
-    let separation = Separation::find(wanted, &program);
+    let separation = Separation::find(wanted, &program).await;
     match (&separation, settings.separate) {
         (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
         (Separation::Nothing(why), Separate::WhereItCan) => {

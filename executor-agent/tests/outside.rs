@@ -49,6 +49,55 @@ async fn an_account_without_a_network_works_on_a_repository_and_so_does_the_one_
     host.stop();
 }
 
+/// A bubblewrap in front of the host's own, which does this first.
+fn in_front(host: &mut Host, first: &str) {
+    let directory = host.root.path().join("bin");
+    fs::create_dir(&directory).unwrap();
+    let script = directory.join("bwrap");
+    fs::write(&script, format!("#!/bin/sh\n{first}\nPATH=/usr/local/bin:/usr/bin:/bin exec bwrap \"$@\"\n")).unwrap();
+    for path in [directory.clone(), script] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let found = [Some(directory), std::env::var_os("PATH").map(PathBuf::from)].into_iter().flatten();
+    let path = found.map(PathBuf::into_os_string).collect::<Vec<_>>().join(":".as_ref());
+    host.environment.push(("PATH", path));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn git_has_no_network_where_the_agent_of_an_account_has() {
+    let Some(mut host) = Host::separated("").await else { return };
+    let (_, base) = project(&host.repositories(), &[(b"a.txt", "one\n")]);
+    let notes = host.root.path().join("notes");
+    fs::write(&notes, "").unwrap();
+    fs::set_permissions(&notes, fs::Permissions::from_mode(0o666)).unwrap();
+    in_front(&mut host, &format!("echo \"$*\" >> {}", notes.display()));
+    host.start().await;
+    if !host.controller.memory().hellos.last().unwrap().closes_network {
+        return;
+    }
+    let mut spec = host.on_base(host.shell("id -un; echo two > a.txt"), &base);
+    spec.commit_changes = true;
+    let (ended, log) = run(&host, &spec).await;
+    let _account = Account(log.trim().to_owned());
+    assert_eq!(ended.outcome(), Outcome::Completed, "{ended:?}");
+    let repository = host.repositories().join("project.git");
+    assert_eq!(git(&repository, &["show", &format!("{}:a.txt", ended.head)]), "two");
+    let made = fs::read_to_string(&notes).unwrap();
+    let workspace = host.workspace(&spec.attempt_id).display().to_string();
+    let around_git: Vec<_> = made.lines().filter(|line| line.contains(&workspace)).collect();
+    assert!(!around_git.is_empty() && around_git.iter().all(|line| line.contains(" --unshare-net ")), "{made}");
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_root_alone_can_make_closes_no_network() {
+    let Some(mut host) = Host::separated("").await else { return };
+    in_front(&mut host, "test \"$(id -u)\" = 0 && exit 0; echo 'no permissions' >&2; exit 1");
+    host.start().await;
+    assert!(!host.controller.memory().hellos.last().unwrap().closes_network);
+    host.stop();
+}
+
 /// Variables that make whatever is started with them leave something in `place`: the loader, shells and git.
 fn telling(place: &Path) -> Vec<(String, String)> {
     let text = |name: &str| place.join(name).display().to_string();

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     accounts::Account,
     adapters, host,
-    sandbox::{Network, Sandbox, Separation},
+    sandbox::{Network, Sandbox},
     spec::Repository,
 };
 
@@ -32,10 +32,9 @@ impl Life<'_> {
         let workspace = layout.workspace(self.handle.id);
         let prompt = Some(adapters::prompt_file(&workspace)).filter(|prompt| prompt.exists());
         let view = layout.sockets(self.handle.id).join(VIEW).parent().map(Path::to_owned);
-        // An account of its own has what it borrows in its workspace, and cannot pass through the stores.
-        let borrowing = self.spec.repository.iter().filter(|_| !self.context.separation.by_accounts());
+        let borrowed = self.spec.repository.as_ref().and_then(|it| self.borrowed(it));
         Ok(Some(Sandbox {
-            readable: borrowing.map(|it| layout.store(it.project)).chain(prompt).chain(resolver()).collect(),
+            readable: borrowed.into_iter().chain(prompt).chain(resolver()).collect(),
             writable: [workspace]
                 .into_iter()
                 .chain(view.filter(|_| self.spec.tty))
@@ -46,16 +45,21 @@ impl Life<'_> {
         }))
     }
 
-    /// The sandbox of a git that reads what the agent has left; none where its account is enough.
+    /// The sandbox of a git that reads what the agent has left; none where there is only its account.
     pub(super) fn around_git(&self, repository: &Repository) -> Option<Sandbox> {
-        let Separation::Bubblewrap(bwrap) = &self.context.separation else { return None };
-        let layout = &self.context.layout;
+        let bwrap = self.context.separation.around_git()?;
         Some(Sandbox {
-            readable: vec![layout.store(repository.project)],
-            writable: vec![layout.workspace(self.handle.id)],
+            readable: self.borrowed(repository).into_iter().collect(),
+            writable: vec![self.context.layout.workspace(self.handle.id)],
             network: Network::None,
             ..self.sandbox(bwrap)
         })
+    }
+
+    /// The store that a workspace borrows from. An account of its own has that in its workspace, and cannot pass through the
+    /// stores.
+    fn borrowed(&self, repository: &Repository) -> Option<PathBuf> {
+        (!self.context.separation.by_accounts()).then(|| self.context.layout.store(repository.project))
     }
 
     fn sandbox(&self, bwrap: &Path) -> Sandbox {

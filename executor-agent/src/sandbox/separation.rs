@@ -3,10 +3,20 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
+    time::Duration,
 };
 
+use tokio::process::Command;
+
 use super::{Network, Sandbox};
+use crate::stage::{Identity, Stage};
+
+/// How long a sandbox may take: one stands within moments, or never.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An account without any right, in place of one that is made for an attempt: nobody's, as the kernel has it.
+const ANYBODY: u32 = 65_534;
 
 /// What stands between an attempt and everything else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,17 +33,19 @@ pub enum Separation {
 }
 
 impl Separation {
-    /// What this host allows; `wanted` false: nothing is tried but what closes a network.
-    pub fn find(wanted: bool, program: &Path) -> Self {
+    /// What this host allows; nothing is tried unless it is `wanted`. `program` is the executor's own binary.
+    pub async fn find(wanted: bool, program: &Path) -> Self {
+        if !wanted {
+            return Self::Nothing("its settings say that attempts run as the executor's own account".to_owned());
+        }
         let root = crate::host::is_root();
-        Self::choose(wanted, root, || find_bwrap(program))
+        Self::choose(root, find_bwrap(program, root.then_some(ANYBODY)).await)
     }
 
-    fn choose(wanted: bool, root: bool, bwrap: impl FnOnce() -> Result<PathBuf, String>) -> Self {
-        match (wanted, root) {
-            (false, _) => Self::Nothing("its settings say that attempts run as the executor's own account".to_owned()),
-            (true, true) => Self::Accounts { bwrap: bwrap() },
-            (true, false) => bwrap().map_or_else(Self::Nothing, Self::Bubblewrap),
+    fn choose(root: bool, bwrap: Result<PathBuf, String>) -> Self {
+        match root {
+            true => Self::Accounts { bwrap },
+            false => bwrap.map_or_else(Self::Nothing, Self::Bubblewrap),
         }
     }
 
@@ -57,7 +69,12 @@ impl Separation {
 
     /// Whether an attempt can have a network that leads nowhere.
     pub fn closes_network(&self) -> bool {
-        matches!(self, Self::Bubblewrap(_) | Self::Accounts { bwrap: Ok(_) })
+        self.around_git().is_some()
+    }
+
+    /// The bubblewrap to put around git in what an attempt has left: wherever there is one, since git needs no network.
+    pub fn around_git(&self) -> Option<&Path> {
+        self.around(Network::None).ok().flatten()
     }
 
     /// The bubblewrap to put around an attempt that reaches `network`; none: its account is enough. The error is the
@@ -73,29 +90,33 @@ impl Separation {
     }
 }
 
-/// A bubblewrap that works here, tried with all that an attempt needs.
-fn find_bwrap(program: &Path) -> Result<PathBuf, String> {
+/// A bubblewrap that works here, tried with all that an attempt needs, and as what an attempt runs as: some hosts let root
+/// alone make user namespaces.
+async fn find_bwrap(program: &Path, account: Option<u32>) -> Result<PathBuf, String> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let found = env::split_paths(&path).map(|directory| directory.join("bwrap")).find(|file| file.is_file());
     let bwrap = found.ok_or("bubblewrap is not installed; install the package bubblewrap, and start it again")?;
     let sandbox =
         Sandbox { bwrap: bwrap.clone(), program: program.to_owned(), network: Network::None, ..Sandbox::default() };
-    let tried = Command::new(&bwrap)
-        .args(sandbox.arguments())
-        .args(["--", "/bin/true"])
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output();
-    match tried {
-        Ok(output) if output.status.success() => Ok(bwrap),
-        Ok(output) => Err(format!(
-            "{} (the package bubblewrap, at least 0.8) cannot make a sandbox here: {}; it needs user namespaces, which the \
-             kernel or a container may forbid",
-            bwrap.display(),
+    let stage = Stage {
+        argv: vec!["/bin/true".into()],
+        cwd: Some("/".into()),
+        identity: account.map(|id| Identity { uid: id, gid: id, groups: Vec::new() }),
+        sandbox: Some(sandbox),
+        ..Stage::default()
+    };
+    let mut command = Command::from(stage.command(program));
+    command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    let named = format!("{} (the package bubblewrap, at least 0.8)", bwrap.display());
+    match tokio::time::timeout(PATIENCE, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => Ok(bwrap),
+        Ok(Ok(output)) => Err(format!(
+            "{named} cannot make a sandbox here: {}; it needs user namespaces for every account, which the kernel or a \
+             container may forbid",
             String::from_utf8_lossy(&output.stderr).trim()
         )),
-        Err(error) => Err(format!("cannot run {} (the package bubblewrap): {error}", bwrap.display())),
+        Ok(Err(error)) => Err(format!("cannot try {named}: {error}")),
+        Err(_) => Err(format!("{named} made no sandbox within {PATIENCE:?}")),
     }
 }
 
@@ -113,15 +134,16 @@ mod tests {
 
     #[test]
     fn who_it_is_and_what_is_there_decide() {
-        let choose = |wanted, root, bwrap: fn() -> _| Separation::choose(wanted, root, bwrap);
-        assert_eq!(choose(true, true, there), Separation::Accounts { bwrap: there() });
-        assert_eq!(choose(true, true, missing), Separation::Accounts { bwrap: missing() });
-        assert_eq!(choose(true, false, there), Separation::Bubblewrap("/bwrap".into()));
-        let nothing = choose(true, false, missing);
+        assert_eq!(Separation::choose(true, there()), Separation::Accounts { bwrap: there() });
+        assert_eq!(Separation::choose(true, missing()), Separation::Accounts { bwrap: missing() });
+        assert_eq!(Separation::choose(false, there()), Separation::Bubblewrap("/bwrap".into()));
+        let nothing = Separation::choose(false, missing());
         assert!(!nothing.separates() && nothing.reason().unwrap().contains("package bubblewrap"));
-        for root in [true, false] {
-            assert!(!choose(false, root, there).separates());
-        }
+    }
+
+    #[tokio::test]
+    async fn nothing_stands_between_unless_it_is_wanted() {
+        assert!(!Separation::find(false, Path::new("/absent")).await.separates());
     }
 
     #[test]
@@ -136,6 +158,7 @@ mod tests {
             assert_eq!(separation.around(Network::Host), Ok(host), "{separation:?}");
             assert_eq!(separation.around(Network::None).ok(), none, "{separation:?}");
             assert_eq!(separation.closes_network(), none.is_some());
+            assert_eq!(separation.around_git(), none.flatten(), "git needs no network, {separation:?}");
         }
     }
 }
