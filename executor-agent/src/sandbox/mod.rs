@@ -5,7 +5,9 @@ mod enter;
 mod separation;
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -84,7 +86,7 @@ impl Sandbox {
         for (path, size) in TEMPORARY {
             say(&["--perms", "1777", "--size", size, "--tmpfs", path].map(OsStr::new));
         }
-        let hidden: Vec<&PathBuf> = self.hidden.iter().filter(|path| self.shows(path)).collect();
+        let hidden = self.places_to_hide();
         for path in &hidden {
             say(&["--size".as_ref(), NEXT_TO_NOTHING.as_ref(), "--tmpfs".as_ref(), path.as_os_str()]);
         }
@@ -95,16 +97,25 @@ impl Sandbox {
             say(&["--bind".as_ref(), path.as_os_str(), path.as_os_str()]);
         }
         // Last, since what was named stands in them. What is in memory and has no bound is filled by nobody.
-        for path in hidden.into_iter().map(PathBuf::as_path).chain(["/dev", "/"].map(Path::new)) {
+        for path in hidden.iter().map(PathBuf::as_path).chain(["/dev", "/"].map(Path::new)) {
             say(&["--remount-ro".as_ref(), path.as_os_str()]);
         }
         all
     }
 
-    /// Whether something stands there that is shown without being named.
-    fn shows(&self, path: &Path) -> bool {
+    /// Where what is to be hidden would be seen without being named: below each directory that shows it, which a link may
+    /// give another name.
+    fn places_to_hide(&self) -> BTreeSet<PathBuf> {
+        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let hidden: Vec<PathBuf> =
+            self.hidden.iter().filter(|path| path.is_dir()).map(|path| real(path.as_path())).collect();
         let shown = SYSTEM.iter().map(Path::new).chain(self.tools.iter().map(PathBuf::as_path));
-        path.is_dir() && shown.into_iter().any(|root| path.starts_with(root) && path != root)
+        let below = |root: &Path| {
+            let stands = real(root);
+            let inside = hidden.iter().filter_map(|path| path.strip_prefix(&stands).ok());
+            inside.filter(|rest| !rest.as_os_str().is_empty()).map(|rest| root.join(rest)).collect::<Vec<_>>()
+        };
+        shown.flat_map(below).collect()
     }
 }
 
@@ -162,5 +173,25 @@ mod tests {
         assert!(!hides(&data, Vec::new()), "nothing shows it");
         assert!(!hides(&tools, vec![tools.clone()]), "it was asked for");
         assert!(!hides(&root.path().join("absent"), vec![tools]), "there is nothing to hide");
+    }
+
+    #[test]
+    fn what_is_hidden_has_no_other_name() {
+        let root = tempfile::tempdir().unwrap();
+        let (stands, link) = (root.path().join("stands"), root.path().join("link"));
+        fs::create_dir_all(stands.join("data")).unwrap();
+        std::os::unix::fs::symlink(&stands, &link).unwrap();
+        for (tools, hidden, places) in [
+            (vec![&link], stands.join("data"), vec![link.join("data")]),
+            (vec![&stands], link.join("data"), vec![stands.join("data")]),
+            (vec![&stands, &link], stands.join("data"), vec![link.join("data"), stands.join("data")]),
+            (vec![&link], stands.clone(), Vec::new()),
+        ] {
+            let tools = tools.into_iter().cloned().collect();
+            let line = line(&Sandbox { tools, hidden: vec![hidden], ..Sandbox::default() });
+            let hides = |place: &PathBuf| line.contains(&format!(" --tmpfs {} ", place.display()));
+            assert!(places.iter().all(hides), "{places:?}: {line}");
+            assert_eq!(line.matches(" --size 65536 ").count(), places.len(), "{line}");
+        }
     }
 }
