@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -93,7 +93,8 @@ pub fn client_config(server: &Server, proof: Option<Proof>) -> Result<ClientConf
         Server::Known(trust) => builder.with_root_certificates(trust.roots()?),
         Server::Public => builder.with_root_certificates(public_roots()?),
         Server::Pinned(meeting) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(ByPin { meeting: meeting.clone(), provider }))
+            let by_pin = ByPin { meeting: meeting.clone(), provider, shown: Mutex::default() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(by_pin))
         }
     };
     match proof {
@@ -132,6 +133,9 @@ fn public_roots() -> Result<Arc<RootCertStore>, ClientError> {
 struct ByPin {
     meeting: Meeting,
     provider: Arc<CryptoProvider>,
+    /// The certificate of a server that has yet to prove its key, and who certified it. Until then anybody may have sent them,
+    /// and the authority's certificate be another one of the same key.
+    shown: Mutex<Option<(CertificateDer<'static>, Trust)>>,
 }
 
 impl fmt::Debug for ByPin {
@@ -168,8 +172,7 @@ impl ServerCertVerifier for ByPin {
             .build()
             .map_err(|error| other(Arc::new(error)))?;
         let verified = verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)?;
-        // A second connection meets the same one: the pin is that of its key.
-        let _known = self.meeting.met.set(trust);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((end_entity.clone().into_owned(), trust));
         Ok(verified)
     }
 
@@ -188,7 +191,14 @@ impl ServerCertVerifier for ByPin {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let proved = verify_tls13_signature(message, certificate, signed, algorithms)?;
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((_, trust)) = shown.filter(|(shown, _)| shown == certificate) {
+            // A second connection meets the same one: the pin is that of its key.
+            let _known = self.meeting.met.set(trust);
+        }
+        Ok(proved)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

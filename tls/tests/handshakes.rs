@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may end at the first surprise")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
     date_time_ymd,
 };
 use rustls::{
-    ClientConfig,
+    ClientConfig, ServerConfig,
+    crypto::ring,
     pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use sculpt_proto::id::{ClusterId, ExecutorId};
 use sculpt_tls::{
@@ -163,6 +165,35 @@ async fn showing_the_pinned_authority_is_not_being_certified_by_it() {
 }
 
 #[tokio::test]
+async fn an_authority_is_not_met_before_the_server_has_proved_its_key() {
+    let authority = Authority::new();
+    let meeting = Meeting::new(authority.pin());
+    let config = client_config(&Server::Pinned(meeting.clone()), None).unwrap();
+    let mut params = authority.params.clone();
+    params.not_after = date_time_ymd(4000, 1, 1);
+    let variant = params.self_signed(authority.key.pair()).unwrap().der().clone();
+    let own = authority.controller().chain.swap_remove(0);
+    // What a relay has: certificates that anybody may see, and no key of theirs.
+    let key = ring::sign::any_supported_type(&Authority::new().controller().key).unwrap();
+    let shown = SingleCertAndKey::from(CertifiedKey::new(vec![own, variant], key));
+    let relay = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, acceptor) = (listener.local_addr().unwrap(), TlsAcceptor::from(Arc::new(relay)));
+    let relaying = tokio::spawn(async move { acceptor.accept(listener.accept().await.unwrap().0).await.is_ok() });
+    dial(address, config.clone(), CONTROLLER_NAME).await.expect_err("it has proved nothing");
+    assert!(!relaying.await.unwrap());
+    assert_eq!(meeting.authority(), None);
+
+    let listener = Listener::of(authority.controller(), Callers::Anyone).await;
+    dial(listener.address, config, CONTROLLER_NAME).await.unwrap();
+    assert_eq!(meeting.authority(), Some(&authority.trust()));
+}
+
+#[tokio::test]
 async fn an_executor_is_no_controller() {
     let authority = Authority::new();
     let executor = authority.executor(subject(), |params| {
@@ -207,7 +238,8 @@ async fn who_does_not_speak_tls_is_named() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _hello = stream.read(&mut [0; 64]).await;
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Until the client has read it: what it sent and nobody read would cut the answer off.
+        let _alert = stream.read_to_end(&mut Vec::new()).await;
     });
     let config = client_config(&Server::Known(Authority::new().trust()), None).unwrap();
     assert_eq!(told(address, config, CONTROLLER_NAME).await, "what answers there does not speak TLS");
