@@ -21,8 +21,9 @@ use crate::{
     },
 };
 
-/// How long a change that nobody was told of goes unnoticed.
-const FRESH: Duration = Duration::from_secs(5);
+/// How long a change that nobody was told of goes unnoticed by a call. What is open asks as often, and can be given an answer
+/// as old: twice this, and the time to ask, is less than the 10 s in which who is locked is gone.
+const FRESH: Duration = Duration::from_secs(4);
 
 /// Tokens that are remembered.
 const REMEMBERED: usize = 4096;
@@ -48,7 +49,15 @@ struct Known {
     /// When it was asked, and what had been told until then.
     asked: Instant,
     told: u64,
+    /// Whether it was good when it was asked before.
+    proved: bool,
     answer: Arc<OnceCell<Answer>>,
+}
+
+impl Known {
+    fn is_good(&self) -> bool {
+        self.proved || self.answer.initialized()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -120,9 +129,9 @@ impl Authority {
         Ok(Caller::new(who, address))
     }
 
-    /// Whether somebody showed a token of this digest a while ago, and was let in.
+    /// Whether somebody showed a token of this digest a while ago, and was let in. While it is looked up anew, too.
     pub(super) fn remembers(&self, digest: &[u8; 32]) -> bool {
-        self.known().get(digest).is_some_and(|known| known.answer.initialized())
+        self.known().get(digest).is_some_and(Known::is_good)
     }
 
     /// Resolves when `caller` may no longer all that they might when they called, to what they are told. While the database
@@ -144,7 +153,17 @@ impl Authority {
     /// Writes down which tokens were used since this was called last.
     pub async fn note_use(&self) -> Result<(), StoreError> {
         let used = std::mem::take(&mut *self.used());
-        if used.is_empty() { Ok(()) } else { self.inner.store.note_use(used).await }
+        if used.is_empty() {
+            return Ok(());
+        }
+        let noted = self.inner.store.note_use(used.clone()).await;
+        if noted.is_err() {
+            let mut since = self.used();
+            for (token, address) in used {
+                since.entry(token).or_insert(address);
+            }
+        }
+        noted
     }
 
     async fn who(&self, digest: [u8; 32]) -> Result<Arc<Who>, Unknown> {
@@ -153,13 +172,22 @@ impl Authority {
         let answer = match asked {
             Ok(answer) => answer,
             Err(unknown) => {
-                self.known().remove(&digest);
+                self.forget(&digest, &unknown);
                 return Err(unknown);
             }
         };
         match answer.expires {
             Some(at) if at <= Instant::now() => Err(Unknown::Expired),
             _ => Ok(Arc::clone(&answer.who)),
+        }
+    }
+
+    /// It is good for nothing; a database that is away says nothing about one that was good.
+    fn forget(&self, digest: &[u8; 32], because: &Unknown) {
+        let away = matches!(because, Unknown::Store(_));
+        let mut all = self.known();
+        if !all.get(digest).is_some_and(|known| away && known.proved) {
+            all.remove(digest);
         }
     }
 
@@ -171,13 +199,14 @@ impl Authority {
         if let Some(known) = all.get(&digest).filter(|known| fresh(known)) {
             return known.clone();
         }
+        let proved = all.get(&digest).is_some_and(Known::is_good);
         if all.len() >= REMEMBERED {
             all.retain(|_, known| fresh(known) && known.answer.initialized());
         }
         if all.len() >= REMEMBERED {
             all.clear();
         }
-        let known = Known { asked: Instant::now(), told, answer: Arc::default() };
+        let known = Known { asked: Instant::now(), told, proved, answer: Arc::default() };
         all.insert(digest, known.clone());
         known
     }
@@ -207,5 +236,56 @@ impl Authority {
 
     fn used(&self) -> MutexGuard<'_, BTreeMap<TokenId, String>> {
         self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sculpt_proto::id::UserId;
+
+    use super::*;
+    use crate::store::Database;
+
+    fn answer() -> Answer {
+        let who = Who {
+            user: UserId::fresh(),
+            name: "ben".to_owned(),
+            token: TokenId::fresh(),
+            owned: Grants::of([]),
+            grants: Grants::of([]),
+            scoped: false,
+            admins: Vec::new(),
+        };
+        Answer { who: Arc::new(who), expires: None }
+    }
+
+    #[tokio::test]
+    async fn who_was_let_in_is_remembered_while_asked_for_again() {
+        let database = Database::at_socket(Path::new("/nowhere"), "nobody", "none");
+        let authority = Authority::new(Store::new(&database, 1), Bus::new());
+        let digest = [1; 32];
+        authority.known_or_asked(digest);
+        assert!(!authority.remembers(&digest), "nobody has said that it is good");
+        authority.known_or_asked(digest).answer.set(answer()).expect("it is the first");
+        assert!(authority.remembers(&digest));
+
+        authority.known().get_mut(&digest).expect("it is there").asked -= FRESH;
+        for _ in 0..2 {
+            let again = authority.known_or_asked(digest);
+            assert!(!again.answer.initialized(), "what is not fresh is asked again");
+            assert!(authority.remembers(&digest), "its owner is no stranger meanwhile");
+        }
+        let away = StoreError::from(sqlx::Error::PoolTimedOut);
+        authority.forget(&digest, &Unknown::Store(away));
+        assert!(authority.remembers(&digest), "nor while the database is away");
+        authority.forget(&digest, &Unknown::Revoked);
+        assert!(!authority.remembers(&digest));
+    }
+
+    #[test]
+    fn what_is_open_ends_in_time_though_nobody_is_told() {
+        assert!(2 * FRESH + Duration::from_secs(2) <= Duration::from_secs(10));
     }
 }

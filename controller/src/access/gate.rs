@@ -63,17 +63,24 @@ impl Gate {
         peer: Option<&Peer>,
         address: &str,
     ) -> Result<([u8; 32], Caller), Status> {
-        let stranger = peer.filter(|_| !digest.as_ref().is_ok_and(|digest| self.authority.remembers(digest)));
-        if let Some(peer) = stranger {
-            self.guesses.admit(peer.address.ip()).map_err(too_many)?;
-        }
-        let found = match digest {
-            Ok(digest) => self.authority.by_digest(digest, address).await.map(|caller| (digest, caller)),
-            Err(unknown) => Err(unknown),
+        let remembered = digest.as_ref().is_ok_and(|digest| self.authority.remembers(digest));
+        let stranger = match peer.filter(|_| !remembered) {
+            Some(peer) => Some(self.guesses.enter(peer.address.ip()).await.map_err(too_many)?),
+            None => None,
         };
-        match (&found, peer) {
-            (Ok(_) | Err(Unknown::Store(_)), _) | (_, None) => {}
-            (Err(_), Some(peer)) => self.guesses.wrong(peer.address.ip()),
+        let found = match (digest, &stranger) {
+            (Err(unknown), _) => Err(unknown),
+            (Ok(digest), None) => self.authority.by_digest(digest, address).await.map(|caller| (digest, caller)),
+            (Ok(digest), Some(stranger)) => {
+                let _asks = stranger.asks().await;
+                self.authority.by_digest(digest, address).await.map(|caller| (digest, caller))
+            }
+        };
+        let wrong = found.as_ref().is_err_and(|unknown| !matches!(unknown, Unknown::Store(_)));
+        match (stranger, peer) {
+            (Some(stranger), _) if !wrong => stranger.right(),
+            (None, Some(peer)) if wrong => self.guesses.wrong(peer.address.ip()),
+            _ => {}
         }
         Ok(found?)
     }

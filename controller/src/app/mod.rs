@@ -192,7 +192,7 @@ impl Controller {
         let guesses = Guesses::default();
         let people = middleware::from_fn_with_state(Gate::new(parts.access.clone(), guesses.clone()), access::enter);
         spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
-        let counted = middleware::from_fn_with_state(guesses, guesses::counted);
+        let counted = middleware::from_fn_with_state(guesses.elsewhere(), guesses::counted);
         let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life).layer(counted);
         spawn(&parts, executor_listener, pki.executors, executors);
         keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::World;
+use crate::harness;
 
 /// More than an address has.
 const MANY: usize = 2000;
@@ -85,5 +86,36 @@ async fn join_tokens_are_not_guessed_either() {
     let client = sculpt_proto::executor::v1::executor_service_client::ExecutorServiceClient::new(channel);
     let mut scripted = crate::sessions::executor::Scripted::over(client, hello).await;
     scripted.welcomed().await;
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_guesses_leaves_the_database_to_others() {
+    let world = World::new().await;
+    let ben = world.user("ben", &[]).await;
+    let ask = |token: String| {
+        let mut client = IdentityClient::new(world.stack.showing(&token));
+        async move { client.who_am_i(v1::WhoAmIRequest {}).await.map(drop) }
+    };
+    ask(ben.clone()).await.expect("it is known");
+    // The database answers nobody who asks for a token.
+    let mut slow = world.stack.store().read().await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE").execute(&mut *slow).await.unwrap();
+    let mut guesses = tokio::task::JoinSet::new();
+    for _ in 0..MANY {
+        guesses.spawn(ask(Token::fresh(Kind::User, None).reveal()));
+    }
+    harness::until_waiting(world.stack.store(), 8, || false).await;
+    for _ in 0..10 {
+        world.stack.store().cluster().await.expect("it has connections left");
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut *slow).await.unwrap();
+    for _ in 0..100 {
+        ask(ben.clone()).await.expect("who is known is let in");
+    }
+    while let Some(guessed) = guesses.join_next().await {
+        let status = guessed.unwrap().expect_err("nobody has it");
+        assert!(matches!(status.code(), Code::Unauthenticated | Code::ResourceExhausted), "{status}");
+    }
     world.stack.stop().await;
 }
