@@ -138,7 +138,7 @@ async fn a_removed_end_is_found_by_the_hash_that_was_noted() {
 
 #[tokio::test]
 async fn a_long_record_is_verified_in_pieces() {
-    let (store, _database) = harness::store().await;
+    let (store, database) = harness::store().await;
     let by: May<Administer> = harness::admin(&store).await.may().unwrap();
     run(
         &store,
@@ -156,6 +156,16 @@ async fn a_long_record_is_verified_in_pieces() {
     .await
     .unwrap();
     assert_eq!(store.verify_audit(&by, None).await.unwrap().broken.expect("it is found").0, whole.entries - 1);
+
+    let alone = Store::new(&database.database, 1);
+    let verifying = alone.verify_audit(&by, None);
+    tokio::pin!(verifying);
+    tokio::select! {
+        biased;
+        _ = &mut verifying => panic!("others wait until all of it is verified"),
+        cluster = alone.cluster() => drop(cluster.expect("it has its turn between two pieces")),
+    }
+    verifying.await.expect("it goes on");
 }
 
 #[tokio::test]

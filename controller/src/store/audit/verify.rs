@@ -29,8 +29,9 @@ impl Store {
     pub async fn verify_audit(&self, _by: &May<Administer>, head: Option<[u8; 32]>) -> Result<Verified, StoreError> {
         let mut verified = Verified { entries: 0, hash: GROUND, broken: None };
         let (mut last, mut seen) = (0, head.is_none());
-        let mut conn = self.read().await?;
         loop {
+            // For each piece: who waits for a connection gets it between two of them.
+            let mut conn = self.read().await?;
             let sql = format!(
                 "SELECT c.sequence, c.hash, c.entry, {ACT} FROM audit_chain c LEFT JOIN audit a ON a.id = c.entry \
                  LEFT JOIN projects p ON p.id = a.project_id WHERE c.sequence > $1 ORDER BY c.sequence LIMIT $2"
@@ -52,6 +53,7 @@ impl Store {
                        WHERE a.id > $1 AND a.id < $2 AND c.entry IS NULL ORDER BY a.id LIMIT 1";
             let foreign: Option<i64> =
                 sqlx::query_scalar(sql).bind(last).bind(newest).fetch_optional(&mut *conn).await?;
+            drop(conn);
             for link in rows {
                 let place = verified.entries + 1;
                 if let Some(problem) = link.problem(place, &verified.hash, foreign) {
