@@ -41,6 +41,8 @@ pub(crate) struct Enrolments {
     pub(crate) barred: Option<&'static str>,
     /// Why no publication is let in, though sessions stand.
     pub(crate) refuses_publications: Option<&'static str>,
+    /// Answers whoever joins with this before it looks at the token.
+    pub(crate) turned_away: Option<Status>,
     /// Does what is asked and answers nothing.
     pub(crate) silent: bool,
     /// How old certificates are when they are issued.
@@ -64,6 +66,7 @@ impl Default for Enrolments {
             holders: BTreeMap::new(),
             barred: None,
             refuses_publications: None,
+            turned_away: None,
             silent: false,
             age: Duration::ZERO,
             life: DAY,
@@ -127,6 +130,9 @@ impl Enrolments {
 
     fn join(&mut self, request: &JoinRequest) -> Result<u64, Status> {
         self.joins.push(request.clone());
+        if let Some(status) = &self.turned_away {
+            return Err(status.clone());
+        }
         if let Some(holder) = self.holders.get(&request.executor_id).filter(|holder| holder.by == request.join_id) {
             let again = public(&request.certificate_request);
             assert_eq!(public(&holder.request), again, "the same join is for the same key");

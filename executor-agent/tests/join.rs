@@ -11,6 +11,7 @@ use std::{
 };
 
 use sculpt_tls::{Kind, Token};
+use tonic::Status;
 
 use crate::{authority::Authority, host::Host};
 
@@ -108,7 +109,7 @@ async fn a_wrong_clock_is_told_from_a_wrong_controller() {
     for (good, words) in [(now + day..now + 2 * day, "not valid yet"), (now - 2 * day..now - day, "has run out")] {
         host.controller.prove(good);
         let (code, said) = told(&host.join_with(&host.controller.token(), &host.controller.url(), &[]));
-        assert_eq!(code, 69, "{said}");
+        assert_eq!(code, 77, "{said}");
         assert!(said.contains(words) && said.contains("the clocks of both machines"), "{said}");
     }
     assert!(!host.data().exists());
@@ -203,6 +204,35 @@ async fn a_join_whose_answer_is_lost_is_repeated_and_uses_no_token_twice() {
     let memory = host.controller.memory();
     assert_eq!(memory.enrolments.tokens[&token], Ok(0));
     assert_eq!(memory.enrolments.joins[0].join_id, memory.enrolments.joins[1].join_id);
+}
+
+/// The answer that was lost may have certified its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_outlives_an_answer_that_says_nothing_of_its_token() {
+    let mut host = Host::new().await;
+    let token = host.controller.token();
+    host.controller.change(|memory| memory.enrolments.silent = true);
+    let child = host.joining(&token, &host.controller.url()).spawn().unwrap();
+    host.controller.wait("the question", |memory| (memory.enrolments.joins.len() == 1).then_some(())).await;
+    host.controller.go_away().await;
+    assert_eq!(told(&child.wait_with_output().unwrap()).0, 69);
+    host.controller.memory().enrolments.silent = false;
+    host.controller.come_back().await;
+    for status in [
+        Status::resource_exhausted("too many calls\u{1b}[2J"),
+        Status::unimplemented("not here"),
+        Status::not_found("not here"),
+        Status::out_of_range("too long"),
+    ] {
+        host.controller.memory().enrolments.turned_away = Some(status);
+        let (code, said) = told(&host.join_with(&token, &host.controller.url(), &[]));
+        assert!(code == 1 && !said.contains('\u{1b}'), "{said}");
+        assert_eq!(keyring(&host), ["key.pem"], "{said}");
+    }
+    host.controller.memory().enrolments.turned_away = None;
+    let again = host.join_with(&token, &host.controller.url(), &[]);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(host.controller.memory().enrolments.tokens[&token], Ok(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ use crate::{
     config,
     connect::{ConnectError, Dialer},
     host,
+    text::plain,
 };
 
 /// How long the controller may take to answer.
@@ -112,7 +113,7 @@ pub enum JoinError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// It has refused.
-    #[error("the controller at {url} refuses: {}", .status.message())]
+    #[error("the controller at {url} refuses: {}", plain(.status.message()))]
     Refused {
         /// Where.
         url: String,
@@ -159,8 +160,8 @@ impl JoinError {
             Self::Connect(error) => match error {
                 ConnectError::Url { .. } => BAD_INPUT,
                 ConnectError::Distrust { problem, .. } => match problem.matter {
-                    Matter::Authority | Matter::Own => NOT_ALLOWED,
-                    Matter::Clock | Matter::Address => OUT_OF_REACH,
+                    Matter::Authority | Matter::Own | Matter::Clock => NOT_ALLOWED,
+                    Matter::Address => OUT_OF_REACH,
                 },
                 ConnectError::Name { .. } | ConnectError::Dial { .. } => OUT_OF_REACH,
                 ConnectError::Security { .. } => FAILED,
@@ -211,9 +212,20 @@ pub async fn join(args: JoinArgs) -> Result<String, JoinError> {
 }
 
 impl JoinError {
-    /// Whether the controller has certainly not certified the key.
+    /// Whether the controller has certainly not certified the key, now or when an answer was lost: who does not look at the
+    /// token has not looked whether it was taken before.
     fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        match self {
+            Self::Refused { status, .. } => matches!(
+                status.code(),
+                Code::Unauthenticated
+                    | Code::PermissionDenied
+                    | Code::AlreadyExists
+                    | Code::FailedPrecondition
+                    | Code::InvalidArgument
+            ),
+            _ => false,
+        }
     }
 }
 
@@ -287,7 +299,7 @@ fn refused(url: &str, status: Status) -> JoinError {
     match explain(&status) {
         Some(problem) => ConnectError::Distrust { url, problem }.into(),
         None if decides(status.code()) => JoinError::Refused { url, status },
-        None => JoinError::Lost { url, why: status.message().to_owned() },
+        None => JoinError::Lost { url, why: plain(status.message()) },
     }
 }
 

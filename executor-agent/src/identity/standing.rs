@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use tracing::{info, warn};
 
 use super::Keyring;
+use crate::text::plain;
 
 /// Why the controller does not let this executor in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +54,9 @@ impl Standing {
 
     /// Nothing can be asked of the controller, or it lets nobody like us in.
     pub fn refused(&self, why: &str) {
+        let why = &plain(why);
         let mut refusal = self.inner.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusal.as_ref().is_none_or(|before| before.why != why) {
+        if refusal.as_ref().is_none_or(|before| before.why != *why) {
             warn!("the controller does not let this executor in: {why}. Agents go on, and it is asked again");
             let new = Refusal { why: why.to_owned(), since: SystemTime::now() };
             self.note(Some(&new));

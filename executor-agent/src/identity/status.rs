@@ -13,6 +13,7 @@ use super::{CredentialError, Keyring, standing::Refusal};
 use crate::{
     app::{AppError, Identity},
     config,
+    text::plain,
 };
 
 /// Flags of `sculpt-executor status`.
@@ -99,7 +100,7 @@ impl fmt::Display for Status {
         match &self.refusal {
             None => write!(f, "let in       yes, as far as the controller has said"),
             Some(Refusal { why, since }) => {
-                write!(f, "let in       no, since {}: {why}", format_rfc3339_seconds(*since))
+                write!(f, "let in       no, since {}: {}", format_rfc3339_seconds(*since), plain(why))
             }
         }
     }
