@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     accounts::Account,
-    adapters, host,
+    adapters,
+    blocking::Blocking,
+    host,
     sandbox::{Network, Sandbox},
     spec::Repository,
 };
@@ -76,7 +78,7 @@ impl Life<'_> {
     }
 
     /// What is the attempt's own of its account; none where it runs as the executor's.
-    pub(super) fn own(&self, account: Option<&Account>) -> io::Result<Option<Own>> {
+    pub(super) async fn own(&self, account: Option<&Account>, work: &Blocking) -> io::Result<Option<Own>> {
         if let Some(account) = account {
             return Ok(Some(Own { home: account.home.clone(), name: Some(account.name.clone()) }));
         }
@@ -84,9 +86,13 @@ impl Life<'_> {
             return Ok(None);
         }
         let home = self.private_home();
-        sculpt_walk::remove(&home)?;
-        fs::DirBuilder::new().mode(0o700).create(&home)?;
-        Ok(Some(Own { home, name: None }))
+        let made = work.run(move |_| {
+            // What an earlier try has left may be large.
+            sculpt_walk::remove(&home)?;
+            fs::DirBuilder::new().mode(0o700).create(&home)?;
+            Ok(Some(Own { home, name: None }))
+        });
+        made.await.map_err(io::Error::other)?
     }
 
     /// The home directory of an attempt that has no account of its own.

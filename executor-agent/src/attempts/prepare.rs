@@ -231,7 +231,7 @@ impl Life<'_> {
         fs::DirBuilder::new().recursive(true).mode(mode).create(&sockets).map_err(|error| {
             failed(Cause::Internal, format!("could not make the directory {}: {error}", sockets.display()))
         })?;
-        let own = self.own(account.as_ref()).map_err(|error| {
+        let own = self.own(account.as_ref(), work).await.map_err(|error| {
             failed(Cause::Workspace, format!("could not make the attempt's home directory: {error}"))
         })?;
         let sandbox = self.around_agent(own.as_ref()).map_err(|why| failed(Cause::Setup, why))?;
