@@ -15,7 +15,9 @@ use rustix::process::Signal;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
 use crate::{
+    cgroup::Leaf,
     sandbox::Inside,
+    shim::{self, Launch},
     stage::{self, Identity, Stage},
     text::ByteText,
     tree::ProcessId,
@@ -86,7 +88,7 @@ pub enum Liveness {
 /// How long tmux may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The only session of a server.
-const SESSION: &str = "main";
+pub(crate) const SESSION: &str = "main";
 /// What the server and its panes are told; all of it fixed text, as tmux expands and executes what it is given.
 const OPTIONS: [&[&str]; 7] = [
     &["set-option", "-g", "status", "off"],
@@ -99,6 +101,23 @@ const OPTIONS: [&[&str]; 7] = [
 ];
 
 impl View {
+    /// The view of the attempt in `attempt_dir`, which was launched so.
+    pub fn of(attempt_dir: &Path, launch: &Launch, socket: PathBuf, program: PathBuf) -> Self {
+        Self {
+            socket,
+            view_socket: launch.view_socket.clone(),
+            program,
+            cwd: launch.cwd.as_path().to_owned(),
+            env: launch.env.clone(),
+            identity: launch.identity.clone(),
+            inside: launch.sandbox.as_ref().map(|sandbox| Inside {
+                note: attempt_dir.join(shim::files::SANDBOX),
+                program: sandbox.program.clone(),
+            }),
+            cgroups: launch.cgroup.procs_files(Leaf::View),
+        }
+    }
+
     /// Starts the server and its session unless they are there; true when it was started.
     pub async fn ensure(&self) -> Result<bool, Error> {
         if self.alive().await == Liveness::Present {
@@ -220,14 +239,12 @@ impl View {
         }
     }
 
-    async fn run(&self, attempt: &'static str, arguments: &[&OsStr]) -> Result<Output, Error> {
+    /// tmux with `arguments`, where the server of this view is.
+    pub(crate) fn stage(&self, arguments: &[&OsStr], mut env: BTreeMap<ByteText, ByteText>) -> Stage {
         let tmux = ["tmux", "-u", "-f", "/dev/null", "-S"].map(ByteText::from).into_iter();
         let argv = tmux.chain([ByteText::from(self.socket.as_path())]);
-        let mut env = self.env.clone();
-        // tmux refuses an unset or dumb terminal, also for a server that has none.
-        env.insert("TERM".into(), "xterm-256color".into());
         env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
-        let stage = Stage {
+        Stage {
             argv: argv.chain(arguments.iter().map(|argument| ByteText::from(*argument))).collect(),
             env: Some(env),
             cwd: Some(self.cwd.clone()).filter(|cwd| cwd.is_dir()),
@@ -235,12 +252,18 @@ impl View {
             cgroups: self.cgroups.clone(),
             // Nothing that ends the executor's session, such as Ctrl-C, reaches the server.
             session: true,
-            // A client that waits for a stopped server is given up, with whoever waits for it outside of a sandbox; the
-            // server itself is no child of it.
-            dies_with_parent: self.inside.is_some(),
             inside: self.inside.clone(),
             ..Stage::default()
-        };
+        }
+    }
+
+    async fn run(&self, attempt: &'static str, arguments: &[&OsStr]) -> Result<Output, Error> {
+        let mut env = self.env.clone();
+        // tmux refuses an unset or dumb terminal, also for a server that has none.
+        env.insert("TERM".into(), "xterm-256color".into());
+        // A client that waits for a stopped server is given up, with whoever waits for it outside of a sandbox; the server
+        // itself is no child of it.
+        let stage = Stage { dies_with_parent: self.inside.is_some(), ..self.stage(arguments, env) };
         let fail = |source| Error::Run { attempt, source };
         let mut command = tokio::process::Command::from(stage::command_by_stdin(&self.program));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

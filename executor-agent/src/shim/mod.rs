@@ -19,6 +19,7 @@ mod pump;
 mod record;
 mod repaint;
 mod screen;
+pub mod seat;
 mod shared;
 mod start;
 mod strings;

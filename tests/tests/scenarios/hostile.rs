@@ -1,6 +1,7 @@
 //! Agents that take all they can get, where accounts and where bubblewrap keep them from everything else.
 
 mod attempts;
+mod seats;
 mod world;
 
 use std::{
