@@ -200,6 +200,11 @@ impl Whose {
         Self { user: None, by: by.caller().clone() }
     }
 
+    /// This user's.
+    pub fn of(by: &May<Administer>, user: UserId) -> Self {
+        Self { user: Some(user), by: by.caller().clone() }
+    }
+
     /// Of whom; `None`: of everybody.
     pub(crate) fn user(&self) -> Option<UserId> {
         self.user

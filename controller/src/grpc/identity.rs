@@ -132,17 +132,16 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
-        let mut tokens = match message.user.as_str() {
-            "" => self.store.tokens(&caller.own(), message.revoked_too).await?,
-            name if name == caller.name() => self.store.tokens(&caller.own(), message.revoked_too).await?,
-            _ => self.store.tokens(&Whose::everybody(&caller.may()?), message.revoked_too).await?,
-        };
-        if !["", "*"].contains(&message.user.as_str()) {
-            if message.user != caller.name() {
-                self.store.user(&caller.may()?, &message.user).await?;
+        let whose = match message.user.as_str() {
+            "" => caller.own(),
+            "*" => Whose::everybody(&caller.may()?),
+            name if name == caller.name() => caller.own(),
+            name => {
+                let by = caller.may()?;
+                Whose::of(&by, self.store.user(&by, name).await?.id())
             }
-            tokens.retain(|token| token.user == message.user);
-        }
+        };
+        let tokens = self.store.tokens(&whose, message.revoked_too).await?;
         let tokens = tokens.into_iter().map(shown_token).collect();
         Ok(Response::new(v1::ListTokensResponse { tokens }))
     }
