@@ -5,7 +5,9 @@ CREATE TYPE role AS ENUM ('viewer', 'operator', 'pair', 'maintainer', 'admin');
 CREATE TABLE users (
     id         uuid PRIMARY KEY,
     -- Never given to somebody else: what a removed user did keeps their name.
-    name       text NOT NULL CONSTRAINT users_name_key UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9._@+-]{0,63}$'),
+    -- Nor one by which the record calls who is no user.
+    name       text NOT NULL CONSTRAINT users_name_key UNIQUE
+        CHECK (name ~ '^[a-z0-9][a-z0-9._@+-]{0,63}$' AND name NOT IN ('host', 'controller')),
     email      text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
     removed_at timestamptz

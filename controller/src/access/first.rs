@@ -45,7 +45,8 @@ pub async fn first_admin(store: &Store, path: &Path, pin: Option<Pin>, account: 
     let name = user_name(account);
     if store.ensure_first_admin(&name, token.secret.digest()).await? {
         tracing::info!(name, "made the first admin");
-    } else if fresh {
+    } else if fresh || store.bearer(&token.secret.digest()).await.map_err(UserError::from)?.is_none() {
+        // One that was kept is from a start that ended in between.
         fs::remove_file(path).map_err(failed("remove"))?;
     }
     Ok(())
@@ -82,7 +83,11 @@ pub fn user_name(account: &str) -> String {
     let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || "._@+-".contains(c) { c } else { '-' };
     let name: String = account.to_ascii_lowercase().chars().map(plain).take(64).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    if name.is_empty() { "admin".to_owned() } else { name.to_owned() }
+    match name {
+        // The record calls others so.
+        "" | "host" | "controller" => "admin".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -91,9 +96,15 @@ mod tests {
 
     #[test]
     fn accounts_become_names() {
-        for (account, name) in
-            [("root", "root"), ("Ada Lovelace", "ada-lovelace"), ("_www", "www"), ("1000", "1000"), ("ü", "admin")]
-        {
+        for (account, name) in [
+            ("root", "root"),
+            ("Ada Lovelace", "ada-lovelace"),
+            ("_www", "www"),
+            ("1000", "1000"),
+            ("ü", "admin"),
+            ("Host", "admin"),
+            ("_controller", "admin"),
+        ] {
             assert_eq!(user_name(account), name);
         }
     }

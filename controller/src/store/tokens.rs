@@ -167,9 +167,11 @@ impl Store {
                     return Err(TokenError::Repeated(TokenId(done)));
                 }
                 let owner = match &whom {
-                    For::Caller(caller) => users::by_id(conn, caller.user()).await?,
-                    For::User(_, name) => users::named(conn, name).await?,
+                    For::Caller(caller) => caller.user(),
+                    For::User(_, name) => users::named(conn, name).await?.id(),
                 };
+                users::hold(conn, &[caller.user(), owner]).await?;
+                let owner = users::by_id(conn, owner).await?;
                 insert(conn, &caller, id, &owner, new).await?;
                 one(conn, id).await
             })
@@ -221,16 +223,18 @@ impl Store {
     /// Writes down that these tokens were used, and from where.
     pub(crate) async fn note_use(&self, used: BTreeMap<TokenId, String>) -> Result<(), StoreError> {
         let (ids, addresses): (Vec<Uuid>, Vec<String>) = used.into_iter().map(|(id, from)| (id.0, from)).unzip();
-        let mut conn = self.read().await?;
-        sqlx::query(
-            "UPDATE tokens t SET last_used_at = date_trunc('minute', now()), last_used_from = u.address \
-             FROM unnest($1::uuid[], $2::text[]) AS u (id, address) WHERE t.id = u.id",
-        )
-        .bind(ids)
-        .bind(addresses)
-        .execute(&mut *conn)
-        .await?;
-        Ok(())
+        // Replicas that note the same tokens at once hold them in one order.
+        let sql = "WITH held AS MATERIALIZED (SELECT id FROM tokens WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE) \
+                   UPDATE tokens t SET last_used_at = date_trunc('minute', now()), last_used_from = u.address \
+                   FROM held JOIN unnest($1::uuid[], $2::text[]) AS u (id, address) ON u.id = held.id \
+                   WHERE t.id = held.id";
+        self.write(move |conn| {
+            Box::pin(async move {
+                sqlx::query(sql).bind(ids).bind(addresses).execute(conn).await?;
+                Ok(())
+            })
+        })
+        .await
     }
 }
 
@@ -355,8 +359,9 @@ pub(super) async fn insert_first(
     Ok(id)
 }
 
-/// Revokes all tokens of `user`.
+/// Revokes all tokens of `user`, and those that somebody is making.
 pub(super) async fn revoke_all(conn: &mut Connection, user: UserId) -> Result<(), StoreError> {
+    users::hold(conn, &[user]).await?;
     let sql = "UPDATE tokens SET revoked_at = now() WHERE user_id = $1 AND revoked_at IS NULL";
     sqlx::query(sql).bind(user.0).execute(conn).await?;
     Ok(())

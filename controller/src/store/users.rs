@@ -63,7 +63,8 @@ pub enum UserError {
     NameTaken(String),
     /// It is no name.
     #[error(
-        "{0:?} is no user's name, which has 1 to 64 of a-z, 0-9 and . _ @ + -, and begins with a letter or a digit"
+        "{0:?} is no user's name, which has 1 to 64 of a-z, 0-9 and . _ @ + -, and begins with a letter or a digit; host and \
+         controller are nobody's, for the record calls the controller and its host so"
     )]
     BadName(String),
     /// Nobody would be left who can give rights.
@@ -224,6 +225,15 @@ impl Store {
 /// Of two who take each other's rights at once the second waits, and finds nobody.
 pub(super) async fn one_at_a_time(conn: &mut Connection) -> Result<(), StoreError> {
     sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt admins'))").execute(conn).await?;
+    Ok(())
+}
+
+/// Holds these users to the end: of who makes a token and who revokes all of one of them at once the second sees what the
+/// first has done.
+pub(super) async fn hold(conn: &mut Connection, users: &[UserId]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let sql = "SELECT FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
+    sqlx::query(sql).bind(ids).execute(conn).await?;
     Ok(())
 }
 

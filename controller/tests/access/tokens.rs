@@ -1,8 +1,14 @@
 //! Users and tokens: made once, shown once, limited, revoked.
 
+use sculpt_controller::{
+    access::{Authority, first_admin},
+    bus::Bus,
+    store::tokens::Standing,
+};
 use sculpt_core::rights::Role;
 use sculpt_proto::v1::{self, identity_client::IdentityClient};
 use sculpt_tls::{Kind, Token};
+use sqlx::Connection as _;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -30,9 +36,25 @@ async fn the_first_admin_is_made_once_and_can_be_replaced() {
     let bearer = store.bearer(&[1; 32]).await.unwrap().expect("it is known");
     assert_eq!((bearer.name.as_str(), bearer.roles), ("root", vec![(None, Role::Admin)]));
     store.reset_admin("root", [3; 32]).await.unwrap();
-    use sculpt_controller::store::tokens::Standing;
     assert_eq!(store.bearer(&[1; 32]).await.unwrap().expect("it stays on record").standing, Standing::Revoked);
     assert_eq!(store.bearer(&[3; 32]).await.unwrap().expect("it is known").standing, Standing::Good);
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_knows_does_not_stay_on_the_disk() {
+    let (store, _database) = harness::store().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens/user");
+    first_admin(&store, &path, None, "root").await.unwrap();
+    let good = std::fs::read(&path).unwrap();
+    first_admin(&store, &path, None, "root").await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), good, "somebody is known by it");
+    // Written by a start that ended before it had found that there were users.
+    sculpt_tls::private::write(&path, &Token::fresh(Kind::User, None).reveal()).unwrap();
+    first_admin(&store, &path, None, "root").await.unwrap();
+    assert!(!path.exists(), "it is good for nothing");
+    first_admin(&store, &path, None, "root").await.unwrap();
+    assert!(!path.exists(), "nor is a fresh one");
 }
 
 #[tokio::test]
@@ -130,7 +152,9 @@ async fn users_are_named_once_and_somebody_always_rules() {
     let once = add("ben");
     assert_eq!(zoe.add_user(once.clone()).await.unwrap().into_inner(), zoe.add_user(once).await.unwrap().into_inner());
     assert_eq!(zoe.add_user(add("ben")).await.expect_err("taken").code(), Code::AlreadyExists);
-    assert_eq!(zoe.add_user(add("Ben Bo")).await.expect_err("no name").code(), Code::InvalidArgument);
+    for name in ["Ben Bo", "host", "controller"] {
+        assert_eq!(zoe.add_user(add(name)).await.expect_err("no name").code(), Code::InvalidArgument, "{name}");
+    }
     let remove = |name: &str| v1::RemoveUserRequest { request_id: fresh(), name: name.into() };
     zoe.remove_user(remove("ben")).await.expect("it is removed");
     assert_eq!(zoe.add_user(add("ben")).await.expect_err("its deeds keep it").code(), Code::AlreadyExists);
@@ -169,8 +193,7 @@ async fn users_are_named_once_and_somebody_always_rules() {
 async fn when_a_token_was_used_is_known_to_the_minute() {
     let world = World::new().await;
     let token = world.user("ben", &[]).await;
-    let bus = sculpt_controller::bus::Bus::new();
-    let authority = sculpt_controller::access::Authority::new(world.stack.store().clone(), bus);
+    let authority = Authority::new(world.stack.store().clone(), Bus::new());
     let ben = authority.authenticate(&token, "192.0.2.9").await.expect("it is known");
     let used = async || world.stack.store().token(&ben).await.expect("it is there");
     assert!(used().await.last_used_at.is_none(), "a call writes nothing");
@@ -179,6 +202,45 @@ async fn when_a_token_was_used_is_known_to_the_minute() {
     assert_eq!(token.last_used_from, "192.0.2.9");
     assert_eq!(token.last_used_at.expect("it was used").timestamp() % 60, 0);
     world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_use_that_cannot_be_written_is_written_the_next_time() {
+    let (store, _database) = harness::store().await;
+    let token = Token::fresh(Kind::User, None);
+    store.reset_admin("ada", token.secret.digest()).await.unwrap();
+    let authority = Authority::new(store.clone(), Bus::new());
+    let ada = authority.authenticate(&token.reveal(), "192.0.2.9").await.expect("it is known");
+    let run = async |sql: &'static str| sqlx::query(sql).execute(&mut *store.read().await.unwrap()).await.unwrap();
+    run("ALTER TABLE tokens ADD CONSTRAINT unused CHECK (last_used_at IS NULL)").await;
+    authority.note_use().await.expect_err("it is not taken");
+    run("ALTER TABLE tokens DROP CONSTRAINT unused").await;
+    authority.note_use().await.expect("it is written");
+    assert_eq!(store.token(&ada).await.unwrap().last_used_from, "192.0.2.9");
+}
+
+#[tokio::test]
+async fn a_token_that_is_being_made_is_revoked_with_the_others() {
+    let (store, _database) = harness::store().await;
+    harness::admin(&store).await;
+    let user = "SELECT FROM users WHERE name = 'ada' FOR UPDATE";
+    let mut gate = store.read().await.unwrap();
+    let mut held = gate.begin().await.unwrap();
+    sqlx::query(user).execute(&mut *held).await.unwrap();
+    sqlx::query("INSERT INTO tokens (id, user_id, digest) SELECT gen_random_uuid(), id, $1 FROM users")
+        .bind(&[3u8; 32][..])
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let reset = tokio::spawn({
+        let store = store.clone();
+        async move { store.reset_admin("ada", [4; 32]).await }
+    });
+    harness::until_waiting(&store, 1, || reset.is_finished()).await;
+    held.commit().await.unwrap();
+    reset.await.unwrap().expect("it is reset");
+    assert_eq!(store.bearer(&[3; 32]).await.unwrap().expect("it stays on record").standing, Standing::Revoked);
+    assert_eq!(store.bearer(&[4; 32]).await.unwrap().expect("it is known").standing, Standing::Good);
 }
 
 #[tokio::test]
