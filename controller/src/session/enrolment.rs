@@ -167,7 +167,9 @@ impl From<JoinError> for Status {
             | JoinError::OtherPool { .. }
             | JoinError::MakerRemoved(_)
             | JoinError::MakerLocked(_) => Self::permission_denied(text),
-            JoinError::NameTaken(_) | JoinError::Reused | JoinError::Repeated(_) => Self::already_exists(text),
+            JoinError::NameTaken(_) | JoinError::Reused | JoinError::Renewed(_) | JoinError::Repeated(_) => {
+                Self::already_exists(text)
+            }
             JoinError::Unknown(_) => Self::not_found(text),
             JoinError::Ambiguous(_) => Self::invalid_argument(text),
             JoinError::Request(error) => error.into(),

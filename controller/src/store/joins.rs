@@ -132,6 +132,12 @@ pub enum JoinError {
         /// Where it stands.
         pool: String,
     },
+    /// It has renewed what it got by this join, so no answer was lost: who asks again may be a copy.
+    #[error(
+        "executor {0} has joined with this token and has renewed its certificate since; `sculpt-executor run` starts it, and \
+         another token (`sculpt executor token`) lets it join anew"
+    )]
+    Renewed(ExecutorId),
     /// The executor has another key.
     #[error(
         "executor {0} has joined before with another key; remove it with `sculpt executor rm`, or join under a fresh data \
@@ -194,6 +200,7 @@ struct Known {
     labels: Json<BTreeMap<String, String>>,
     key: Option<Vec<u8>>,
     generation: i64,
+    renewed: bool,
     removed: bool,
 }
 
@@ -393,6 +400,9 @@ async fn repeated(conn: &mut Connection, join: &Join, token: &Offered) -> Result
     if super::locks::is_locked(conn, join.executor).await? {
         return Err(JoinError::Locked(join.executor));
     }
+    if known.renewed {
+        return Err(JoinError::Renewed(join.executor));
+    }
     Ok(Some(Joined {
         executor: join.executor,
         name: known.name,
@@ -403,8 +413,8 @@ async fn repeated(conn: &mut Connection, join: &Join, token: &Offered) -> Result
 }
 
 async fn known(conn: &mut Connection, executor: ExecutorId) -> Result<Option<Known>, StoreError> {
-    let sql = "SELECT name, pool, labels, key, generation, removed_at IS NOT NULL AS removed FROM executors \
-               WHERE id = $1 FOR UPDATE";
+    let sql = "SELECT name, pool, labels, key, generation, renewal IS NOT NULL AS renewed, \
+               removed_at IS NOT NULL AS removed FROM executors WHERE id = $1 FOR UPDATE";
     Ok(sqlx::query_as(sql).bind(executor.0).fetch_optional(conn).await?)
 }
 

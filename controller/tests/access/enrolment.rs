@@ -186,6 +186,7 @@ async fn a_copy_of_a_key_gives_itself_away() {
     let first = Uuid::new_v4();
     assert_eq!(store.renew(asked(1, first)).await.unwrap(), 2);
     assert_eq!(store.renew(asked(1, first)).await.unwrap(), 2, "a lost answer");
+    assert!(matches!(store.join(join.clone()).await, Err(JoinError::Renewed(_))), "its used token makes no newest one");
     assert!(matches!(store.renew(asked(1, Uuid::new_v4())).await, Err(RenewError::Stolen)));
     assert!(matches!(store.renew(asked(2, Uuid::new_v4())).await, Err(RenewError::Refused(Refusal::Locked))), "both");
     let barred = store.barred(&[join.executor]).await.unwrap();
