@@ -19,9 +19,10 @@ CREATE TABLE role_bindings (
     project_id uuid REFERENCES projects,
     role       role NOT NULL,
     granted_by text NOT NULL,
-    granted_at timestamptz NOT NULL DEFAULT now(),
-    UNIQUE NULLS NOT DISTINCT (user_id, project_id, role)
+    granted_at timestamptz NOT NULL DEFAULT now()
 );
+-- One of every project is one, too; servers before 15 know no NULLS NOT DISTINCT.
+CREATE UNIQUE INDEX role_bindings_key ON role_bindings (user_id, role, coalesce(project_id, '00000000-0000-0000-0000-000000000000'));
 
 CREATE TABLE tokens (
     id             uuid PRIMARY KEY,
@@ -42,9 +43,9 @@ CREATE INDEX tokens_user_key ON tokens (user_id);
 CREATE TABLE token_scopes (
     token_id   uuid NOT NULL REFERENCES tokens ON DELETE CASCADE,
     project_id uuid REFERENCES projects,
-    role       role NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (token_id, project_id, role)
+    role       role NOT NULL
 );
+CREATE UNIQUE INDEX token_scopes_key ON token_scopes (token_id, role, coalesce(project_id, '00000000-0000-0000-0000-000000000000'));
 
 CREATE TABLE join_tokens (
     id         uuid PRIMARY KEY,
