@@ -167,7 +167,8 @@ fn whose_tasks_run_where() {
     let everybody = || Serves::Everybody;
     let of = |owner: &str| Serves::Owner(Some(owner.into()));
     let none: &[Uuid] = &[];
-    let rows: [(&str, Pool, Serves, [Result<(), Misfit>; 4]); 9] = [
+    type Row = (&'static str, Pool, Serves, [Result<(), Misfit>; 4]);
+    let rows: [Row; 9] = [
         // Of web by ada, of ops by ada, of web by bob, of no project by bob.
         ("no rules", pool(None, None), everybody(), [Ok(()), Ok(()), Ok(()), Ok(())]),
         ("one project", pool(Some(&[WEB]), None), everybody(), [Ok(()), project(), Ok(()), project()]),
