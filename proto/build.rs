@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 11] = [
     "sculpt/v1/tasks.proto",
     "sculpt/v1/logs.proto",
     "sculpt/v1/projects.proto",
@@ -12,7 +12,10 @@ const FILES: [&str; 8] = [
     "sculpt/v1/executors.proto",
     "sculpt/v1/events.proto",
     "sculpt/v1/system.proto",
+    "sculpt/v1/identity.proto",
+    "sculpt/v1/audit.proto",
     "sculpt/executor/v1/executor.proto",
+    "sculpt/executor/v1/enrolment.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

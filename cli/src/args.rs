@@ -1,6 +1,6 @@
 //! The command line as it is typed.
 
-mod value;
+pub(crate) mod value;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -9,6 +9,10 @@ use sculpt_proto::v1::OnLost;
 
 pub(crate) use self::value::state_named;
 use self::value::{on_lost, pair, span, state, variable, whole};
+use crate::commands::{
+    AdminVerb, AuditArgs, ExecutorRmArgs, ExecutorTokenArgs, LockArgs, LockTargetArgs, LoginArgs, LogoutArgs, PoolVerb,
+    TokenVerb,
+};
 use crate::output::Format;
 
 /// Run coding agents on a fleet: start, follow, look at what they changed, fetch it.
@@ -87,8 +91,38 @@ pub(crate) enum Verb {
     /// Executors: the machines that run attempts
     #[command(subcommand)]
     Executor(ExecutorVerb),
+    /// Pools: which tasks run where, and with what limits
+    #[command(subcommand)]
+    Pool(PoolVerb),
     /// Print the journal
     Events(EventsArgs),
+    /// Sign in to a controller with a token, and make it the one that is used
+    #[command(
+        after_help = "The token carries the pin of the controller's authority: nothing is sent before the controller has proved \
+        itself.\n`sculpt token create` makes tokens.\n\nExamples:\n  sculpt login https://controller.example:7433             \
+        asks for the token, which is not shown\n  sculpt login https://controller.example:7433 < token     reads it from a file"
+    )]
+    Login(LoginArgs),
+    /// Forget a controller, and the token for it
+    Logout(LogoutArgs),
+    /// Say who we are to the controller, and what we may
+    Whoami,
+    /// Tokens, by which people and programs are known
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Cut a user, an executor or a token off, within 10 s
+    #[command(after_help = "Examples:\n  sculpt lock user ben --reason \"left on Friday\"\n  \
+        sculpt lock executor build-7 --ttl 2h\n\nWhat a locked executor runs goes on there, and is told when it is unlocked; `sculpt executor rm` is for good.")]
+    Lock(LockArgs),
+    /// Lift the locks of a user, an executor or a token
+    Unlock(LockTargetArgs),
+    /// List what is locked
+    Locks,
+    /// Print who did what, and verify that nobody has changed the record
+    Audit(AuditArgs),
+    /// Users and their roles
+    #[command(subcommand)]
+    Admin(AdminVerb),
     /// Check every part and say how to mend it
     Doctor,
     /// Print the completion script of a shell
@@ -100,8 +134,13 @@ pub(crate) enum Verb {
         /// Of what kind
         what: Known,
     },
-    /// Answer git's question for the token of a controller
-    #[command(hide = true)]
+    /// Answer git's question for the token of a controller; `setup` lets git ask
+    #[command(
+        hide = true,
+        after_help = "`sculpt run` and `sculpt fetch` set a repository up by themselves. For a clone of a project without them:\n  \
+        sculpt git-credential setup\n  git clone https://controller.example:7433/git/UUID.git\n\n\
+        The token stands in no configuration and no argument: git reads it from this program, for this controller's URL alone."
+    )]
     GitCredential(GitCredentialArgs),
 }
 
@@ -350,6 +389,13 @@ pub(crate) enum ExecutorVerb {
     },
     /// Remove what nobody needs on an executor's disk; never commits that the controller does not have
     Gc(ExecutorGcArgs),
+    /// Make a token with which machines become executors; it is shown this once
+    #[command(after_help = "Examples, the second for machines that start and end by themselves:\n  \
+        sculpt executor token -q | ssh build-7 sculpt-executor join https://controller.example:7434 --token-file -\n  \
+        sculpt executor token --pool build --label arch=amd64 --ttl 24h --uses 50")]
+    Token(ExecutorTokenArgs),
+    /// Cut an executor off for good, within 10 s
+    Rm(ExecutorRmArgs),
 }
 
 #[derive(Args)]
@@ -393,6 +439,6 @@ pub(crate) enum Known {
 
 #[derive(Args)]
 pub(crate) struct GitCredentialArgs {
-    /// What git wants: get, store or erase
+    /// What git wants: get, store or erase; or setup
     pub(crate) operation: String,
 }

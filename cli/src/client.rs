@@ -7,26 +7,31 @@ use std::{
 };
 
 use sculpt_proto::v1::{
-    events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
-    projects_client::ProjectsClient, system_client::SystemClient, tasks_client::TasksClient,
+    WhoAmIRequest, audit_client::AuditClient, events_client::EventsClient, executors_client::ExecutorsClient,
+    git_client::GitClient, identity_client::IdentityClient, logs_client::LogsClient, projects_client::ProjectsClient,
+    system_client::SystemClient, tasks_client::TasksClient,
 };
+use sculpt_tls::{Matter, Problem, Server};
 use tonic::{
-    Request, Response, Status,
+    Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 
 use crate::{
+    authority,
     config::{ConfigError, Context, Overrides, TOKEN},
     exit::Exit,
     failure::{Failure, is_transient},
     output::note,
-    up::start_command,
+    up::{data_of, start_command},
 };
 
 /// How long the controller may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a later connection may take; the first is told to be late before the transport says so in its own words.
+const RECONNECT: Duration = Duration::from_secs(6);
 /// How long one call that is not followed may take.
 const CALL: Duration = Duration::from_secs(30);
 /// How long a change is tried again, with the same request id, when the connection breaks under it.
@@ -61,13 +66,26 @@ impl Client {
 
     /// Reaches this controller within 5 s.
     pub(crate) async fn to(context: Context) -> Result<Self, Failure> {
+        let (client, server) = Self::dial(context).await?;
+        client.met(&server);
+        if authority::is_due(&client.context) {
+            client.learn_authorities().await;
+        }
+        Ok(client)
+    }
+
+    /// Reaches this controller within 5 s, and says whom it was believed to be. Nothing is written down.
+    pub(crate) async fn dial(context: Context) -> Result<(Self, Server), Failure> {
         let away = |why: String| {
-            Failure::new(Exit::OutOfReach, format!("reach the controller at {}", context.url), why)
+            Failure::new(Exit::OutOfReach, format!("reach the controller at {}", context.address()), why)
                 .next(start_it(&context))
         };
+        let server = authority::server(&context).map_err(|error| unusable(&error))?;
+        let config = sculpt_tls::client_config(&server, None).map_err(|error| away(error.to_string()))?;
+        let connector = sculpt_tls::connector(&server, config, RECONNECT);
         let endpoint = Endpoint::from_shared(context.url.to_string())
             .map_err(|error| away(error.to_string()))?
-            .connect_timeout(CONNECT)
+            .connect_timeout(RECONNECT)
             .tcp_nodelay(true)
             // A controller that hangs is noticed within 5 s, and a broken connection also while nothing is sent.
             .http2_keep_alive_interval(Duration::from_secs(2))
@@ -76,14 +94,44 @@ impl Client {
             // One stream that is read slowly does not stall the others.
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(16 << 20);
-        let channel = match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+        let channel = match tokio::time::timeout(CONNECT, endpoint.connect_with_connector(connector)).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(away(root_cause(&error))),
+            Ok(Err(error)) => {
+                return Err(match sculpt_tls::explain(&error) {
+                    Some(problem) => untrusted(&context, problem),
+                    None => away(root_cause(&error)),
+                });
+            }
             Err(_) => return Err(away("it did not answer within 5 s".to_owned())),
         };
-        let credential =
-            format!("Bearer {}", context.token).parse().map(Credential).map_err(|_| unusable(&ConfigError::Token))?;
-        Ok(Self { wire: InterceptedService::new(channel, credential), context })
+        let credential = format!("Bearer {}", context.token)
+            .parse()
+            .map(Credential)
+            .map_err(|_| away("the token cannot stand in a header".to_owned()))?;
+        Ok((Self { wire: InterceptedService::new(channel, credential), context }, server))
+    }
+
+    /// Keeps the authority that was met.
+    pub(crate) fn met(&self, server: &Server) {
+        if let Err(error) = authority::keep(&self.context, server) {
+            note(format!("the controller's authority is not remembered: {error}"));
+        }
+    }
+
+    /// Asks whom to trust from now on, so that another authority can take over unnoticed. What goes wrong with that is told
+    /// by the call that follows.
+    async fn learn_authorities(&self) {
+        let answer = tokio::time::timeout(CONNECT, self.identity().who_am_i(WhoAmIRequest {})).await;
+        if let Ok(Ok(who)) = answer {
+            self.trust_from_now_on(&who.into_inner().trust);
+        }
+    }
+
+    /// Keeps the authorities that the controller names.
+    pub(crate) fn trust_from_now_on(&self, pem: &str) {
+        if let Err(error) = authority::learn(&self.context, pem) {
+            note(format!("the controller's authorities are not remembered: {error}"));
+        }
     }
 
     /// Waits for an answer that changes nothing.
@@ -126,15 +174,23 @@ impl Client {
     pub(crate) fn refused(&self, attempted: &str, status: &Status) -> Failure {
         // Only what was made on this side has a source: the answer never came.
         if let Some(source) = std::error::Error::source(status) {
-            let why = format!("the controller at {} does not answer: {}", self.context.url, root_cause(source));
+            let why = format!("the controller at {} does not answer: {}", self.context.address(), root_cause(source));
             return Failure::status(attempted, &Status::unavailable(why));
         }
         let failure = Failure::status(attempted, status);
-        match failure.exit == Exit::NotAllowed && self.context.token_source == TOKEN {
-            true => {
-                failure.next(format!("the token is that of {TOKEN}; `unset {TOKEN}` uses that of the configuration"))
+        if failure.exit == Exit::NotAllowed && self.context.token_source == TOKEN {
+            return failure
+                .next(format!("the token is that of {TOKEN}; `unset {TOKEN}` uses that of the configuration"));
+        }
+        let own = data_of(Path::new(&self.context.token_source)).is_some();
+        match status.code() {
+            Code::Unauthenticated if own => {
+                failure.next("on this machine `sculpt-controller admin reset` makes another token for an admin")
             }
-            false => failure,
+            Code::Unauthenticated => {
+                failure.next(format!("`sculpt login {}` signs in with another token", self.context.address()))
+            }
+            _ => failure,
         }
     }
 
@@ -162,9 +218,31 @@ impl Client {
         EventsClient::new(self.wire.clone())
     }
 
+    pub(crate) fn identity(&self) -> IdentityClient<Wire> {
+        IdentityClient::new(self.wire.clone())
+    }
+
+    pub(crate) fn audit(&self) -> AuditClient<Wire> {
+        AuditClient::new(self.wire.clone())
+    }
+
     pub(crate) fn system(&self) -> SystemClient<Wire> {
         SystemClient::new(self.wire.clone())
     }
+}
+
+/// Somebody else answers than the controller, or nobody who is one.
+fn untrusted(context: &Context, problem: Problem) -> Failure {
+    let Problem { matter, why, next } = problem;
+    match matter {
+        Matter::Address => {
+            Failure::new(Exit::OutOfReach, format!("reach the controller at {}", context.address()), why)
+        }
+        Matter::Authority | Matter::Clock | Matter::Own => {
+            Failure::new(Exit::NotAllowed, format!("trust the controller at {}", context.address()), why)
+        }
+    }
+    .next(next)
 }
 
 /// A context that cannot be used, and how to mend it.
@@ -196,7 +274,7 @@ pub(crate) fn unusable(error: &ConfigError) -> Failure {
         ConfigError::NoToken(_) => {
             failure(Exit::NotAllowed).next("set SCULPT_TOKEN, or name a context that has a token file")
         }
-        ConfigError::Token => {
+        ConfigError::Token { .. } => {
             failure(Exit::NotAllowed).next("look at SCULPT_TOKEN, or at the token file of the context")
         }
         ConfigError::Url { .. } => failure(Exit::BadInput).next("look at SCULPT_URL, or at `url` in the configuration"),
@@ -206,13 +284,15 @@ pub(crate) fn unusable(error: &ConfigError) -> Failure {
 
 /// What to do about a controller that cannot be reached.
 fn start_it(context: &Context) -> String {
-    match Overrides::from_environment().url {
-        Some(_) => "SCULPT_URL says that it is there; `unset SCULPT_URL` uses the configuration".to_owned(),
-        None => {
-            let start = start_command(Path::new(&context.token_source));
-            format!("start it on this machine with `{start}`, or see what is wrong with `sculpt doctor`")
-        }
+    if Overrides::from_environment().url.is_some() {
+        return "SCULPT_URL says that it is there; `unset SCULPT_URL` uses the configuration".to_owned();
     }
+    let source = Path::new(&context.token_source);
+    if data_of(source).is_some() || context.is_here() {
+        let start = start_command(source);
+        return format!("start it on this machine with `{start}`, or see what is wrong with `sculpt doctor`");
+    }
+    "see that the address is right, that it runs there, and that nothing on the way holds the port back".to_owned()
 }
 
 /// The innermost reason: transports wrap it three times over.

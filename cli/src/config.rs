@@ -8,8 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sculpt_tls::{Kind, Pin, Token, TokenError};
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Host, Url};
 
 /// Name of the context that `sculpt up` writes.
 pub const LOCAL: &str = "local";
@@ -69,9 +70,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A token that cannot stand in a header.
-    #[error("the token holds characters that a token cannot have")]
-    Token,
+    /// Not a token, or not one of a person.
+    #[error("the token from {origin}: {source}")]
+    Token {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        source: TokenError,
+    },
     /// Neither HOME nor an account.
     #[error("there is no home directory to keep the configuration in")]
     NoHome,
@@ -91,7 +97,7 @@ pub struct Config {
 /// One controller as the file names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Like `http://127.0.0.1:7433`.
+    /// Like `https://127.0.0.1:7433`.
     pub url: String,
     /// File that holds the token.
     pub token_file: PathBuf,
@@ -106,6 +112,8 @@ pub struct Context {
     pub url: Url,
     /// The credential.
     pub token: String,
+    /// The authority that the controller must prove; none: its certificate is a public one.
+    pub pin: Option<Pin>,
     /// Where the token came from, for people.
     pub token_source: String,
 }
@@ -161,8 +169,7 @@ impl Config {
     /// The context to use: `SCULPT_CONTEXT`, else the current one, else the only one; URL and token each replaced by
     /// their own variable.
     pub fn resolve(&self, file: &Path, overrides: &Overrides) -> Result<Context, ConfigError> {
-        let only = || if self.contexts.len() == 1 { self.contexts.keys().next().cloned() } else { None };
-        let name = overrides.context.clone().or_else(|| self.current.clone()).or_else(only);
+        let name = self.chosen(overrides);
         let entry = match &name {
             Some(name) => match self.contexts.get(name) {
                 Some(entry) => Some(entry),
@@ -182,31 +189,63 @@ impl Config {
             (None, Some(entry)) => (read_token(&entry.token_file)?, entry.token_file.display().to_string()),
             (None, None) => return Err(ConfigError::NoToken(text)),
         };
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(ConfigError::Token);
-        }
         let name = name.filter(|_| entry.is_some()).unwrap_or_else(|| "environment".to_owned());
-        Ok(Context { name, url, token, token_source })
+        Context::new(name, url, token, token_source)
+    }
+
+    /// Name of the context to use: the one that a variable names, else the current one, else the only one.
+    pub(crate) fn chosen(&self, overrides: &Overrides) -> Option<String> {
+        let only = || if self.contexts.len() == 1 { self.contexts.keys().next().cloned() } else { None };
+        overrides.context.clone().or_else(|| self.current.clone()).or_else(only)
     }
 
     /// The contexts whose controller stands at this scheme, host and port.
-    pub fn at(&self, url: &Url) -> impl Iterator<Item = &Entry> {
+    pub fn at(&self, url: &Url) -> impl Iterator<Item = (&String, &Entry)> {
         let origin = url.origin();
-        self.contexts.values().filter(move |entry| controller_url(&entry.url).is_ok_and(|url| url.origin() == origin))
+        self.contexts
+            .iter()
+            .filter(move |(_, entry)| controller_url(&entry.url).is_ok_and(|url| url.origin() == origin))
     }
 }
 
 impl Context {
+    /// A controller at `url` and the `token` for it, which came from `token_source`.
+    pub fn new(name: String, url: Url, token: String, token_source: String) -> Result<Self, ConfigError> {
+        let parsed = Token::parse(&token, Kind::User);
+        let pin = parsed.map_err(|source| ConfigError::Token { origin: token_source.clone(), source })?.pin;
+        Ok(Self { name, url, token, pin, token_source })
+    }
+
     /// The context of this process.
     pub fn load() -> Result<Self, ConfigError> {
         let file = Config::path()?;
         Config::load(&file)?.resolve(&file, &Overrides::from_environment())
     }
 
+    /// Scheme, host and port, without a slash at the end.
+    pub fn address(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// Whether the address is one of this machine's loopback.
+    pub(crate) fn is_here(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
+    }
+
     /// URL of a path on the controller, without a slash at the end.
     pub fn join(&self, path: &str) -> String {
-        format!("{}{path}", self.url.as_str().trim_end_matches('/'))
+        format!("{}{path}", self.address())
     }
+}
+
+/// Where the tokens of people who signed in are kept.
+pub(crate) fn tokens() -> Result<PathBuf, ConfigError> {
+    Ok(xdg("XDG_CONFIG_HOME", ".config")?.join("sculpt/tokens"))
 }
 
 /// The token in a file that only its owner can read.
@@ -223,26 +262,21 @@ pub fn read_token(file: &Path) -> Result<String, ConfigError> {
     Ok(fs::read_to_string(file).map_err(broken)?.trim().to_owned())
 }
 
-/// Scheme, host and port of a controller. Until controllers prove who they are, only this machine is dialled.
-fn controller_url(text: &str) -> Result<Url, ConfigError> {
+/// Scheme, host and port of a controller; without a scheme it is https.
+pub(crate) fn controller_url(text: &str) -> Result<Url, ConfigError> {
     let wrong = |problem: &str| ConfigError::Url { text: text.to_owned(), problem: problem.to_owned() };
-    let url = Url::parse(text).map_err(|error| wrong(&format!("{error}; it looks like http://127.0.0.1:7433")))?;
-    if url.scheme() != "http" {
-        return Err(wrong("it begins with http:// until controllers have certificates"));
+    let text = text.trim();
+    let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = Url::parse(&whole).map_err(|error| wrong(&format!("{error}; it looks like https://127.0.0.1:7433")))?;
+    if url.scheme() == "http" {
+        let secure = whole.replacen("http", "https", 1);
+        return Err(wrong(&format!("nothing is sent in the clear; write {secure}")));
+    }
+    if url.scheme() != "https" || url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it looks like https://127.0.0.1:7433"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.path() != "/" {
         return Err(wrong("it has a host and a port, and nothing else"));
-    }
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    if !loopback {
-        return Err(wrong(
-            "only controllers on this machine (127.0.0.1, ::1, localhost) are dialled until they have certificates",
-        ));
     }
     Ok(url)
 }

@@ -56,6 +56,9 @@ impl Failure {
         let failure = Self::new(exit, attempted, why);
         match exit {
             Exit::OutOfReach => failure.next("`sculpt doctor` says which part is away; the agents go on meanwhile"),
+            Exit::NotAllowed if status.code() == Code::PermissionDenied => {
+                failure.next("`sculpt whoami` shows who you are to the controller, and your roles")
+            }
             Exit::NotAllowed => {
                 failure.next("`sculpt doctor` says which token is used and whether it is the right one")
             }

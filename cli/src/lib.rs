@@ -1,6 +1,7 @@
 //! The `sculpt` command: drives the controller over `sculpt.v1`, and starts a whole installation with `sculpt up`.
 
 mod args;
+mod authority;
 mod client;
 mod commands;
 pub mod config;

@@ -2,6 +2,7 @@
 
 mod child;
 mod context;
+mod enrol;
 mod lock;
 mod ports;
 mod supervise;
@@ -48,7 +49,9 @@ impl Places {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(broken)?;
         let data = data.canonicalize().map_err(broken)?;
         let mode = fs::metadata(&data).map_err(broken)?.permissions().mode() & 0o777;
-        let wanted = if separate { 0o711 } else { mode & 0o711 | 0o700 };
+        // Accounts are made by root alone; an ordinary user's sandbox is shown what it needs.
+        let accounts = separate && rustix::process::geteuid().is_root();
+        let wanted = if accounts { 0o711 } else { mode & 0o711 | 0o700 };
         if mode != wanted {
             fs::set_permissions(&data, fs::Permissions::from_mode(wanted)).map_err(broken)?;
         }
@@ -69,10 +72,6 @@ impl Places {
     pub(crate) fn executor(&self) -> PathBuf {
         self.data.join("executor")
     }
-
-    fn executor_token(&self) -> PathBuf {
-        self.controller().join("tokens/executor")
-    }
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -91,15 +90,13 @@ pub(crate) async fn run(args: UpArgs) -> Result<Exit, Failure> {
 fn refuse(args: &UpArgs) -> Result<(), Failure> {
     let refuse = |why: &str, next: &str| Err(Failure::new(Exit::BadInput, ATTEMPTED, why).next(next));
     if let Some(listen) = args.listen.filter(|listen| !listen.ip().is_loopback()) {
-        let why = format!(
-            "{listen} is not a loopback address; until controllers have certificates nothing else is listened on"
-        );
-        return refuse(&why, "leave --listen away, or use --listen 127.0.0.1:PORT");
+        let why = format!("{listen} is not a loopback address, and `sculpt up` serves this machine alone");
+        return refuse(&why, "use --listen 127.0.0.1:PORT; `sculpt-controller serve --listen` serves other machines");
     }
-    if args.separate && !rustix::process::geteuid().is_root() {
+    if args.separate && !rustix::process::geteuid().is_root() && !on_path("bwrap") {
         return refuse(
-            "--separate gives each attempt an account of its own, which only root can do",
-            "run it as root, or without --separate",
+            "bwrap is not in PATH, and without it only root can keep attempts apart",
+            "apt install bubblewrap, run it as root, or leave --separate away",
         );
     }
     if !on_path("git") {
@@ -139,7 +136,7 @@ async fn wait_for_predecessors(places: &Places) -> Result<(), Failure> {
 
 /// The address with its port, as a URL.
 fn url(address: SocketAddr) -> String {
-    format!("http://{address}")
+    format!("https://{address}")
 }
 
 /// What `look` finds, once it does: a child that another test starts holds this process's locks and ports until its own

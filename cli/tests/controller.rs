@@ -1,7 +1,7 @@
 //! A scripted controller on a real socket: it remembers what it was sent and breaks where it is told to.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::Pin,
@@ -9,8 +9,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use rustls::ServerConfig;
+
 use sculpt_proto::v1::{
+    executors_server::ExecutorsServer,
     git_server::{Git, GitServer},
+    identity_server::IdentityServer,
     logs_server::{Logs, LogsServer},
     projects_server::{Projects, ProjectsServer},
     read_log_response::Part as LogPart,
@@ -18,11 +22,18 @@ use sculpt_proto::v1::{
     tasks_server::{Tasks, TasksServer},
     *,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream, wrappers::WatchStream};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
+use tonic::{
+    Request, Response, Status, Streaming,
+    service::{Routes, interceptor::InterceptedService},
+};
 
-pub(crate) const TOKEN: &str = "right-token";
+use crate::{
+    authority::{Authority, bundle, listen},
+    identity::Book,
+};
+
 pub(crate) const PROJECT: &str = "0198c0de-0000-7000-8000-00000000000a";
 
 /// What the controller does and what it was told.
@@ -39,19 +50,22 @@ pub(crate) struct Script {
     /// A bare repository that takes the packs.
     pub(crate) store: PathBuf,
     pub(crate) known_project: Mutex<bool>,
+    /// The one token that is good, and what is said of others.
+    pub(crate) token: String,
+    pub(crate) refused: Mutex<HashMap<String, &'static str>>,
+    /// The authorities that it names.
+    pub(crate) trust: Mutex<String>,
+    pub(crate) book: Book,
 }
 
 /// A running controller; it ends with the test.
 pub(crate) struct Controller {
     pub(crate) script: Arc<Script>,
     pub(crate) address: SocketAddr,
-    serving: JoinHandle<()>,
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
+    pub(crate) authority: Authority,
+    /// What the listener shows to who calls next.
+    pub(crate) shown: watch::Sender<Arc<ServerConfig>>,
+    _serving: JoinSet<()>,
 }
 
 impl Controller {
@@ -59,6 +73,7 @@ impl Controller {
     pub(crate) async fn start(store: &Path, task: Task) -> Self {
         let made = Command::new("git").args(["init", "-q", "--bare"]).arg(store).status().unwrap();
         assert!(made.success());
+        let authority = Authority::fresh();
         let script = Arc::new(Script {
             task: watch::Sender::new(task),
             log: Mutex::default(),
@@ -69,33 +84,45 @@ impl Controller {
             packs: Mutex::default(),
             store: store.to_owned(),
             known_project: Mutex::default(),
+            token: authority.token(),
+            refused: Mutex::default(),
+            trust: Mutex::new(bundle(&[&authority])),
+            book: Book::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let serve = Server::builder()
-            .layer(tonic::service::InterceptorLayer::new(check))
-            .add_service(TasksServer::from_arc(Arc::clone(&script)))
-            .add_service(LogsServer::from_arc(Arc::clone(&script)))
-            .add_service(ProjectsServer::from_arc(Arc::clone(&script)))
-            .add_service(GitServer::from_arc(Arc::clone(&script)))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        let serving = tokio::spawn(async move { serve.await.unwrap() });
-        Self { script, address, serving }
+        let check = {
+            let script = Arc::clone(&script);
+            move |request: Request<()>| script.check(request)
+        };
+        let routes = Routes::new(InterceptedService::new(TasksServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(LogsServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(ProjectsServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(ExecutorsServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(IdentityServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(GitServer::from_arc(Arc::clone(&script)), check));
+        let shown = watch::Sender::new(authority.controller());
+        let (address, serving) = listen(shown.subscribe(), routes).await;
+        Self { script, address, authority, shown, _serving: serving }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 }
 
-fn check(request: Request<()>) -> Result<Request<()>, Status> {
-    match request.metadata().get("authorization") {
-        Some(value) if value == format!("Bearer {TOKEN}").as_str() => Ok(request),
-        _ => Err(Status::unauthenticated("The token is not known.")),
+impl Script {
+    /// Lets in who shows the token.
+    fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let shown = shown.strip_prefix("Bearer ").unwrap_or_default();
+        if shown == self.token {
+            return Ok(request);
+        }
+        let why = self.refused.lock().unwrap().get(shown).copied();
+        Err(Status::unauthenticated(why.unwrap_or("the token is not one of this controller")))
     }
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+pub(crate) type Answer<T> = Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
 
 use crate::{
-    controller::{Controller, PROJECT, TOKEN},
+    controller::{Controller, PROJECT},
     sandbox::{Ran, Sandbox, ran},
 };
 
@@ -40,7 +40,7 @@ fn failed() -> Task {
 async fn start(task: Task) -> (Sandbox, Controller) {
     let sandbox = Sandbox::new();
     let controller = Controller::start(&sandbox.path("store.git"), task).await;
-    sandbox.context(&controller.url(), TOKEN);
+    sandbox.context(&controller.url(), &controller.script.token);
     (sandbox, controller)
 }
 
@@ -250,9 +250,6 @@ async fn refusals_of_the_controller_have_their_codes() {
     run(sandbox.sculpt(&home, &["show", "99"])).await.refuses(6, &["no task 99", "sculpt ls"]);
     run(sandbox.sculpt(&home, &["diff", "17"])).await.refuses(7, &["published no commit"]);
     run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["sculpt logs 17"]);
-    let mut wrong = sandbox.sculpt(&home, &["ls"]);
-    wrong.env("SCULPT_TOKEN", "wrong");
-    run(wrong).await.refuses(77, &["token is not known", "sculpt doctor"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

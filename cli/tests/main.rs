@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod authority;
 mod controller;
 mod credentials;
+mod executors;
 mod follow;
+mod identity;
+mod people;
 mod refusals;
 mod sandbox;
 mod tables;
+mod trust;
 mod up;

@@ -2,12 +2,12 @@
 
 use std::{fs, os::unix::ffi::OsStrExt as _, path::Path};
 
-use crate::sandbox::{Sandbox, fed, ran};
+use crate::sandbox::{Sandbox, fed, ran, stray_token};
 
 /// A context whose controller does not exist.
 fn nobody_there() -> Sandbox {
     let sandbox = Sandbox::new();
-    sandbox.context("http://127.0.0.1:1", "token");
+    sandbox.context("https://127.0.0.1:1", &stray_token());
     sandbox
 }
 
@@ -70,11 +70,11 @@ fn without_a_controller() {
     let sandbox = Sandbox::new();
     let home = sandbox.path("home");
     ran(sandbox.sculpt(&home, &["ls"])).refuses(69, &["no controller is known", "sculpt up"]);
-    let token = sandbox.context("http://127.0.0.1:1", "token");
-    ran(sandbox.sculpt(&home, &["ls"])).refuses(69, &["http://127.0.0.1:1", "sculpt up"]);
-    let mut far = sandbox.sculpt(&home, &["ls"]);
-    far.env("SCULPT_URL", "http://192.0.2.1:7433");
-    ran(far).refuses(64, &["only controllers on this machine"]);
+    let token = sandbox.context("https://127.0.0.1:1", &stray_token());
+    ran(sandbox.sculpt(&home, &["ls"])).refuses(69, &["https://127.0.0.1:1", "sculpt up"]);
+    let mut plain = sandbox.sculpt(&home, &["ls"]);
+    plain.env("SCULPT_URL", "http://192.0.2.1:7433");
+    ran(plain).refuses(64, &["nothing is sent in the clear", "https://192.0.2.1:7433"]);
     fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     ran(sandbox.sculpt(&home, &["ls"])).refuses(77, &["can be read by other users", "chmod 600"]);
 }
@@ -94,7 +94,7 @@ fn advice_fits_the_verb() {
 fn a_token_that_is_no_file() {
     let sandbox = Sandbox::new();
     let home = sandbox.path("home");
-    let token = sandbox.context("http://127.0.0.1:1", "token");
+    let token = sandbox.context("https://127.0.0.1:1", &stray_token());
     fs::remove_file(&token).unwrap();
     fs::create_dir(&token).unwrap();
     let refused = ran(sandbox.sculpt(&home, &["ls"]));

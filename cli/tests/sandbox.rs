@@ -9,6 +9,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use sculpt_tls::{Kind, Pin, Token};
+
+/// A user's token of no controller.
+pub(crate) fn stray_token() -> String {
+    Token::fresh(Kind::User, Some(Pin::from_bytes([7; Pin::BYTES]))).reveal()
+}
+
 /// A home directory with nothing in it.
 pub(crate) struct Sandbox {
     root: tempfile::TempDir,

@@ -12,7 +12,7 @@ use sculpt_proto::v1::{
     task_spec::Work, waiting::Reason,
 };
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, stray_token};
 
 #[test]
 fn scripts_can_rely_on_the_codes() {
@@ -133,7 +133,8 @@ fn the_json_of_a_task_is_stable() {
 #[test]
 fn each_variable_replaces_its_own_part() {
     let sandbox = Sandbox::new();
-    let token_file = sandbox.context("http://127.0.0.1:7433", "from-the-file");
+    let (kept, mine) = (stray_token(), stray_token());
+    let token_file = sandbox.context("https://127.0.0.1:7433", &kept);
     let file = sandbox.path("home/.config/sculpt/config.toml");
     let mut config = Config::load(&file).unwrap();
     let resolve = |config: &Config, url: Option<&str>, token: Option<&str>, context: Option<&str>| {
@@ -143,32 +144,30 @@ fn each_variable_replaces_its_own_part() {
     };
     let is = |name: &str, url: &str, token: &str| (name.to_owned(), url.to_owned(), token.to_owned());
 
-    assert_eq!(resolve(&config, None, None, None).unwrap(), is("local", "http://127.0.0.1:7433/", "from-the-file"));
-    let url = resolve(&config, Some("http://localhost:1"), None, None).unwrap();
-    assert_eq!(url, is("local", "http://localhost:1/", "from-the-file"));
-    let token = resolve(&config, None, Some("mine"), None).unwrap();
-    assert_eq!(token, is("local", "http://127.0.0.1:7433/", "mine"));
-    config.contexts.insert("other".into(), Entry { url: "http://[::1]:9".into(), token_file });
-    assert_eq!(resolve(&config, None, None, Some("other")).unwrap().1, "http://[::1]:9/");
+    assert_eq!(resolve(&config, None, None, None).unwrap(), is("local", "https://127.0.0.1:7433/", &kept));
+    let url = resolve(&config, Some("https://localhost:1"), None, None).unwrap();
+    assert_eq!(url, is("local", "https://localhost:1/", &kept));
+    let token = resolve(&config, None, Some(&mine), None).unwrap();
+    assert_eq!(token, is("local", "https://127.0.0.1:7433/", &mine));
+    config.contexts.insert("other".into(), Entry { url: "https://[::1]:9".into(), token_file });
+    assert_eq!(resolve(&config, None, None, Some("other")).unwrap().1, "https://[::1]:9/");
     assert!(matches!(resolve(&config, None, None, Some("third")), Err(ConfigError::UnknownContext { .. })));
-    let alone = resolve(&Config::default(), Some("http://127.0.0.1:2"), Some("mine"), None).unwrap();
-    assert_eq!(alone, is("environment", "http://127.0.0.1:2/", "mine"));
+    let alone = resolve(&Config::default(), Some("https://127.0.0.1:2"), Some(&mine), None).unwrap();
+    assert_eq!(alone, is("environment", "https://127.0.0.1:2/", &mine));
     assert!(matches!(resolve(&Config::default(), None, None, None), Err(ConfigError::NoContext(_))));
     assert!(matches!(
-        resolve(&Config::default(), Some("http://127.0.0.1:2"), None, None),
+        resolve(&Config::default(), Some("https://127.0.0.1:2"), None, None),
         Err(ConfigError::NoToken(_))
     ));
-    for far in
-        ["http://192.0.2.1:7433", "https://127.0.0.1:1", "http://example.org", "127.0.0.1:7433", "http://me@127.0.0.1"]
-    {
-        assert!(matches!(resolve(&config, Some(far), None, None), Err(ConfigError::Url { .. })), "{far}");
+    for wrong in ["http://127.0.0.1:7433", "ssh://host", "https://me@127.0.0.1", "https://host/path", "https://"] {
+        assert!(matches!(resolve(&config, Some(wrong), None, None), Err(ConfigError::Url { .. })), "{wrong}");
     }
 }
 
 #[test]
 fn the_configuration_survives_being_written() {
     let sandbox = Sandbox::new();
-    sandbox.context("http://127.0.0.1:7433", "t");
+    sandbox.context("https://127.0.0.1:7433", &stray_token());
     let file = sandbox.path("home/.config/sculpt/config.toml");
     let config = Config::load(&file).unwrap();
     config.save(&file).unwrap();

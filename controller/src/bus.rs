@@ -25,6 +25,10 @@ pub enum Signal {
     Journal,
     /// This attempt's log grew or was completed.
     Log(AttemptId),
+    /// Somebody may more, or less, than before.
+    Access,
+    /// Acts were added to the record.
+    Audit,
 }
 
 /// The signals of one replica. Cheap to clone.
@@ -38,6 +42,8 @@ struct Inner {
     place: watch::Sender<u64>,
     tell: broadcast::Sender<ExecutorId>,
     journal: watch::Sender<u64>,
+    access: watch::Sender<u64>,
+    audit: watch::Sender<u64>,
     /// Only logs that somebody follows here.
     logs: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
     outbox: Mutex<BTreeSet<Signal>>,
@@ -59,6 +65,8 @@ impl Bus {
                 place: watch::Sender::new(0),
                 tell: broadcast::Sender::new(TELLS),
                 journal: watch::Sender::new(0),
+                access: watch::Sender::new(0),
+                audit: watch::Sender::new(0),
                 logs: Mutex::default(),
                 outbox: Mutex::default(),
                 bridged: AtomicBool::new(false),
@@ -97,6 +105,26 @@ impl Bus {
         self.inner.journal.subscribe()
     }
 
+    /// Somebody may more, or less, than before.
+    pub fn access(&self) {
+        self.post(Signal::Access);
+    }
+
+    /// Changes whenever somebody may more or less than before. Register before looking what they may.
+    pub fn access_changed(&self) -> watch::Receiver<u64> {
+        self.inner.access.subscribe()
+    }
+
+    /// Acts were added to the record.
+    pub fn audit(&self) {
+        self.post(Signal::Audit);
+    }
+
+    /// Changes whenever acts were added to the record. Register before reading it.
+    pub fn audited(&self) -> watch::Receiver<u64> {
+        self.inner.audit.subscribe()
+    }
+
     /// The log of `attempt` grew or was completed.
     pub fn log_grew(&self, attempt: AttemptId) {
         self.post(Signal::Log(attempt));
@@ -124,6 +152,8 @@ impl Bus {
         match signal {
             Signal::Place => self.inner.place.send_modify(count),
             Signal::Journal => self.inner.journal.send_modify(count),
+            Signal::Access => self.inner.access.send_modify(count),
+            Signal::Audit => self.inner.audit.send_modify(count),
             Signal::Tell(executor) => {
                 // Without a receiver there is nobody to tell.
                 let _ = self.inner.tell.send(executor);

@@ -1,5 +1,8 @@
 //! Settings: command line over environment over file.
 
+mod place;
+mod values;
+
 use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr},
@@ -8,10 +11,16 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use sculpt_space::ByteSize;
 use serde::Deserialize;
 
-use crate::git::GitSettings;
+use crate::{
+    commands::{AdminArgs, AuthorityArgs},
+    git::GitSettings,
+    pki::{IssueError, Names},
+};
+
+pub use self::place::{Place, PlaceArgs};
+use self::values::{executor_url, life, positive, retention, size};
 
 /// Port of people and tools.
 pub const PORT: u16 = 7433;
@@ -35,7 +44,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve until SIGTERM or SIGINT.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Look at the controller's own authority, and let another take over from it.
+    Authority(AuthorityArgs),
+    /// Become an admin again, as who has the controller's host.
+    Admin(AdminArgs),
 }
 
 /// Settings as they are given; what is left out is looked for in the file.
@@ -44,15 +57,40 @@ pub struct ServeArgs {
     /// Directory of everything that is kept [default: /var/lib/sculpt/controller as root, else below the XDG data directory]
     #[arg(long, env = "SCULPT_CONTROLLER_DATA_DIR")]
     data_dir: Option<PathBuf>,
-    /// Address for people and tools; loopback only for now [default: 127.0.0.1:7433]
+    /// Address for people and tools [default: 127.0.0.1:7433]
     #[arg(long, env = "SCULPT_CONTROLLER_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Address for executors; loopback only for now, port 0 for any [default: 127.0.0.1:0]
+    /// Address for executors, port 0 for any [default: 127.0.0.1:0]
     #[arg(long, env = "SCULPT_CONTROLLER_EXECUTOR_LISTEN")]
     executor_listen: Option<SocketAddr>,
+    /// Where executors dial, as join tokens tell it, such as https://sculpt.example:7434 [default: the first --name, or the
+    /// address of --executor-listen, with its port]
+    #[arg(long, value_name = "URL", env = "SCULPT_CONTROLLER_EXECUTOR_URL")]
+    executor_url: Option<String>,
+    /// Name or address under which people and executors reach this controller; may be given several times. localhost is
+    /// always among them
+    #[arg(long = "name", value_name = "HOST", env = "SCULPT_CONTROLLER_NAMES", value_delimiter = ',')]
+    names: Vec<String>,
+    /// Certificates that browsers believe for these names, in PEM form, the controller's own first; read again when the
+    /// file changes
+    #[arg(long, value_name = "FILE", env = "SCULPT_CONTROLLER_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert
+    #[arg(long, value_name = "FILE", env = "SCULPT_CONTROLLER_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Directory of the controller's own authorities; all replicas need the same [default: authority in the data directory]
+    #[arg(long, value_name = "DIR", env = "SCULPT_CONTROLLER_AUTHORITY_DIR")]
+    authority_dir: Option<PathBuf>,
+    /// How long the certificates of executors are good; they renew them at two thirds of it [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "SCULPT_CONTROLLER_CERTIFICATE_LIFE", hide = true)]
+    certificate_life: Option<String>,
     /// Postgres 14 or newer to use instead of a private one; DATABASE_URL is honoured too
     #[arg(long, env = "SCULPT_CONTROLLER_DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
+    /// The same database as the role that owns its tables, so that the role of --database-url owns nothing and can only add to
+    /// the audit record; both are made beforehand, the tables and rights at every start
+    #[arg(long, env = "SCULPT_CONTROLLER_MAINTENANCE_DATABASE_URL", hide_env_values = true)]
+    maintenance_database_url: Option<String>,
     /// Days that the journal of events is kept [default: 30]
     #[arg(long, env = "SCULPT_CONTROLLER_EVENT_DAYS")]
     event_days: Option<u32>,
@@ -90,7 +128,15 @@ struct File {
     data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     executor_listen: Option<SocketAddr>,
+    executor_url: Option<String>,
+    #[serde(default)]
+    names: Vec<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    authority_dir: Option<PathBuf>,
+    certificate_life: Option<String>,
     database_url: Option<String>,
+    maintenance_database_url: Option<String>,
     event_days: Option<u32>,
     log_retention: Option<String>,
     disk_budget: Option<String>,
@@ -106,7 +152,32 @@ pub enum DatabaseSetting {
     /// A private cluster in the data directory.
     BuiltIn,
     /// Somebody's server.
-    Url(String),
+    Url {
+        /// As who serves.
+        service: String,
+        /// As who owns the tables; `None`: the same.
+        owner: Option<String>,
+    },
+}
+
+/// Who the controller says that it is.
+#[derive(Clone, Debug)]
+pub struct TlsSettings {
+    /// Under which it is reached.
+    pub names: Names,
+    /// Certificates and key that others have made for it.
+    pub public: Option<PublicFiles>,
+    /// Its own authorities.
+    pub authority: PathBuf,
+}
+
+/// A public certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicFiles {
+    /// In PEM form, the controller's own first.
+    pub certificates: PathBuf,
+    /// Of the first.
+    pub key: PathBuf,
 }
 
 /// Settings, complete and checked.
@@ -118,6 +189,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for executors.
     pub executor_listen: SocketAddr,
+    /// Where executors dial; none: where they are listened for.
+    pub executor_url: Option<String>,
+    /// Whose certificates the listeners show.
+    pub tls: TlsSettings,
+    /// How long the certificates of executors are good.
+    pub certificate_life: Duration,
     /// The database.
     pub database: DatabaseSetting,
     /// Days that the journal is kept.
@@ -178,6 +255,15 @@ pub enum ConfigError {
         /// How it is written.
         hint: &'static str,
     },
+    /// Not a name.
+    #[error("names: {0}")]
+    Names(#[from] IssueError),
+    /// One of two that belong together.
+    #[error("tls_cert and tls_key belong together; give both or neither")]
+    TlsPair,
+    /// The service has no URL.
+    #[error("maintenance_database_url is given without database_url; give both, or neither for a Postgres of its own")]
+    Maintenance,
     /// The journal must be kept for a while.
     #[error("event_days is 0; the journal must be kept for a day at least, because watchers resume from it")]
     EventDays,
@@ -187,9 +273,15 @@ impl ServeArgs {
     /// The settings of these arguments, the environment and the file.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let url = self.database_url.or_else(|| variable("DATABASE_URL")).or(file.database_url);
-        let data_dir = self.data_dir.or(file.data_dir).or_else(default_data_dir).ok_or(ConfigError::NoDataDir)?;
-        let data_dir = std::path::absolute(&data_dir).map_err(|source| ConfigError::Path { path: data_dir, source })?;
+        let given = |url: &String| !url.is_empty();
+        let service = self.database_url.or_else(|| variable("DATABASE_URL")).or(file.database_url).filter(given);
+        let owner = self.maintenance_database_url.or(file.maintenance_database_url).filter(given);
+        let database = match (service, owner) {
+            (Some(service), owner) => DatabaseSetting::Url { service, owner },
+            (None, None) => DatabaseSetting::BuiltIn,
+            (None, Some(_)) => return Err(ConfigError::Maintenance),
+        };
+        let data_dir = data_dir(self.data_dir.or(file.data_dir))?;
         let event_days = self.event_days.or(file.event_days).unwrap_or(EVENT_DAYS);
         if event_days == 0 {
             return Err(ConfigError::EventDays);
@@ -203,12 +295,23 @@ impl ServeArgs {
             readers: positive("git_readers", self.git_readers.or(file.git_readers).unwrap_or(usual.readers))?,
             ..usual
         };
+        let names = if self.names.is_empty() { file.names } else { self.names };
+        let public = match (self.tls_cert.or(file.tls_cert), self.tls_key.or(file.tls_key)) {
+            (None, None) => None,
+            (Some(certificates), Some(key)) => Some(PublicFiles { certificates, key }),
+            _ => return Err(ConfigError::TlsPair),
+        };
+        let authority = self.authority_dir.or(file.authority_dir).unwrap_or_else(|| data_dir.join("authority"));
+        let tls = TlsSettings { names: Names::new(names.iter().map(String::as_str))?, public, authority };
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Config {
             data_dir,
             listen: self.listen.or(file.listen).unwrap_or(local(PORT)),
             executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
-            database: url.filter(|url| !url.is_empty()).map_or(DatabaseSetting::BuiltIn, DatabaseSetting::Url),
+            executor_url: self.executor_url.or(file.executor_url).map(executor_url).transpose()?,
+            tls,
+            certificate_life: life(self.certificate_life.or(file.certificate_life).as_deref())?,
+            database,
             event_days,
             log_retention: retention(self.log_retention.or(file.log_retention).as_deref())?,
             disk_budget: self.disk_budget.or(file.disk_budget).as_deref().map(size).transpose()?,
@@ -225,30 +328,10 @@ impl File {
     }
 }
 
-fn retention(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
-    let hint = "write it like \"90days\", at least an hour, or \"off\" to keep logs for ever";
-    match text {
-        None => Ok(Some(LOG_RETENTION)),
-        Some("off") => Ok(None),
-        Some(text) => match humantime::parse_duration(text) {
-            Ok(span) if span >= Duration::from_secs(3600) => Ok(Some(span)),
-            Ok(_) | Err(_) => Err(ConfigError::Text { setting: "log_retention", text: text.to_owned(), hint }),
-        },
-    }
-}
-
-fn size(text: &str) -> Result<u64, ConfigError> {
-    match text.parse() {
-        Ok(ByteSize(bytes)) if bytes > 0 => Ok(bytes),
-        Ok(_) | Err(_) => {
-            let hint = "write it like \"200GiB\", or leave it out for no limit";
-            Err(ConfigError::Text { setting: "disk_budget", text: text.to_owned(), hint })
-        }
-    }
-}
-
-fn positive<T: Default + PartialEq>(setting: &'static str, value: T) -> Result<T, ConfigError> {
-    if value == T::default() { Err(ConfigError::Zero { setting }) } else { Ok(value) }
+/// The data directory that was named, else the usual one; absolute.
+pub(crate) fn data_dir(named: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+    let data_dir = named.or_else(default_data_dir).ok_or(ConfigError::NoDataDir)?;
+    std::path::absolute(&data_dir).map_err(|source| ConfigError::Path { path: data_dir, source })
 }
 
 fn default_data_dir() -> Option<PathBuf> {
@@ -271,8 +354,10 @@ mod tests {
 
     fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
         let all = ["sculpt-controller", "serve"].iter().chain(arguments);
-        let Command::Serve(serve) = Cli::try_parse_from(all).expect("arguments are right").command;
-        serve.resolve()
+        match Cli::try_parse_from(all).expect("arguments are right").command {
+            Command::Serve(serve) => serve.resolve(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -287,6 +372,18 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/d"));
         assert_eq!(config.event_days, 7);
         assert_eq!(config.executor_listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+
+    #[test]
+    fn who_owns_the_tables_is_said_beside_who_serves() {
+        let given = |more: &[&str]| resolve(&[&["--data-dir", "/d"], more].concat()).map(|config| config.database);
+        let (service, owner) = ("postgres://service@h/db", "postgres://owner@h/db");
+        let both = given(&["--database-url", service, "--maintenance-database-url", owner]).expect("settings");
+        assert_eq!(both, DatabaseSetting::Url { service: service.into(), owner: Some(owner.into()) });
+        let one = given(&["--database-url", service]).expect("settings");
+        assert_eq!(one, DatabaseSetting::Url { service: service.into(), owner: None });
+        assert_eq!(given(&["--database-url", ""]).expect("settings"), DatabaseSetting::BuiltIn);
+        assert!(matches!(given(&["--maintenance-database-url", owner]), Err(ConfigError::Maintenance)));
     }
 
     #[test]

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use sculpt_core::task::{Effect, Event, IllegalTransition};
 use sculpt_proto::id::{ExecutorId, TaskId};
+use serde_json::json;
 
 use crate::{
+    access::{Caller, On, Steer},
     bus::Bus,
-    store::{Connection, Store, StoreError, task_state},
+    store::{
+        Connection, Store, StoreError,
+        audit::{self, Act},
+        task_state,
+    },
 };
 
 /// Who moves a task, and why, for the journal.
@@ -30,10 +36,43 @@ impl Actor {
         Self { name: name.into(), reason: String::new() }
     }
 
+    /// Who calls.
+    pub(crate) fn caller(caller: &Caller, reason: impl Into<String>) -> Self {
+        Self::user(caller.name()).because(reason)
+    }
+
     /// The same, with a reason.
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();
         self
+    }
+}
+
+/// What a person wishes of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That it ends.
+    Stop,
+    /// Another attempt.
+    Retry,
+    /// Another attempt, in the workspace of the newest one.
+    RetryInWorkspace,
+}
+
+impl Wish {
+    fn event(self) -> Event {
+        match self {
+            Self::Stop => Event::Stop,
+            Self::Retry => Event::Retry,
+            Self::RetryInWorkspace => Event::RetryInWorkspace,
+        }
+    }
+
+    fn action(self) -> &'static str {
+        match self {
+            Self::Stop => "task.stop",
+            Self::Retry | Self::RetryInWorkspace => "task.retry",
+        }
     }
 }
 
@@ -98,7 +137,8 @@ impl Dispatch {
         &self.bus
     }
 
-    /// Moves `task` by `event` in a transaction of its own, and sends the effects.
+    /// Moves `task` by `event` in a transaction of its own, and sends the effects. What a person wishes goes by
+    /// [`Dispatch::steer_in`].
     pub async fn apply(&self, task: TaskId, event: Event, by: Actor) -> Result<Moved, DispatchError> {
         self.apply_if(task, None, event, by).await
     }
@@ -116,6 +156,22 @@ impl Dispatch {
             .write(move |conn| Box::pin(async move { Self::apply_if_in(conn, task, expected, event, &by).await }))
             .await?;
         self.after_commit(&moved);
+        Ok(moved)
+    }
+
+    /// Moves a task as somebody wishes who may steer it, inside a larger transaction; the caller commits and then calls
+    /// [`Dispatch::after_commit`].
+    pub async fn steer_in(
+        conn: &mut Connection,
+        by: &On<Steer>,
+        expected: Option<u64>,
+        wish: Wish,
+        reason: &str,
+    ) -> Result<Moved, DispatchError> {
+        let actor = Actor::caller(by.caller(), reason);
+        let moved = Self::apply_if_in(conn, by.task(), expected, wish.event(), &actor).await?;
+        let act = Act::new(wish.action(), format!("task:{}", moved.number)).within(by.project());
+        audit::append(conn, &by.by(), act.with(json!({ "task_id": moved.task, "reason": reason }))).await?;
         Ok(moved)
     }
 

@@ -2,11 +2,16 @@
 
 use sculpt_controller::store::{
     Store,
-    events::{JournalError, Place},
+    events::{JournalError, Of, Place},
 };
 use sqlx::{Postgres, pool::PoolConnection};
 
 use crate::harness;
+
+/// What an admin sees.
+async fn everything(store: &Store) -> Of {
+    Of::Seen(harness::admin(store).await.sees())
+}
 
 type Connection = PoolConnection<Postgres>;
 
@@ -47,7 +52,7 @@ async fn a_transaction_that_commits_late_is_waited_for() {
     committed(&store, "first").await;
     let late = open(&store, "late").await;
     committed(&store, "early").await;
-    let mut reader = store.journal(None, None).await.expect("a reader");
+    let mut reader = store.journal(None, everything(&store).await).await.expect("a reader");
     assert_eq!(kinds(&mut reader).await, ["first"], "what is before the gap does not wait");
     let next = tokio::spawn(async move { (kinds(&mut reader).await, reader) });
     round_trips(&store).await;
@@ -64,7 +69,7 @@ async fn a_gap_of_a_rolled_back_transaction_is_passed() {
     let undone = open(&store, "undone").await;
     committed(&store, "kept").await;
     end(undone, "ROLLBACK").await;
-    let mut reader = store.journal(None, None).await.expect("a reader");
+    let mut reader = store.journal(None, everything(&store).await).await.expect("a reader");
     assert_eq!(kinds(&mut reader).await, ["kept"]);
 }
 
@@ -78,7 +83,7 @@ async fn a_long_transaction_elsewhere_stalls_nobody() {
         .expect("a transaction with an id of its own that reads the journal");
     end(open(&store, "undone").await, "ROLLBACK").await;
     committed(&store, "kept").await;
-    let mut reader = store.journal(None, None).await.expect("a reader");
+    let mut reader = store.journal(None, everything(&store).await).await.expect("a reader");
     assert_eq!(kinds(&mut reader).await, ["kept"]);
     assert_eq!(store.settled().await.expect("a place"), reader.place());
     end(elsewhere, "ROLLBACK").await;
@@ -98,7 +103,7 @@ async fn a_place_is_not_settled_while_a_lower_id_is_open() {
 #[tokio::test]
 async fn many_writers_at_once_are_all_read_in_order_and_once() {
     let (store, _database) = harness::store().await;
-    let mut reader = store.journal(None, None).await.expect("a reader");
+    let mut reader = store.journal(None, everything(&store).await).await.expect("a reader");
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..5 {
         let store = store.clone();
@@ -133,10 +138,10 @@ async fn a_place_from_before_retention_is_refused() {
     .expect("an old day");
     drop(conn);
     committed(&store, "new").await;
-    let mut behind = store.journal(None, None).await.expect("a reader");
+    let mut behind = store.journal(None, everything(&store).await).await.expect("a reader");
     assert_eq!(store.drop_old_events(30).await.expect("retention"), 1);
     assert!(matches!(behind.next().await, Err(JournalError::Expired)), "also one that is on its way");
-    assert!(matches!(store.journal(Some(Place(0)), None).await, Err(JournalError::Expired)));
-    let mut reader = store.journal(None, None).await.expect("from the oldest that is kept");
+    assert!(matches!(store.journal(Some(Place(0)), everything(&store).await).await, Err(JournalError::Expired)));
+    let mut reader = store.journal(None, everything(&store).await).await.expect("from the oldest that is kept");
     assert_eq!(kinds(&mut reader).await, ["new"]);
 }

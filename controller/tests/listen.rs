@@ -1,20 +1,29 @@
 //! Listeners against clients that want nothing good: each costs a descriptor for a while, and no neighbour is hurt.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Bytes,
     routing::{get, post},
 };
-use sculpt_controller::web::listen::{Limits, bind, serve};
+use sculpt_controller::{
+    pki::{Authority, Names},
+    web::listen::{Limits, bind, serve},
+};
+use sculpt_tls::{CONTROLLER_NAME, Callers, Identity, Server, client_config, server_config};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::watch,
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -30,29 +39,49 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A listener, gone with this value.
 struct Listening {
     address: SocketAddr,
+    authority: Authority,
     ending: CancellationToken,
+    _directory: tempfile::TempDir,
 }
 
 impl Listening {
     async fn start(limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open(directory.path()).unwrap();
+        let proof = authority.controller(&Names::new([]).unwrap(), std::time::SystemTime::now()).unwrap();
+        let config = server_config(Identity::new(proof, None).unwrap(), &Callers::Anyone).unwrap();
+        let (_, tls) = watch::channel(Arc::new(config));
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, ending) = (listener.local_addr().unwrap(), CancellationToken::new());
         let router = Router::new()
             .route("/", get(|| async { "served" }))
             .route("/take", post(|body: Bytes| async move { body.len().to_string() }));
-        tokio::spawn(serve(listener, router, limits, ending.clone(), TaskTracker::new()));
-        Self { address, ending }
+        tokio::spawn(serve(listener, tls, router, limits, ending.clone(), TaskTracker::new()));
+        Self { address, authority, ending, _directory: directory }
     }
 
-    async fn says(&self, bytes: &[u8]) -> TcpStream {
+    /// A client that says this before anything else.
+    async fn hears(&self, bytes: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    /// A client that has shaken hands, and says this in the protocol that it chose.
+    async fn says(&self, protocol: &[u8], bytes: &[u8]) -> TlsStream<TcpStream> {
+        let trust = Server::Known(self.authority.trust().clone());
+        let mut config = client_config(&trust, None).unwrap();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = CONTROLLER_NAME.try_into().unwrap();
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream
     }
 
     /// What an honest client gets.
     async fn serves(&self) -> String {
-        let mut stream = self.says(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let mut stream = self.says(HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
         let mut answer = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("an answer").unwrap();
         answer
@@ -66,7 +95,7 @@ impl Drop for Listening {
 }
 
 /// Returns when the listener has closed it.
-async fn is_cut(mut stream: TcpStream) {
+async fn is_cut(mut stream: impl AsyncRead + Unpin) {
     let mut said = Vec::new();
     let closed = timeout(PATIENCE, stream.read_to_end(&mut said)).await;
     // A reset is an end as well.
@@ -74,8 +103,8 @@ async fn is_cut(mut stream: TcpStream) {
 }
 
 /// The same while it goes on sending `piece` again and again.
-async fn is_cut_while_it_sends(stream: TcpStream, piece: &'static [u8]) {
-    let (mut reader, mut writer) = stream.into_split();
+async fn is_cut_while_it_sends(stream: TlsStream<TcpStream>, piece: &'static [u8]) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let mut trickle = JoinSet::new();
     trickle.spawn(async move {
         let mut pause = tokio::time::interval(Duration::from_millis(50));
@@ -94,18 +123,26 @@ fn hasty() -> Limits {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_clients_that_say_nothing_whole_is_cut_and_honest_ones_are_served() {
-    let listening = Listening::start(hasty()).await;
+    let listening = Listening::start(Limits { strangers: 1000, ..hasty() }).await;
     let mut flood = JoinSet::new();
     for n in 0..300 {
-        let half: &[u8] = match n % 6 {
-            0 => b"",
-            1 => &PREFACE[..10],
-            2 => PREFACE,
-            3 => b"GET / HTTP/1.1\r\nhost: x\r\n",
-            4 => b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf",
-            _ => b"G",
+        let (protocol, half): (_, &[u8]) = match n % 7 {
+            0 => {
+                flood.spawn(is_cut(listening.hears(b"").await));
+                continue;
+            }
+            1 => {
+                // The beginning of a hello of TLS.
+                flood.spawn(is_cut(listening.hears(&[0x16, 3, 1, 2, 0, 1]).await));
+                continue;
+            }
+            2 => (HTTP2, &PREFACE[..10]),
+            3 => (HTTP2, PREFACE),
+            4 => (HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\n"),
+            5 => (HTTP1, b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf"),
+            _ => (HTTP1, b"G"),
         };
-        flood.spawn(is_cut(listening.says(half).await));
+        flood.spawn(is_cut(listening.says(protocol, half).await));
     }
     assert!(listening.serves().await.ends_with("served"));
     while let Some(cut) = flood.join_next().await {
@@ -114,21 +151,24 @@ async fn a_flood_of_clients_that_say_nothing_whole_is_cut_and_honest_ones_are_se
     assert!(listening.serves().await.ends_with("served"));
 }
 
+/// A name, a protocol, what is said in it at first, and what again and again.
+type Case<'a> = (&'static str, &'static [u8], &'a [u8], &'static [u8]);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_trickles_is_cut_wherever_it_stands() {
     let listening = Listening::start(hasty()).await;
     let settled = [PREFACE, SETTINGS].concat();
     // A header block that never ends, one byte at a time.
     let headers = [settled.as_slice(), &[0, 0x3f, 0xff, 1, 4, 0, 0, 0, 1, 0x82]].concat();
-    let cases: [(&str, &[u8], &[u8]); 4] = [
-        ("headers of HTTP/1.1", b"GET / HTTP/1.1\r\nhost: x\r\nx: ", b"x"),
-        ("a body", b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n", b"x"),
-        ("settings alone", &settled, SETTINGS),
-        ("headers of HTTP/2", &headers, &[0x82]),
+    let cases: [Case<'_>; 4] = [
+        ("headers of HTTP/1.1", HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\nx: ", b"x"),
+        ("a body", HTTP1, b"POST /take HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n", b"x"),
+        ("settings alone", HTTP2, &settled, SETTINGS),
+        ("headers of HTTP/2", HTTP2, &headers, &[0x82]),
     ];
     let mut all = JoinSet::new();
-    for (what, begin, piece) in cases {
-        let stream = listening.says(begin).await;
+    for (what, protocol, begin, piece) in cases {
+        let stream = listening.says(protocol, begin).await;
         let piece: &'static [u8] = piece.to_vec().leak();
         all.spawn(async move {
             is_cut_while_it_sends(stream, piece).await;
@@ -144,7 +184,7 @@ async fn a_client_that_trickles_is_cut_wherever_it_stands() {
 async fn a_peer_that_is_gone_without_a_word_is_noticed() {
     let listening = Listening::start(hasty()).await;
     // It makes a whole request, then answers no ping.
-    is_cut(listening.says(&[PREFACE, SETTINGS, REQUEST].concat()).await).await;
+    is_cut(listening.says(HTTP2, &[PREFACE, SETTINGS, REQUEST].concat()).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,9 +192,50 @@ async fn at_the_limit_clients_wait_until_one_goes() {
     let listening = Listening::start(Limits { connections: 4, ..hasty() }).await;
     let mut silent = Vec::new();
     for _ in 0..4 {
-        silent.push(listening.says(b"").await);
+        silent.push(listening.hears(b"").await);
     }
     // Served as soon as the silent ones are cut, which nobody but the listener does.
     assert!(listening.serves().await.ends_with("served"));
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_of_one_address_are_bounded() {
+    let listening = Listening::start(Limits { strangers: 3, ..hasty() }).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(listening.hears(b"").await);
+    }
+    // Closed at once, although there are seats, and long before the three are cut.
+    let fourth = listening.hears(b"").await;
+    timeout(Duration::from_millis(900), is_cut(fourth)).await.expect("it is closed before the others are");
+    for stream in silent {
+        is_cut(stream).await;
+    }
+    assert!(listening.serves().await.ends_with("served"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_without_end_are_refused_at_a_limit() {
+    let listening = Listening::start(Limits::default()).await;
+    let stream = listening.says(HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\nx: ").await;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // What is beyond the limit may find nobody who reads it.
+    let flood = tokio::spawn(async move { writer.write_all(&vec![b'x'; 16 << 20]).await.is_err() });
+    let mut said = Vec::new();
+    let _reset = timeout(PATIENCE, reader.read_to_end(&mut said)).await.expect("an answer, or an end");
+    assert!(flood.await.unwrap(), "not all of it is taken");
+    assert!(listening.serves().await.ends_with("served"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_in_the_clear_is_told() {
+    let listening = Listening::start(hasty()).await;
+    for hello in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], PREFACE] {
+        let mut answer = Vec::new();
+        let mut stream = listening.hears(hello).await;
+        let _reset = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("an answer");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("use https://"), "{answer}");
+    }
 }

@@ -3,9 +3,11 @@
 
 mod harness;
 
+mod access;
 mod api;
 mod dispatch;
 mod git;
+mod identity;
 mod journal;
 mod listen;
 mod make;

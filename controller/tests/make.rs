@@ -8,10 +8,10 @@ use sculpt_controller::store::{
     Store,
     requests::Request,
     sessions::{self, Epoch, Introduction},
-    tasks::NewTask,
+    tasks::{NewTask, Start},
 };
 use sculpt_core::{
-    placement::{AgentNeed, Class},
+    placement::{AgentNeed, Needs},
     task::{OnLost, Policy},
 };
 use sculpt_proto::{
@@ -19,6 +19,8 @@ use sculpt_proto::{
     v1::{Command, TaskSpec, task_spec::Work},
 };
 use uuid::Uuid;
+
+use crate::harness;
 
 /// A queued plain command.
 pub(crate) async fn task(store: &Store) -> TaskId {
@@ -37,7 +39,20 @@ pub(crate) async fn task_on(store: &Store, project: ProjectId, base: &str) -> Ta
 
 async fn create(store: &Store, new: NewTask) -> TaskId {
     let request = Request { id: RequestId::fresh(), method: "CreateTask", digest: [0; 32] };
-    store.create_task(request, new).await.unwrap().0
+    let start = start(store, new.base.clone()).await;
+    store.create_task(start, request, new).await.unwrap().0
+}
+
+/// An admin's right to start a task there.
+pub(crate) async fn start(store: &Store, base: Option<(ProjectId, String)>) -> Start {
+    let ada = harness::admin(store).await;
+    match base {
+        None => Start::WithoutProject(ada.may().unwrap()),
+        Some((project, commit)) => {
+            let project = store.project(&ada.sees(), &project.to_string()).await.unwrap();
+            Start::At(ada.within(&project).unwrap(), commit)
+        }
+    }
 }
 
 /// A plain command.
@@ -45,7 +60,7 @@ pub(crate) fn command() -> NewTask {
     let spec = TaskSpec { work: Some(Work::Command(Command { argv: vec![b"true".to_vec()] })), ..Default::default() };
     NewTask {
         base: None,
-        class: Class { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None, executor: None },
+        needs: Needs { pool: "default".into(), requirements: BTreeMap::new(), agent: AgentNeed::None },
         title: "true".into(),
         labels: BTreeMap::new(),
         priority: 0,
@@ -60,6 +75,7 @@ pub(crate) fn command() -> NewTask {
 pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
     Introduction {
         id: ExecutorId::fresh(),
+        certified: None,
         name: name.into(),
         instance: Uuid::new_v4(),
         version: "0.1.0".into(),
@@ -68,10 +84,11 @@ pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
         slots,
         agents: vec![],
         default_agent: None,
-        separates: false,
+        separates: true,
+        unseparated: String::new(),
+        closes_network: true,
         hostname: "host".into(),
         notes: vec![],
-        owner: "ada".into(),
         directory: None,
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
     time::timeout,
 };
-use tonic::{Code, Request, transport::Channel};
+use tonic::{Code, Request};
 
 /// What a shutdown may take.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -132,7 +132,8 @@ async fn a_database_that_dies_is_unavailable_and_comes_back() {
     let place = Place::new();
     let program = start(&place.data()).await;
     let url = program.ready["user_url"].as_str().expect("a URL").to_owned();
-    let channel = Channel::from_shared(url).expect("a URL").connect().await.expect("it listens");
+    let trust = program.ready["trust"].as_str().expect("a path").to_owned();
+    let channel = crate::harness::connect(&url, trust.as_ref()).await;
     let token = fs::read_to_string(place.data().join("tokens/user")).expect("a token");
     let mut tasks = v1::tasks_client::TasksClient::new(channel);
     let mut ask = async || {
@@ -157,15 +158,52 @@ async fn a_database_that_dies_is_unavailable_and_comes_back() {
 }
 
 #[tokio::test]
-async fn refuses_what_is_not_safe_before_it_touches_anything() {
+async fn a_database_that_is_away_is_refused_and_replaced_by_no_other() {
     let place = Place::new();
-    let open = refused(&place.data(), &["--listen", "0.0.0.0:0"]).await;
-    assert!(open.contains("refusing to listen on 0.0.0.0:0") && open.contains("in the clear"), "{open}");
-    let open = refused(&place.data(), &["--listen", "127.0.0.1:0", "--executor-listen", "0.0.0.0:0"]).await;
-    assert!(open.contains("refusing to listen"), "{open}");
-    assert!(!place.data().exists());
     let away = "postgres://nobody@127.0.0.1:1/none";
     let away = refused(&place.data(), &["--listen", "127.0.0.1:0", "--database-url", away]).await;
     assert!(away.contains("cannot use the database at 127.0.0.1:1/none") && away.contains("start again"), "{away}");
     assert!(!place.data().join("postgres").exists());
+}
+
+/// Runs a command of the controller's host; what it answers, or what it says of why not.
+async fn told(data: &Path, words: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sculpt-controller"));
+    command.args(words).arg("--data-dir").arg(data).env_remove("DATABASE_URL").kill_on_drop(true);
+    let output = timeout(DEADLINE, command.output()).await.expect("it ends").expect("it can be run");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+async fn is_admin(program: &Program, token: &str) -> bool {
+    let url = program.ready["user_url"].as_str().expect("a URL");
+    let trust = program.ready["trust"].as_str().expect("a path");
+    let channel = crate::harness::connect(url, trust.as_ref()).await;
+    let mut identity = v1::identity_client::IdentityClient::new(crate::harness::authorised(channel, token));
+    identity.list_users(v1::ListUsersRequest {}).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_lost_admin_is_replaced_whether_the_controller_runs_or_not() {
+    let place = Place::new();
+    let reset = ["admin", "reset"];
+    let error = told(&place.data(), &reset).await.expect_err("there is nothing");
+    assert!(error.contains("there is no authority in") && !place.data().exists(), "{error}");
+
+    let program = start(&place.data()).await;
+    let running = told(&place.data(), &reset).await.expect("beside it");
+    assert!(is_admin(&program, &running).await);
+    assert!(program.end(|child, _| signal(child, Signal::TERM)).await.success());
+
+    let stopped = told(&place.data(), &reset).await.expect("in its place");
+    assert!(place.postmaster().is_none(), "nothing is left running");
+    let program = start(&place.data()).await;
+    assert!(is_admin(&program, &stopped).await && !is_admin(&program, &running).await);
+    let postgres = place.data().join("postgres");
+    assert!(program.end(|child, _| signal(child, Signal::TERM)).await.success());
+
+    fs::rename(&postgres, place.0.path().join("elsewhere")).expect("it is moved");
+    let error = told(&place.data(), &reset).await.expect_err("there is no database");
+    assert!(error.contains("there is no database in") && error.contains("--database-url"), "{error}");
+    fs::rename(place.0.path().join("elsewhere"), &postgres).expect("it is moved back");
 }

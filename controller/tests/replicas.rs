@@ -25,8 +25,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn an_executor_of_one_replica_serves_the_callers_of_the_other() {
     let one = harness::stack().await;
     let two = one.replica().await;
-    let client = ExecutorServiceClient::new(one.executor_channel().await);
-    let mut executor = Scripted::over(client, hello("one")).await;
+    let who = hello("one");
+    let enrolled = one.enrol(&who).await;
+    let client = ExecutorServiceClient::new(one.executor_channel(&enrolled).await);
+    let mut executor = Scripted::over(client, who).await;
     executor.welcomed().await;
     executor.observe(vec![]).await;
     assert!(executor.desired().await.full);
@@ -84,7 +86,7 @@ async fn an_executor_of_one_replica_serves_the_callers_of_the_other() {
     let who = sculpt_proto::executor::v1::Hello { executor_id: executor.id.clone(), ..hello("one") };
     one.stop().await;
     assert!(executor.rejected().await.retry_after.is_some());
-    let mut executor = Scripted::over(ExecutorServiceClient::new(two.executor_channel().await), who).await;
+    let mut executor = Scripted::over(ExecutorServiceClient::new(two.executor_channel(&enrolled).await), who).await;
     executor.welcomed().await;
     assert_eq!(executor.epoch, epoch + 1);
     executor.observe(vec![]).await;

@@ -47,3 +47,36 @@ async fn count(store: &Store, sql: &'static str) -> i64 {
     let mut conn = store.read().await.expect("a connection");
     sqlx::query_scalar(sql).fetch_one(&mut *conn).await.expect("a count")
 }
+
+/// Tasks from before there were users: their classes are divided by whose they are.
+#[tokio::test]
+async fn tasks_of_an_earlier_version_keep_what_they_need_and_get_to_be_somebodys() {
+    let fresh = harness::bare_database().await;
+    let store = Store::new(&fresh.database, 1);
+    let mut conn = store.read().await.expect("a connection");
+    for migration in [
+        include_str!("../migrations/0001_ground.sql"),
+        include_str!("../migrations/0002_brief.sql"),
+        include_str!("../migrations/0003_leases.sql"),
+        include_str!("../migrations/0004_space.sql"),
+        include_str!("../migrations/0005_adopt.sql"),
+        "INSERT INTO projects (id, name, root_commit) VALUES (gen_random_uuid(), 'web', repeat('a', 40));
+         INSERT INTO classes (digest, pool, requirements, agent) VALUES
+           (sha256('1'), 'gpu', '{\"arch\": \"amd64\"}', 'robot'), (sha256('2'), 'default', '{}', NULL),
+           (sha256('3'), 'nobody needs it', '{}', NULL);
+         INSERT INTO tasks (id, class_id, title, created_by, spec, next_attempt, project_id, base)
+           SELECT gen_random_uuid(), c.id, c.pool, who, '', 1, p.id, p.root_commit
+           FROM (SELECT * FROM classes WHERE pool <> 'nobody needs it') c,
+             (VALUES ('ada'), ('ada'), ('bob with a name')) AS people (who),
+             (SELECT id, root_commit FROM projects UNION ALL SELECT NULL, NULL) p;",
+        include_str!("../migrations/0006_identity.sql"),
+    ] {
+        sqlx::raw_sql(migration).execute(&mut *conn).await.expect("it is taken");
+    }
+    drop(conn);
+    let same = "SELECT count(*) FROM tasks t JOIN classes c ON c.id = t.class_id WHERE c.pool = t.title \
+                AND c.requester = t.created_by AND c.project_id IS NOT DISTINCT FROM t.project_id \
+                AND (c.agent IS NOT NULL) = (c.pool = 'gpu') AND (c.requirements = '{}') = (c.pool = 'default')";
+    assert_eq!(count(&store, same).await, 12, "each task has a class of its own kind");
+    assert_eq!(count(&store, "SELECT count(*) FROM classes").await, 8, "of two pools, two people, a project and none");
+}

@@ -1,6 +1,7 @@
 //! The wiring: settings in, connections and attempts out, and an end that touches no agent.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -9,7 +10,11 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use sculpt_proto::id::{ClusterId, ExecutorId};
+use sculpt_proto::{
+    executor::v1::JoinResponse,
+    id::{ClusterId, ExecutorId},
+};
+use sculpt_tls::Subject;
 use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,12 +25,15 @@ use tracing::{info, warn};
 
 use crate::{
     attempts::{Attempts, Basis, Context},
-    config::Settings,
+    cgroup,
+    config::{Separate, Settings},
     connect::{ConnectError, Dialer},
     disk::write_durably,
     gc, host,
+    identity::{self, CredentialError, Standing},
     layout::{Layout, LayoutError},
     logs::Logs,
+    sandbox::Separation,
     session::{Control, Fatal},
     space, workspace,
 };
@@ -39,9 +47,21 @@ pub enum AppError {
     /// The data directory.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The controller's address or the token.
+    /// The controller's address.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// What proves who we are.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// It joined as somebody else.
+    #[error("{0}")]
+    Stranger(String),
+    /// It has joined nowhere that it could dial.
+    #[error("this executor does not know where its controller is; name it with --controller")]
+    Nowhere,
+    /// It should keep attempts apart and cannot.
+    #[error("attempts cannot be kept from this executor and from each other: {0}; without --separate they run as you")]
+    Unseparated(String),
     /// The session ended for good.
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -71,20 +91,98 @@ impl AppError {
 }
 
 /// Who this executor is; in `executor.json`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Made once per data directory.
     pub executor_id: ExecutorId,
-    /// The first cluster that it met.
+    /// The cluster that it joined.
     pub cluster_id: Option<ClusterId>,
+    /// Where that cluster's controllers listen for executors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
+    /// The name that it joined under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The pool that its token has put it into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The labels that its token has given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Claimed {
+    /// What is in it.
+    pub layout: Layout,
+    /// Whose it is.
+    pub identity: Identity,
+    _lock: fs::File,
+}
+
+impl Claimed {
+    /// Takes the data directory, made when it is missing, as long as no other executor has it.
+    pub fn open(data_dir: &Path, shared: bool) -> Result<Self, AppError> {
+        let layout = Layout::open(data_dir, shared)?;
+        let lock = lock(&layout)?;
+        let identity =
+            Identity::load(&layout).map_err(AppError::io(format!("read {}", layout.identity().display())))?;
+        Ok(Self { layout, identity, _lock: lock })
+    }
+
+    /// Whether a certificate of `subject` is for this executor.
+    pub fn is_meant(&self, subject: Subject) -> Result<(), AppError> {
+        let Identity { executor_id, cluster_id, .. } = self.identity;
+        if subject.executor != executor_id {
+            let text = format!("the controller certified executor {}, and this is {executor_id}", subject.executor);
+            return Err(AppError::Stranger(text));
+        }
+        if let Some(other) = cluster_id.filter(|cluster| *cluster != subject.cluster) {
+            let text = format!(
+                "this executor belongs to cluster {other}, and the controller is of cluster {}; `sculpt-executor rebind` \
+                 lets it forget the old one",
+                subject.cluster
+            );
+            return Err(AppError::Stranger(text));
+        }
+        Ok(())
+    }
+
+    /// Writes down that the executor has joined as `subject` at the controller `url`, with this answer.
+    pub fn joined(&self, subject: Subject, url: &str, answer: JoinResponse) -> Result<(), AppError> {
+        let joined = Identity {
+            executor_id: self.identity.executor_id,
+            cluster_id: Some(subject.cluster),
+            controller: Some(url.to_owned()),
+            name: Some(answer.name),
+            pool: Some(answer.pool),
+            labels: Some(answer.labels.into_iter().collect()),
+        };
+        joined.write(&self.layout).map_err(AppError::io(format!("write {}", self.layout.identity().display())))
+    }
 }
 
 impl Identity {
-    fn load(layout: &Layout) -> io::Result<Self> {
+    /// That of the executor in `data_dir`, if there is one.
+    pub fn read(data_dir: &Path) -> Result<Option<Self>, AppError> {
+        let path = data_dir.join(Layout::IDENTITY);
+        let failed = AppError::io(format!("read {}", path.display()));
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Reads it, made when there is none.
+    pub fn load(layout: &Layout) -> io::Result<Self> {
         match fs::read(layout.identity()) {
             Ok(json) => serde_json::from_slice(&json).map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Self { executor_id: ExecutorId::fresh(), cluster_id: None };
+                let executor_id = ExecutorId::fresh();
+                let identity =
+                    Self { executor_id, cluster_id: None, controller: None, name: None, pool: None, labels: None };
                 identity.write(layout)?;
                 Ok(identity)
             }
@@ -100,28 +198,39 @@ impl Identity {
 
 /// Forgets the cluster that the executor of this data directory belongs to, and nothing else; returns which that was.
 pub fn rebind(data_dir: &Path) -> Result<Option<ClusterId>, AppError> {
-    let identity = data_dir.join("executor.json");
+    let identity = data_dir.join(Layout::IDENTITY);
     // A directory that was mistyped is not made.
     fs::metadata(&identity).map_err(AppError::io(format!("find an executor at {}", identity.display())))?;
-    let layout = Layout::open(data_dir, false)?;
-    let _lock = lock(&layout)?;
-    let fail = || AppError::io(format!("read {}", layout.identity().display()));
-    let identity = Identity::load(&layout).map_err(fail())?;
-    let forgotten = Identity { cluster_id: None, ..identity };
+    let Claimed { layout, identity, _lock } = Claimed::open(data_dir, false)?;
+    let cluster = identity.cluster_id;
+    let forgotten = Identity { cluster_id: None, controller: None, ..identity };
     forgotten.write(&layout).map_err(AppError::io(format!("write {}", layout.identity().display())))?;
     layout.tidy();
-    Ok(identity.cluster_id)
+    Ok(cluster)
 }
 
 /// Runs until a signal, until the lifeline is cut, or until the executor must not go on. `program` is this binary.
 pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
-    let layout = Layout::open(&settings.data_dir, settings.separate)?;
-    let _lock = lock(&layout)?;
-    let identity = Identity::load(&layout).map_err(AppError::io(format!("read {}", layout.identity().display())))?;
-    let dialer = Dialer::new(&settings.controller, &settings.token_file)?;
-    let program = reachable(program, &settings).map_err(AppError::io("put this program where accounts can run it"))?;
+    let wanted = settings.separate != Separate::Never;
+    let accounts = wanted && host::is_root();
+    let Claimed { layout, identity, _lock } = Claimed::open(&settings.data_dir, accounts)?;
+    let keyring = layout.keyring()?;
+    let controller = settings.controller.as_ref().or(identity.controller.as_ref()).ok_or(AppError::Nowhere);
+    let credentials = keyring.load()?;
+    let dialer = Dialer::new(controller?, &credentials)?;
+    let program =
+        reachable(program, &layout, accounts).map_err(AppError::io("put this program where accounts can run it"))?;
+    cgroup::step_aside();
+    let separation = Separation::find(wanted, &program).await;
+    match (&separation, settings.separate) {
+        (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
+        (Separation::Nothing(why), Separate::WhereItCan) => {
+            warn!(why, "attempts are not separated; only this executor's owner is served");
+        }
+        _ => {}
+    }
     let boot = host::boot_id().map_err(AppError::io("read the boot id"))?;
-    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer };
+    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer, separation };
     let (context, ends) = Context::new(basis);
     let context = Arc::new(context);
     let cancel = context.cancel.clone();
@@ -131,9 +240,12 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let attempts = Attempts::new(Arc::clone(&context));
     attempts.adopt().map_err(AppError::io("read the attempts on disk"))?;
     let (shared, cluster) = (Arc::clone(&context), identity.cluster_id);
+    let standing = Standing::of(keyring.clone());
     let (control, ready) = Control::new(shared, attempts.clone(), ends.news, ends.link, ends.lease, cluster);
+    let control = control.telling(standing.clone());
 
     let mut tasks = JoinSet::new();
+    tasks.spawn(identity::renew(keyring, context.dialer.clone(), standing, cancel.clone()));
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
     tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), ends.questions));
@@ -212,12 +324,11 @@ fn lock(layout: &Layout) -> Result<fs::File, AppError> {
 }
 
 /// Accounts of attempts run this program too (views, stages), and cannot read below, say, root's home.
-fn reachable(program: &Path, settings: &Settings) -> io::Result<PathBuf> {
-    if !settings.separate {
+fn reachable(program: &Path, layout: &Layout, accounts: bool) -> io::Result<PathBuf> {
+    if !accounts {
         return Ok(program.to_owned());
     }
-    let data = settings.data_dir.canonicalize()?;
-    let directory = data.join("bin");
+    let directory = layout.data().join("bin");
     fs::create_dir_all(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
     let copy = tempfile::NamedTempFile::new_in(&directory)?;

@@ -1,5 +1,7 @@
 //! A cgroup per attempt, with leaves for the agent, its view and its shim, in whatever hierarchies this host offers.
 
+mod places;
+
 use std::{
     fs, io,
     os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
@@ -8,12 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{AtFlags, CWD, Stat, unlinkat};
+use rustix::fs::{Access, AtFlags, CWD, Stat, access, unlinkat};
 use sculpt_walk::{Place, Then, Visitor, open_directory, walk};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Directory below a hierarchy's root that holds everything of ours.
+pub use self::places::step_aside;
+use self::places::{CONTROLLERS, Controller, Hierarchy, hierarchies};
+
+/// Directory that holds everything of ours, in the highest cgroup that lets us make it.
 const ROOM: &str = "sculpt";
 /// How long the kernel may take to freeze a tree.
 const FREEZE: Duration = Duration::from_secs(2);
@@ -62,26 +67,18 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Creates what can be created for `attempt` on this host; as an ordinary user that is nothing. Blocks briefly.
+    /// Creates what can be created for `attempt` on this host; as an ordinary user that is what was delegated. Blocks briefly.
     pub fn prepare(attempt: Uuid, limits: Limits) -> Self {
-        let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return Self::default() };
-        let hierarchies = hierarchies(&mounts);
+        let Ok(hierarchies) = hierarchies() else { return Self::default() };
         let name = attempt.to_string();
-        let unified = hierarchies.unified.and_then(|root| {
-            // Controllers are passed down where the kernel lets us; freezing and killing needs none.
-            delegate(&root);
-            delegate(&make(&root.join(ROOM))?);
-            let own = make(&root.join(ROOM).join(&name))?;
-            delegate(&own);
-            Leaf::ALL.iter().try_for_each(|leaf| make(&own.join(leaf.name())).map(drop))?;
-            limit_v2(&own.join(Leaf::Agent.name()), limits);
-            Some(own)
-        });
-        let limits = hierarchies.v1.into_iter().filter_map(|(controller, root)| {
-            let own = root.join(ROOM).join(&name);
-            let leaf = own.join(Leaf::Agent.name());
-            fs::create_dir_all(&leaf).ok()?;
-            limit_v1(controller, &leaf, limits);
+        let unified = hierarchies.unified.and_then(|it| it.down().find_map(|base| unified(&base, &name, limits)));
+        let limits = hierarchies.v1.into_iter().filter_map(|(controller, hierarchy)| {
+            let own = |base: PathBuf| {
+                let own = base.join(ROOM).join(&name);
+                fs::create_dir_all(own.join(Leaf::Agent.name())).is_ok().then_some(own)
+            };
+            let own = hierarchy.down().find_map(own)?;
+            limit_v1(controller, &own.join(Leaf::Agent.name()), limits);
             Some(own)
         });
         Self { unified, limits: limits.collect() }
@@ -89,10 +86,13 @@ impl Cgroup {
 
     /// What stands on this host for `attempt`; nothing is made.
     pub fn find(attempt: Uuid) -> Self {
-        let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return Self::default() };
-        let hierarchies = hierarchies(&mounts);
-        let own = |root: PathBuf| Some(root.join(ROOM).join(attempt.to_string())).filter(|own| own.is_dir());
-        let limits = hierarchies.v1.into_iter().filter_map(|(_, root)| own(root));
+        let Ok(hierarchies) = hierarchies() else { return Self::default() };
+        let name = attempt.to_string();
+        let own = |hierarchy: Hierarchy| {
+            let mut all = hierarchy.down().map(|base| base.join(ROOM).join(&name));
+            all.find(|own| own.is_dir())
+        };
+        let limits = hierarchies.v1.into_iter().filter_map(|(_, hierarchy)| own(hierarchy));
         Self { unified: hierarchies.unified.and_then(own), limits: limits.collect() }
     }
 
@@ -157,6 +157,11 @@ impl Cgroup {
         self.has("memory.max") || self.has("memory.limit_in_bytes")
     }
 
+    /// Whether the agent's processor time can be limited.
+    pub fn counts_cpu(&self) -> bool {
+        self.has("cpu.max") || self.has("cpu.cfs_quota_us")
+    }
+
     fn has(&self, file: &str) -> bool {
         self.all().any(|own| own.join(Leaf::Agent.name()).join(file).exists())
     }
@@ -179,7 +184,7 @@ impl Cgroup {
         self.unified.iter().chain(&self.limits)
     }
 
-    /// Removes the directories; a leaf with living processes stays. True when all are gone.
+    /// Removes the directories; a leaf with processes stays. False when one does.
     pub fn remove(&self) -> bool {
         self.all().filter(|own| !remove(own)).count() == 0
     }
@@ -199,7 +204,8 @@ fn remove(own: &Path) -> bool {
             let emptied = open_directory(CWD, path).and_then(|leaf| walk(leaf, &mut Nested));
             emptied.is_ok() && fs::remove_dir(path).is_ok()
         }
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        // What the system does not let be removed is held by nobody.
+        Err(error) => error.kind() != io::ErrorKind::ResourceBusy,
     };
     leaves.filter(|leaf| !gone(leaf)).count() == 0 && gone(own)
 }
@@ -235,9 +241,24 @@ fn make(path: &Path) -> Option<PathBuf> {
     }
 }
 
+/// The cgroup `name` and its leaves in the room below `base` of the v2 hierarchy; none where that cannot be used.
+fn unified(base: &Path, name: &str, limits: Limits) -> Option<PathBuf> {
+    // A process gets from one cgroup to another only by who may write to what is above both.
+    access(base.join("cgroup.procs"), Access::WRITE_OK).ok()?;
+    let room = make(&base.join(ROOM))?;
+    // Controllers are passed down where the kernel lets us; freezing and killing needs none.
+    delegate(base);
+    delegate(&room);
+    let own = make(&room.join(name))?;
+    delegate(&own);
+    Leaf::ALL.iter().try_for_each(|leaf| make(&own.join(leaf.name())).map(drop))?;
+    limit_v2(&own.join(Leaf::Agent.name()), limits);
+    Some(own)
+}
+
 fn delegate(cgroup: &Path) {
-    for controller in ["+memory", "+pids", "+cpu"] {
-        let _where_it_can = fs::write(cgroup.join("cgroup.subtree_control"), controller);
+    for controller in CONTROLLERS {
+        let _where_it_can = fs::write(cgroup.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
 
@@ -271,62 +292,9 @@ fn write_limits<const N: usize>(leaf: &Path, files: [(&str, Option<String>); N])
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Controller {
-    Memory,
-    Pids,
-    Cpu,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Hierarchies {
-    unified: Option<PathBuf>,
-    v1: Vec<(Controller, PathBuf)>,
-}
-
-/// Finds the cgroup hierarchies in the text of `/proc/self/mountinfo`.
-fn hierarchies(mounts: &str) -> Hierarchies {
-    let mut found = Hierarchies::default();
-    for line in mounts.lines() {
-        let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
-        let Some(point) = mount.split(' ').nth(4).map(PathBuf::from) else { continue };
-        let mut fields = filesystem.split(' ');
-        match fields.next() {
-            Some("cgroup2") => found.unified = found.unified.or(Some(point)),
-            Some("cgroup") => {
-                let options = fields.nth(1).unwrap_or_default();
-                let controllers = options.split(',').filter_map(|option| match option {
-                    "memory" => Some(Controller::Memory),
-                    "pids" => Some(Controller::Pids),
-                    "cpu" => Some(Controller::Cpu),
-                    _ => None,
-                });
-                found.v1.extend(controllers.map(|controller| (controller, point.clone())));
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hierarchies_of_hybrid_and_pure_hosts_are_found() {
-        let hybrid = "30 29 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
-                      31 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
-                      32 29 0:28 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup rw\n";
-        let v1 = vec![
-            (Controller::Memory, "/sys/fs/cgroup/memory".into()),
-            (Controller::Cpu, "/sys/fs/cgroup/cpu,cpuacct".into()),
-        ];
-        assert_eq!(hierarchies(hybrid), Hierarchies { unified: Some("/sys/fs/cgroup/unified".into()), v1 });
-        let pure = "32 29 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup rw,nsdelegate\n";
-        assert_eq!(hierarchies(pure), Hierarchies { unified: Some("/sys/fs/cgroup".into()), v1: Vec::new() });
-        assert_eq!(hierarchies("22 1 0:20 / / rw - ext4 /dev/vda rw"), Hierarchies::default());
-    }
 
     #[test]
     fn what_was_prepared_is_removed() {
@@ -335,6 +303,22 @@ mod tests {
         assert!(cgroup.procs_files(Leaf::Agent).iter().all(|path| path.exists()));
         assert!(!cgroup.out_of_memory());
         assert!(cgroup.remove());
+    }
+
+    #[test]
+    fn a_cgroup_stays_as_long_as_a_process_is_in_it() {
+        let cgroup = Cgroup::prepare(Uuid::new_v4(), Limits::default());
+        let files = cgroup.procs_files(Leaf::Agent);
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        for file in &files {
+            fs::write(file, child.id().to_string()).unwrap();
+        }
+        // Where no cgroup can be made, nothing stays.
+        assert_eq!(cgroup.remove(), files.is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(cgroup.remove());
+        assert!(cgroup.all().all(|own| !own.exists()));
     }
 
     #[test]

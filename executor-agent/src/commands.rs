@@ -1,4 +1,4 @@
-//! The program's subcommands. All but `run` and `rebind` are for its own use.
+//! The program's subcommands. All but `run`, `join`, `status` and `rebind` are for its own use.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,8 +12,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app,
     config::{RunArgs, Settings},
-    shim, stage,
+    identity::{self, JoinArgs, StatusArgs},
+    init, shim, stage,
 };
+
+/// Exit code of what somebody may not do.
+const NOT_ALLOWED: u8 = 77;
 
 /// Runs coding agents on this machine for a sculpt controller
 #[derive(Debug, Parser)]
@@ -27,6 +31,10 @@ pub struct Cli {
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
     Run(Box<RunArgs>),
+    /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives
+    Join(JoinArgs),
+    /// Say who this executor is, until when it can prove it, and whether its controller lets it in
+    Status(StatusArgs),
     /// Forget which cluster this executor belongs to, after its controller's database was lost for good
     ///
     /// The executor joins the next controller that it meets. Its attempts stay and go on; `sculpt executor adopt` takes them
@@ -56,31 +64,64 @@ enum ShimCommand {
         /// The shim's view socket
         view_socket: PathBuf,
     },
+    /// Take a person to the tmux server of an attempt
+    Seat {
+        /// Its socket
+        tmux_socket: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+struct StageArgs {
+    #[command(flatten)]
+    source: StageSource,
+    /// Descriptor of the file to which it is written why the program could not be run
+    #[arg(long, requires = "inside")]
+    words: Option<i32>,
 }
 
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
-struct StageArgs {
+struct StageSource {
     /// What to become, as JSON
     #[arg(long)]
     inline: Option<String>,
     /// Become the agent of the attempt in this directory
     #[arg(long)]
     launch: Option<PathBuf>,
+    /// Become what stands on standard input, as JSON
+    #[arg(long)]
+    stdin: bool,
+    /// Become what this descriptor holds, as JSON: the last step in a sandbox
+    #[arg(long)]
+    inside: Option<i32>,
 }
 
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
+            Command::Run(_) if init::is_first() => return first(),
             Command::Run(arguments) => run(*arguments),
+            Command::Join(arguments) => return join(arguments),
+            Command::Status(arguments) => return status(arguments),
             Command::Rebind { data_dir } => rebind(&data_dir),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
-            Command::Stage(StageArgs { launch: Some(directory), .. }) => {
+            Command::Shim(ShimCommand::Seat { tmux_socket }) => match shim::seat::main(&tmux_socket) {
+                Ok(code) => return code,
+                Err(error) => Err(error.into()),
+            },
+            Command::Stage(StageArgs { source: StageSource { launch: Some(directory), .. }, .. }) => {
                 return failed(&stage::main_launch(&directory));
             }
-            Command::Stage(StageArgs { inline, .. }) => {
+            Command::Stage(StageArgs { source: StageSource { inside: Some(handed), .. }, words }) => {
+                return failed(&stage::main_inside(handed, words));
+            }
+            Command::Stage(StageArgs { source: StageSource { stdin: true, .. }, .. }) => {
+                return failed(&stage::main_stdin());
+            }
+            Command::Stage(StageArgs { source: StageSource { inline, .. }, .. }) => {
                 return failed(&stage::main_inline(inline.as_deref().unwrap_or_default()));
             }
         };
@@ -90,6 +131,51 @@ impl Cli {
                 eprintln!("sculpt-executor: {error:#}");
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+fn join(arguments: JoinArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sculpt-executor: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(identity::join(arguments)) {
+        Ok(joined) => {
+            println!("{joined}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("sculpt-executor: cannot join: {error}");
+            error.exit_code().into()
+        }
+    }
+}
+
+/// The executor is a child of this process then.
+fn first() -> ExitCode {
+    let program = std::env::current_exe();
+    match program.and_then(|program| init::look_after(&program, std::env::args_os().skip(1))) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("sculpt-executor: cannot be the first process of a container: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn status(arguments: StatusArgs) -> ExitCode {
+    match identity::status(arguments) {
+        Ok(status) => {
+            println!("{status}");
+            if status.is_let_in() { ExitCode::SUCCESS } else { NOT_ALLOWED.into() }
+        }
+        Err(error) => {
+            eprintln!("sculpt-executor: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use sculpt_space::ByteSize;
 use serde::Deserialize;
 
-use crate::cgroup::Limits;
+use crate::{app::Identity, cgroup::Limits};
 
 /// `pids_limit` unless told otherwise: more than any build of ours has needed, and few enough that the host stays usable.
 const PIDS_LIMIT: u64 = 4_096;
@@ -60,29 +60,36 @@ pub enum ConfigError {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct RunArgs {
     /// Where attempts, workspaces and spools stand
+    /// [default: /var/lib/sculpt/executor as root, else below the XDG data directory]
     #[arg(long, env = "SCULPT_EXECUTOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The controller's address for executors, such as http://127.0.0.1:7434
+    /// The controller's address for executors, such as https://controller.example:7434 [default: where it joined]
     #[arg(long, env = "SCULPT_EXECUTOR_CONTROLLER")]
     pub controller: Option<String>,
-    /// File that holds the executor's token
-    #[arg(long, env = "SCULPT_EXECUTOR_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Name shown to people; this machine's by default
+    /// Name shown to people; once it has joined, that under which it did counts alone, and `join --again --name` changes it
     #[arg(long, env = "SCULPT_EXECUTOR_NAME")]
     pub name: Option<String>,
     /// How many attempts run at once
     #[arg(long, env = "SCULPT_EXECUTOR_SLOTS")]
     pub slots: Option<u32>,
-    /// Pool of tasks to serve
+    /// Pool of tasks to serve; once it has joined, that of its token counts alone
     #[arg(long, env = "SCULPT_EXECUTOR_POOL")]
     pub pool: Option<String>,
-    /// Label that tasks can require, key=value; may be repeated
+    /// Label that tasks can require, key=value; may be repeated. Once it has joined, those of its token count alone
     #[arg(long = "label", value_name = "K=V", env = "SCULPT_EXECUTOR_LABELS", value_delimiter = ',')]
     pub labels: Vec<String>,
-    /// Run each attempt under an account of its own (needs root)
-    #[arg(long, env = "SCULPT_EXECUTOR_SEPARATE")]
-    pub separate: bool,
+    /// Keep attempts from this executor and from each other: by accounts as root, else by bubblewrap. A fleet's executor
+    /// does so where it can, and says so where it cannot; asked for, it does not start without
+    #[arg(
+        long,
+        env = "SCULPT_EXECUTOR_SEPARATE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        overrides_with = "separate",
+        value_name = "BOOL"
+    )]
+    pub separate: Option<bool>,
     /// How much of the disk may be used, such as 50GiB; from 80 % of it on no new work is taken
     /// [default: what is used already and what is free]
     #[arg(long, value_name = "SIZE", env = "SCULPT_EXECUTOR_DISK_BUDGET")]
@@ -96,6 +103,9 @@ pub struct RunArgs {
     /// How much memory an attempt may use, such as 8GiB [default: as much as there is]
     #[arg(long, value_name = "SIZE", env = "SCULPT_EXECUTOR_MEMORY_LIMIT")]
     pub memory_limit: Option<String>,
+    /// How many processors an attempt may use, such as 1.5 [default: all]
+    #[arg(long, value_name = "N", env = "SCULPT_EXECUTOR_CPU_LIMIT")]
+    pub cpu_limit: Option<f64>,
     /// Settings file
     #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
     pub config: Option<PathBuf>,
@@ -115,6 +125,18 @@ pub enum PromptBy {
     Stdin,
     /// In a file; `{prompt_file}` within an argument is its path.
     File,
+}
+
+/// Whether attempts are kept from this executor and from each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Separate {
+    /// They run as the executor's own account.
+    #[default]
+    Never,
+    /// Where this host allows it; it is told where not.
+    WhereItCan,
+    /// Or the executor does not start.
+    Always,
 }
 
 /// An agent of the settings file.
@@ -137,18 +159,19 @@ pub struct AgentTemplate {
 struct File {
     data_dir: Option<PathBuf>,
     controller: Option<String>,
-    token_file: Option<PathBuf>,
     name: Option<String>,
     slots: Option<u32>,
     pool: Option<String>,
     labels: BTreeMap<String, String>,
-    separate: bool,
+    separate: Option<bool>,
     default_agent: Option<String>,
     pass_env: Option<Vec<String>>,
     disk_budget: Option<String>,
     keep_workspaces: Option<String>,
     pids_limit: Option<u64>,
     memory_limit: Option<String>,
+    cpu_limit: Option<f64>,
+    sandbox_tools: Vec<PathBuf>,
     agents: BTreeMap<String, AgentTemplate>,
 }
 
@@ -157,10 +180,8 @@ struct File {
 pub struct Settings {
     /// Where attempts, workspaces and spools stand.
     pub data_dir: PathBuf,
-    /// URL of the controller's listener for executors.
-    pub controller: String,
-    /// File that holds the token.
-    pub token_file: PathBuf,
+    /// URL of the controller's listener for executors; none: where it joined.
+    pub controller: Option<String>,
     /// Shown to people.
     pub name: String,
     /// How many attempts run at once.
@@ -169,8 +190,10 @@ pub struct Settings {
     pub pool: String,
     /// What tasks can require.
     pub labels: BTreeMap<String, String>,
-    /// Each attempt under an account of its own.
-    pub separate: bool,
+    /// Whether attempts are kept from this executor and from each other.
+    pub separate: Separate,
+    /// What agents in a sandbox can read besides the system's own directories.
+    pub sandbox_tools: Vec<PathBuf>,
     /// Agent of a prompt that names none.
     pub default_agent: Option<String>,
     /// Variables that agents get; none: the whole environment of this process.
@@ -204,15 +227,26 @@ impl Settings {
             labels.insert(key.to_owned(), value.to_owned());
         }
         let labels = sculpt_proto::labels(labels, "labels").map_err(|error| wrong("labels", error.problem))?;
+        let data_dir = args.data_dir.or(file.data_dir).or_else(default_data_dir);
+        let data_dir = data_dir.ok_or(ConfigError::Missing("data_dir"))?;
+        // What cannot be read is said by who needs it.
+        let joined = Identity::read(&data_dir).ok().flatten();
+        let (name, pool, given) = joined.map_or((None, None, None), |joined| (joined.name, joined.pool, joined.labels));
         let settings = Self {
-            data_dir: args.data_dir.or(file.data_dir).ok_or(ConfigError::Missing("data_dir"))?,
-            controller: args.controller.or(file.controller).ok_or(ConfigError::Missing("controller"))?,
-            token_file: args.token_file.or(file.token_file).ok_or(ConfigError::Missing("token_file"))?,
-            name: args.name.or(file.name).unwrap_or_else(crate::host::hostname),
+            controller: args.controller.or(file.controller),
+            name: name.or(args.name).or(file.name).unwrap_or_else(crate::host::hostname),
+            data_dir,
             slots: args.slots.or(file.slots).unwrap_or_else(default_slots),
-            pool: args.pool.or(file.pool).unwrap_or_else(|| "default".to_owned()),
-            labels,
-            separate: args.separate || file.separate,
+            pool: pool.or(args.pool).or(file.pool).unwrap_or_else(|| "default".to_owned()),
+            labels: given.unwrap_or(labels),
+            separate: match args.separate.or(file.separate) {
+                Some(true) => Separate::Always,
+                // Started for the sake of one user, it works with that user's own tools.
+                None if args.lifeline => Separate::Never,
+                None => Separate::WhereItCan,
+                Some(false) => Separate::Never,
+            },
+            sandbox_tools: file.sandbox_tools,
             default_agent: file.default_agent,
             pass_env: file.pass_env,
             disk_budget: args.disk_budget.or(file.disk_budget).as_deref().map(disk_budget).transpose()?,
@@ -224,7 +258,7 @@ impl Settings {
             limits: Limits {
                 pids: pids_limit(args.pids_limit.or(file.pids_limit))?,
                 memory: args.memory_limit.or(file.memory_limit).as_deref().map(memory_limit).transpose()?,
-                cpu_millis: None,
+                cpu_millis: args.cpu_limit.or(file.cpu_limit).map(cpu_limit).transpose()?,
             },
             agents: file.agents,
             lifeline: args.lifeline,
@@ -257,12 +291,8 @@ impl Settings {
                 PromptBy::Argument | PromptBy::Stdin | PromptBy::File => {}
             }
         }
-        if self.separate && !crate::host::is_root() {
-            return Err(wrong(
-                "separate",
-                "accounts for attempts can be made by root only; start the executor as root, or leave --separate away \
-                 and attempts run as you",
-            ));
+        if let Some(path) = self.sandbox_tools.iter().find(|path| !path.is_absolute()) {
+            return Err(wrong("sandbox_tools", format!("{path:?} is not an absolute path")));
         }
         Ok(())
     }
@@ -282,6 +312,16 @@ fn memory_limit(text: &str) -> Result<u64, ConfigError> {
         }
         bytes => Ok(bytes),
     }
+}
+
+fn cpu_limit(processors: f64) -> Result<u64, ConfigError> {
+    // The least that the kernel hands out in a tenth of a second, and more than any host has.
+    if !(0.01..=100_000.0).contains(&processors) {
+        let text = format!("{processors} is no number of processors; write it like 1.5, or leave it out for no limit");
+        return Err(wrong("cpu_limit", text));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 10 and 100,000,000")]
+    Ok((processors * 1_000.0).round() as u64)
 }
 
 fn pids_limit(number: Option<u64>) -> Result<Option<u64>, ConfigError> {
@@ -314,6 +354,16 @@ fn default_slots() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
 }
 
+/// Where an executor stands unless told otherwise; none for who has no home.
+pub fn default_data_dir() -> Option<PathBuf> {
+    if crate::host::is_root() {
+        return Some("/var/lib/sculpt/executor".into());
+    }
+    let xdg = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    xdg.or_else(home).map(|base| base.join("sculpt/executor"))
+}
+
 fn default_file() -> Option<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
@@ -331,12 +381,7 @@ mod tests {
     use super::*;
 
     fn args() -> RunArgs {
-        RunArgs {
-            data_dir: Some("/d".into()),
-            controller: Some("http://127.0.0.1:1".into()),
-            token_file: Some("/t".into()),
-            ..RunArgs::default()
-        }
+        RunArgs { data_dir: Some("/d".into()), ..RunArgs::default() }
     }
 
     fn settings(toml: &str, args: RunArgs) -> Result<Settings, ConfigError> {
@@ -351,6 +396,30 @@ mod tests {
         assert_eq!((settings.slots, settings.pool.as_str()), (2, "a"));
         assert_eq!(settings.labels["arch"], "amd64");
         assert_eq!(settings.labels["os"], "y");
+    }
+
+    /// A controller whose database was set back believes what is said here.
+    #[test]
+    fn what_its_token_gave_it_counts_whatever_the_settings_are() {
+        let data = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            executor_id: sculpt_proto::id::ExecutorId::fresh(),
+            cluster_id: None,
+            controller: None,
+            name: Some("till".into()),
+            pool: Some("build".into()),
+            labels: Some([("arch".to_owned(), "arm64".to_owned())].into()),
+        };
+        std::fs::write(data.path().join("executor.json"), serde_json::to_vec(&identity).unwrap()).unwrap();
+        let args = RunArgs {
+            data_dir: Some(data.path().to_owned()),
+            name: Some("desk".into()),
+            pool: Some("release".into()),
+            ..args()
+        };
+        let settings = settings("labels = { arch = 'amd64', os = 'x' }", args).unwrap();
+        assert_eq!((settings.name.as_str(), settings.pool.as_str()), ("till", "build"));
+        assert_eq!(settings.labels, [("arch".to_owned(), "arm64".to_owned())].into());
     }
 
     #[test]
@@ -369,8 +438,8 @@ mod tests {
     fn processes_are_limited_unless_told_otherwise() {
         let limits = |toml| settings(toml, args()).unwrap().limits;
         assert_eq!(limits(""), Limits { pids: Some(PIDS_LIMIT), ..Limits::default() });
-        let given = Limits { pids: Some(100), memory: Some(8 << 30), cpu_millis: None };
-        assert_eq!(limits("pids_limit = 100\nmemory_limit = '8GiB'"), given);
+        let given = Limits { pids: Some(100), memory: Some(8 << 30), cpu_millis: Some(1_500) };
+        assert_eq!(limits("pids_limit = 100\nmemory_limit = '8GiB'\ncpu_limit = 1.5"), given);
         assert_eq!(limits("pids_limit = 0"), Limits::default());
     }
 
@@ -388,17 +457,23 @@ mod tests {
             ("keep_workspaces = 'long'", "keep_workspaces"),
             ("pids_limit = 2", "pids_limit"),
             ("memory_limit = '1kB'", "memory_limit"),
+            ("cpu_limit = 0.0", "cpu_limit"),
+            ("sandbox_tools = ['tools']", "sandbox_tools"),
         ] {
             let error = settings(toml, args()).unwrap_err();
             assert!(error.to_string().contains(name), "{toml}: {error}");
         }
-        let error = settings("", RunArgs { token_file: None, ..args() }).unwrap_err();
-        assert!(error.to_string().contains("token_file"), "{error}");
     }
 
     #[test]
-    fn separate_needs_root() {
-        let result = settings("separate = true", args());
-        assert_eq!(result.is_ok(), crate::host::is_root());
+    fn a_fleets_executor_separates_and_a_users_own_does_when_asked() {
+        let separate =
+            |toml, lifeline, flag| settings(toml, RunArgs { lifeline, separate: flag, ..args() }).unwrap().separate;
+        assert_eq!(separate("", false, None), Separate::WhereItCan);
+        assert_eq!(separate("", true, None), Separate::Never);
+        assert_eq!(separate("", true, Some(true)), Separate::Always);
+        assert_eq!(separate("separate = true", false, None), Separate::Always);
+        assert_eq!(separate("separate = false", false, None), Separate::Never);
+        assert_eq!(separate("separate = false", false, Some(true)), Separate::Always);
     }
 }

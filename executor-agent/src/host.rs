@@ -70,6 +70,12 @@ pub fn owner() -> String {
     named.map_or_else(|| uid.to_string(), |line| line.name)
 }
 
+/// Home directory of the account that this process runs as, by the password database.
+pub fn home() -> Option<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    passwd().ok().and_then(|all| all.into_iter().find(|line| line.uid == uid)).map(|line| line.home)
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

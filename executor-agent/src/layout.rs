@@ -13,7 +13,11 @@ use sculpt_proto::id::{AttemptId, ProjectId};
 use uuid::Uuid;
 
 use self::sockets::MAX_SOCKET_PATH;
-use crate::disk::write_durably;
+use crate::{
+    disk::write_durably,
+    identity::{CredentialError, Keyring},
+    shim::seat::ATTEMPT,
+};
 
 /// Name of the file with the id of the directory of the attempts.
 const ID: &str = "id";
@@ -106,9 +110,17 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Name of the file that says who an executor is.
+    pub const IDENTITY: &str = "executor.json";
+
     /// Who this executor is.
     pub fn identity(&self) -> PathBuf {
-        self.data.join("executor.json")
+        self.data.join(Self::IDENTITY)
+    }
+
+    /// What proves who it is.
+    pub fn keyring(&self) -> Result<Keyring, CredentialError> {
+        Keyring::of(&self.data)
     }
 
     /// Held while an executor works on the data directory.
@@ -219,6 +231,8 @@ impl Layout {
             for leaf in ["control", "view"] {
                 let _occupied = fs::remove_dir(entry.path().join(leaf));
             }
+            // It leads to what is gone.
+            let _absent = fs::remove_file(entry.path().join(ATTEMPT));
             let _occupied = fs::remove_dir(entry.path());
         }
     }

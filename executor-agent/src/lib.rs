@@ -15,6 +15,8 @@ pub mod disk;
 pub mod gc;
 pub mod harvest;
 pub mod host;
+pub mod identity;
+pub mod init;
 pub mod journal;
 pub mod layout;
 pub mod logs;
@@ -26,6 +28,7 @@ pub mod workspace;
 
 // What outlives it: the shim, its spool and its view.
 pub mod cgroup;
+pub mod sandbox;
 pub mod shim;
 pub mod spool;
 pub mod stage;

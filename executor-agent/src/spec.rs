@@ -13,12 +13,14 @@ use std::{
 
 use sculpt_proto::{
     FieldError, commit_id, duration,
-    executor::v1::AttemptSpec,
+    executor::v1::{self as wire, AttemptSpec},
     id::{AttemptId, ClusterId, ProjectId, TaskId},
     required,
     v1::{self, OnLost, task_spec},
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::{cgroup::Limits, sandbox::Network};
 
 /// `lost_after` of a task that names none.
 const LOST_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -101,6 +103,17 @@ pub struct Spec {
     pub title: String,
     /// The attempt on this executor whose workspace it goes on in; none: a clone of its own.
     pub workspace_of: Option<AttemptId>,
+    /// What its pool allows.
+    pub confinement: Confinement,
+}
+
+/// What a pool allows its attempts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Confinement {
+    /// What they reach.
+    pub network: Network,
+    /// What they use.
+    pub limits: Limits,
 }
 
 impl TryFrom<AttemptSpec> for Spec {
@@ -141,6 +154,7 @@ impl TryFrom<AttemptSpec> for Spec {
                 "" => None,
                 id => Some(FieldError::parse(id, "workspace_of")?),
             },
+            confinement: confinement(wire.confinement.unwrap_or_default())?,
         })
     }
 }
@@ -149,6 +163,18 @@ impl TryFrom<AttemptSpec> for Spec {
 fn lease(on_lost: OnLost, lost_after: Option<prost_types::Duration>) -> Result<Option<Duration>, FieldError> {
     let span = lost_after.map(|span| duration(span, "task.lost_after")).transpose()?;
     Ok((on_lost == OnLost::Retry).then(|| span.unwrap_or(LOST_AFTER).max(SHORTEST_LEASE)))
+}
+
+fn confinement(wire: wire::Confinement) -> Result<Confinement, FieldError> {
+    let network = match wire::confinement::Network::try_from(wire.network) {
+        Ok(wire::confinement::Network::Unspecified | wire::confinement::Network::Host) => Network::Host,
+        Ok(wire::confinement::Network::None) => Network::None,
+        // A later controller's: what it forbids is not known.
+        Err(_) => return Err(FieldError::new("confinement.network", format!("{} is not known here", wire.network))),
+    };
+    let some = |number: u64| Some(number).filter(|number| *number > 0);
+    let limits = Limits { memory: some(wire.memory), pids: some(wire.processes), cpu_millis: some(wire.cpu) };
+    Ok(Confinement { network, limits })
 }
 
 fn work(work: Option<task_spec::Work>) -> Result<Work, FieldError> {
@@ -263,6 +289,8 @@ mod tests {
         assert_eq!(refused(|wire| wire.task.as_mut().unwrap().base = "--upload-pack=x".into()), "task.base");
         assert_eq!(refused(|wire| wire.task = None), "task");
         assert_eq!(refused(|wire| wire.cluster_id = "x".into()), "cluster_id");
+        let later = wire::Confinement { network: 99, ..wire::Confinement::default() };
+        assert_eq!(refused(|wire| wire.confinement = Some(later)), "confinement.network");
         let command = |argv| Some(task_spec::Work::Command(v1::Command { argv }));
         assert_eq!(refused(|wire| wire.task.as_mut().unwrap().work = command(vec![])), "task.command.argv");
         assert_eq!(

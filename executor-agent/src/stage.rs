@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    os::unix::{
+        fs::{OpenOptionsExt as _, fchown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, atomic::AtomicBool},
@@ -16,13 +19,18 @@ use rustix::{
         Gid, Resource, Rlimit, Signal, Uid, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal, setrlimit,
         setsid,
     },
-    stdio::{stdin, stdout},
+    stdio::{dup2_stdin, stdin, stdout},
     termios::isatty,
     thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup, shim, text::ByteText};
+use crate::{
+    cgroup,
+    sandbox::{self, Envelope, Inside, Sandbox},
+    shim,
+    text::ByteText,
+};
 
 /// The account that a program runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +59,16 @@ pub struct Stage {
     pub cgroups: Vec<PathBuf>,
     /// How many processes its account may have; absent: as many as the caller's.
     pub processes: Option<u64>,
+    /// It is what the kernel ends first when the host has no memory left.
+    pub goes_first: bool,
     /// A session of its own; its controlling terminal is the first of stdin and stdout that is a terminal.
     pub session: bool,
     /// It is killed when the process (exactly: the thread) that started it dies.
     pub dies_with_parent: bool,
+    /// What is put around it. Absent: nothing.
+    pub sandbox: Option<Sandbox>,
+    /// The living sandbox that it runs in. Absent: none.
+    pub inside: Option<Inside>,
 }
 
 /// A stage that did not get to its program.
@@ -69,12 +83,20 @@ pub struct Error {
 
 impl Stage {
     /// A command that runs this stage through `program`, the executor's own binary. Set its stdio, then spawn it.
-    /// The stage is seen in the process list: a secret belongs into the command's environment, not into `env`.
+    /// The stage is seen in the process list: where `env` may hold a secret, it goes by [`command_by_stdin`].
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.arg("stage").arg("--inline").arg(serde_json::to_string(self).unwrap_or_default());
         command
     }
+}
+
+/// A command that runs the stage which is written to its stdin as JSON; the program's own stdin is empty. What an agent may
+/// have a say in is no environment for a process that is still the executor's account: it would load what it is told to.
+pub fn command_by_stdin(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg("stage").arg("--stdin").env_clear();
+    command
 }
 
 /// Exit code of a stage that failed, as a shell has it for a command that it cannot run.
@@ -89,24 +111,75 @@ pub fn main_inline(json: &str) -> Error {
     }
 }
 
+/// Entry of `sculpt-executor stage --stdin`; returns only when it fails. Call it before any thread is started.
+pub fn main_stdin() -> Error {
+    close_inherited_descriptors();
+    let read = || -> io::Result<Stage> {
+        let stage = serde_json::from_reader(io::stdin().lock())?;
+        dup2_stdin(File::open("/dev/null")?)?;
+        Ok(stage)
+    };
+    match read() {
+        Ok(stage) => stage.exec(),
+        Err(error) => failed("read the stage", error),
+    }
+}
+
+/// Entry of `sculpt-executor stage --inside NUMBER`, the last step in a sandbox: becomes what the descriptor of this number
+/// holds. Returns only when it fails. Call it before any thread is started.
+pub fn main_inside(handed: i32, words: Option<i32>) -> Error {
+    let (stage, words) = match sandbox::inner(handed, words) {
+        Ok(read) => read,
+        Err(error) => return error,
+    };
+    let error = match set_no_new_privs(true) {
+        Ok(()) => stage.exec(),
+        Err(error) => failed("give up new privileges", error.into()),
+    };
+    tell(words, &error);
+    error
+}
+
 /// Entry of `sculpt-executor stage --launch ATTEMPT_DIR`, used by the shim, because an agent's environment must not
 /// rule a process that is still the executor's account. Returns only when it fails, and notes why in the attempt's
 /// directory. Call it before any thread is started.
 pub fn main_launch(attempt_dir: &Path) -> Error {
     close_inherited_descriptors();
-    let note = attempt_dir.join(shim::files::STAGE);
-    // Opened while this process may still write there; exec closes it.
-    let mut note = match private_file(&note) {
+    let open = |name: &str| {
+        let path = attempt_dir.join(name);
+        private_file(&path).map_err(|error| failed(format!("write {}", path.display()), error))
+    };
+    // Opened while this process may still write there; the program does not get it.
+    let words = match open(shim::files::STAGE) {
         Ok(file) => file,
-        Err(error) => return failed(format!("write {}", note.display()), error),
+        Err(error) => return error,
     };
-    let error = match shim::Launch::read(attempt_dir) {
-        Ok(launch) => Stage::from(launch).exec(),
-        Err(error) => failed("read what is to be run", error),
+    let launch = match shim::Launch::read(attempt_dir) {
+        Ok(launch) => launch,
+        Err(error) => return failed("read what is to be run", error),
     };
-    // The exit code tells of the failure even when this text does not get through.
-    let _ = note.write_all(error.to_string().as_bytes());
+    let mut envelope = Envelope::default();
+    if launch.sandbox.is_some() {
+        let enclosed = open(shim::files::SANDBOX).and_then(|note| {
+            let words = words.try_clone().map_err(|error| failed("keep a file open", error))?;
+            // The last step opens it anew, under the agent's account; its directory stays closed to that.
+            let owner = launch.identity.as_ref().map(|identity| (identity.uid, identity.gid)).unzip();
+            fchown(&words, owner.0, owner.1).map_err(|error| failed("give a file away", error))?;
+            Ok(Envelope { note: Some(note), words: Some(words) })
+        });
+        envelope = match enclosed {
+            Ok(envelope) => envelope,
+            Err(error) => return error,
+        };
+    }
+    let error = Stage::from(launch).exec_with(&envelope);
+    tell(Some(words), &error);
     error
+}
+
+/// The exit code tells of the failure even when this text does not get through.
+fn tell(words: Option<File>, error: &Error) {
+    let _ = words.map(|mut file| file.write_all(error.to_string().as_bytes()));
 }
 
 impl From<shim::Launch> for Stage {
@@ -118,8 +191,11 @@ impl From<shim::Launch> for Stage {
             identity: launch.identity,
             cgroups: launch.cgroup.procs_files(cgroup::Leaf::Agent),
             processes: launch.processes,
+            goes_first: launch.goes_first,
             session: true,
             dies_with_parent: true,
+            sandbox: launch.sandbox,
+            inside: None,
         }
     }
 }
@@ -127,12 +203,26 @@ impl From<shim::Launch> for Stage {
 impl Stage {
     /// Becomes the program.
     fn exec(self) -> Error {
-        let Some((program, arguments)) = self.argv.split_first() else {
-            return failed("run an empty command", io::ErrorKind::InvalidInput.into());
-        };
+        self.exec_with(&Envelope::default())
+    }
+
+    fn exec_with(self, envelope: &Envelope) -> Error {
         if let Err(error) = self.enter() {
             return error;
         }
+        if let Some(sandbox) = &self.sandbox {
+            let attempt = self.env.as_ref().and_then(|env| env.get(&ByteText::from("SCULPT_ATTEMPT")));
+            return sandbox::wrap(sandbox, &self.inner(), attempt.map(ByteText::as_os_str), envelope);
+        }
+        if let Some(inside) = &self.inside {
+            match sandbox::join(inside, &self.inner()) {
+                Ok(code) => std::process::exit(code.into()),
+                Err(error) => return error,
+            }
+        }
+        let Some((program, arguments)) = self.argv.split_first() else {
+            return failed("run an empty command", io::ErrorKind::InvalidInput.into());
+        };
         let mut command = Command::new(program.as_os_str());
         command.args(arguments.iter().map(ByteText::as_os_str));
         if let Some(env) = &self.env {
@@ -141,16 +231,38 @@ impl Stage {
         failed(format!("run {:?}", program.as_os_str()), command.exec())
     }
 
+    /// What is left to do in the sandbox.
+    fn inner(&self) -> Self {
+        Self {
+            argv: self.argv.clone(),
+            env: Some(self.env.clone().unwrap_or_default()),
+            cwd: self.cwd.clone(),
+            processes: self.processes,
+            session: self.session,
+            dies_with_parent: self.dies_with_parent,
+            ..Self::default()
+        }
+    }
+
     fn enter(&self) -> Result<(), Error> {
         for file in &self.cgroups {
             fs::write(file, "0").map_err(|error| failed(format!("enter {}", file.display()), error))?;
         }
+        if self.goes_first {
+            fs::write("/proc/self/oom_score_adj", "1000").map_err(|error| failed("let it go first", error))?;
+        }
+        let here = self.sandbox.is_none() && self.inside.is_none();
         if self.session {
             setsid().map_err(|error| failed("begin a session", error.into()))?;
-            take_terminal().map_err(|error| failed("take the terminal", error.into()))?;
+            if here {
+                take_terminal().map_err(|error| failed("take the terminal", error.into()))?;
+            }
         }
         if let Some(identity) = &self.identity {
             identity.assume()?;
+        }
+        if !here {
+            return Ok(());
         }
         if let Some(processes) = self.processes {
             let most = getrlimit(Resource::Nproc).maximum.map_or(processes, |most| most.min(processes));
@@ -241,6 +353,6 @@ pub(crate) fn private_file(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(true).write(true).mode(0o600).open(path)
 }
 
-fn failed(attempt: impl Into<String>, source: io::Error) -> Error {
+pub(crate) fn failed(attempt: impl Into<String>, source: io::Error) -> Error {
     Error { attempt: attempt.into(), source }
 }

@@ -93,9 +93,19 @@ impl From<&Path> for ByteText {
     }
 }
 
+/// Words of others in one line that steers no terminal.
+pub fn plain(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_others_steer_no_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\r\nc\u{9b}d é"), "a [2Jb  c d é");
+    }
 
     #[test]
     fn json_keeps_every_byte() {

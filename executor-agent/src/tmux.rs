@@ -12,10 +12,13 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::time::timeout;
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
 use crate::{
-    stage::{Identity, Stage},
+    cgroup::Leaf,
+    sandbox::Inside,
+    shim::{self, Launch},
+    stage::{self, Identity, Stage},
     text::ByteText,
     tree::ProcessId,
 };
@@ -36,6 +39,8 @@ pub struct View {
     pub env: BTreeMap<ByteText, ByteText>,
     /// Absent: the executor's account.
     pub identity: Option<Identity>,
+    /// The agent's sandbox. Absent: it has none.
+    pub inside: Option<Inside>,
     /// `cgroup.procs` files of the view's leaf.
     pub cgroups: Vec<PathBuf>,
 }
@@ -83,7 +88,7 @@ pub enum Liveness {
 /// How long tmux may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The only session of a server.
-const SESSION: &str = "main";
+pub(crate) const SESSION: &str = "main";
 /// What the server and its panes are told; all of it fixed text, as tmux expands and executes what it is given.
 const OPTIONS: [&[&str]; 7] = [
     &["set-option", "-g", "status", "off"],
@@ -96,6 +101,23 @@ const OPTIONS: [&[&str]; 7] = [
 ];
 
 impl View {
+    /// The view of the attempt in `attempt_dir`, which was launched so.
+    pub fn of(attempt_dir: &Path, launch: &Launch, socket: PathBuf, program: PathBuf) -> Self {
+        Self {
+            socket,
+            view_socket: launch.view_socket.clone(),
+            program,
+            cwd: launch.cwd.as_path().to_owned(),
+            env: launch.env.clone(),
+            identity: launch.identity.clone(),
+            inside: launch.sandbox.as_ref().map(|sandbox| Inside {
+                note: attempt_dir.join(shim::files::SANDBOX),
+                program: sandbox.program.clone(),
+            }),
+            cgroups: launch.cgroup.procs_files(Leaf::View),
+        }
+    }
+
     /// Starts the server and its session unless they are there; true when it was started.
     pub async fn ensure(&self) -> Result<bool, Error> {
         if self.alive().await == Liveness::Present {
@@ -122,14 +144,41 @@ impl View {
         // With more than one word tmux runs the words as they are, without a shell.
         arguments.extend([self.program.as_os_str(), "shim".as_ref(), "attach".as_ref(), self.view_socket.as_os_str()]);
         let output = self.run(ATTEMPT, &arguments).await?;
-        process(&output).ok_or_else(|| refused(ATTEMPT, &output))
+        self.process(ATTEMPT, &output).await
     }
 
     /// The server's process. As long as that lives, looking for it is much cheaper than asking it.
     pub async fn server(&self) -> Result<ProcessId, Error> {
         const ATTEMPT: &str = "say which process it is";
         let output = self.run(ATTEMPT, &["display-message", "-p", "#{pid}"].map(OsStr::new)).await?;
-        process(&output).ok_or_else(|| refused(ATTEMPT, &output))
+        self.process(ATTEMPT, &output).await
+    }
+
+    async fn process(&self, attempt: &'static str, output: &Output) -> Result<ProcessId, Error> {
+        let found = self.named(output).await.ok_or_else(|| refused(attempt, output))?;
+        if self.owns(found) {
+            return Ok(found);
+        }
+        Err(Error::Refused { attempt, text: format!("what answers names process {}, which is not its own", found.pid) })
+    }
+
+    /// The process whose pid tmux printed. In a sandbox that means nothing here, and the kernel is asked who listens.
+    async fn named(&self, output: &Output) -> Option<ProcessId> {
+        if self.inside.is_none() {
+            return String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(ProcessId::of);
+        }
+        if !output.status.success() {
+            return None;
+        }
+        let stream = timeout(PATIENCE, UnixStream::connect(&self.socket)).await.ok()?.ok()?;
+        stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()).and_then(ProcessId::of)
+    }
+
+    /// Whether a process is where servers of this view are. An agent can put anything in the place of its server, and the
+    /// executor signals what it takes for one.
+    fn owns(&self, server: ProcessId) -> bool {
+        self.identity.as_ref().is_none_or(|identity| server.is_of_account(identity.uid))
+            && self.inside.as_ref().is_none_or(|inside| inside.holds(server.pid))
     }
 
     /// Lets a living server make its socket again if something has removed it: who is attached stays attached. True if
@@ -190,41 +239,88 @@ impl View {
         }
     }
 
-    async fn run(&self, attempt: &'static str, arguments: &[&OsStr]) -> Result<Output, Error> {
+    /// tmux with `arguments`, where the server of this view is.
+    pub(crate) fn stage(&self, arguments: &[&OsStr], mut env: BTreeMap<ByteText, ByteText>) -> Stage {
         let tmux = ["tmux", "-u", "-f", "/dev/null", "-S"].map(ByteText::from).into_iter();
         let argv = tmux.chain([ByteText::from(self.socket.as_path())]);
-        let stage = Stage {
+        env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
+        Stage {
             argv: argv.chain(arguments.iter().map(|argument| ByteText::from(*argument))).collect(),
+            env: Some(env),
             cwd: Some(self.cwd.clone()).filter(|cwd| cwd.is_dir()),
             identity: self.identity.clone(),
             cgroups: self.cgroups.clone(),
             // Nothing that ends the executor's session, such as Ctrl-C, reaches the server.
             session: true,
+            inside: self.inside.clone(),
             ..Stage::default()
-        };
-        let mut command = stage.command(&self.program);
-        command.env_clear().envs(self.env.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str())));
-        // tmux refuses an unset or dumb terminal, also for a server that has none.
-        command.env("TERM", "xterm-256color");
-        if !self.env.contains_key(&ByteText::from("PATH")) {
-            command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
         }
-        let mut command = tokio::process::Command::from(command);
-        // A client that waits for a stopped server is given up; the server itself is no child of it.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        match timeout(PATIENCE, command.output()).await {
-            Ok(output) => output.map_err(|source| Error::Run { attempt, source }),
+    }
+
+    async fn run(&self, attempt: &'static str, arguments: &[&OsStr]) -> Result<Output, Error> {
+        let mut env = self.env.clone();
+        // tmux refuses an unset or dumb terminal, also for a server that has none.
+        env.insert("TERM".into(), "xterm-256color".into());
+        // A client that waits for a stopped server is given up, with whoever waits for it outside of a sandbox; the server
+        // itself is no child of it.
+        let stage = Stage { dies_with_parent: self.inside.is_some(), ..self.stage(arguments, env) };
+        let fail = |source| Error::Run { attempt, source };
+        let mut command = tokio::process::Command::from(stage::command_by_stdin(&self.program));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let json = serde_json::to_vec(&stage).map_err(|error| fail(error.into()))?;
+        let work = async {
+            let mut child = command.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(&json).await?;
+            }
+            child.wait_with_output().await
+        };
+        match timeout(PATIENCE, work).await {
+            Ok(output) => output.map_err(fail),
             Err(_) => Err(Error::Silent { attempt, seconds: PATIENCE.as_secs() }),
         }
     }
 }
 
-/// The process whose pid tmux printed.
-fn process(output: &Output) -> Option<ProcessId> {
-    String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(ProcessId::of)
-}
-
 fn refused(attempt: &'static str, output: &Output) -> Error {
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Error::Refused { attempt, text: if text.is_empty() { output.status.to_string() } else { text } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_not_the_attempts_own_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = ProcessId::of(std::process::id()).unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        let view = |identity: Option<u32>, inside: Option<Inside>| View {
+            socket: directory.path().join("tmux"),
+            view_socket: directory.path().join("view"),
+            program: "/bin/true".into(),
+            cwd: "/".into(),
+            env: BTreeMap::new(),
+            identity: identity.map(|uid| Identity { uid, gid: uid, groups: Vec::new() }),
+            inside,
+            cgroups: Vec::new(),
+        };
+        assert!(view(None, None).owns(own));
+        assert!(view(Some(uid), None).owns(own));
+        assert!(!view(Some(uid + 1), None).owns(own), "another account's");
+
+        let link = std::fs::read_link("/proc/self/ns/pid").unwrap().to_string_lossy().into_owned();
+        let namespace: u64 = link.trim_start_matches("pid:[").trim_end_matches(']').parse().unwrap();
+        let sandbox = |namespace: u64| {
+            let note = directory.path().join(namespace.to_string());
+            let text = format!("{{\"child-pid\": 1, \"pid-namespace\": {namespace}}}");
+            std::fs::write(&note, text).unwrap();
+            Inside { note, program: "/bin/true".into() }
+        };
+        assert!(view(None, Some(sandbox(namespace))).owns(own));
+        assert!(!view(None, Some(sandbox(namespace + 1))).owns(own), "outside of the sandbox");
+        let lost = Inside { note: directory.path().join("absent"), program: "/bin/true".into() };
+        assert!(!view(None, Some(lost)).owns(own), "nobody knows which sandbox");
+    }
 }

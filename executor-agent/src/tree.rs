@@ -39,6 +39,12 @@ impl ProcessId {
         Self::of(self.pid) == Some(self)
     }
 
+    /// Whether it is alive and has nothing of another account than `uid`.
+    pub fn is_of_account(self, uid: u32) -> bool {
+        let accounts = accounts(self.pid);
+        !accounts.is_empty() && accounts.iter().all(|has| *has == uid) && self.is_alive()
+    }
+
     /// Sends `signal` to this very process; no error when it is gone.
     pub fn signal(self, signal: Signal) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
@@ -193,6 +199,16 @@ fn family_by_children(pid: u32) -> Option<Vec<Stat>> {
         }
     }
     Some(found)
+}
+
+/// The program in a sandbox that `pid` waits for: the first child of its only child, which was there before anything that
+/// the sandbox's first process has taken in.
+pub fn enclosed(pid: u32) -> Option<u32> {
+    let first = |pid: u32| {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_ascii_whitespace().next()?.parse().ok()
+    };
+    first(first(pid)?)
 }
 
 /// Descendants of `pid`, without itself, dead ones too.

@@ -62,6 +62,8 @@ impl Attempt {
             view_socket: path.join("s/view"),
             boot_id: None,
             processes: None,
+            goes_first: false,
+            sandbox: None,
         };
         Self { id, root, launch, client: None }
     }

@@ -1,5 +1,5 @@
-//! A scripted controller on loopback: it takes reports and logs in order, keeps packs, and serves repositories by git's
-//! own HTTP backend. It can go away and come back with what it has committed.
+//! A scripted controller on loopback: it enrols executors, takes reports and logs in order, keeps packs, and serves
+//! repositories by git's own HTTP backend. It can go away and come back with what it has committed.
 
 use std::{
     collections::BTreeMap,
@@ -7,32 +7,30 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use axum::{
-    extract::{Request as HttpRequest, State as Shared},
-    routing::any,
-};
 use futures_util::Stream;
 use prost::Message as _;
+use rustls::ServerConfig;
 use sculpt_proto::executor::v1::{
     AttemptSpec, Collect, ControlRequest, ControlResponse, Desired, DesiredAttempt, GetSpecRequest, GetSpecResponse,
     Heartbeat, Hello, LogAck, LogRefusal, LogsRequest, LogsResponse, ObservedAttempt, Phase, PublishRequest,
     PublishResponse, PutSpecRequest, PutSpecResponse, Reject, Report, ReportAck, Welcome, control_request,
-    control_response,
-    executor_service_server::{ExecutorService, ExecutorServiceServer},
-    log_refusal, logs_request, logs_response, publish_request, report,
-    report_ack::Refusal,
+    control_response, executor_service_server::ExecutorService, log_refusal, logs_request, logs_response,
+    publish_request, report, report_ack::Refusal,
 };
 use sculpt_proto::v1::{GarbageItem, LogFrame};
+use sculpt_tls::{Caller, Kind, Token, Trust};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::git_backend;
-
-pub(crate) const TOKEN: &str = "executor-token";
+use crate::{
+    authority::{Authority, Validity},
+    enrolment::Enrolments,
+    listener::{serve, settings},
+};
 
 /// What the controller has committed, and what it wants.
 #[derive(Default)]
@@ -63,13 +61,16 @@ pub(crate) struct Memory {
     pub(crate) refuse_publications: u32,
     /// Answers every publication so, for good.
     pub(crate) refuse_for_good: Option<&'static str>,
+    /// Tokens and certificates.
+    pub(crate) enrolments: Enrolments,
 }
 
 impl Memory {
     /// As another controller has it, after this one's database was lost.
     pub(crate) fn forget_everything(&mut self) {
         let cluster = uuid::Uuid::now_v7().to_string();
-        *self = Self { cluster, hellos: std::mem::take(&mut self.hellos), ..Self::default() };
+        let (hellos, enrolments) = (std::mem::take(&mut self.hellos), std::mem::take(&mut self.enrolments));
+        *self = Self { cluster, hellos, enrolments, ..Self::default() };
     }
 
     pub(crate) fn steps(&self, attempt: &str) -> Vec<&'static str> {
@@ -122,10 +123,14 @@ impl Memory {
 }
 
 #[derive(Clone)]
-struct Inner {
-    memory: Arc<Mutex<Memory>>,
-    changed: watch::Sender<u64>,
-    repositories: PathBuf,
+pub(crate) struct Inner {
+    pub(crate) memory: Arc<Mutex<Memory>>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) repositories: PathBuf,
+    /// That certifies.
+    pub(crate) authority: watch::Sender<Arc<Authority>>,
+    /// With which connections are taken.
+    pub(crate) tls: watch::Sender<Arc<ServerConfig>>,
 }
 
 /// The controller; dropped, it is gone.
@@ -137,11 +142,16 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) async fn start(repositories: &Path) -> Self {
-        let memory = Memory { cluster: uuid::Uuid::now_v7().to_string(), ..Memory::default() };
+        let mut memory = Memory { cluster: uuid::Uuid::now_v7().to_string(), ..Memory::default() };
+        let authority = Authority::fresh();
+        memory.enrolments.trust = vec![authority.certificate.clone()];
+        let tls = settings(authority.controller(today()), Trust::of([authority.certificate.clone()]).unwrap());
         let inner = Inner {
             memory: Arc::new(Mutex::new(memory)),
             changed: watch::Sender::new(0),
             repositories: repositories.to_owned(),
+            authority: watch::Sender::new(Arc::new(authority)),
+            tls: watch::Sender::new(tls),
         };
         let mut controller = Self { inner, address: ([127, 0, 0, 1], 0).into(), server: None };
         controller.come_back().await;
@@ -149,7 +159,47 @@ impl Controller {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
+    }
+
+    /// A token with which one machine can join.
+    pub(crate) fn token(&self) -> String {
+        self.token_that(Ok(1))
+    }
+
+    /// A token that can be used this often, or why it cannot.
+    pub(crate) fn token_that(&self, is: Result<u32, &'static str>) -> String {
+        let token = Token::fresh(Kind::Join, Some(self.inner.authority.borrow().pin())).reveal();
+        self.memory().enrolments.tokens.insert(token.clone(), is);
+        token
+    }
+
+    /// That certifies now.
+    pub(crate) fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.inner.authority.borrow())
+    }
+
+    /// From now on `authority` certifies, and nobody knows of another.
+    pub(crate) fn trust_alone(&self, authority: &Arc<Authority>) {
+        self.inner.authority.send_replace(Arc::clone(authority));
+        self.memory().enrolments.trust = vec![authority.certificate.clone()];
+        self.prove(today());
+    }
+
+    /// From now on connections are taken with a certificate of these dates.
+    pub(crate) fn prove(&self, good: Validity) {
+        let authority = self.inner.authority.borrow();
+        let trust = Trust::of([authority.certificate.clone()]).unwrap();
+        self.inner.tls.send_replace(settings(authority.controller(good), trust));
+    }
+
+    /// From now on another authority certifies; executors are believed that either has certified, and learn of both.
+    pub(crate) fn hand_over_to(&self, next: Authority) {
+        let before = self.inner.authority.send_replace(Arc::new(next));
+        let next = self.inner.authority.borrow();
+        let trust = vec![next.certificate.clone(), before.certificate.clone()];
+        self.inner.tls.send_replace(settings(next.controller(today()), Trust::of(trust.clone()).unwrap()));
+        self.memory().enrolments.trust = trust;
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -239,29 +289,10 @@ impl Drop for Controller {
     }
 }
 
-/// Connections live in a set of their own, so that they end with the server.
-async fn serve(listener: TcpListener, inner: Inner) {
-    let service = ExecutorServiceServer::with_interceptor(inner.clone(), |request: Request<()>| {
-        match request.metadata().get("authorization").map(|value| value.as_bytes()) {
-            Some(value) if value == format!("Bearer {TOKEN}").as_bytes() => Ok(request),
-            _ => Err(Status::unauthenticated("no token")),
-        }
-    });
-    let router =
-        tonic::service::Routes::new(service).into_axum_router().route("/git/{*path}", any(git).with_state(inner));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let service = hyper_util::service::TowerToHyperService::new(router.clone());
-        connections.spawn(async move {
-            let builder = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
-            let _cut = builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
-        });
-    }
-}
-
-async fn git(Shared(inner): Shared<Inner>, request: HttpRequest) -> axum::response::Response {
-    git_backend::serve(&inner.repositories, TOKEN, request).await
+/// Good for a test, and for a clock that is a little behind.
+fn today() -> Validity {
+    let hour = Duration::from_secs(3_600);
+    SystemTime::now() - hour..SystemTime::now() + hour
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -275,6 +306,7 @@ impl ExecutorService for Inner {
         &self,
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
+        let caller = request.extensions().get::<Caller>().copied();
         let mut inbound = request.into_inner();
         let (answers, receiver) = tokio::sync::mpsc::channel(64);
         let inner = self.clone();
@@ -283,12 +315,14 @@ impl ExecutorService for Inner {
             loop {
                 let answered = tokio::select! {
                     message = inbound.next() => match message {
-                        Some(Ok(message)) => inner.hear(message),
+                        Some(Ok(message)) => inner.hear(caller.as_ref(), message),
                         _ => return,
                     },
                     _ = changed.changed() => {
-                        let collect = inner.memory.lock().unwrap().collect.take();
-                        std::iter::once(inner.desired(false)).chain(collect.map(control_response::Part::Collect)).collect()
+                        let barred = inner.memory.lock().unwrap().enrolments.barred.is_some();
+                        let collect = inner.memory.lock().unwrap().collect.take().map(control_response::Part::Collect);
+                        let first = if barred { inner.turned_away(caller.as_ref()) } else { Some(inner.desired(false)) };
+                        first.into_iter().chain(collect).collect()
                     }
                 };
                 for part in answered {
@@ -394,9 +428,18 @@ impl ExecutorService for Inner {
 }
 
 impl Inner {
-    fn hear(&self, message: ControlRequest) -> Vec<control_response::Part> {
+    /// What an executor is told that is not let in.
+    fn turned_away(&self, caller: Option<&Caller>) -> Option<control_response::Part> {
+        let judged = self.memory.lock().unwrap().enrolments.judge(caller);
+        judged.err().map(|away| control_response::Part::Reject(away.reject()))
+    }
+
+    fn hear(&self, caller: Option<&Caller>, message: ControlRequest) -> Vec<control_response::Part> {
         let answers = match message.part {
-            Some(control_request::Part::Hello(hello)) => self.greet(hello),
+            Some(control_request::Part::Hello(hello)) => match self.turned_away(caller) {
+                Some(rejection) => vec![rejection],
+                None => self.greet(hello),
+            },
             Some(control_request::Part::Observed(observed)) => {
                 self.memory.lock().unwrap().observed = observed.attempts;
                 vec![]
@@ -410,6 +453,7 @@ impl Inner {
                 let ack = sculpt_proto::executor::v1::HeartbeatAck {
                     sequence: heartbeat.sequence,
                     leased: heartbeat.sequence,
+                    trusted: self.memory.lock().unwrap().enrolments.trusted(),
                 };
                 vec![control_response::Part::HeartbeatAck(ack)]
             }

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use sculpt_proto::{
     v1::{self, Requester, TaskSpec, task_spec},
 };
 
-use crate::controller::{Controller, TOKEN};
+use crate::controller::Controller;
 
 /// A machine: a directory, a controller, and at most one executor.
 pub(crate) struct Host {
@@ -45,7 +45,6 @@ impl Host {
         let repositories = root.path().join("repositories");
         fs::create_dir(&repositories).unwrap();
         let controller = Controller::start(&repositories).await;
-        fs::write(root.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let config = config.to_owned();
         let (deep, via, environment) = (String::new(), Vec::new(), Vec::new());
@@ -71,21 +70,33 @@ impl Host {
         if self.deep.is_empty() { data } else { data.join(&self.deep) }
     }
 
+    /// An executor that is to run; it has joined.
     pub(crate) fn command(&self) -> Command {
+        if !self.data().join("identity/certificate.pem").exists() {
+            self.join();
+        }
         let config = self.root.path().join("executor.toml");
         fs::write(&config, &self.config).unwrap();
+        let mut command = self.program("run");
+        command
+            .args(["--slots", "4", "--controller", &self.controller.url()])
+            .arg("--config")
+            .arg(config)
+            // Unless a test is about it.
+            .arg("--separate=false")
+            .args(&self.arguments)
+            .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());
+        command
+    }
+
+    /// The program with this verb on the executor's directory.
+    pub(crate) fn program(&self, verb: &str) -> Command {
         let mut words = self.via.iter().copied().chain([env!("CARGO_BIN_EXE_sculpt-executor")]);
         let mut command = Command::new(words.next().unwrap());
         command
             .args(words)
-            .args(["run", "--name", "host", "--slots", "4", "--controller", &self.controller.url()])
-            .arg("--data-dir")
+            .args([verb, "--data-dir"])
             .arg(self.data())
-            .arg("--token-file")
-            .arg(self.root.path().join("token"))
-            .arg("--config")
-            .arg(config)
-            .args(&self.arguments)
             .env("DATABASE_URL", "postgres://other")
             .env("SCULPT_EXECUTOR_LOG", "sculpt_executor=debug")
             .env("HOME", self.root.path())
@@ -93,8 +104,34 @@ impl Host {
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(fs::OpenOptions::new().create(true).append(true).open(self.root.path().join("log")).unwrap());
+            .stderr(Stdio::piped());
         command
+    }
+
+    /// Joins the controller with a fresh token.
+    pub(crate) fn join(&self) {
+        let joined = self.join_with(&self.controller.token(), &self.controller.url(), &["--name", "host"]);
+        assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    }
+
+    /// What becomes of an attempt to join at `url`.
+    pub(crate) fn join_with(&self, token: &str, url: &str, arguments: &[&str]) -> Output {
+        self.joining(token, url).args(arguments).output().unwrap()
+    }
+
+    /// The command that joins at `url`.
+    pub(crate) fn joining(&self, token: &str, url: &str) -> Command {
+        let file = self.root.path().join("token");
+        fs::write(&file, token).unwrap();
+        let mut command = self.program("join");
+        command.arg(url).arg("--token-file").arg(file);
+        command
+    }
+
+    /// What the executor says of itself, and its exit code.
+    pub(crate) fn status(&self) -> (String, i32) {
+        let said = self.program("status").output().unwrap();
+        (String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned(), said.status.code().unwrap())
     }
 
     /// Starts the executor and waits until it says that it is ready.

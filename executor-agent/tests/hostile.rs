@@ -84,7 +84,7 @@ async fn a_workspace_that_its_agent_has_opened_to_all_is_closed_after_it() {
 }
 
 /// Doubles itself until it is refused, or until there are 4,096 of it.
-const BOMB: &str = "id -un; exec perl -e '$| = 1; $refused = 0;
+pub(crate) const BOMB: &str = "id -un; exec perl -e '$| = 1; $refused = 0;
     for (1..12) { defined fork or $refused++; select undef, undef, undef, 0.02 }
     print \"refused\\n\" if $refused; sleep 4242'";
 

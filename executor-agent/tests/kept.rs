@@ -68,6 +68,7 @@ fn spec() -> AttemptSpec {
         agent: String::new(),
         title: "make check".into(),
         workspace_of: String::new(),
+        confinement: None,
     }
 }
 
@@ -161,6 +162,8 @@ fn a_launch_on_disk_means_the_same() {
         view_socket: "/run/sculpt/x/view/shim".into(),
         boot_id: None,
         processes: None,
+        goes_first: false,
+        sandbox: None,
     };
     let directory = tempfile::tempdir().unwrap();
     // As it was before it named the boot.

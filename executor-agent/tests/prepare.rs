@@ -66,26 +66,35 @@ async fn a_stop_while_an_account_is_made_leaves_it_to_others() {
     let Some(mut host) = Host::separated("").await else { return };
     host.start().await;
     // Somebody else makes accounts meanwhile.
-    let lock = fs::File::options().create(true).append(true).open("/run/sculpt-accounts.lock").unwrap();
+    let path = Path::new("/run/sculpt-accounts.lock");
+    let lock = fs::File::options().create(true).append(true).open(path).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let step = |spec: &AttemptSpec, step: &'static str| {
-        let id = spec.attempt_id.clone();
-        move |memory: &crate::controller::Memory| memory.steps(&id).contains(&step).then_some(())
-    };
-    let (stopped, other) = (host.shell("true"), host.shell("id -un"));
+    let script = format!("id -un; until [ -e '{}' ]; do sleep 0.05; done", host.root.path().join("gate").display());
+    let (stopped, other) = (host.shell("true"), host.shell(&script));
     host.controller.offer(&stopped);
-    host.controller.wait("it to be prepared", step(&stopped, "preparing")).await;
+    // Work that has not begun is given up without a trace.
+    let descriptors = format!("/proc/{}/fd", host.executor.as_ref().unwrap().id());
+    wait_for("the lease to begin", || {
+        let mut open = fs::read_dir(&descriptors).unwrap().flatten();
+        open.any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|file| file == path))
+    })
+    .await;
     host.controller.want(&stopped.attempt_id, Phase::Stop);
     // What comes after the stop has arrived, so the stop has.
     host.controller.offer(&other);
-    host.controller.wait("another to begin", step(&other, "accepted")).await;
+    let begun =
+        |memory: &crate::controller::Memory| memory.steps(&other.attempt_id).contains(&"accepted").then_some(());
+    host.controller.wait("another to begin", begun).await;
     drop(lock);
     assert_eq!(host.controller.wait_ended(&stopped.attempt_id).await.outcome(), Outcome::Cancelled);
     let leased = Account(account(&host, &stopped).expect("it was being leased, and the end waited for it"));
-    host.controller.wait_ended(&other.attempt_id).await;
-    let _other = Account(account(&host, &other).unwrap());
+    host.controller.wait("another's agent", |memory| memory.pid(&other.attempt_id)).await;
+    let now = Account(account(&host, &other).unwrap());
     let (_, log) = run(&host, &host.shell("id -un")).await;
-    assert_eq!(log.trim(), leased.0, "it is free for the next attempt");
+    let next = Account(log.trim().to_owned());
+    assert!([&now.0, &next.0].contains(&&leased.0), "{} is free for the next: {}, {}", leased.0, now.0, next.0);
+    fs::write(host.root.path().join("gate"), "").unwrap();
+    host.controller.wait_ended(&other.attempt_id).await;
     host.stop();
 }
 

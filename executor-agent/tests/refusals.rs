@@ -75,22 +75,15 @@ async fn a_second_executor_on_the_same_directory_names_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_but_loopback_is_dialled() {
+async fn nothing_is_sent_in_the_clear() {
     let host = Host::new().await;
-    let text = words(
-        &ends(&host, |command| {
-            *command = std::process::Command::new(env!("CARGO_BIN_EXE_sculpt-executor"));
-            command
-                .args(["run", "--data-dir"])
-                .arg(host.data())
-                .arg("--token-file")
-                .arg(host.root.path().join("token"));
-            command.args(["--controller", "http://192.0.2.1:7433"]);
-            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        })
-        .await,
-    );
-    assert!(text.contains("refused to dial http://192.0.2.1:7433"), "{text}");
+    let clear = host.controller.url().replace("https", "http");
+    let elsewhere = |command: &mut std::process::Command| {
+        *command = host.program("run");
+        command.args(["--controller", &clear]);
+    };
+    let text = words(&ends(&host, elsewhere).await);
+    assert!(text.contains(&clear) && text.contains("nothing is sent in the clear"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,6 @@
 //! Attempts under accounts of their own, which only root can give them.
 
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-};
+use std::{fs, os::unix::fs::MetadataExt as _};
 
 use sculpt_proto::executor::v1::ended::Outcome;
 
@@ -46,7 +43,6 @@ async fn a_separated_attempt_reaches_nothing_but_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_separated_attempt_has_its_view_and_cannot_reach_what_is_ours_or_anothers() {
     let Some(mut host) = Host::separated("").await else { return };
-    fs::set_permissions(host.root.path().join("token"), fs::Permissions::from_mode(0o600)).unwrap();
     host.start().await;
     let mut first = host.shell("id -un; pwd; echo secret > secret; stty -echo; read -r line; echo \"typed $line\"");
     first.task.as_mut().unwrap().tty = true;
@@ -81,7 +77,8 @@ async fn a_separated_attempt_has_its_view_and_cannot_reach_what_is_ours_or_anoth
         data.join("attempts"),
         data.join("stores"),
         data.join("executor.json"),
-        host.root.path().join("token"),
+        data.join("identity/key.pem"),
+        data.join("identity/certificate.pem"),
         host.workspace(&id),
         host.workspace(&id).join("secret"),
         format!("/proc/{}/environ", shim.agent.unwrap().pid).into(),

@@ -101,6 +101,29 @@ async fn what_an_earlier_removal_has_left_goes_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_private_home_does_not_outlive_its_attempt() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let done = over(&host, "echo done").await;
+    let running = host.shell("while [ ! -e end ]; do sleep 0.02; done");
+    host.controller.offer(&running);
+    host.controller.wait("it to run", |memory| memory.pid(&running.attempt_id)).await;
+    let home = |name: &str| host.data().join("homes").join(name);
+    let unknown = uuid::Uuid::now_v7().to_string();
+    for name in [&done, &unknown, &running.attempt_id, "sculpt-a1"] {
+        fs::create_dir_all(home(name).join("some")).unwrap();
+    }
+    let mut went: Vec<_> = host.controller.collect(false, false).await;
+    went.retain(|item| item.kind == "home");
+    assert!(went.iter().all(|item| item.removed && item.error.is_empty()), "{went:#?}");
+    assert!(!home(&done).exists() && !home(&unknown).exists());
+    assert!(home(&running.attempt_id).exists() && home("sculpt-a1").exists(), "somebody has it");
+    fs::write(host.workspace(&running.attempt_id).join("end"), "").unwrap();
+    host.controller.wait_ended(&running.attempt_id).await;
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_closes_when_its_disk_is_nearly_full_and_opens_again() {
     let mut host = Host::new().await;
     let data = host.data();

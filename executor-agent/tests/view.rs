@@ -93,6 +93,7 @@ fn tmux_view(attempt: &Attempt) -> View {
         program: PROGRAM.into(),
         cwd: attempt.work(),
         env: plain_env(),
+        inside: None,
         identity: None,
         cgroups: Vec::new(),
     }

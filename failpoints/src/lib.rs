@@ -47,6 +47,10 @@ pub const EXECUTOR: [&str; 13] = [
     "release.before_write",
 ];
 
+/// Moments of an executor that joins or renews: around what is durable, and around each answer.
+pub const ENROLMENT: [&str; 5] =
+    ["join.before_ask", "join.answered", "renew.before_ask", "renew.answered", "keyring.trusts"];
+
 /// Moments of the shim. Only the last one is not the end of its attempt.
 pub const SHIM: [&str; 2] = ["exit.before_write", "exit.written"];
 
@@ -85,7 +89,12 @@ mod armed {
     pub(super) fn pass(name: &'static str) {
         let Some(directory) = DIRECTORY.as_deref() else { return };
         debug_assert!(
-            super::CONTROLLER.iter().chain(&super::EXECUTOR).chain(&super::SHIM).any(|known| *known == name),
+            super::CONTROLLER
+                .iter()
+                .chain(&super::EXECUTOR)
+                .chain(&super::ENROLMENT)
+                .chain(&super::SHIM)
+                .any(|known| *known == name),
             "{name} is not in the list"
         );
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -67,6 +67,22 @@ id!(
     ClusterId
 );
 id!(
+    /// A person who calls.
+    UserId
+);
+id!(
+    /// What a person shows to be known by.
+    TokenId
+);
+id!(
+    /// What a machine shows once to become an executor.
+    JoinTokenId
+);
+id!(
+    /// What keeps somebody from doing anything.
+    LockId
+);
+id!(
     /// One wished change; the same for all retries of it.
     RequestId
 );

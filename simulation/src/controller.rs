@@ -7,7 +7,7 @@ use std::{
 };
 
 use sculpt_controller::{
-    session::{Sessions, control, ingest},
+    session::{Sessions, control, ingest, who::Who},
     store::sessions::Epoch,
 };
 use sculpt_proto::{
@@ -93,12 +93,13 @@ impl ExecutorService for Service {
             book: self.book.clone(),
             sessions: self.sessions.clone(),
             cluster: self.cluster,
+            authority: None,
             shutdown: CancellationToken::new(),
         };
         // What an executor has is true for its moment alone.
         let lasting = |request: &ControlRequest| !matches!(request.part, Some(control_request::Part::Observed(_)));
         let inbound = Noisy::new(request.into_inner(), self.world.clone(), lasting);
-        tokio::spawn(control::serve(context, inbound, out));
+        tokio::spawn(control::serve(context, Who::unasked(), inbound, out));
         let (book, witness) = (self.book.clone(), self.witness.clone());
         let early = self.world.lacks(Guard::Confirmation);
         let outbound = Overheard::new(outbox, move |response: &mut ControlResponse| {
@@ -120,7 +121,7 @@ impl ExecutorService for Service {
     async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (out, outbox) = mpsc::channel(64);
         let inbound = Noisy::new(request.into_inner(), self.world.clone(), |_| true);
-        tokio::spawn(ingest::serve(self.book.clone(), inbound, out));
+        tokio::spawn(ingest::serve(self.book.clone(), Who::unasked(), inbound, out));
         let (book, witness) = (self.book.clone(), self.witness.clone());
         let outbound = Overheard::new(outbox, move |response: &mut LogsResponse| {
             if let Some(logs_response::Part::Ack(ack)) = &response.part

@@ -90,7 +90,7 @@ pub fn simulated() -> Network {
             });
             Box::pin(async move { endpoint.connect_with_connector(connector).await })
         },
-        jitter: Some(|| draw(|dice| dice.roll(0.5..=1.0), 1.0)),
+        jitter: || draw(|dice| dice.roll(0.5..=1.0), 1.0),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::TypedValueParser as _;
-use sculpt_proto::v1::{OnLost, TaskState};
+use sculpt_proto::v1::{OnLost, RoleBinding, TaskState};
 
 use crate::{
     exit::{STATES, state_name},
@@ -15,6 +15,40 @@ pub(crate) fn state_named(name: &str) -> TaskState {
     STATES.into_iter().find(|state| state_name(*state) == name).unwrap_or(TaskState::Unspecified)
 }
 
+/// A role in one project, or in all, as it is typed: `viewer`, `operator@website`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Binding {
+    role: String,
+    /// Empty: everywhere.
+    project: String,
+}
+
+impl std::fmt::Display for Binding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { role, project } = self;
+        if project.is_empty() { f.write_str(role) } else { write!(f, "{role}@{project}") }
+    }
+}
+
+impl From<Binding> for RoleBinding {
+    fn from(Binding { role, project }: Binding) -> Self {
+        Self { role, project }
+    }
+}
+
+const ROLES: [&str; 5] = ["viewer", "operator", "pair", "maintainer", "admin"];
+
+pub(crate) fn binding(text: &str) -> Result<Binding, String> {
+    let (role, project) = text.split_once('@').unwrap_or((text, ""));
+    if !ROLES.contains(&role) {
+        return Err(format!("{role:?} is not a role; there are {}", ROLES.join(", ")));
+    }
+    if text.ends_with('@') {
+        return Err("a project must follow the @".to_owned());
+    }
+    Ok(Binding { role: role.to_owned(), project: project.to_owned() })
+}
+
 pub(super) fn state() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(STATES.map(state_name))
 }
@@ -24,13 +58,13 @@ pub(super) fn on_lost() -> impl clap::builder::TypedValueParser<Value = OnLost> 
         .map(|name| ON_LOST.into_iter().find(|on_lost| on_lost_name(*on_lost) == name).unwrap_or_default())
 }
 
-pub(super) fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|_| "write it like 90s or \"2h 30m\"")?;
     if span.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(span) }
 }
 
 /// A number between these, both included; the largest of its type stands for no limit.
-pub(super) fn whole<N>(least: i64, most: i64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync
+pub(crate) fn whole<N>(least: i64, most: i64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync
 where
     N: TryFrom<i64> + Send + Sync,
 {
@@ -44,7 +78,7 @@ where
     }
 }
 
-pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
     let map = [(key.to_owned(), value.to_owned())];
     sculpt_proto::labels(map, "label").map_err(|error| error.problem)?;

@@ -5,7 +5,6 @@ use std::{
     io::{self, IsTerminal as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::Path,
-    process::Stdio,
     time::Duration,
 };
 
@@ -20,12 +19,15 @@ use crate::{
     follow::{Watch, outcome},
     git::repository::hostname,
     output::{note, tasks::current},
+    up::sibling,
 };
 
 /// How long a terminal that was announced may take to be there.
 const APPEARS: Duration = Duration::from_secs(10);
 /// Between two looks for it.
 const LOOK: Duration = Duration::from_millis(50);
+/// Exit code of the executor's program when the terminal closed.
+const CLOSED: i32 = 10;
 /// How long the end of a task may take to be known after its terminal closed.
 const SETTLES: Duration = Duration::from_secs(2);
 
@@ -129,39 +131,34 @@ fn refuse_without_terminal(attempted: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs tmux until it is left; true when the person left it, false when the terminal closed.
+/// Sits in the attempt's tmux until it is left; true when the person left it, false when the terminal closed.
 async fn open(socket: &str, attempted: &str) -> Result<bool, Failure> {
     let failed = |why: String| Failure::new(Exit::Failed, attempted, why);
-    let mut tmux =
-        client(socket, "attach").map_err(|error| failed(format!("its terminal {socket} cannot be opened: {error}")))?;
-    // Keys go to tmux, so that a signal that comes here is meant for us and for it.
-    let status =
-        tmux.status().await.map_err(|error| failed(format!("tmux cannot be started: {error}")).next("install tmux"))?;
-    // The session that is left goes on; one that closed is not found any more, nor may its socket be.
-    let goes_on = match client(socket, "has-session") {
-        Ok(mut ask) => {
-            ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            ask.status().await.is_ok_and(|status| status.success())
-        }
-        Err(_) => false,
-    };
-    match status.success() || !goes_on {
-        true => Ok(goes_on),
-        false => Err(failed(format!("tmux ended with {status}"))),
+    let unopened = |error| failed(format!("its terminal {socket} cannot be opened: {error}"));
+    // Keys go there, so that a signal that comes here is meant for us and for it.
+    let status = seat(socket).map_err(unopened)?.status().await;
+    let status = status.map_err(|error| {
+        failed(format!("sculpt-executor cannot be run: {error}"))
+            .next("keep sculpt-executor beside sculpt, or on the PATH")
+    })?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(CLOSED) => Ok(false),
+        _ => Err(failed(format!("its terminal ended with {status}"))),
     }
 }
 
-/// A tmux client of this server. A server can make its client run commands, and a separated agent may have put its own in
-/// the place of ours: so root looks on as the account that the socket belongs to.
-fn client(socket: &str, verb: &str) -> io::Result<Command> {
-    let owner = std::fs::symlink_metadata(socket)?;
-    let mut tmux = Command::new("tmux");
-    // Inside another tmux it would refuse to nest; this is another server.
-    tmux.arg("-S").arg(Path::new(socket)).arg(verb).env_remove("TMUX").env_remove("TMUX_PANE");
+/// The executor's program takes people to a terminal, as the account that the attempt's executor has: what answers there
+/// may be the agent's own, and gets neither this terminal nor this environment.
+fn seat(socket: &str) -> io::Result<Command> {
+    let sockets = Path::new(socket).ancestors().nth(2).ok_or(io::ErrorKind::InvalidInput)?;
+    let owner = std::fs::symlink_metadata(sockets)?;
+    let mut seat = Command::new(sibling("executor"));
+    seat.args(["shim", "seat"]).arg(socket);
     if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        tmux.uid(owner.uid()).gid(owner.gid());
+        seat.uid(owner.uid()).gid(owner.gid());
     }
-    Ok(tmux)
+    Ok(seat)
 }
 
 /// What became of the task, and how to come back to it.

@@ -63,8 +63,9 @@ pub(super) async fn run(format: Format) -> Result<Exit, Failure> {
     match format {
         Format::Json => json(&findings)?,
         Format::Text => {
+            let width = findings.iter().map(|finding| finding.name.chars().count()).max().unwrap_or_default();
             for finding in &findings {
-                show(finding)?;
+                show(finding, width)?;
             }
         }
     }
@@ -76,7 +77,10 @@ fn context(findings: &mut Vec<Finding>) -> Option<Context> {
     let file = Config::path().unwrap_or_else(|_| PathBuf::from("sculpt/config.toml"));
     match Context::load() {
         Ok(context) => {
-            findings.push(Finding::ok("context", format!("{} at {} ({})", context.name, context.url, file.display())));
+            findings.push(Finding::ok(
+                "context",
+                format!("{} at {} ({})", context.name, context.address(), file.display()),
+            ));
             findings.push(Finding::ok("token", format!("from {}", context.token_source)));
             Some(context)
         }
@@ -179,15 +183,15 @@ fn absent_executor(token: &Path) -> String {
     }
 }
 
-fn show(finding: &Finding) -> Result<(), Failure> {
+fn show(finding: &Finding, width: usize) -> Result<(), Failure> {
     let (word, colour) = match finding.verdict {
         Verdict::Ok => ("ok  ", "32"),
         Verdict::Warn => ("warn", "33"),
         Verdict::Fail => ("FAIL", "31"),
     };
-    line(format!("{} {:<21} {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
+    line(format!("{} {:<width$}  {}", paint(word, colour), clean(&finding.name), clean(&finding.text)))?;
     match &finding.remedy {
-        Some(remedy) => line(format!("     {:<21} → {}", "", clean(remedy))),
+        Some(remedy) => line(format!("     {:<width$}  → {}", "", clean(remedy))),
         None => Ok(()),
     }
 }

@@ -2,6 +2,9 @@
 
 mod adopt;
 mod gc;
+mod token;
+
+pub(crate) use token::{RmArgs, TokenArgs};
 
 use sculpt_proto::v1::{Executor, GetExecutorRequest, ListExecutorsRequest};
 use sculpt_space::Space;
@@ -26,6 +29,8 @@ pub(super) async fn run(verb: ExecutorVerb, format: Format) -> Result<Exit, Fail
         ExecutorVerb::Show { executor } => show(&executor, format).await,
         ExecutorVerb::Adopt { executor, attempts } => adopt::run(executor, attempts, format).await,
         ExecutorVerb::Gc(arguments) => gc::run(arguments, format).await,
+        ExecutorVerb::Token(arguments) => token::token(arguments, format).await,
+        ExecutorVerb::Rm(arguments) => token::rm(arguments, format).await,
     }
 }
 
@@ -98,11 +103,9 @@ fn page(executor: &Executor) -> String {
     field("disk", disk(executor).map(|disk| disk.to_string()).unwrap_or_default());
     field("labels", clean(&labels(executor)));
     field("agents", clean(&agents(executor)));
-    field(
-        "accounts",
-        if executor.separates { "each attempt has its own" } else { "attempts run as the executor's own account" }
-            .to_owned(),
-    );
+    field("separates", separation(executor));
+    field("owner", clean(&executor.owner));
+    field("certified", local(executor.certified_until.as_ref()).map(|at| format!("until {at}")).unwrap_or_default());
     field("connected", local(executor.connected_at.as_ref()).unwrap_or_default());
     field("last seen", local(executor.last_seen.as_ref()).unwrap_or_default());
     field("version", clean(&executor.version));
@@ -121,11 +124,24 @@ fn page(executor: &Executor) -> String {
 }
 
 fn state(executor: &Executor) -> String {
-    match (executor.draining, executor.closed_reason.is_empty()) {
-        (true, _) => format!("{}, draining", executor.liveness),
-        (false, false) => format!("{}, closed", executor.liveness),
-        (false, true) => executor.liveness.clone(),
+    let closed = !executor.draining && !executor.closed_reason.is_empty();
+    let marks = [(executor.locked, "locked"), (executor.draining, "draining"), (closed, "closed")];
+    let words = marks.into_iter().filter_map(|(holds, word)| holds.then_some(word));
+    [executor.liveness.as_str()].into_iter().chain(words).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether agents are kept apart, and what follows.
+fn separation(executor: &Executor) -> String {
+    if executor.separates {
+        let network = if executor.closes_network { "; it can close the network to them" } else { "" };
+        return format!("yes: attempts reach neither the executor nor each other{network}");
     }
+    let why = match executor.unseparated.as_str() {
+        "" => "attempts run as the executor's own account".to_owned(),
+        why => clean(why),
+    };
+    let follows = if executor.owner.is_empty() { "" } else { "; so it runs its owner's tasks alone" };
+    format!("no: {why}{follows}")
 }
 
 /// How full it is, once it has said so.

@@ -6,12 +6,13 @@ use super::{refuse_removed_project, task_named};
 use crate::{
     args::FetchArgs,
     client::Client,
+    config::Context,
     exit::Exit,
     failure::Failure,
     git::{
         GitError,
         branches::{self, Outcome},
-        program, project,
+        project,
         remote::{self, Change},
         repository::Repo,
     },
@@ -67,7 +68,7 @@ pub(super) async fn run(args: FetchArgs) -> Result<Exit, Failure> {
                 .next("rename that remote: `git remote rename sculpt OTHER`"));
         }
     }
-    git_fetch(&repo).await?;
+    git_fetch(&repo, &client.context).await?;
     let outcomes = branches::update(&repo, task.as_ref().map(|task| task.branch.as_str())).await.map_err(broken)?;
     report(&outcomes, task.as_ref().map(|task| task.branch.as_str()))
 }
@@ -90,10 +91,9 @@ async fn project(client: &Client, repo: &Repo) -> Result<String, Failure> {
     .next("start one with `sculpt run`, or register the repository with `sculpt project add`"))
 }
 
-async fn git_fetch(repo: &Repo) -> Result<(), Failure> {
-    let mut git = program::git(&repo.directory);
-    // What came is said by `report`; git's own list of the same refs would only double it.
-    git.args(["fetch", "--quiet", remote::NAME]).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+async fn git_fetch(repo: &Repo, context: &Context) -> Result<(), Failure> {
+    let mut git = remote::fetch(repo, context);
+    git.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let mut progress = Progress::new("fetching");
     let mut ended = std::pin::pin!(git.status());
     let status = loop {

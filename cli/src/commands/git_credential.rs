@@ -5,14 +5,40 @@ use std::{collections::HashMap, io::Read as _};
 use url::Url;
 
 use crate::{
-    client::unusable,
+    client::{Client, unusable},
     config::{Config, Context, Overrides, read_token},
     exit::Exit,
     failure::Failure,
-    output::line,
+    git::remote,
+    output::{line, note},
 };
 
-pub(super) fn run(operation: &str) -> Result<Exit, Failure> {
+/// Does what git asks, or what a person does who wants git to ask.
+pub(super) async fn run(operation: &str) -> Result<Exit, Failure> {
+    if operation == "setup" { setup().await } else { answer(operation) }
+}
+
+/// Makes the controller known to the git of this user, for plain clones of its repositories.
+async fn setup() -> Result<Exit, Failure> {
+    const ATTEMPTED: &str = "make the controller known to git";
+    let client = Client::connect().await?;
+    let address = client.context.address();
+    let here = std::env::current_dir().map_err(|error| Failure::new(Exit::Failed, ATTEMPTED, error.to_string()))?;
+    remote::introduce(&here, "--global", &client.context).await.map_err(|error| error.failure(ATTEMPTED))?;
+    line(format!("git asks sculpt for the token of {address}, and of no other"))?;
+    note(format!(
+        "`git clone {address}/git/UUID.git` works now; `sculpt project ls -o json` shows each project's git_path"
+    ));
+    if client.context.pin.is_some() && std::env::var_os(remote::CA_VARIABLE).is_some() {
+        let variable = remote::CA_VARIABLE;
+        note(format!(
+            "but {variable} is set here, and lets git believe others than this controller: `unset {variable}`"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn answer(operation: &str) -> Result<Exit, Failure> {
     let mut question = Vec::new();
     std::io::stdin()
         .read_to_end(&mut question)
@@ -45,7 +71,7 @@ fn token_for(asked: &Url) -> Result<Option<String>, Failure> {
         _ => {}
     }
     match config.at(asked).next() {
-        Some(entry) => read_token(&entry.token_file).map(Some).map_err(|error| unusable(&error)),
+        Some((_, entry)) => read_token(&entry.token_file).map(Some).map_err(|error| unusable(&error)),
         None => Ok(None),
     }
 }

@@ -1,6 +1,8 @@
 //! One file for each verb.
 
+mod admin;
 mod attach;
+mod audit;
 mod completion;
 mod diff;
 mod doctor;
@@ -8,14 +10,30 @@ mod events;
 mod executor;
 mod fetch;
 mod git_credential;
+mod lock;
+mod login;
+mod logout;
 mod logs;
 mod ls;
+mod pool;
 mod project;
 mod retry;
 mod run;
 mod show;
 mod stop;
+mod token;
 mod wait;
+
+pub(crate) use self::{
+    admin::AdminVerb,
+    audit::AuditArgs,
+    executor::{RmArgs as ExecutorRmArgs, TokenArgs as ExecutorTokenArgs},
+    lock::{LockArgs, TargetArgs as LockTargetArgs},
+    login::LoginArgs,
+    logout::LogoutArgs,
+    pool::PoolVerb,
+    token::TokenVerb,
+};
 
 use sculpt_proto::v1::{GetTaskRequest, Task};
 
@@ -44,11 +62,21 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Fetch(args) => Box::pin(fetch::run(args)).await,
         Verb::Project(verb) => Box::pin(project::run(verb, format)).await,
         Verb::Executor(verb) => executor::run(verb, format).await,
+        Verb::Pool(verb) => pool::run(verb, format).await,
+        Verb::Login(args) => Box::pin(login::login(args, format)).await,
+        Verb::Logout(args) => Box::pin(logout::run(args)).await,
+        Verb::Whoami => login::whoami(format).await,
+        Verb::Token(verb) => Box::pin(token::run(verb, format)).await,
+        Verb::Lock(args) => lock::lock(args, format).await,
+        Verb::Unlock(target) => lock::unlock(target, format).await,
+        Verb::Locks => lock::ls(format).await,
+        Verb::Audit(args) => Box::pin(audit::run(args, format)).await,
+        Verb::Admin(verb) => Box::pin(admin::run(verb, format)).await,
         Verb::Events(args) => Box::pin(events::run(args, format)).await,
         Verb::Doctor => Box::pin(doctor::run(format)).await,
         Verb::Completion(args) => completion::run(&args.shell),
         Verb::Known { what } => Box::pin(completion::known::run(what)).await,
-        Verb::GitCredential(args) => git_credential::run(&args.operation),
+        Verb::GitCredential(args) => Box::pin(git_credential::run(&args.operation)).await,
     }
 }
 

@@ -1,14 +1,18 @@
 //! The git remote `sculpt`: the controller's repository of this project, with a credential helper of our own.
 
-use std::{env, time::Duration};
+use std::{env, path::Path, time::Duration};
 
+use tokio::process::Command;
 use uuid::Uuid;
 
 use super::{GitError, program, repository::Repo};
-use crate::{config::Context, output::shell_quoted};
+use crate::{authority, config::Context, output::shell_quoted};
 
 /// Name of the remote.
 pub(crate) const NAME: &str = "sculpt";
+
+/// The variable with which an environment says whom git is to believe, over what its configuration says.
+pub(crate) const CA_VARIABLE: &str = "GIT_SSL_CAINFO";
 
 /// What was done to have the remote.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,17 +69,55 @@ async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Chan
         }
         Some(url) => return Ok(Change::Foreign { url }),
     };
-    let key = format!("credential.{}.helper", context.join(""));
-    let helper = helper();
-    let present = program::text(directory, &["config", "--local", "--get-all", &key]).await.unwrap_or_default();
-    if present != format!("\n{helper}") {
-        // The empty value keeps the token out of the helpers that the user has for all hosts.
-        program::run(directory, ["config", "--local", "--replace-all", &key, ""]).await?;
-        program::run(directory, ["config", "--local", "--add", &key, &helper]).await?;
-        // A proxy of the environment cannot reach this machine's loopback.
-        program::run(directory, ["config", "--local", &format!("remote.{NAME}.proxy"), ""]).await?;
+    introduce(directory, "--local", context).await?;
+    let key = format!("remote.{NAME}.proxy");
+    // A proxy of the environment cannot reach this machine's loopback.
+    if context.is_here() && program::text(directory, &["config", "--local", "--get", &key]).await.is_err() {
+        program::run(directory, ["config", "--local", &key, ""]).await?;
     }
     Ok(change)
+}
+
+/// Lets git ask us for the token of this controller and of no other, and believe whom we believe; the token stands in no
+/// configuration.
+pub(crate) async fn introduce(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
+    let key = format!("credential.{}.helper", context.address());
+    let helper = helper();
+    let present = program::text(directory, &["config", scope, "--get-all", &key]).await.unwrap_or_default();
+    if present != format!("\n{helper}") {
+        // The empty value keeps the token out of the helpers that the user has for all hosts.
+        program::run(directory, ["config", scope, "--replace-all", &key, ""]).await?;
+        program::run(directory, ["config", scope, "--add", &key, &helper]).await?;
+    }
+    trust(directory, scope, context).await
+}
+
+/// Lets git believe whom we believe.
+async fn trust(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
+    let key = format!("http.{}.sslCAInfo", context.address());
+    let present = program::text(directory, &["config", scope, "--get", &key]).await.unwrap_or_default();
+    let wanted = context.pin.and_then(|pin| authority::file(&pin).ok());
+    match wanted {
+        Some(file) if Path::new(&present) != file => {
+            program::run(directory, ["config".as_ref(), scope.as_ref(), key.as_ref(), file.as_os_str()]).await?;
+        }
+        None if !present.is_empty() => {
+            program::run(directory, ["config", scope, "--unset", &key]).await?;
+        }
+        Some(_) | None => {}
+    }
+    Ok(())
+}
+
+/// `git fetch` of the remote, which believes whom we believe, whatever the environment says of it.
+pub(crate) fn fetch(repo: &Repo, context: &Context) -> Command {
+    let mut git = program::git(&repo.directory);
+    // What came is said by `report`; git's own list of the same refs would only double it.
+    git.args(["-c", "http.sslVerify=true", "fetch", "--quiet", NAME]).env_remove("GIT_SSL_NO_VERIFY");
+    if let Some(file) = context.pin.and_then(|pin| authority::file(&pin).ok()) {
+        git.env(CA_VARIABLE, file).env_remove("GIT_SSL_CAPATH");
+    }
+    git
 }
 
 /// Value of the helper's setting: this very program.

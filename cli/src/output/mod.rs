@@ -3,6 +3,7 @@
 pub mod executors;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+pub(crate) mod identity;
 pub(crate) mod progress;
 pub mod screen;
 pub(crate) mod table;

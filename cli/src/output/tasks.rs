@@ -247,5 +247,8 @@ const fn reason_name(reason: Reason) -> &'static str {
         Reason::Unreachable => "unreachable",
         Reason::NotBefore => "not_before",
         Reason::Paused => "paused",
+        Reason::NotAdmitted => "not_admitted",
+        Reason::NotTheOwner => "not_the_owner",
+        Reason::OpenNetwork => "open_network",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Local, SecondsFormat, Utc};
+use chrono::{DateTime, Local, SecondsFormat, TimeDelta, Utc};
 use prost_types::Timestamp;
 
 /// The point in time that the wire names; `None` when it is absent or out of range.
@@ -16,10 +16,22 @@ pub(crate) fn rfc3339(stamp: Option<&Timestamp>) -> Option<String> {
     instant(stamp).map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// `2026-03-01 14:05:09` on the user's clock, with how long ago that was.
+/// `2026-03-01 14:05:09` on the user's clock, with how long ago that was or how soon it is.
 pub(crate) fn local(stamp: Option<&Timestamp>) -> Option<String> {
     let at = instant(stamp)?;
-    Some(format!("{} ({} ago)", at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S"), brief(since(at))))
+    Some(format!("{} ({})", at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S"), distance(at - Utc::now())))
+}
+
+/// `in 3d 2h` or `3m ago`: how far a time of the wire is.
+pub(crate) fn relative(stamp: Option<&Timestamp>) -> Option<String> {
+    Some(distance(instant(stamp)? - Utc::now()))
+}
+
+/// A clock that is a moment behind makes nothing come that has been.
+fn distance(ahead: TimeDelta) -> String {
+    let seconds = ahead.num_seconds();
+    let span = brief(Duration::from_secs(seconds.unsigned_abs()));
+    if seconds > 0 { format!("in {span}") } else { format!("{span} ago") }
 }
 
 /// `03-01 14:05:09.123` on the user's clock.
@@ -82,6 +94,15 @@ mod tests {
             assert_eq!(brief(Duration::from_millis(ms)), text);
         }
         assert_eq!(brief(Duration::from_millis(850)), "850ms");
+    }
+
+    #[test]
+    fn what_comes_is_told_from_what_was() {
+        let cases = [(100_000, "in 1d 3h"), (60, "in 1m"), (0, "0s ago"), (-61, "1m 1s ago")];
+        for (seconds, text) in cases {
+            assert_eq!(distance(TimeDelta::seconds(seconds)), text);
+        }
+        assert_eq!(distance(TimeDelta::milliseconds(999)), "0s ago");
     }
 
     #[test]

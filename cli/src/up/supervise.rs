@@ -15,12 +15,13 @@ use super::{
     ATTEMPTED, Places,
     child::{CONTROLLER, Part},
     context::{self, Written},
+    enrol::enrol,
     ports::Ports,
 };
 use crate::{
     args::UpArgs,
-    client::Client,
-    config::{Context, read_token},
+    client::{Client, unusable},
+    config::{Context, LOCAL, read_token},
     exit::Exit,
     failure::Failure,
     output::{counted, line, note, shell_quoted},
@@ -93,6 +94,14 @@ pub(super) async fn run(places: &Places, args: &UpArgs) -> Result<Exit, Failure>
     let context = context::write(&super::url(ports.listen), places)?;
 
     let mut installation = Installation { places, args, ports, controller, executor: None, urls };
+    let enrolled = match installation.context() {
+        Ok(context) => enrol(places, context, &installation.urls.executor_url).await,
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = enrolled {
+        end(vec![installation.controller], &mut ending).await?;
+        return Err(failure);
+    }
     let mut executor = installation.start_executor()?;
     let ready: ExecutorReady = tokio::select! {
         ready = patiently(places, "starting the executor", executor.ready()) => match ready {
@@ -150,8 +159,6 @@ impl Installation<'_> {
             self.places.executor().into(),
             "--controller".into(),
             self.urls.executor_url.clone().into(),
-            "--token-file".into(),
-            self.places.executor_token().into(),
             "--lifeline".into(),
         ];
         let config = self.places.data.join("executor.toml");
@@ -165,6 +172,15 @@ impl Installation<'_> {
             args.push("--separate".into());
         }
         Part::start("executor", &args, &self.places.logs())
+    }
+
+    /// The controller, as who made it.
+    fn context(&self) -> Result<Context, Failure> {
+        let file = self.places.user_token();
+        let token = read_token(&file).map_err(|error| unusable(&error))?;
+        let url = Url::parse(&super::url(self.ports.listen))
+            .map_err(|error| Failure::new(Exit::Failed, ATTEMPTED, error.to_string()))?;
+        Context::new(LOCAL.to_owned(), url, token, file.display().to_string()).map_err(|error| unusable(&error))
     }
 
     fn say_ready(&self, executor: &ExecutorReady, context: &Written) -> Result<(), Failure> {
@@ -253,10 +269,7 @@ impl Installation<'_> {
 
     /// How many tasks have an agent that runs now.
     async fn running(&self) -> Option<usize> {
-        let token = read_token(&self.places.user_token()).ok()?;
-        let url = Url::parse(&super::url(self.ports.listen)).ok()?;
-        let context = Context { name: String::new(), url, token, token_source: String::new() };
-        let client = Client::to(context).await.ok()?;
+        let client = Client::to(self.context().ok()?).await.ok()?;
         let live = [TaskState::Starting, TaskState::Running, TaskState::Waiting, TaskState::Idle];
         let states = live.into_iter().map(i32::from).collect();
         let request = ListTasksRequest { states, page_size: 1000, ..ListTasksRequest::default() };
@@ -295,5 +308,5 @@ async fn end(mut parts: Vec<Part>, ending: &mut Ending) -> Result<Exit, Failure>
 }
 
 fn address(url: &str) -> Option<SocketAddr> {
-    url.trim_start_matches("http://").trim_end_matches('/').parse().ok()
+    url.trim_start_matches("https://").trim_end_matches('/').parse().ok()
 }

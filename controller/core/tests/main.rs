@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod attempt;
+mod enrolment;
 mod laws;
 mod liveness;
 mod naming;
@@ -14,6 +15,7 @@ mod placement;
 mod races;
 mod reachable;
 mod review;
+mod rights;
 mod sequences;
 mod shown;
 mod states;

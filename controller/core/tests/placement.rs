@@ -1,11 +1,14 @@
 //! Placement: who takes what, in which order, and why something waits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use proptest::{collection::vec, prelude::*};
 use sculpt_core::{
     liveness::Liveness,
-    placement::{AgentNeed, Candidate, Class, Misfit, Queued, choose, place, why},
+    placement::{AgentNeed, Candidate, Class, Misfit, Needs, Pool, Queued, Serves, Unwelcome, choose, place, why},
 };
 use uuid::Uuid;
 
@@ -15,15 +18,35 @@ fn labels(text: &str) -> BTreeMap<String, String> {
     text.split_whitespace().filter_map(|label| label.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
 }
 
+const WEB: Uuid = Uuid::from_u128(1);
+const OPS: Uuid = Uuid::from_u128(2);
+
 fn class(requirements: &str) -> Class {
-    Class { pool: "default".into(), requirements: labels(requirements), agent: AgentNeed::None, executor: None }
+    let needs = Needs { pool: "default".into(), requirements: labels(requirements), agent: AgentNeed::None };
+    Class { needs, executor: None, project: Some(WEB), requester: "ada".into() }
+}
+
+/// Without labels, with this agent.
+fn agent(agent: AgentNeed) -> Class {
+    let class = class("");
+    Class { needs: Needs { agent, ..class.needs }, ..class }
+}
+
+fn pool(projects: Option<&[Uuid]>, users: Option<&[&str]>) -> Pool {
+    Pool {
+        projects: projects.map(|projects| projects.iter().copied().collect()),
+        users: users.map(|users| users.iter().map(ToString::to_string).collect()),
+        ..Pool::open("default")
+    }
 }
 
 fn executor(name: &str, slots: u32, used: u32) -> Candidate {
     Candidate {
         id: Uuid::from_u128(name.bytes().fold(0, |id, byte| id << 8 | u128::from(byte))),
         name: name.into(),
-        pool: "default".into(),
+        pool: Pool::open("default").into(),
+        serves: Serves::Everybody,
+        closes_network: true,
         labels: labels("arch=amd64 os=linux"),
         agents: vec!["robot".into()],
         default_agent: None,
@@ -47,9 +70,9 @@ fn label(key: &str, value: &str) -> Misfit {
 fn one_executor_and_its_answer() {
     let silent = Liveness::Unreachable { since: start() };
     let lost = Liveness::Lost { since: start() };
-    let named = |name: &str| Class { agent: AgentNeed::Named(name.into()), ..class("") };
-    let default = Class { agent: AgentNeed::Default, ..class("") };
-    let gpu = Class { pool: "gpu".into(), ..class("") };
+    let named = |name: &str| agent(AgentNeed::Named(name.into()));
+    let default = agent(AgentNeed::Default);
+    let gpu = Class { needs: Needs { pool: "gpu".into(), ..class("").needs }, ..class("") };
     let pinned = |name: &str| Class { executor: Some(executor(name, 0, 0).id), ..gpu.clone() };
     let free = || executor("a", 4, 0);
     let unreachable = Misfit::Unreachable { executor: "a".into() };
@@ -92,13 +115,27 @@ fn one_executor_and_its_answer() {
 /// From far to near; of two executors the nearer one says why.
 #[test]
 fn the_nearest_miss_counts() {
-    let wanted = Class { agent: AgentNeed::Named("robot".into()), ..class("arch=amd64 os=linux") };
+    let needs = Needs { agent: AgentNeed::Named("robot".into()), ..class("arch=amd64 os=linux").needs };
+    let wanted = Class { needs, ..class("") };
     let base = || executor("a", 1, 1);
     let ladder: Vec<(Candidate, Misfit)> = vec![
-        (Candidate { pool: "gpu".into(), ..base() }, Misfit::Pool),
+        (Candidate { pool: Pool::open("gpu").into(), ..base() }, Misfit::Pool),
+        (
+            Candidate { pool: pool(Some(&[OPS]), None).into(), ..base() },
+            Misfit::Unwelcome(Unwelcome::Project { pool: "default".into() }),
+        ),
         (Candidate { labels: labels(""), ..base() }, label("arch", "amd64")),
         (Candidate { labels: labels("arch=amd64"), ..base() }, label("os", "linux")),
         (Candidate { agents: vec![], ..base() }, Misfit::Agent),
+        (Candidate { serves: Serves::Owner(None), ..base() }, Misfit::Owned { executor: "a".into(), owner: None }),
+        (
+            Candidate {
+                pool: Pool { no_network: true, ..Pool::open("default") }.into(),
+                closes_network: false,
+                ..base()
+            },
+            Misfit::Network { executor: "a".into() },
+        ),
         (
             Candidate { liveness: Liveness::Lost { since: start() }, ..base() },
             Misfit::Unreachable { executor: "a".into() },
@@ -120,6 +157,60 @@ fn the_nearest_miss_counts() {
     assert_eq!(why(&wanted, &[base(), executor("b", 2, 1)]), None);
 }
 
+/// A pool's lists and an executor's owner, by project and requester.
+#[test]
+fn whose_tasks_run_where() {
+    let project = || Err(Misfit::Unwelcome(Unwelcome::Project { pool: "default".into() }));
+    let user =
+        |name: &str| Err(Misfit::Unwelcome(Unwelcome::Requester { pool: "default".into(), requester: name.into() }));
+    let owned = |owner: Option<&str>| Err(Misfit::Owned { executor: "a".into(), owner: owner.map(ToOwned::to_owned) });
+    let everybody = || Serves::Everybody;
+    let of = |owner: &str| Serves::Owner(Some(owner.into()));
+    let none: &[Uuid] = &[];
+    type Row = (&'static str, Pool, Serves, [Result<(), Misfit>; 4]);
+    let rows: [Row; 9] = [
+        // Of web by ada, of ops by ada, of web by bob, of no project by bob.
+        ("no rules", pool(None, None), everybody(), [Ok(()), Ok(()), Ok(()), Ok(())]),
+        ("one project", pool(Some(&[WEB]), None), everybody(), [Ok(()), project(), Ok(()), project()]),
+        ("two projects", pool(Some(&[WEB, OPS]), None), everybody(), [Ok(()), Ok(()), Ok(()), project()]),
+        ("no project at all", pool(Some(none), None), everybody(), [project(), project(), project(), project()]),
+        ("one user", pool(None, Some(&["ada"])), everybody(), [Ok(()), Ok(()), user("bob"), user("bob")]),
+        ("both", pool(Some(&[WEB]), Some(&["bob"])), everybody(), [user("ada"), project(), Ok(()), project()]),
+        ("an owner", pool(None, None), of("ada"), [Ok(()), Ok(()), owned(Some("ada")), owned(Some("ada"))]),
+        ("nobody's", pool(None, None), Serves::Owner(None), [owned(None), owned(None), owned(None), owned(None)]),
+        ("both, and an owner", pool(Some(&[WEB]), None), of("bob"), [owned(Some("bob")), project(), Ok(()), project()]),
+    ];
+    for (what, pool, serves, expected) in rows {
+        let candidate = Candidate { pool: Arc::new(pool), serves, ..executor("a", 4, 0) };
+        let askers = [(Some(WEB), "ada"), (Some(OPS), "ada"), (Some(WEB), "bob"), (None, "bob")];
+        for ((project, requester), expected) in askers.into_iter().zip(expected) {
+            let class = Class { project, requester: requester.into(), ..class("") };
+            assert_eq!(candidate.takes(&class), expected, "{what}: {requester} in {project:?}");
+            // Who goes on where they were is asked the same.
+            let pinned = Class { executor: Some(candidate.id), ..class };
+            assert_eq!(candidate.takes(&pinned), expected, "{what}: {requester} in {project:?}, pinned");
+        }
+    }
+}
+
+#[test]
+fn a_pool_without_network_needs_executors_that_can_close_it() {
+    let closed = Arc::new(Pool { no_network: true, ..Pool::open("default") });
+    let open = Candidate { pool: Arc::clone(&closed), closes_network: false, ..executor("a", 4, 0) };
+    assert_eq!(open.takes(&class("")), Err(Misfit::Network { executor: "a".into() }));
+    let both = [open, Candidate { pool: closed, ..executor("b", 1, 0) }];
+    assert_eq!(choose(&class(""), &both).map(|chosen| chosen.name.as_str()), Some("b"));
+}
+
+/// The other tasks of a queue go where they may.
+#[test]
+fn who_may_not_be_there_blocks_nobody() {
+    let own = Candidate { serves: Serves::Owner(Some("bob".into())), ..executor("a", 2, 0) };
+    let bobs = Class { requester: "bob".into(), ..class("") };
+    let placed = place(&queue(&[class(""), bobs.clone(), class(""), bobs]), &mut [own.clone()]);
+    assert_eq!(placed, [(Uuid::from_u128(1), own.id), (Uuid::from_u128(3), own.id)]);
+}
+
 /// However near the others are, only the one that is named says why.
 #[test]
 fn who_is_named_says_why() {
@@ -135,7 +226,8 @@ fn who_is_named_says_why() {
 
 #[test]
 fn full_executors_add_up_their_slots() {
-    let full = [executor("a", 2, 2), Candidate { pool: "gpu".into(), ..executor("g", 8, 0) }, executor("b", 3, 3)];
+    let full =
+        [executor("a", 2, 2), Candidate { pool: Pool::open("gpu").into(), ..executor("g", 8, 0) }, executor("b", 3, 3)];
     assert_eq!(why(&class(""), &full), Some(Misfit::NoFreeSlot { slots: 5 }));
     let endless = [executor("a", u32::MAX, u32::MAX), executor("b", u32::MAX, u32::MAX)];
     assert_eq!(why(&class(""), &endless), Some(Misfit::NoFreeSlot { slots: u32::MAX }));

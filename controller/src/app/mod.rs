@@ -1,47 +1,47 @@
 //! The wiring: build, spawn, drain.
 
 mod data_dir;
+mod routes;
 mod signals;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use axum::{
-    Router,
-    extract::Request,
-    middleware,
-    response::{IntoResponse as _, Response},
-};
-use http::StatusCode;
+use axum::{Router, middleware};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sculpt_proto::id::ClusterId;
 use serde_json::json;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Status, service::Routes};
-use tonic_health::{
-    pb::health_server::{self, HealthServer},
-    server::{HealthReporter, HealthService},
-};
+use tonic_health::server::HealthReporter;
 
 pub use self::data_dir::{DataDir, DataDirError};
+use self::routes::{executor_routes, executor_url, nothing_here, user_routes};
+pub(crate) use self::signals::account;
 use crate::{
+    access::{self, Gate},
     background,
     blobs::Blobs,
     bus::Bus,
     config::{Config, DatabaseSetting},
     dispatch::Dispatch,
     git::Repositories,
-    grpc::{About, Api, logs::LogsApi},
+    grpc::About,
+    pki::{Authority, Keeper, Pki, Shown, SshAuthorities},
     postgres::{Postgres, Settings},
     room::Room,
-    session::{ExecutorApi, Sessions, control},
-    store::{Database, Store, migrate},
+    session::{Present, Sessions},
+    store::{Database, Store, let_serve, migrate},
     web::{
-        auth::{Authoriser, authorise, is_grpc},
-        deadline, git_http,
+        deadline,
+        guesses::{self, Guesses},
         listen::{self, Limits},
-        tokens::Token,
     },
 };
 
@@ -54,9 +54,13 @@ const CLOSE: Duration = Duration::from_millis(300);
 /// Open files that are enough for full listeners and everything beside them.
 const DESCRIPTORS: u64 = 16_384;
 
-/// Connections to the database: of a private one nearly all that it takes.
+/// Connections to the database: of a private one nearly all that it takes. And those that tend its tables.
 const CONNECTIONS_BUILT_IN: u32 = 48;
+const CONNECTIONS_OF_OWNER: u32 = 2;
 const CONNECTIONS_SHARED: u32 = 24;
+
+/// Certificates of the trusted authorities, below the data directory; nothing secret.
+const TRUST: &str = "trust.pem";
 
 /// Runs the controller until it is told to end.
 pub fn run(config: Config) -> anyhow::Result<()> {
@@ -113,7 +117,10 @@ pub struct Controller {
 
 /// Where the database is and whose it is.
 struct Base {
+    /// As who serves.
     database: Database,
+    /// As who owns the tables.
+    owner: Database,
     /// The private server, if it is ours.
     postgres: Option<Postgres>,
     /// For people.
@@ -123,9 +130,13 @@ struct Base {
 /// What is served, before anybody is.
 struct Parts {
     dispatch: Dispatch,
+    /// With the rights of who owns the tables.
+    tables: Store,
+    access: access::Authority,
     blobs: Blobs,
     repositories: Repositories,
     sessions: Sessions,
+    present: Present,
     health: HealthReporter,
     room: Room,
     cluster: ClusterId,
@@ -139,9 +150,12 @@ impl Controller {
         // First what can be refused at once; the kernel lets callers wait until there is somebody to answer.
         let user_listener = listen::bind(config.listen).await?;
         let executor_listener = listen::bind(config.executor_listen).await?;
+        let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let data_dir = DataDir::take(&config.data_dir)?;
-        let user_token = Token::load(&data_dir.join("tokens/user"))?;
-        let executor_token = Token::load(&data_dir.join("tokens/executor"))?;
+        let (keeper, pki) = Keeper::open(config.tls.clone())?;
+        // Made with the others, so that what is put away of them is whole; pairing uses them.
+        SshAuthorities::open(&config.tls.authority)?;
+        let pin = config.tls.public.is_none().then(|| pki.authority.borrow().pin());
         let base = tokio::select! {
             base = base(&config, &data_dir) => base?,
             () = told.cancelled() => return Ok(None),
@@ -149,7 +163,7 @@ impl Controller {
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
         let built = tokio::select! {
-            built = build(&config, &data_dir, &base, &store) => built.map(Some),
+            built = build(&config, &data_dir, &base, &store, &pki, executor) => built.map(Some),
             () = told.cancelled() => Ok(None),
         };
         let (parts, user_routes) = match built {
@@ -159,11 +173,14 @@ impl Controller {
                 return unbuilt.map(|_| None);
             }
         };
-        let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
+        access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
+            .await
+            .context("make the first admin")?;
         let ready = json!({
             "ready": true,
-            "user_url": format!("http://{user}"),
-            "executor_url": format!("http://{executor}"),
+            "user_url": format!("https://{user}"),
+            "executor_url": format!("https://{executor}"),
+            "trust": data_dir.join(TRUST),
             "cluster_id": parts.cluster,
             "postgres": base.version,
         });
@@ -171,11 +188,16 @@ impl Controller {
         announced["pid"] = std::process::id().into();
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
-        let people = Authoriser::new(user_token, &signals::account());
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
-        spawn(&parts, user_listener, guarded(timely, people));
-        let executors = Authoriser::new(executor_token, "executor");
-        spawn(&parts, executor_listener, guarded(executor_routes(&parts), executors));
+        let guesses = Guesses::default();
+        let people = middleware::from_fn_with_state(Gate::new(parts.access.clone(), guesses.clone()), access::enter);
+        spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
+        let counted = middleware::from_fn_with_state(guesses.elsewhere(), guesses::counted);
+        let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life).layer(counted);
+        spawn(&parts, executor_listener, pki.executors, executors);
+        keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
+        parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
+        parts.tracker.spawn(keeper.run(parts.ending.clone()));
         data_dir.announce(&announced)?;
         Ok(Some(Self { data_dir, ready, user, executor, store, postgres: base.postgres, ending, tracker }))
     }
@@ -227,10 +249,13 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
         DatabaseSetting::BuiltIn => {
             let postgres = Postgres::start(&data_dir.join("postgres"), Settings::default()).await?;
             let version = format!("{} (built-in)", postgres.version());
-            Ok(Base { database: postgres.database().clone(), postgres: Some(postgres), version })
+            let (database, owner) = (postgres.service(), postgres.database().clone());
+            Ok(Base { database, owner, postgres: Some(postgres), version })
         }
-        DatabaseSetting::Url(url) => {
-            let database = Database::at_url(url).context("the database URL is not one")?;
+        DatabaseSetting::Url { service, owner } => {
+            let database = Database::at_url(service).context("the database URL is not one")?;
+            let owner = owner.as_deref().map(Database::at_url).transpose();
+            let owner = owner.context("the maintenance database URL is not one")?.unwrap_or_else(|| database.clone());
             let version = database.version().await.with_context(|| {
                 format!(
                     "cannot use the database at {database}, which --database-url, DATABASE_URL or the config file names. \
@@ -238,14 +263,29 @@ async fn base(config: &Config, data_dir: &DataDir) -> anyhow::Result<Base> {
                      runs a Postgres of its own"
                 )
             })?;
-            Ok(Base { database, postgres: None, version: version.1 })
+            Ok(Base { database, owner, postgres: None, version: version.1 })
         }
     }
 }
 
-async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) -> anyhow::Result<(Parts, Router)> {
-    migrate(&base.database).await?;
-    background::maintenance::once(store, config.event_days)
+async fn build(
+    config: &Config,
+    data_dir: &DataDir,
+    base: &Base,
+    store: &Store,
+    pki: &Pki,
+    executors: SocketAddr,
+) -> anyhow::Result<(Parts, Router)> {
+    migrate(&base.owner).await?;
+    let_serve(&base.owner, &base.database).await?;
+    if let Some(power) = store.power_over_record().await.context("ask what the database's role may do")? {
+        tracing::warn!(
+            "the database's role {power}, so it could change the audit record; give a role of its own with --database-url, \
+             and the owner of the tables with --maintenance-database-url"
+        );
+    }
+    let tables = Store::new(&base.owner, CONNECTIONS_OF_OWNER);
+    background::maintenance::once(&tables, config.event_days)
         .await
         .context("make the partitions of the journal and of logs")?;
     let cluster = store.cluster().await.context("read the cluster's id")?;
@@ -253,11 +293,15 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
     let blobs = Blobs::at_directory(&data_dir.join("blobs")).context("open the blob store")?.within(room.clone());
     let repositories = Repositories::new(store.clone(), blobs.clone(), config.git.clone())
         .context("prepare the caches of repositories")?;
+    let bus = Bus::new();
     let parts = Parts {
-        dispatch: Dispatch::new(store.clone(), Bus::new()),
+        tables,
+        access: access::Authority::new(store.clone(), bus.clone()),
+        dispatch: Dispatch::new(store.clone(), bus),
         blobs,
         repositories,
         sessions: Sessions::new(),
+        present: Present::default(),
         health: HealthReporter::new(),
         room: room.clone(),
         cluster,
@@ -272,6 +316,9 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
         room,
         data_dir: config.data_dir.clone(),
         git: config.git.program.clone(),
+        authority: pki.authority.clone(),
+        public: config.tls.public.is_some(),
+        executor_url: executor_url(config, executors),
     };
     let routes = user_routes(&parts, about).context("prepare reflection")?;
     Ok((parts, routes))
@@ -279,9 +326,10 @@ async fn build(config: &Config, data_dir: &DataDir, base: &Base, store: &Store) 
 
 /// Spawns what nobody calls.
 fn duties(parts: &Parts, config: &Config, shared: bool) {
-    let Parts { dispatch, blobs, repositories, sessions, health, room, cluster, ending, tracker } = parts;
+    let Parts { dispatch, tables, access, blobs, repositories, sessions, present, .. } = parts;
+    let Parts { health, room, cluster, ending, tracker, .. } = parts;
     let (store, stop) = (|| dispatch.store().clone(), || ending.clone());
-    tracker.spawn(background::maintenance::run(store(), config.event_days, stop()));
+    tracker.spawn(background::maintenance::run(tables.clone(), config.event_days, stop()));
     tracker.spawn(background::health::run(store(), health.clone(), stop()));
     tracker.spawn(background::place::run(dispatch.clone(), sessions.clone(), *cluster, room.clone(), stop()));
     tracker.spawn(background::history::run(store(), sessions.clone(), stop()));
@@ -290,6 +338,9 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
     tracker.spawn(background::seal::run(store(), blobs.clone(), !shared, stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
+    tracker.spawn(background::notary::run(store(), dispatch.bus().clone(), stop()));
+    tracker.spawn(background::last_use::run(access.clone(), stop()));
+    tracker.spawn(background::evict::run(store(), present.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
     if shared {
         // Only then can there be another replica.
@@ -297,56 +348,23 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     }
 }
 
-fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::server::Error> {
-    let Parts { dispatch, blobs, repositories, sessions, ending, health, .. } = parts;
-    let mut routes = Routes::builder();
-    let api = Api::new(dispatch.clone(), repositories.clone(), sessions.clone(), about, ending.clone());
-    api.routes(&mut routes);
-    let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
-    routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());
-    routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
-    let reflection = || {
-        let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(sculpt_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        // The executors' service is served on their own listener.
-        crate::grpc::SERVICES
-            .into_iter()
-            .chain([health_server::SERVICE_NAME])
-            .fold(builder, |builder, service| builder.with_service_name(service))
-    };
-    routes.add_service(reflection().build_v1()?);
-    // What most clients still speak.
-    routes.add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
-}
-
-fn executor_routes(parts: &Parts) -> Router {
-    let context = control::Context {
-        book: parts.dispatch.clone(),
-        sessions: parts.sessions.clone(),
-        cluster: parts.cluster,
-        shutdown: parts.ending.clone(),
-    };
-    let repositories = parts.repositories.clone();
-    let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
-    Routes::new(api.into_service()).into_axum_router().merge(git_http::routes(repositories))
-}
-
-/// `router` for those whom `authoriser` lets through.
-fn guarded(router: Router, authoriser: Authoriser) -> Router {
-    router.fallback(nothing_here).layer(middleware::from_fn_with_state(authoriser, authorise))
-}
-
-/// What a call to something that is not served gets: tonic would answer a browser with a success.
-async fn nothing_here(request: Request) -> Response {
-    if is_grpc(request.headers()) {
-        return Status::unimplemented(format!("this controller does not serve {}", request.uri().path())).into_http();
+/// Keeps the file of trusted authorities, for people on this machine, as the authority has it.
+async fn trust_file(path: PathBuf, mut authority: watch::Receiver<Arc<Authority>>) {
+    while authority.changed().await.is_ok() {
+        let kept = keep_trust(&path, &authority.borrow_and_update());
+        if let Err(error) = kept {
+            tracing::error!(%error, path = %path.display(), "the trusted authorities are not written down");
+        }
     }
-    (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
-fn spawn(parts: &Parts, listener: TcpListener, router: Router) {
+fn keep_trust(path: &Path, authority: &Authority) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, authority.trust().to_pem())?;
+    fs::rename(&fresh, path)
+}
+
+fn spawn(parts: &Parts, listener: TcpListener, tls: Shown, router: Router) {
     let tracker = parts.tracker.clone();
-    parts.tracker.spawn(listen::serve(listener, router, Limits::default(), parts.ending.clone(), tracker));
+    parts.tracker.spawn(listen::serve(listener, tls, router, Limits::default(), parts.ending.clone(), tracker));
 }

@@ -33,8 +33,8 @@ pub(super) fn ending(lifeline: bool) -> anyhow::Result<CancellationToken> {
     Ok(told)
 }
 
-/// Name of the account that we run as: until there are identities, that of everybody who has the token.
-pub(super) fn account() -> String {
+/// Name of the account that we run as.
+pub(crate) fn account() -> String {
     let uid = rustix::process::geteuid().as_raw().to_string();
     let table = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = table.lines().find_map(|line| {

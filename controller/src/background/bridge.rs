@@ -88,6 +88,8 @@ async fn listen(mut ear: Ear, bus: &Bus, replica: Uuid) -> Result<(), StoreError
 fn missed(bus: &Bus) {
     bus.deliver(Signal::Place);
     bus.deliver(Signal::Journal);
+    bus.deliver(Signal::Access);
+    bus.deliver(Signal::Audit);
 }
 
 /// `signals` as payloads; one without signals when there are none, so that we hear ourselves.
@@ -120,6 +122,8 @@ fn word(signal: Signal) -> String {
     match signal {
         Signal::Place => "p".to_owned(),
         Signal::Journal => "j".to_owned(),
+        Signal::Access => "a".to_owned(),
+        Signal::Audit => "u".to_owned(),
         Signal::Tell(executor) => format!("t{}", executor.0.simple()),
         Signal::Log(attempt) => format!("l{}", attempt.0.simple()),
     }
@@ -129,6 +133,8 @@ fn signal(word: &str) -> Option<Signal> {
     match word {
         "p" => Some(Signal::Place),
         "j" => Some(Signal::Journal),
+        "a" => Some(Signal::Access),
+        "u" => Some(Signal::Audit),
         word => {
             let id = Uuid::from_str(word.get(1..)?).ok()?;
             match word.chars().next()? {
@@ -151,7 +157,7 @@ mod tests {
     fn signals_come_back_from_payloads() {
         let (us, other) = (Uuid::now_v7(), Uuid::now_v7());
         let mut all: BTreeSet<_> = (0..500).map(|_| Signal::Tell(ExecutorId::fresh())).collect();
-        all.extend([Signal::Place, Signal::Journal, Signal::Log(AttemptId::fresh())]);
+        all.extend([Signal::Place, Signal::Journal, Signal::Access, Signal::Audit, Signal::Log(AttemptId::fresh())]);
         let said = payloads(other, &all);
         assert!(said.len() > 1 && said.iter().all(|payload| payload.len() <= LONGEST));
         let heard: BTreeSet<_> = said.iter().flat_map(|payload| signals(us, payload)).collect();

@@ -10,7 +10,7 @@ use sculpt_core::{
     placement::{self, Class, Queued},
     task::{Event, Run},
 };
-use sculpt_proto::id::{AttemptId, ClusterId, TaskId};
+use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId, TaskId};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -63,12 +63,13 @@ impl PlaceError {
 
 /// Places tasks whenever the queue or the free slots change and there is room for what they bring, until `stop`.
 pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, room: Room, stop: CancellationToken) {
-    let mut placed = dispatch.bus().placed();
+    let (mut placed, mut access) = (dispatch.bus().placed(), dispatch.bus().access_changed());
     // Each is told once, for as long as it cannot be placed.
     let mut told = BTreeSet::new();
     loop {
         // What changes from here on is seen by the wait.
         placed.mark_unchanged();
+        access.mark_unchanged();
         // What new work brings must have a place.
         let epochs = if room.closed().is_some() { Vec::new() } else { sessions.held() };
         let Some(result) = stop.run_until_cancelled(place_all(&dispatch, cluster, &epochs)).await else { return };
@@ -83,7 +84,10 @@ pub async fn run(dispatch: Dispatch, sessions: Sessions, cluster: ClusterId, roo
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tokio::time::timeout(POLL, placed.changed()) => {}
+            _ = placed.changed() => {}
+            // A pool takes others' tasks, or an executor is unlocked.
+            _ = access.changed() => {}
+            () = tokio::time::sleep(POLL) => {}
         }
     }
 }
@@ -145,9 +149,11 @@ async fn place_in(
         return Ok(round);
     }
     let mut candidates = claims::candidates(conn, sessions).await?;
+    // Only those that can take anything: in a fleet that is full each class would be held against each executor in vain.
+    candidates.retain(|candidate| candidate.is_ready().is_ok());
     let fitting: BTreeMap<i64, Class> = waiting
         .into_iter()
-        .filter(|(_, class)| candidates.iter().any(|candidate| candidate.takes(class).is_ok()))
+        .filter(|(_, class)| candidates.iter().any(|candidate| candidate.fits(class).is_ok()))
         .collect();
     let free: u32 = candidates.iter().map(placement::Candidate::free).fold(0, u32::saturating_add);
     if fitting.is_empty() {
@@ -181,7 +187,7 @@ async fn claim(
     let Some(locked) = task_state::lock(conn, task).await? else { return Ok(None) };
     let Run::Queued { next } = locked.task.run else { return Ok(None) };
     let fence = Fence { number: next, id: AttemptId::fresh().0 };
-    let order = claims::order(conn, task).await?;
+    let order = claims::order(conn, task, ExecutorId(executor)).await?;
     let sealed = spec::build(cluster, task, fence, order)?;
     let event = Event::Claimed { fence, executor };
     let moved = Dispatch::move_locked(conn, &locked, &event, &Actor::system(), Duration::ZERO).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, why};
+use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, Needs, Unwelcome, why};
 use sculpt_proto::{timestamp, v1};
 
 use super::absent::Absent;
@@ -14,6 +14,9 @@ use crate::store::{
     projects::Project,
     tasks_read::{Attempt, Task, View},
 };
+
+/// What is left where the workspace of a task cannot be gone on in.
+const ANEW: &str = "`sculpt stop` and `sculpt retry` start in a fresh clone";
 
 /// Each shown state by its name in the database.
 const STATES: [(v1::TaskState, &str); 15] = [
@@ -41,7 +44,7 @@ pub(super) fn state_name(state: v1::TaskState) -> Option<&'static str> {
 
 /// The tasks of `view`, in its order.
 pub(super) fn tasks(view: View) -> Vec<v1::Task> {
-    let candidates: Vec<Candidate> = view.executors.iter().map(Executor::candidate).collect();
+    let candidates: Vec<Candidate> = view.executors.iter().map(|executor| executor.candidate(&view.pools)).collect();
     let mut reasons: BTreeMap<Class, Option<v1::Waiting>> = BTreeMap::new();
     let mut attempts: BTreeMap<uuid::Uuid, Vec<Attempt>> = BTreeMap::new();
     for attempt in view.attempts {
@@ -172,8 +175,9 @@ fn waiting(
         return Some(v1::Waiting { reason: Reason::NotBefore.into(), text, not_before: Some(timestamp(not_before)) });
     }
     let agent = classes::need(row.agent.clone());
-    let requirements = row.requirements.0.clone();
-    let class = Class { pool: row.pool.clone(), requirements, agent, executor: row.executor_id };
+    let needs = Needs { pool: row.pool.clone(), requirements: row.requirements.0.clone(), agent };
+    let (project, requester) = (row.project_id, row.created_by.clone());
+    let class = Class { needs, executor: row.executor_id, project, requester };
     reasons
         .entry(class)
         .or_insert_with_key(|class| why(class, candidates).map(|misfit| misfit_waiting(class, &misfit, candidates)))
@@ -182,7 +186,7 @@ fn waiting(
 
 fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
     use v1::waiting::Reason;
-    let pool = &class.pool;
+    let pool = &class.needs.pool;
     if let Some(executor) = class.executor {
         return pinned_waiting(executor, misfit, candidates);
     }
@@ -191,21 +195,37 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
             (Reason::NoExecutor, "no executor has connected yet; `sculpt up` runs one on this machine".to_owned())
         }
         Misfit::Elsewhere | Misfit::Pool => {
-            let there = listed(candidates.iter().map(|candidate| candidate.pool.as_str()));
+            let there = listed(candidates.iter().map(|candidate| candidate.pool.name.as_str()));
             (Reason::NoExecutorInPool, format!("no executor is in the pool {pool}; there are: {there}"))
         }
+        Misfit::Unwelcome(unwelcome) => (Reason::NotAdmitted, unwelcome.to_string()),
         Misfit::Label { key, value } => {
             (Reason::NoMatchingLabels, format!("no executor of the pool {pool} has the label {key}={value}"))
         }
         Misfit::Agent => {
             let there = listed(candidates.iter().flat_map(|candidate| candidate.agents.iter().map(String::as_str)));
             let there = if there.is_empty() { "none".to_owned() } else { there };
-            let wanted = match &class.agent {
+            let wanted = match &class.needs.agent {
                 AgentNeed::Named(name) => format!("no executor that fits has the agent {name}"),
                 AgentNeed::Default | AgentNeed::None => "no executor that fits has a default agent".to_owned(),
             };
             (Reason::NoSuchAgent, format!("{wanted}; agents there are: {there}"))
         }
+        Misfit::Owned { executor, owner } => (
+            Reason::NotTheOwner,
+            format!(
+                "executor {executor} would fit, but {}; `sculpt executor show {executor}` says why, and an executor that \
+                 keeps attempts apart, as root or with bubblewrap, takes everybody's",
+                owned(owner.as_deref())
+            ),
+        ),
+        Misfit::Network { executor } => (
+            Reason::OpenNetwork,
+            format!(
+                "executor {executor} would fit, but cannot keep attempts from the network, as the pool {pool} wishes; it \
+                 needs bubblewrap for that"
+            ),
+        ),
         Misfit::Unreachable { executor } => {
             (Reason::Unreachable, format!("executor {executor} would fit, but has not been heard of lately"))
         }
@@ -219,6 +239,16 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
     v1::Waiting { reason: reason.into(), text, not_before: None }
 }
 
+/// Why an executor that does not separate attempts runs no other tasks.
+fn owned(owner: Option<&str>) -> String {
+    let whose = match owner {
+        Some(owner) => format!("takes only tasks of {owner}, whose it is"),
+        None => "takes nobody's tasks: whose it is nobody knows until it joins again, or an admin adopts what it has"
+            .to_owned(),
+    };
+    format!("does not keep attempts apart from itself, and so {whose}")
+}
+
 /// Why a task waits that goes on in the workspace which one executor has.
 fn pinned_waiting(executor: uuid::Uuid, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
     use v1::waiting::Reason;
@@ -226,8 +256,19 @@ fn pinned_waiting(executor: uuid::Uuid, misfit: &Misfit, candidates: &[Candidate
     let place = format!("for executor {}, which has its workspace", name.unwrap_or("(removed)"));
     let (reason, text) = match misfit {
         Misfit::NoExecutor | Misfit::Elsewhere | Misfit::Pool | Misfit::Label { .. } => {
-            let advice = "it was removed; `sculpt stop` and `sculpt retry` start in a fresh clone";
-            (Reason::NoExecutor, format!("{place}: {advice}"))
+            (Reason::NoExecutor, format!("{place}: it was removed; {ANEW}"))
+        }
+        Misfit::Unwelcome(Unwelcome::Project { pool }) => {
+            (Reason::NotAdmitted, format!("{place}: its pool {pool} no longer takes tasks of this project; {ANEW}"))
+        }
+        Misfit::Unwelcome(Unwelcome::Requester { pool, requester }) => {
+            (Reason::NotAdmitted, format!("{place}: its pool {pool} no longer takes tasks of {requester}; {ANEW}"))
+        }
+        Misfit::Owned { owner, .. } => {
+            (Reason::NotTheOwner, format!("{place}: it {}; {ANEW}", owned(owner.as_deref())))
+        }
+        Misfit::Network { .. } => {
+            (Reason::OpenNetwork, format!("{place}: it cannot keep attempts from the network, as its pool wishes"))
         }
         Misfit::Agent => (Reason::NoSuchAgent, format!("{place}: it no longer has the agent")),
         Misfit::Unreachable { .. } => (Reason::Unreachable, format!("{place}: it has not been heard of lately")),
@@ -268,7 +309,12 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         unknown_attempts: row.unknown.iter().map(ToString::to_string).collect(),
         notes: row.notes,
         tasks: row.tasks.iter().map(|number| number.unsigned_abs()).collect(),
-        closed_reason: row.closed.filter(|_| !row.drained).unwrap_or_default(),
+        closed_reason: row.closed.filter(|why| why != "drained").unwrap_or_default(),
+        unseparated: row.unseparated,
+        closes_network: row.closes_network,
+        owner: row.owner,
+        locked: row.locked.is_some(),
+        certified_until: row.certified_until.map(timestamp),
         disk_used: row.disk_used.map_or(0, i64::unsigned_abs),
         disk_budget: row.disk_budget.map_or(0, i64::unsigned_abs),
     }

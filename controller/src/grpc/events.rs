@@ -11,7 +11,7 @@ use super::{
     Api, POLL, Replies, convert,
     cursor::{CursorError, cursor, place},
 };
-use crate::store::events::{Place, Reader};
+use crate::store::events::{Of, Place, Reader};
 
 /// How often a follower whose place moves without an event for it is told so.
 const TELL_PLACE: std::time::Duration = std::time::Duration::from_secs(30);
@@ -24,16 +24,16 @@ impl v1::events_server::Events for Api {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        super::person(&request)?;
+        let caller = super::caller(&request)?;
         let message = request.into_inner();
-        let task = match message.task.as_str() {
-            "" => None,
-            name => Some(self.store.find_task(name).await?),
+        let of = match message.task.as_str() {
+            "" => Of::Seen(caller.sees()),
+            name => Of::Task(self.readable(&caller, name).await?),
         };
         // Before the first read: what happens meanwhile wakes the first wait.
         let moved = self.bus.journal_moved();
         let start = self.start(&message.cursor).await?;
-        let reader = self.store.journal(start, task).await?;
+        let reader = self.store.journal(start, of).await?;
         let follower = Follower {
             cluster: self.about.cluster,
             told: None,

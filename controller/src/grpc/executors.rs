@@ -1,4 +1,4 @@
-//! Executors: listed and looked at.
+//! Executors: listed, looked at, enrolled and removed.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -6,8 +6,9 @@ use futures_util::{Stream, stream};
 use sculpt_proto::{
     FieldError,
     id::{AttemptId, ExecutorId},
-    v1,
+    required, v1,
 };
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::mpsc,
@@ -15,10 +16,16 @@ use tokio::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, POLL, Replies, convert, person, request_id, status};
+use super::{Api, POLL, Replies, caller, convert, enrolment, projects::once, request_id, status};
 use crate::{
+    access::{Fleet, May, Sees},
     session::garbage::{self, Ask, Piece},
-    store::{adopt::Adoption, executors::Executor, requests},
+    store::{
+        adopt::Adoption,
+        audit::{self, Act},
+        executors::Executor,
+        requests,
+    },
 };
 
 /// How long an executor may take to hand in what is to be adopted, before its caller is told so.
@@ -38,8 +45,8 @@ impl v1::executors_server::Executors for Api {
         &self,
         request: Request<v1::ListExecutorsRequest>,
     ) -> Result<Response<v1::ListExecutorsResponse>, Status> {
-        person(&request)?;
-        let executors = self.store.executors().await?.into_iter().map(convert::executor).collect();
+        let sees = caller(&request)?.sees();
+        let executors = self.store.executors(&sees).await?.into_iter().map(convert::executor).collect();
         Ok(Response::new(v1::ListExecutorsResponse { executors }))
     }
 
@@ -47,8 +54,8 @@ impl v1::executors_server::Executors for Api {
         &self,
         request: Request<v1::GetExecutorRequest>,
     ) -> Result<Response<v1::GetExecutorResponse>, Status> {
-        person(&request)?;
-        let executor = self.executor_named(&request.into_inner().executor).await?;
+        let sees = caller(&request)?.sees();
+        let executor = self.executor_named(&sees, &request.into_inner().executor).await?;
         Ok(Response::new(v1::GetExecutorResponse { executor: Some(convert::executor(executor)) }))
     }
 
@@ -56,11 +63,12 @@ impl v1::executors_server::Executors for Api {
         &self,
         request: Request<v1::AdoptAttemptsRequest>,
     ) -> Result<Response<v1::AdoptAttemptsResponse>, Status> {
-        let by = person(&request)?;
+        let caller = caller(&request)?;
+        let by: May<Fleet> = caller.may()?;
         let message = request.into_inner();
         let id = request_id(&message.request_id)?;
         let attempts = named(&message.attempts)?;
-        let executor = self.executor_named(&message.executor).await?;
+        let executor = self.executor_named(&caller.sees(), &message.executor).await?;
         if executor.liveness != "connected" {
             let problem = format!(
                 "executor {} is {}, and nothing can be handed in by it until it is back; its attempts go on meanwhile",
@@ -69,8 +77,8 @@ impl v1::executors_server::Executors for Api {
             return Err(Status::failed_precondition(problem));
         }
         let request = requests::Request { id, method: "AdoptAttempts", digest: digest(&executor, &attempts) };
-        self.store.want_adoptions(request.clone(), ExecutorId(executor.id), attempts, by.name().to_owned()).await?;
-        let attempts = self.adopted(&request, &executor).await?;
+        self.store.want_adoptions(by.clone(), request.clone(), ExecutorId(executor.id), attempts).await?;
+        let attempts = self.adopted(&by, &request, &executor).await?;
         Ok(Response::new(v1::AdoptAttemptsResponse { attempts }))
     }
 
@@ -78,9 +86,10 @@ impl v1::executors_server::Executors for Api {
         &self,
         request: Request<v1::CollectGarbageRequest>,
     ) -> Result<Response<Self::CollectGarbageStream>, Status> {
-        person(&request)?;
+        let caller = caller(&request)?;
+        let by: May<Fleet> = caller.may()?;
         let wanted = request.into_inner();
-        let executor = self.executor_named(&wanted.executor).await?;
+        let executor = self.executor_named(&caller.sees(), &wanted.executor).await?;
         let (answer, pieces) = mpsc::channel(garbage::PIECES);
         let ask = Ask { dry_run: wanted.dry_run, all: wanted.all, answer };
         if !self.sessions.ask(ExecutorId(executor.id), ask) {
@@ -91,13 +100,104 @@ impl v1::executors_server::Executors for Api {
             );
             return Err(Status::failed_precondition(problem));
         }
+        if !wanted.dry_run {
+            let act = Act::new("executor.collect", audit::executor(&executor.name));
+            self.store.tell(&by, act.with(json!({ "all": wanted.all }))).await?;
+        }
         Ok(Response::new(self.replies(answers(pieces))))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        self.new_join_token(by, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_join_tokens(
+        &self,
+        request: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        let tokens = self.store.join_tokens(&by).await?.into_iter().map(enrolment::join_token).collect();
+        Ok(Response::new(v1::ListJoinTokensResponse { tokens }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::RevokeJoinTokenResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        let message = request.into_inner();
+        let request = once(&message.request_id, "RevokeJoinToken", &message.token)?;
+        let token = self.store.revoke_join_token(by, request, message.token).await?;
+        self.bus.access();
+        Ok(Response::new(v1::RevokeJoinTokenResponse { token: Some(enrolment::join_token(token)) }))
+    }
+
+    async fn remove_executor(
+        &self,
+        request: Request<v1::RemoveExecutorRequest>,
+    ) -> Result<Response<v1::RemoveExecutorResponse>, Status> {
+        let caller = caller(&request)?;
+        let by = caller.may()?;
+        let message = request.into_inner();
+        let request = once(&message.request_id, "RemoveExecutor", &without_request(message.clone()))?;
+        if self.store.repeated(&request).await?.is_some() {
+            // Nobody is shown who was removed.
+            return Ok(Response::new(v1::RemoveExecutorResponse { executor: None }));
+        }
+        let executor = self.executor_named(&caller.sees(), &message.executor).await?;
+        let id = ExecutorId(executor.id);
+        for moved in self.store.remove_executor(by, request, id, message.force).await? {
+            self.dispatch.after_commit(&moved);
+        }
+        self.bus.access();
+        self.bus.journal();
+        Ok(Response::new(v1::RemoveExecutorResponse { executor: Some(convert::executor(executor)) }))
+    }
+
+    async fn list_pools(
+        &self,
+        request: Request<v1::ListPoolsRequest>,
+    ) -> Result<Response<v1::ListPoolsResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        let pools = self.store.pools(&by).await?.into_iter().map(enrolment::pool).collect();
+        Ok(Response::new(v1::ListPoolsResponse { pools }))
+    }
+
+    async fn set_pool(&self, request: Request<v1::SetPoolRequest>) -> Result<Response<v1::SetPoolResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        let message = request.into_inner();
+        let wish = required(message.pool, "pool")?;
+        let request = once(&message.request_id, "SetPool", &wish)?;
+        let pool = self.store.set_pool(by, request, enrolment::wished_pool(wish)?).await?;
+        // Placement looks again, and so do those who show why a task waits.
+        self.bus.access();
+        Ok(Response::new(v1::SetPoolResponse { pool: Some(enrolment::pool(pool)) }))
+    }
+
+    async fn remove_pool(
+        &self,
+        request: Request<v1::RemovePoolRequest>,
+    ) -> Result<Response<v1::RemovePoolResponse>, Status> {
+        let by = caller(&request)?.may()?;
+        let message = request.into_inner();
+        let request = once(&message.request_id, "RemovePool", &message.pool)?;
+        let pool = self.store.remove_pool(by, request, enrolment::plain(message.pool, "pool")?).await?;
+        self.bus.access();
+        Ok(Response::new(v1::RemovePoolResponse { pool: pool.map(enrolment::pool) }))
     }
 }
 
+fn without_request(message: v1::RemoveExecutorRequest) -> v1::RemoveExecutorRequest {
+    v1::RemoveExecutorRequest { request_id: String::new(), ..message }
+}
+
 impl Api {
-    async fn executor_named(&self, name: &str) -> Result<Executor, Status> {
-        let mut found = self.store.executors_named(name).await?;
+    async fn executor_named(&self, sees: &Sees, name: &str) -> Result<Executor, Status> {
+        let mut found = self.store.executors_named(sees, name).await?;
         if found.len() > 1 {
             let problem =
                 format!("{name:?} is the beginning of several executors' uuids; give more of it, or the name");
@@ -111,6 +211,7 @@ impl Api {
     /// Waits until everything that `request` asked for is adopted or refused, or [`HAND_IN`] is over.
     async fn adopted(
         &self,
+        by: &May<Fleet>,
         request: &requests::Request,
         executor: &Executor,
     ) -> Result<Vec<v1::AdoptedAttempt>, Status> {
@@ -120,7 +221,7 @@ impl Api {
         let deadline = Instant::now() + HAND_IN;
         loop {
             moved.mark_unchanged();
-            let found = self.store.adoptions(request).await?;
+            let found = self.store.adoptions(by, request).await?;
             if found.iter().all(Adoption::settled) || Instant::now() >= deadline {
                 return Ok(found.into_iter().map(|adoption| shown(adoption, &executor.name)).collect());
             }

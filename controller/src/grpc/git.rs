@@ -14,8 +14,9 @@ use sculpt_proto::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, Replies, person, request_id, status::internal};
+use super::{Api, Replies, caller, request_id, status::internal};
 use crate::{
+    access::{Create, Read},
     blobs::BlobError,
     git::{Change, ChangeKind, Diff, DiffLimits, DiffPart, GitError},
     store::{packs::PackError, refs::RefError, tasks_read::View},
@@ -35,7 +36,7 @@ impl Git for Api {
         &self,
         request: Request<v1::FindCommitsRequest>,
     ) -> Result<Response<v1::FindCommitsResponse>, Status> {
-        person(&request)?;
+        let caller = caller(&request)?;
         let v1::FindCommitsRequest { project, commits } = request.into_inner();
         if commits.len() > MOST_COMMITS {
             let problem = format!("{} commits; ask about at most {MOST_COMMITS} at once", commits.len());
@@ -44,7 +45,8 @@ impl Git for Api {
         for commit in &commits {
             commit_id(commit, "commits")?;
         }
-        let project = self.store.project(&project).await?.id();
+        let found = self.store.project(&caller.sees(), &project).await?;
+        let project = caller.within::<Read>(&found)?.project();
         let present = self.repositories.has_commits(project, &commits).await?;
         Ok(Response::new(v1::FindCommitsResponse { present }))
     }
@@ -53,14 +55,15 @@ impl Git for Api {
         &self,
         request: Request<Streaming<v1::SendPackRequest>>,
     ) -> Result<Response<v1::SendPackResponse>, Status> {
-        person(&request)?;
+        let caller = caller(&request)?;
         let mut parts = request.into_inner();
         let Some(Part::Header(Header { project, tip, request_id: id })) = next(&mut parts).await? else {
             return Err(Status::invalid_argument("part: the first message must be the header"));
         };
         request_id(&id)?;
         commit_id(&tip, "header.tip")?;
-        let project = self.store.project(&project).await?.id();
+        let found = self.store.project(&caller.sees(), &project).await?;
+        let project = caller.within::<Create>(&found)?.project();
         let mut pack = self.repositories.receive().await?;
         while let Some(part) = next(&mut parts).await? {
             match part {
@@ -74,10 +77,11 @@ impl Git for Api {
     }
 
     async fn diff(&self, request: Request<v1::DiffRequest>) -> Result<Response<Self::DiffStream>, Status> {
-        person(&request)?;
+        let caller = caller(&request)?;
         let v1::DiffRequest { task, attempt } = request.into_inner();
-        let id = self.store.find_task(&task).await?;
-        let view = self.store.task(id).await?.ok_or_else(|| no_task(&task))?;
+        let readable = self.readable(&caller, &task).await?;
+        let id = readable.task();
+        let view = self.store.task(&readable).await?.ok_or_else(|| no_task(&task))?;
         let Some((project, base)) = view.tasks.first().and_then(|task| task.project_id.zip(task.base.clone())) else {
             return Err(GitError::NoRepository(id).into());
         };

@@ -7,7 +7,6 @@ use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, StreamExt as _, stream};
 use sculpt_proto::{
     MAX_MESSAGE,
-    id::TaskId,
     v1::{
         LogChunk, LogEnd, ReadLogRequest, ReadLogResponse, logs_server::Logs, logs_server::LogsServer,
         read_log_response::Part,
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::{On, Read},
     blobs::Blobs,
     bus::Bus,
     grpc::status,
@@ -61,13 +61,14 @@ impl Logs for LogsApi {
     type ReadLogStream = Replies;
 
     async fn read_log(&self, request: Request<ReadLogRequest>) -> Result<Response<Replies>, Status> {
+        let caller = super::caller(&request)?;
         let request = request.into_inner();
         let Ok(seat) = Arc::clone(&self.readers).try_acquire_owned() else {
             return Err(Status::resource_exhausted(format!(
                 "{READERS} logs are being read already; ask again when some of their readers have gone"
             )));
         };
-        let task = self.store.find_task(&request.task).await?;
+        let task: On<Read> = caller.on(&self.store.find_task(&caller.sees(), &request.task).await?)?;
         let reader = Reader {
             _seat: seat,
             api: self.clone(),
@@ -96,7 +97,7 @@ impl Logs for LogsApi {
 struct Reader {
     _seat: OwnedSemaphorePermit,
     api: LogsApi,
-    task: TaskId,
+    task: On<Read>,
     /// 0: the newest.
     wanted: u32,
     at: u64,
@@ -161,7 +162,7 @@ impl Reader {
         // Asked first: a task that is claimed between the two questions may not begin any more, and has its attempt.
         let may_begin = {
             let mut conn = self.api.store.read().await?;
-            logs::may_begin(&mut conn, self.task).await?.unwrap_or(false)
+            logs::may_begin(&mut conn, &self.task).await?.unwrap_or(false)
         };
         if let Some((attempt, number)) = self.attempt().await? {
             let grew = self.api.bus.subscribe_log(attempt);
@@ -177,7 +178,7 @@ impl Reader {
 
     async fn attempt(&self) -> Result<Option<(sculpt_proto::id::AttemptId, u32)>, StoreError> {
         let mut conn = self.api.store.read().await?;
-        logs::attempt_of(&mut conn, self.task, self.wanted).await
+        logs::attempt_of(&mut conn, &self.task, self.wanted).await
     }
 
     /// Takes what is held from here on, or says that this is the end.

@@ -1,12 +1,15 @@
 //! The public API: one file per service, one for conversions, one for statuses.
 
 mod absent;
+mod audit;
 pub(crate) mod brief;
 mod convert;
 mod cursor;
+mod enrolment;
 mod events;
 mod executors;
 mod git;
+mod identity;
 pub mod logs;
 mod projects;
 pub(crate) mod spec;
@@ -22,21 +25,24 @@ use sculpt_proto::{
     id::{ClusterId, RequestId},
     v1,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
 use crate::{
-    bus::Bus, dispatch::Dispatch, git::Repositories, room::Room, session::Sessions, store::Store, web::Person,
+    access::Caller, bus::Bus, dispatch::Dispatch, git::Repositories, pki, room::Room, session::Sessions, store::Store,
 };
 
 /// What is served to people, by full name.
-pub const SERVICES: [&str; 7] = [
+pub const SERVICES: [&str; 9] = [
     sculpt_proto::v1::tasks_server::SERVICE_NAME,
     sculpt_proto::v1::logs_server::SERVICE_NAME,
     sculpt_proto::v1::projects_server::SERVICE_NAME,
     sculpt_proto::v1::git_server::SERVICE_NAME,
     sculpt_proto::v1::executors_server::SERVICE_NAME,
     sculpt_proto::v1::events_server::SERVICE_NAME,
+    sculpt_proto::v1::identity_server::SERVICE_NAME,
+    sculpt_proto::v1::audit_server::SERVICE_NAME,
     sculpt_proto::v1::system_server::SERVICE_NAME,
 ];
 
@@ -63,6 +69,29 @@ pub struct About {
     pub data_dir: std::path::PathBuf,
     /// The `git` program.
     pub git: std::path::PathBuf,
+    /// Who certifies us and our executors.
+    pub authority: watch::Receiver<Arc<pki::Authority>>,
+    /// Whether people see a public certificate, and need know no authority.
+    pub public: bool,
+    /// Where executors dial, as far as is known.
+    pub executor_url: String,
+}
+
+impl About {
+    /// The authority that people's tokens name.
+    fn pin_for_people(&self) -> Option<sculpt_tls::Pin> {
+        if self.public { None } else { Some(self.authority.borrow().pin()) }
+    }
+
+    /// The authority that executors' tokens name.
+    fn pin_for_executors(&self) -> sculpt_tls::Pin {
+        self.authority.borrow().pin()
+    }
+
+    /// Whom people's tools are to trust; empty: whoever the public does.
+    fn trust_of_people(&self) -> String {
+        if self.public { String::new() } else { self.authority.borrow().trust().to_pem() }
+    }
 }
 
 /// The services of tasks, projects, executors, events and the controller itself. Cheap to clone.
@@ -108,6 +137,8 @@ impl Api {
             v1::executors_server::ExecutorsServer<Self>,
             v1::git_server::GitServer<Self>,
             v1::events_server::EventsServer<Self>,
+            v1::identity_server::IdentityServer<Self>,
+            v1::audit_server::AuditServer<Self>,
             v1::system_server::SystemServer<Self>
         );
     }
@@ -121,9 +152,9 @@ impl Api {
     }
 }
 
-/// Who calls. Only the authoriser makes a [`Person`], so a call without one never came this far.
-fn person<T>(request: &Request<T>) -> Result<Person, Status> {
-    let found = request.extensions().get::<Person>().cloned();
+/// Who calls. Only the gate makes a [`Caller`], so a call without one never came this far.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let found = request.extensions().get::<Caller>().cloned();
     found.ok_or_else(|| Status::unauthenticated("this call needs a token: `authorization: Bearer …`"))
 }
 

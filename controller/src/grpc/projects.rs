@@ -4,9 +4,9 @@ use sculpt_proto::{FieldError, commit_id, v1};
 use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert, cursor, person, request_id};
+use super::{Api, caller, convert, cursor, request_id};
 use crate::store::{
-    projects::{Ensured, Removal, Wish},
+    projects::{Ensured, Wish},
     requests,
 };
 
@@ -16,11 +16,11 @@ impl v1::projects_server::Projects for Api {
         &self,
         request: Request<v1::EnsureProjectRequest>,
     ) -> Result<Response<v1::EnsureProjectResponse>, Status> {
-        person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let request = once(&message.request_id, "EnsureProject", &without_id(message.clone()))?;
         let wish = wish(message)?;
-        let (project, how) = self.store.ensure_project(request, wish).await?;
+        let (project, how) = self.store.ensure_project(caller, request, wish).await?;
         if how != Ensured::Known {
             self.bus.journal();
         }
@@ -35,11 +35,11 @@ impl v1::projects_server::Projects for Api {
         &self,
         request: Request<v1::ListProjectsRequest>,
     ) -> Result<Response<v1::ListProjectsResponse>, Status> {
-        person(&request)?;
+        let sees = caller(&request)?.sees();
         let message = request.into_inner();
         let after = cursor::page(&message.page_token)?;
         let limit = cursor::page_size(message.page_size);
-        let mut projects = self.store.list_projects(after.as_deref(), limit + 1).await?;
+        let mut projects = self.store.list_projects(&sees, after.as_deref(), limit + 1).await?;
         let more = projects.len() > limit as usize;
         projects.truncate(limit as usize);
         let next = projects.last().filter(|_| more).map(|last| cursor::page_token(&last.name)).unwrap_or_default();
@@ -51,18 +51,27 @@ impl v1::projects_server::Projects for Api {
         &self,
         request: Request<v1::RemoveProjectRequest>,
     ) -> Result<Response<v1::RemoveProjectResponse>, Status> {
-        let by = person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let content = v1::RemoveProjectRequest { request_id: String::new(), ..message.clone() };
         let request = once(&message.request_id, "RemoveProject", &content)?;
-        let removal = Removal { project: message.project, force: message.force, by: by.name().to_owned() };
-        let project = self.store.remove_project(request, removal).await?;
+        let project = match self.store.removed_project(&caller, &request).await? {
+            Some(gone) => gone,
+            None => {
+                let found = self.store.project(&caller.sees(), &message.project).await?;
+                self.store.remove_project(caller.within(&found)?, request, message.force).await?
+            }
+        };
         self.bus.journal();
         Ok(Response::new(v1::RemoveProjectResponse { project: Some(convert::project(project)) }))
     }
 }
 
-fn once(id: &str, method: &'static str, content: &impl prost::Message) -> Result<requests::Request, FieldError> {
+pub(super) fn once(
+    id: &str,
+    method: &'static str,
+    content: &impl prost::Message,
+) -> Result<requests::Request, FieldError> {
     let digest = Sha256::digest(content.encode_to_vec()).into();
     Ok(requests::Request { id: request_id(id)?, method, digest })
 }

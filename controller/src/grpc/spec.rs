@@ -7,7 +7,7 @@ use prost::Message as _;
 use sculpt_core::{
     liveness::DEFAULT_LOST_AFTER,
     naming,
-    placement::Class,
+    placement::{AgentNeed, Needs},
     task::{OnLost, Policy},
 };
 use sculpt_proto::{FieldError, MAX_PROMPT, commit_id, duration, labels, v1};
@@ -50,9 +50,9 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// The class, once the agent is known.
-    pub(crate) fn class(&self, agent: sculpt_core::placement::AgentNeed) -> Class {
-        Class { pool: self.pool.clone(), requirements: self.requirements.clone(), agent, executor: None }
+    /// What it needs of an executor, once the agent is known.
+    pub(crate) fn needs(&self, agent: AgentNeed) -> Needs {
+        Needs { pool: self.pool.clone(), requirements: self.requirements.clone(), agent }
     }
 }
 

@@ -5,7 +5,18 @@ use tonic::Status;
 
 use crate::{
     dispatch::DispatchError,
-    store::{StoreError, events::JournalError, projects::ProjectError, requests::RequestError, tasks::LookupError},
+    store::{
+        StoreError,
+        events::JournalError,
+        executors::RemoveError,
+        locks::LockError,
+        pools::PoolError,
+        projects::ProjectError,
+        requests::RequestError,
+        tasks::{CreateError, LookupError},
+        tokens::TokenError,
+        users::UserError,
+    },
 };
 
 /// A fault of ours: the details go to the log, the caller learns only that it happened.
@@ -71,6 +82,7 @@ impl From<ProjectError> for Status {
             ProjectError::Unknown(_) => Self::not_found(error.to_string()),
             ProjectError::NameTaken(_) => Self::already_exists(error.to_string()),
             ProjectError::Busy { .. } | ProjectError::Unreviewed { .. } => Self::failed_precondition(error.to_string()),
+            ProjectError::Denied(denied) => denied.into(),
             ProjectError::Request(error) => error.into(),
             ProjectError::Store(error) => error.into(),
         }
@@ -98,6 +110,83 @@ impl From<DispatchError> for Status {
                 | IllegalTransition::Review(_) => Self::failed_precondition(illegal.to_string()),
             },
             DispatchError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CreateError> for Status {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Pool(_) => Self::permission_denied(error.to_string()),
+            CreateError::Request(error) => error.into(),
+            CreateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RemoveError> for Status {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::Unknown(_) => Self::not_found(error.to_string()),
+            RemoveError::Busy { .. } => Self::failed_precondition(error.to_string()),
+            RemoveError::Dispatch(error) => error.into(),
+            RemoveError::Request(error) => error.into(),
+            RemoveError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UserError> for Status {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Unknown(_) => Self::not_found(error.to_string()),
+            UserError::NameTaken(_) => Self::already_exists(error.to_string()),
+            UserError::BadName(_) => Self::invalid_argument(error.to_string()),
+            UserError::LastAdmin => Self::failed_precondition(error.to_string()),
+            UserError::Project(error) => (*error).into(),
+            UserError::Request(error) => error.into(),
+            UserError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokenError> for Status {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Unknown(_) => Self::not_found(error.to_string()),
+            TokenError::Ambiguous(_) => Self::invalid_argument(error.to_string()),
+            TokenError::Repeated(_) => Self::already_exists(error.to_string()),
+            TokenError::Limited => Self::permission_denied(error.to_string()),
+            TokenError::User(error) => error.into(),
+            TokenError::Request(error) => error.into(),
+            TokenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LockError> for Status {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::UnknownExecutor(_) => Self::not_found(error.to_string()),
+            LockError::Ambiguous(_) => Self::invalid_argument(error.to_string()),
+            LockError::Oneself => Self::failed_precondition(error.to_string()),
+            LockError::User(error) => error.into(),
+            LockError::Token(error) => error.into(),
+            LockError::Request(error) => error.into(),
+            LockError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PoolError> for Status {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Unknown(_) => Self::not_found(error.to_string()),
+            PoolError::Inhabited { .. } | PoolError::Invited { .. } => Self::failed_precondition(error.to_string()),
+            PoolError::Project(error) => error.into(),
+            PoolError::User(error) => error.into(),
+            PoolError::Request(error) => error.into(),
+            PoolError::Store(error) => error.into(),
         }
     }
 }

@@ -9,7 +9,7 @@ use sculpt_proto::v1;
 use tokio::{process::Command, time::timeout};
 use tonic::{Request, Response, Status};
 
-use super::{About, Api, person};
+use super::{About, Api, caller};
 use crate::room::Room;
 
 /// In seconds.
@@ -21,10 +21,11 @@ const OLDEST_GIT: (u32, u32) = (2, 35);
 #[tonic::async_trait]
 impl v1::system_server::System for Api {
     async fn get_info(&self, request: Request<v1::GetInfoRequest>) -> Result<Response<v1::GetInfoResponse>, Status> {
-        let by = person(&request)?;
+        let by = caller(&request)?;
         let about = &self.about;
         let checks = vec![
             self.check_database().await,
+            self.check_record().await,
             check_space(&about.room, &about.data_dir),
             check_git(&about.git).await,
             well("retention", retention(about)),
@@ -58,6 +59,19 @@ impl Api {
                 format!("Postgres {} does not answer: {error}", self.about.postgres),
                 "Start the database if it is yours; see the controller's log and that of Postgres (the built-in one's is postgres.log in the data directory).",
             ),
+        }
+    }
+
+    async fn check_record(&self) -> v1::Check {
+        match self.store.power_over_record().await {
+            Ok(None) => well("audit record", "the database's role can add to it, and nothing else".to_owned()),
+            Ok(Some(power)) => ill(
+                "audit record",
+                format!("the database's role {power}, so it could change what stands in the record"),
+                "Give the controller a role of its own with --database-url, and the owner of the tables with \
+                 --maintenance-database-url.",
+            ),
+            Err(error) => ill("audit record", format!("not known: {error}"), "Ask again when the database answers."),
         }
     }
 }

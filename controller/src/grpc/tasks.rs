@@ -2,7 +2,7 @@
 
 use futures_util::stream;
 use prost::Message as _;
-use sculpt_core::{placement::AgentNeed, task::Event};
+use sculpt_core::placement::AgentNeed;
 use sculpt_proto::{
     FieldError,
     id::{ProjectId, TaskId},
@@ -14,18 +14,20 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, POLL, Replies,
     brief::brief,
+    caller,
     convert::{self, listed},
-    cursor, person, request_id,
+    cursor, request_id,
     spec::{self, Wish},
 };
 use crate::{
-    dispatch::{Actor, Dispatch, DispatchError},
+    access::{Caller, On, Read, Sees, Steer},
+    dispatch::{Dispatch, DispatchError, Wish as Steering},
     store::{
         StoreError,
         executors::Executor,
         projects::Project,
         requests::{self, RequestError, Taken, take_request},
-        tasks::NewTask,
+        tasks::{NewTask, Start},
         tasks_read::{Filter, View},
     },
 };
@@ -39,7 +41,7 @@ impl v1::tasks_server::Tasks for Api {
         &self,
         request: Request<v1::CreateTaskRequest>,
     ) -> Result<Response<v1::CreateTaskResponse>, Status> {
-        let by = person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         let id = request_id(&message.request_id)?;
         let spec = required(message.spec, "spec")?;
@@ -49,8 +51,8 @@ impl v1::tasks_server::Tasks for Api {
         let task = match self.store.repeated(&request).await? {
             Some(done) => TaskId(done),
             None => {
-                let new = self.new_task(wish, by.name()).await?;
-                let (task, fresh) = self.store.create_task(request, new).await?;
+                let (start, new) = self.new_task(&caller, wish).await?;
+                let (task, fresh) = self.store.create_task(start, request, new).await?;
                 if fresh {
                     self.bus.journal();
                     self.bus.place();
@@ -59,25 +61,26 @@ impl v1::tasks_server::Tasks for Api {
             }
         };
         sculpt_failpoints::pass("task.before_answer");
-        Ok(Response::new(v1::CreateTaskResponse { task: Some(self.shown(task).await?) }))
+        let task = self.readable(&caller, &task.to_string()).await?;
+        Ok(Response::new(v1::CreateTaskResponse { task: Some(self.shown(&task).await?) }))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
-        person(&request)?;
-        let task = self.store.find_task(&request.into_inner().task).await?;
-        Ok(Response::new(v1::GetTaskResponse { task: Some(self.shown(task).await?) }))
+        let caller = caller(&request)?;
+        let task = self.readable(&caller, &request.into_inner().task).await?;
+        Ok(Response::new(v1::GetTaskResponse { task: Some(self.shown(&task).await?) }))
     }
 
     async fn list_tasks(
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        person(&request)?;
+        let sees = caller(&request)?.sees();
         let message = request.into_inner();
         let limit = cursor::page_size(message.page_size);
-        let filter = self.filter(message).await?;
+        let filter = self.filter(&sees, message).await?;
         // One more than asked for tells whether there is another page.
-        let (view, place) = self.store.list_tasks(&filter, limit + 1).await?;
+        let (view, place) = self.store.list_tasks(&sees, &filter, limit + 1).await?;
         let (tasks, next_page_token) = page(self.open_to(view), limit as usize);
         let cursor = cursor::cursor(self.about.cluster, place);
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token, cursor }))
@@ -89,8 +92,8 @@ impl v1::tasks_server::Tasks for Api {
         &self,
         request: Request<v1::WatchTaskRequest>,
     ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        person(&request)?;
-        let task = self.store.find_task(&request.into_inner().task).await?;
+        let caller = caller(&request)?;
+        let task = self.readable(&caller, &request.into_inner().task).await?;
         let watch = Watch { api: self.clone(), task, moved: self.bus.journal_moved(), seen: None };
         let replies = stream::try_unfold(watch, |mut watch| async move {
             let task = watch.next().await?;
@@ -100,14 +103,18 @@ impl v1::tasks_server::Tasks for Api {
     }
 
     async fn stop_task(&self, request: Request<v1::StopTaskRequest>) -> Result<Response<v1::StopTaskResponse>, Status> {
-        let by = person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
         if message.reason.len() > 4096 {
             return Err(FieldError::new("reason", "has more than 4096 bytes").into());
         }
-        let actor = Actor::user(by.name()).because(message.reason);
-        let wish = (message.request_id.as_str(), "StopTask", message.task.as_str(), message.expected_revision);
-        let task = self.move_once(wish, Event::Stop, actor).await?;
+        let steered = Steered {
+            request: message.request_id,
+            task: message.task,
+            expected: message.expected_revision,
+            reason: message.reason,
+        };
+        let task = self.steer_once(&caller, Steering::Stop, steered).await?;
         Ok(Response::new(v1::StopTaskResponse { task: Some(task) }))
     }
 
@@ -115,19 +122,32 @@ impl v1::tasks_server::Tasks for Api {
         &self,
         request: Request<v1::RetryTaskRequest>,
     ) -> Result<Response<v1::RetryTaskResponse>, Status> {
-        let by = person(&request)?;
+        let caller = caller(&request)?;
         let message = request.into_inner();
-        let wish = (message.request_id.as_str(), "RetryTask", message.task.as_str(), message.expected_revision);
-        let event = if message.in_workspace { Event::RetryInWorkspace } else { Event::Retry };
-        let task = self.move_once(wish, event, Actor::user(by.name())).await?;
+        let wish = if message.in_workspace { Steering::RetryInWorkspace } else { Steering::Retry };
+        let steered = Steered {
+            request: message.request_id,
+            task: message.task,
+            expected: message.expected_revision,
+            reason: String::new(),
+        };
+        let task = self.steer_once(&caller, wish, steered).await?;
         Ok(Response::new(v1::RetryTaskResponse { task: Some(task) }))
     }
+}
+
+/// A wish for a task, as it was sent.
+struct Steered {
+    request: String,
+    task: String,
+    expected: u64,
+    reason: String,
 }
 
 /// A follower of one task.
 struct Watch {
     api: Api,
-    task: TaskId,
+    task: On<Read>,
     moved: tokio::sync::watch::Receiver<u64>,
     /// The revision that was sent last.
     seen: Option<i64>,
@@ -139,9 +159,9 @@ impl Watch {
         loop {
             // Before the query: what happens meanwhile wakes the next wait.
             self.moved.mark_unchanged();
-            let revision = self.api.store.task_revision(self.task).await?;
+            let revision = self.api.store.task_revision(&self.task).await?;
             if revision != self.seen || revision.is_none() {
-                let task = self.api.shown(self.task).await?;
+                let task = self.api.shown(&self.task).await?;
                 self.seen = Some(i64::try_from(task.revision).unwrap_or(i64::MAX));
                 return Ok(task);
             }
@@ -155,38 +175,46 @@ impl Watch {
 
 impl Api {
     /// A task as people see it.
-    async fn shown(&self, task: TaskId) -> Result<v1::Task, Status> {
+    async fn shown(&self, task: &On<Read>) -> Result<v1::Task, Status> {
         let view = self.store.task(task).await?;
         let task = view.and_then(|view| convert::tasks(self.open_to(view)).pop());
         task.ok_or_else(|| Status::not_found("the task has been removed"))
     }
 
+    /// The task that a caller means, if they see it.
+    pub(super) async fn readable(&self, caller: &Caller, task: &str) -> Result<On<Read>, Status> {
+        Ok(caller.on(&self.store.find_task(&caller.sees(), task).await?)?)
+    }
+
     /// Moves a task by a person's wish, once per request id, and shows it.
-    async fn move_once(
-        &self,
-        (id, method, task, expected): (&str, &'static str, &str, u64),
-        event: Event,
-        actor: Actor,
-    ) -> Result<v1::Task, Status> {
-        let id = request_id(id)?;
-        let task = self.store.find_task(task).await?;
+    async fn steer_once(&self, caller: &Caller, wish: Steering, steered: Steered) -> Result<v1::Task, Status> {
+        let Steered { request, task, expected, reason } = steered;
+        let id = request_id(&request)?;
+        let located = self.store.find_task(&caller.sees(), &task).await?;
+        let may: On<Steer> = caller.on(&located)?;
         let mut hash = Sha256::new();
-        hash.update(task.0.as_bytes());
+        hash.update(may.task().0.as_bytes());
         hash.update(expected.to_be_bytes());
-        hash.update(&actor.reason);
-        if event == Event::RetryInWorkspace {
-            hash.update("in_workspace");
-        }
+        hash.update(&reason);
+        let method = match wish {
+            Steering::Stop => "StopTask",
+            Steering::Retry => "RetryTask",
+            Steering::RetryInWorkspace => {
+                hash.update("in_workspace");
+                "RetryTask"
+            }
+        };
         let request = requests::Request { id, method, digest: hash.finalize().into() };
         let expected = (expected > 0).then_some(expected);
         let moved = self
             .store
             .write(move |conn| {
                 Box::pin(async move {
-                    match take_request(conn, &request, task.0).await? {
+                    match take_request(conn, &request, may.task().0).await? {
                         Taken::Done(_) => Ok(None),
                         Taken::Fresh => {
-                            Ok::<_, MoveError>(Some(Dispatch::apply_if_in(conn, task, expected, event, &actor).await?))
+                            let moved = Dispatch::steer_in(conn, &may, expected, wish, &reason).await?;
+                            Ok::<_, MoveError>(Some(moved))
                         }
                     }
                 })
@@ -195,38 +223,42 @@ impl Api {
         if let Some(moved) = &moved {
             self.dispatch.after_commit(moved);
         }
-        self.shown(task).await
+        self.shown(&caller.on(&located)?).await
     }
 
     /// `wish` with everything that it names, which must be there.
-    async fn new_task(&self, mut wish: Wish, by: &str) -> Result<NewTask, Status> {
+    async fn new_task(&self, caller: &Caller, mut wish: Wish) -> Result<(Start, NewTask), Status> {
         let mut project = None;
-        let mut base = None;
-        if let Some((name, commit)) = wish.base.take() {
-            let found = self.store.project(&name).await?;
-            self.known_base(&found, &commit).await?;
-            wish.spec.project = found.id.to_string();
-            base = Some((found.id(), commit));
-            project = Some(found);
-        }
-        let executors = self.store.executors().await?;
+        let start = match wish.base.take() {
+            None => Start::WithoutProject(caller.may()?),
+            Some((name, commit)) => {
+                let found = self.store.project(&caller.sees(), &name).await?;
+                let may = caller.within(&found)?;
+                self.known_base(&found, &commit).await?;
+                wish.spec.project = found.id.to_string();
+                project = Some(found);
+                Start::At(may, commit)
+            }
+        };
+        let executors = self.store.executors(&caller.sees()).await?;
         if !executors.is_empty() && !executors.iter().any(|executor| executor.pool == wish.pool) {
             let there = listed(executors.iter().map(|executor| executor.pool.as_str()));
             let problem = format!("no executor is in a pool {:?}; there are: {there}", wish.pool);
             return Err(FieldError::new("spec.pool", problem).into());
         }
         let agent = agent(&wish, project.as_ref(), &executors)?;
-        Ok(NewTask {
-            base,
-            class: wish.class(agent),
+        let new = NewTask {
+            base: None,
+            needs: wish.needs(agent),
             spec: wish.spec.encode_to_vec(),
             brief: brief(&wish.spec).map(|brief| brief.encode_to_vec()),
             title: wish.title,
             labels: wish.labels,
             priority: wish.spec.priority,
-            created_by: by.to_owned(),
+            created_by: caller.name().to_owned(),
             policy: wish.policy,
-        })
+        };
+        Ok((start, new))
     }
 
     async fn known_base(&self, project: &Project, commit: &str) -> Result<(), Status> {
@@ -241,7 +273,7 @@ impl Api {
         Err(FieldError::new("spec.base", problem).into())
     }
 
-    async fn filter(&self, message: v1::ListTasksRequest) -> Result<Filter, Status> {
+    async fn filter(&self, sees: &Sees, message: v1::ListTasksRequest) -> Result<Filter, Status> {
         let mut states = Vec::new();
         for state in message.states {
             let known = v1::TaskState::try_from(state).ok().and_then(convert::state_name);
@@ -251,7 +283,7 @@ impl Api {
             cursor::page(&message.page_token)?.map(|token| FieldError::parse(&token, "page_token")).transpose()?;
         let project: Option<ProjectId> = match message.project.as_str() {
             "" => None,
-            name => Some(self.store.project(name).await?.id()),
+            name => Some(self.store.project(sees, name).await?.id()),
         };
         Ok(Filter {
             states,

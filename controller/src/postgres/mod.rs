@@ -34,6 +34,9 @@ const DATABASE: &str = "sculpt";
 /// Superuser of a private cluster.
 const SUPERUSER: &str = "sculpt";
 
+/// Who serves from it: a role that owns nothing.
+const SERVICE: &str = "sculpt_service";
+
 /// Longest wait for the shutdown to end before the server is told to drop everything; its next start then recovers.
 const FAST_SHUTDOWN: Duration = Duration::from_millis(1500);
 
@@ -154,6 +157,7 @@ impl Postgres {
         let (database, pid) = (server.database(running.sockets()), running.pid());
         let starting = Starting::new(running);
         database.named("postgres").ensure(DATABASE).await?;
+        database.ensure_role(SERVICE).await?;
         let (_, version) = database.version().await?;
         let (told, postmaster) = watch::channel(Some(pid));
         let stop = CancellationToken::new();
@@ -167,9 +171,20 @@ impl Postgres {
         Ok(Self { database, version, postmaster, stop, keeper })
     }
 
-    /// Where its database is.
+    /// The database, as who owns all of it, of a cluster that another process keeps running; `None` when it does not run.
+    pub fn beside(directory: &Path) -> Option<Database> {
+        let sockets = process::sockets_of(&cluster::resolved(directory).ok()?)?;
+        Some(Database::at_socket(&sockets, SUPERUSER, DATABASE))
+    }
+
+    /// Its database, as who owns all of it.
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Its database, as who serves from it.
+    pub fn service(&self) -> Database {
+        self.database.as_role(SERVICE)
     }
 
     /// The server's version, like `15.8`.

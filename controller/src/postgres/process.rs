@@ -303,6 +303,14 @@ impl PidFile {
     }
 }
 
+/// Where the living server of exactly this data has its socket.
+pub(super) fn sockets_of(data: &Path) -> Option<PathBuf> {
+    let found = PidFile::parse(&fs::read_to_string(data.join("postmaster.pid")).ok()?)?;
+    let line = fs::read(format!("/proc/{}/cmdline", found.pid.as_raw_pid())).ok()?;
+    let wanted = data.as_os_str().as_encoded_bytes();
+    line.split(|byte| *byte == 0).any(|argument| argument == wanted).then_some(found.sockets)
+}
+
 /// Tells of the end of a process that is not our child.
 fn end_of(pid: Pid) -> io::Result<CancellationToken> {
     let end = CancellationToken::new();

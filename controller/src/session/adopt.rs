@@ -139,7 +139,7 @@ impl Claim {
         };
         NewTask {
             base: self.project.as_ref().map(|project| (project.id, project.base.clone())),
-            class: self.wish.class(agent),
+            needs: self.wish.needs(agent),
             title: self.wish.title.clone(),
             labels: self.wish.labels.clone(),
             priority: self.wish.spec.priority,
@@ -224,7 +224,7 @@ async fn attach(conn: &mut Connection, epoch: Epoch, claim: Claim, asker: &Asker
     }
     let locked = match task_state::lock(conn, claim.task).await? {
         Some(locked) => {
-            let order = claims::order(conn, claim.task).await?;
+            let order = claims::order(conn, claim.task, epoch.executor).await?;
             if !claim.fits(&order) {
                 let text = format!("task {} is another one here than the attempt's spec says", locked.number);
                 return Err(asker.refused(text));

@@ -3,7 +3,7 @@
 //! Two parts run side by side: one talks to the executor and never waits for the database, so heartbeats are answered at
 //! once; the other does the reducer's work in the database, in order.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sculpt_proto::{
     executor::v1::{ControlRequest, Desired, HeartbeatAck, Welcome, control_request, control_response},
@@ -11,15 +11,17 @@ use sculpt_proto::{
     to_duration,
 };
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     time::Instant,
 };
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::who::Who;
 use crate::{
     dispatch::Dispatch,
+    pki::Authority,
     session::{
         book::Book,
         census::Comparison,
@@ -50,6 +52,8 @@ pub struct Context<B = Dispatch> {
     pub sessions: Sessions,
     /// Whose attempts these are.
     pub cluster: ClusterId,
+    /// Whom executors are to trust. `None`: nobody proves anything to them.
+    pub authority: Option<watch::Receiver<Arc<Authority>>>,
     /// Ends all sessions.
     pub shutdown: CancellationToken,
 }
@@ -69,12 +73,14 @@ enum Work {
 /// Serves one Control connection until either side ends it.
 pub async fn serve<B: Book>(
     context: Context<B>,
+    executor: Who,
     mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: Responses,
 ) {
     let opened = tokio::select! {
         biased;
-        opened = open(&context, &mut inbound) => opened,
+        opened = open(&context, &executor, &mut inbound) => opened,
+        away = executor.clone().sent_away() => Err(End::Reject(away.reject())),
         () = context.shutdown.cancelled() => Err(End::leaving()),
     };
     let (epoch, mut seat) = match opened {
@@ -83,7 +89,11 @@ pub async fn serve<B: Book>(
     };
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
     let asks = seat.take_asks();
-    let end = attend(&context, epoch, &seat, asks, inbound, &out).await;
+    let end = tokio::select! {
+        biased;
+        away = executor.sent_away() => End::Reject(away.reject()),
+        end = attend(&context, epoch, &seat, asks, inbound, &out) => end,
+    };
     // Nothing is placed on it from here on.
     drop(seat);
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
@@ -114,9 +124,10 @@ async fn attend<B: Book>(
     context.book.bus().place();
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
+    let outside = Outside { told, asks, authority: context.authority.clone() };
     tokio::select! {
         biased;
-        end = talk(seat, inbound, Outside { told, asks }, work, results, out) => end,
+        end = talk(seat, inbound, outside, work, results, out) => end,
         end = toil(context, epoch, queue, done) => end,
         () = seat.recalled() => End::recalled(),
         () = context.shutdown.cancelled() => End::leaving(),
@@ -134,6 +145,7 @@ async fn record_end<B: Book>(context: &Context<B>, epoch: Epoch, reason: String)
 
 async fn open<B: Book>(
     context: &Context<B>,
+    executor: &Who,
     inbound: &mut (impl Stream<Item = Result<ControlRequest, Status>> + Unpin),
 ) -> Result<(Epoch, Seat), End> {
     let first = tokio::time::timeout(HELLO, inbound.next()).await;
@@ -143,7 +155,9 @@ async fn open<B: Book>(
     let Some(control_request::Part::Hello(hello)) = first.part else {
         return Err(End::Fault(Status::invalid_argument("the first message of Control must be a Hello")));
     };
-    let who = hello::check(hello, context.cluster).map_err(End::Reject)?;
+    let mut who = hello::check(hello, context.cluster).map_err(End::Reject)?;
+    who.certified = executor.certified();
+    executor.is(who.id).map_err(End::Fault)?;
     let epoch = context.book.open(who).await.map_err(|error| End::Reject(error.into()))?;
     Ok((epoch, context.sessions.enter(epoch)))
 }
@@ -154,6 +168,15 @@ struct Outside {
     told: broadcast::Receiver<ExecutorId>,
     /// Somebody wants to know something of this one.
     asks: Asks,
+    /// Who certifies, and who else is trusted.
+    authority: Option<watch::Receiver<Arc<Authority>>>,
+}
+
+impl Outside {
+    /// Whom the executor is to trust now. Said again with each answer: one that was not heard needs no care.
+    fn trusted(&self) -> Vec<Vec<u8>> {
+        self.authority.as_ref().map(|authority| authority.borrow().trusted()).unwrap_or_default()
+    }
 }
 
 /// Talks to the executor; whatever needs the database goes to `work`.
@@ -203,7 +226,7 @@ async fn talk(
             _ = ticks.tick() => Input::Tick,
         };
         for output in session.step(start.elapsed(), input) {
-            if let Err(end) = carry_out(output, &work, out).await {
+            if let Err(end) = carry_out(output, &outside, &work, out).await {
                 return end;
             }
         }
@@ -222,11 +245,12 @@ fn collected(request: ControlRequest, asks: &mut Asks) -> Result<Option<ControlR
     Ok(None)
 }
 
-async fn carry_out(output: Out, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
+async fn carry_out(output: Out, outside: &Outside, work: &mpsc::Sender<Work>, out: &Responses) -> Result<(), End> {
     let queue = |item| async move { work.send(item).await.map_err(|_| End::Gone) };
     match output {
         Output::HeartbeatAck { sequence, leased } => {
-            send(out, control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased })).await
+            let ack = HeartbeatAck { sequence, leased, trusted: outside.trusted() };
+            send(out, control_response::Part::HeartbeatAck(ack)).await
         }
         Output::Ack(answer) => {
             sculpt_failpoints::pass("report.before_ack");

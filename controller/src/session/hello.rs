@@ -16,6 +16,9 @@ const AGENTS: usize = 256;
 /// Most remarks on itself that are kept of one executor, and their longest, in characters.
 const NOTES: (usize, usize) = (50, 1000);
 
+/// How long until an executor asks again whose name another one has.
+const NAME_TAKEN: Duration = Duration::from_secs(30);
+
 /// What `hello` says, or why the executor is turned away.
 pub fn check(hello: Hello, cluster: ClusterId) -> Result<Introduction, Reject> {
     if hello.protocol != EXECUTOR_PROTOCOL {
@@ -49,9 +52,9 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
     let default_agent = hello.agents.iter().find(|agent| agent.is_default).map(|agent| agent.name.clone());
     let agents =
         hello.agents.into_iter().map(|agent| word(agent.name, "agents.name")).collect::<Result<Vec<_>, _>>()?;
-    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(255).collect::<String>();
     Ok(Introduction {
         id: FieldError::parse(&hello.executor_id, "executor_id")?,
+        certified: None,
         instance: FieldError::parse(&hello.instance_id, "instance_id")?,
         name,
         pool,
@@ -60,19 +63,25 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
         agents,
         default_agent,
         separates: hello.separates,
+        unseparated: short(&hello.unseparated),
+        closes_network: hello.closes_network,
         version: short(&hello.version),
         hostname: short(&hello.hostname),
-        owner: short(&hello.owner),
         directory: directory(&hello.directory_id)?,
         notes: hello.notes.iter().take(NOTES.0).map(|note| note.chars().take(NOTES.1).collect()).collect(),
     })
+}
+
+/// A text for people, within reason.
+pub(super) fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(255).collect()
 }
 
 fn directory(id: &str) -> Result<Option<uuid::Uuid>, FieldError> {
     if id.is_empty() { Ok(None) } else { FieldError::parse(id, "directory_id").map(Some) }
 }
 
-fn word(text: String, field: &'static str) -> Result<String, FieldError> {
+pub(super) fn word(text: String, field: &'static str) -> Result<String, FieldError> {
     if text.is_empty() || text.chars().count() > 128 || text.chars().any(char::is_control) {
         return Err(FieldError::new(field, "must have 1 to 128 characters without controls"));
     }
@@ -92,7 +101,12 @@ pub fn for_now(text: impl Into<String>, retry_after: Duration) -> Reject {
 impl From<OpenError> for Reject {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::NameTaken { .. } | OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            // Another may have taken the name of one that a restored database does not know: an executor that ended would
+            // be stranded, with agents that go on.
+            OpenError::NameTaken { .. } => {
+                Reject { code: Code::Invalid.into(), ..for_now(error.to_string(), NAME_TAKEN) }
+            }
             OpenError::Store(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session cannot be opened");
                 for_now("the controller's database is out of reach", Duration::from_secs(2))

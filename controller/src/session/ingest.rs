@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
+use super::who::Who;
 use crate::{
     session::{
         frames,
@@ -69,10 +70,11 @@ impl TryFrom<Append> for Piece {
 /// Serves one Logs connection until the executor or a newer session ends it.
 pub async fn serve(
     shelf: impl Shelf,
+    who: Who,
     inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
     out: mpsc::Sender<Result<LogsResponse, Status>>,
 ) {
-    if let Err(status) = run(shelf, inbound, &out).await {
+    if let Err(status) = run(shelf, who, inbound, &out).await {
         // The stream may be gone already.
         let _ = out.send(Err(status)).await;
     }
@@ -80,13 +82,14 @@ pub async fn serve(
 
 async fn run(
     shelf: impl Shelf,
+    who: Who,
     mut inbound: impl Stream<Item = Result<LogsRequest, Status>> + Unpin,
     out: &mpsc::Sender<Result<LogsResponse, Status>>,
 ) -> Result<(), Status> {
     let hello = tokio::time::timeout(HELLO, inbound.next()).await;
     let hello = hello.map_err(|_| Status::deadline_exceeded("no LogsHello within 10 s"))?;
     let epoch = match hello.transpose()?.and_then(|request| request.part) {
-        Some(logs_request::Part::Hello(hello)) => epoch(&hello)?,
+        Some(logs_request::Part::Hello(hello)) => epoch(who, &hello)?,
         Some(logs_request::Part::Append(_)) | None => {
             return Err(Status::invalid_argument("the first message of Logs must be a LogsHello"));
         }
@@ -104,8 +107,8 @@ async fn run(
     }
 }
 
-fn epoch(hello: &LogsHello) -> Result<Epoch, FieldError> {
-    Ok(Epoch { executor: FieldError::parse(&hello.executor_id, "hello.executor_id")?, number: hello.epoch })
+fn epoch(who: Who, hello: &LogsHello) -> Result<Epoch, Status> {
+    Ok(Epoch { executor: who.named(&hello.executor_id, "hello.executor_id")?, number: hello.epoch })
 }
 
 type Queued = (Piece, OwnedSemaphorePermit);

@@ -9,6 +9,7 @@ pub mod census;
 pub mod control;
 pub mod disk;
 mod end;
+pub mod enrolment;
 pub mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -17,19 +18,21 @@ pub mod growing;
 pub mod held;
 pub mod hello;
 pub mod ingest;
+mod present;
 pub mod publish;
 pub mod registry;
 pub mod reports;
 pub mod shelf;
 pub mod spec;
 pub mod state;
+pub mod who;
 mod wire;
 
 use sculpt_proto::{
     FieldError, MAX_MESSAGE,
     executor::v1::{
         ControlRequest, ControlResponse, GetSpecRequest, GetSpecResponse, LogsRequest, LogsResponse, PublishRequest,
-        PublishResponse, PutSpecRequest, PutSpecResponse,
+        PublishResponse, PutSpecRequest, PutSpecResponse, control_response,
         executor_service_server::{ExecutorService, ExecutorServiceServer},
     },
 };
@@ -38,8 +41,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-pub use self::registry::Sessions;
-use self::{adopt::AdoptError, control::Context, shelf::StoredLogs, spec::HandOutError};
+use self::{
+    adopt::AdoptError,
+    control::Context,
+    end::say,
+    shelf::StoredLogs,
+    spec::HandOutError,
+    who::{Away, Who},
+};
+pub use self::{present::Present, registry::Sessions};
 use crate::{blobs::Blobs, dispatch::DispatchError, git::Repositories, store::sessions::Epoch};
 
 /// Messages to an executor that wait in memory.
@@ -77,15 +87,20 @@ impl ExecutorService for ExecutorApi {
         request: Request<Streaming<ControlRequest>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let context = self.context.clone();
-        self.tracker.spawn(control::serve(context, request.into_inner(), out));
+        if let Some(away) = request.extensions().get::<Away>() {
+            // The only word: there is room for it.
+            let _ = out.try_send(Ok(say(control_response::Part::Reject(away.reject()))));
+            return Ok(Response::new(ReceiverStream::new(outbox)));
+        }
+        let (context, who) = (self.context.clone(), Who::of(&request)?);
+        self.tracker.spawn(control::serve(context, who, request.into_inner(), out));
         Ok(Response::new(ReceiverStream::new(outbox)))
     }
 
     async fn logs(&self, request: Request<Streaming<LogsRequest>>) -> Result<Response<Self::LogsStream>, Status> {
         let (out, outbox) = mpsc::channel(OUTBOX);
         let shelf = StoredLogs { dispatch: self.context.book.clone(), blobs: self.blobs.clone() };
-        let ingest = ingest::serve(shelf, request.into_inner(), out);
+        let ingest = ingest::serve(shelf, Who::of(&request)?, request.into_inner(), out);
         let shutdown = self.context.shutdown.clone();
         self.tracker.spawn(async move {
             tokio::select! {
@@ -97,8 +112,9 @@ impl ExecutorService for ExecutorApi {
     }
 
     async fn get_spec(&self, request: Request<GetSpecRequest>) -> Result<Response<GetSpecResponse>, Status> {
+        let who = Who::of(&request)?;
         let request = request.into_inner();
-        let executor = FieldError::parse(&request.executor_id, "executor_id")?;
+        let executor = who.named(&request.executor_id, "executor_id")?;
         let attempt = FieldError::parse(&request.attempt_id, "attempt_id")?;
         let epoch = Epoch { executor, number: request.epoch };
         let spec = spec::hand_out(&self.context.book, epoch, attempt).await.map_err(|error| {
@@ -119,8 +135,9 @@ impl ExecutorService for ExecutorApi {
     }
 
     async fn put_spec(&self, request: Request<PutSpecRequest>) -> Result<Response<PutSpecResponse>, Status> {
+        let who = Who::of(&request)?;
         let request = request.into_inner();
-        let executor = FieldError::parse(&request.executor_id, "executor_id")?;
+        let executor = who.named(&request.executor_id, "executor_id")?;
         let attempt = FieldError::parse(&request.attempt_id, "attempt_id")?;
         let epoch = Epoch { executor, number: request.epoch };
         adopt::take_over(&self.context.book, epoch, attempt, request.spec).await.map_err(|error| {
@@ -141,7 +158,8 @@ impl ExecutorService for ExecutorApi {
     }
 
     async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<PublishResponse>, Status> {
+        let who = Who::of(&request)?;
         let pieces = request.into_inner();
-        publish::publish(&self.context.book, &self.repositories, pieces).await.map(Response::new)
+        publish::publish(&self.context.book, &self.repositories, who, pieces).await.map(Response::new)
     }
 }

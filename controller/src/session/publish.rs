@@ -12,6 +12,7 @@ use sculpt_proto::{
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
+use super::who::Who;
 use crate::{
     dispatch::{Dispatch, DispatchError},
     git::{self, GitError, Publication, Published, ReceivedPack, Repositories},
@@ -51,10 +52,15 @@ impl TryFrom<publish_request::Header> for Header {
 pub async fn publish(
     dispatch: &Dispatch,
     repositories: &Repositories,
+    who: Who,
     mut pieces: impl Stream<Item = Result<PublishRequest, Status>> + Unpin,
 ) -> Result<PublishResponse, Status> {
     let header = match next(&mut pieces).await?.and_then(|request| request.part) {
-        Some(publish_request::Part::Header(header)) => Header::try_from(header)?,
+        Some(publish_request::Part::Header(header)) => {
+            let header = Header::try_from(header)?;
+            who.is(header.epoch.executor)?;
+            header
+        }
         Some(publish_request::Part::Data(_)) | None => {
             return Err(Status::invalid_argument("the first message of Publish must be a header"));
         }

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use sculpt_core::{attempt::Fence, task::Event};
 use sculpt_proto::{
-    executor::v1::AttemptSpec,
+    executor::v1::{AttemptSpec, Confinement, confinement::Network},
     id::{AttemptId, ClusterId, TaskId},
     v1::{CommitPolicy, TaskSpec, task_spec::Work},
 };
@@ -11,7 +11,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError},
-    store::{Connection, StoreError, attempts, claims::Order, sessions, sessions::Epoch, task_state},
+    store::{
+        Connection, StoreError, attempts,
+        claims::{Allowance, Order},
+        sessions,
+        sessions::Epoch,
+        task_state,
+    },
 };
 
 /// A spec that cannot be made.
@@ -64,10 +70,21 @@ pub fn build(cluster: ClusterId, task: TaskId, fence: Fence, order: Order) -> Re
         agent: order.agent.unwrap_or_default(),
         title: order.title,
         workspace_of: order.workspace_of.map(|attempt| attempt.to_string()).unwrap_or_default(),
+        confinement: Some(confinement(order.allowance)),
     }
     .encode_to_vec();
     let digest = Sha256::digest(&body).to_vec();
     Ok(Sealed { body, digest })
+}
+
+fn confinement(allowance: Allowance) -> Confinement {
+    let Allowance { no_network, memory, processes, cpu } = allowance;
+    Confinement {
+        network: if no_network { Network::None } else { Network::Host }.into(),
+        memory: memory.unwrap_or_default(),
+        processes: processes.unwrap_or_default(),
+        cpu: cpu.unwrap_or_default(),
+    }
 }
 
 /// Why a spec is not handed out.

@@ -10,11 +10,13 @@ use uuid::Uuid;
 
 use super::{
     Connection, Store, StoreError, attempts,
+    audit::{self, Act},
     events::{Entry, record},
     requests::{Request, RequestError, Taken, take_request},
     sessions::Epoch,
     tasks::{self, NewTask},
 };
+use crate::access::{Fleet, May};
 
 /// Adoptions of one request, and of one message to an executor; the others follow once these are done.
 const LISTED: i64 = 1000;
@@ -66,19 +68,22 @@ pub struct Asker {
 }
 
 impl Store {
-    /// Notes that `by` wants `attempts` of `executor` taken over, or, where none is named, all that are not known; once per
+    /// Notes that who may tend executors wants `attempts` of `executor` taken over, or, where none is named, all that are not known; once per
     /// request.
     pub async fn want_adoptions(
         &self,
+        by: May<Fleet>,
         request: Request,
         executor: ExecutorId,
         attempts: BTreeSet<AttemptId>,
-        by: String,
     ) -> Result<(), RequestError> {
         self.write(move |conn| {
             Box::pin(async move {
                 if let Taken::Fresh = take_request(conn, &request, executor.0).await? {
-                    want(conn, request.id.0, executor, &attempts, &by).await?;
+                    take_on(conn, executor, by.caller().name()).await?;
+                    want(conn, request.id.0, executor, &attempts, by.caller().name()).await?;
+                    let act = Act::new("executor.adopt", audit::executor_id(executor));
+                    audit::append(conn, &by.by(), act.with(json!({ "attempts": attempts }))).await?;
                 }
                 Ok(())
             })
@@ -87,7 +92,7 @@ impl Store {
     }
 
     /// What became of what `request` asked for.
-    pub async fn adoptions(&self, request: &Request) -> Result<Vec<Adoption>, StoreError> {
+    pub async fn adoptions(&self, _by: &May<Fleet>, request: &Request) -> Result<Vec<Adoption>, StoreError> {
         let mut conn = self.read().await?;
         let rows: Vec<(Uuid, Option<i64>, Option<String>)> = sqlx::query_as(
             "SELECT a.attempt_id, t.number, a.refusal FROM adoptions a LEFT JOIN tasks t ON t.id = a.task_id \
@@ -103,6 +108,13 @@ impl Store {
         };
         Ok(rows.into_iter().map(adoption).collect())
     }
+}
+
+/// Whose an executor is that joined before the database was set back, nobody knows: it is whose who takes over what it has.
+async fn take_on(conn: &mut Connection, executor: ExecutorId, by: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE executors SET owner = $2 WHERE id = $1 AND owner = ''";
+    sqlx::query(sql).bind(executor.0).bind(by).execute(conn).await?;
+    Ok(())
 }
 
 async fn want(

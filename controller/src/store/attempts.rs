@@ -1,7 +1,7 @@
 //! What is kept of an attempt beside the machines: reports, specs, remarks, the release.
 
 use sculpt_core::{attempt::Fence, outcome::Exit};
-use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
+use sculpt_proto::id::{AttemptId, ExecutorId, ProjectId, TaskId};
 use sqlx::Row as _;
 use uuid::Uuid;
 
@@ -22,6 +22,13 @@ pub async fn task_of(
         .fetch_optional(conn)
         .await?;
     Ok(task.map(TaskId))
+}
+
+/// Whether `executor` holds an attempt of `project`.
+pub async fn works_in(conn: &mut Connection, executor: ExecutorId, project: ProjectId) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT FROM attempts a JOIN tasks t ON t.id = a.task_id \
+               WHERE a.executor_id = $1 AND a.released_at IS NULL AND t.project_id = $2)";
+    Ok(sqlx::query_scalar(sql).bind(executor.0).bind(project.0).fetch_one(conn).await?)
 }
 
 /// The rows that reports move, under their lock.

@@ -1,9 +1,9 @@
-//! Classes: what tasks need of an executor, one row for all tasks with the same needs.
+//! Classes: what tasks need of an executor and whose they are, one row for all tasks that can be placed on the same ones.
 
 use std::collections::BTreeMap;
 
 use sculpt_core::{
-    placement::{AgentNeed, Class},
+    placement::{AgentNeed, Class, Needs},
     task::Surviving,
 };
 use sculpt_proto::id::TaskId;
@@ -14,15 +14,20 @@ use sqlx::{Row as _, postgres::PgRow, types::Json};
 use crate::store::{Connection, StoreError};
 
 /// Columns of a class `c`, as [`read`] takes them.
-pub(super) const COLUMNS: &str = "c.pool, c.requirements, c.agent, c.executor_id";
+pub(super) const COLUMNS: &str = "c.pool, c.requirements, c.agent, c.executor_id, c.project_id, c.requester";
 
 /// The class in the columns of a row.
 pub(super) fn read(row: &PgRow) -> Result<Class, StoreError> {
-    Ok(Class {
+    let needs = Needs {
         pool: row.try_get("pool")?,
         requirements: row.try_get::<Json<BTreeMap<String, String>>, _>("requirements")?.0,
         agent: need(row.try_get("agent")?),
+    };
+    Ok(Class {
+        needs,
         executor: row.try_get("executor_id")?,
+        project: row.try_get("project_id")?,
+        requester: row.try_get("requester")?,
     })
 }
 
@@ -37,29 +42,29 @@ pub fn need(agent: Option<String>) -> AgentNeed {
 
 /// The row of a class, made on first use.
 pub(super) async fn id(conn: &mut Connection, class: &Class) -> Result<i64, StoreError> {
-    let agent = match &class.agent {
+    let Class { needs, executor, project, requester } = class;
+    let agent = match &needs.agent {
         AgentNeed::None => None,
         AgentNeed::Default => Some(""),
         AgentNeed::Named(name) => Some(name.as_str()),
     };
-    let canonical = match class.executor {
-        None => json!([class.pool, class.requirements, agent]),
-        Some(executor) => json!([class.pool, class.requirements, agent, executor]),
-    };
+    let canonical = json!([needs.pool, needs.requirements, agent, executor, project, requester]);
     let digest = Sha256::digest(canonical.to_string().as_bytes()).to_vec();
     let find = "SELECT id FROM classes WHERE digest = $1";
     if let Some(id) = sqlx::query_scalar(find).bind(&digest).fetch_optional(&mut *conn).await? {
         return Ok(id);
     }
     sqlx::query(
-        "INSERT INTO classes (digest, pool, requirements, agent, executor_id) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO classes (digest, pool, requirements, agent, executor_id, project_id, requester) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
     .bind(&digest)
-    .bind(&class.pool)
-    .bind(Json(&class.requirements))
+    .bind(&needs.pool)
+    .bind(Json(&needs.requirements))
     .bind(agent)
-    .bind(class.executor)
+    .bind(executor)
+    .bind(project)
+    .bind(requester)
     .execute(&mut *conn)
     .await?;
     Ok(sqlx::query_scalar(find).bind(&digest).fetch_one(&mut *conn).await?)

@@ -45,6 +45,12 @@ impl Database {
         Self { options: self.options.clone().database(name) }
     }
 
+    /// The same database as another role, without a password.
+    #[must_use]
+    pub fn as_role(&self, role: &str) -> Self {
+        Self { options: self.options.clone().username(role) }
+    }
+
     /// What a pool and a listener connect with.
     pub(super) fn options(&self) -> PgConnectOptions {
         self.options.clone()
@@ -76,6 +82,19 @@ impl Database {
             .await?;
         if !there {
             sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {}", quoted(name)))).execute(&mut connection).await?;
+        }
+        Ok(connection.close().await?)
+    }
+
+    /// Makes a role on this server that can log in, and nothing else, unless it is there.
+    pub async fn ensure_role(&self, role: &str) -> Result<(), StoreError> {
+        let mut connection = self.connect().await?;
+        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
+            .bind(role)
+            .fetch_one(&mut connection)
+            .await?;
+        if !there {
+            sqlx::query(AssertSqlSafe(format!("CREATE ROLE {} LOGIN", quoted(role)))).execute(&mut connection).await?;
         }
         Ok(connection.close().await?)
     }
@@ -116,6 +135,7 @@ impl fmt::Debug for Database {
     }
 }
 
-fn quoted(name: &str) -> String {
+/// `name` as an identifier.
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

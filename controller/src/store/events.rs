@@ -1,20 +1,16 @@
 //! The journal: written with each change, read in the order of its ids without a hole.
 //!
-//! Ids are drawn before a transaction commits, so a reader sees 7 before 6 is there, or 6 never comes because its
-//! transaction was rolled back. A reader stops at such a gap until it knows. Who may still fill it holds a lock on the
-//! table: every transaction takes it before it draws an id and keeps it to its end, and it is visible before it lets go.
-//! So when all holders that were seen *after* the gap are gone, everything up to the last id that was drawn *before* they
-//! were seen is settled: what is missing then is missing for good. Transactions that never touched the journal hold no
-//! such lock and delay nobody.
+//! Where an id is missing a reader waits until it is known whether it will come ([`gaps`](super::gaps)).
 
 use std::time::Duration;
 
 use sculpt_proto::id::{ClusterId, TaskId};
 use serde_json::Value;
-use sqlx::FromRow;
+use sqlx::{FromRow, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::{Connection, Store, StoreError, Time};
+use super::{Connection, Store, StoreError, Time, gaps::Table, visible};
+use crate::access::{On, Read, Sees};
 
 /// Most entries that are read at once.
 const BATCH: usize = 500;
@@ -23,10 +19,6 @@ const BATCH_ROWS: i64 = BATCH as i64;
 /// How long a settled place is waited for, and how far it is looked back for gaps when that was in vain.
 const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK_BACK: i64 = 10_000;
-
-/// How often the writers in a gap are looked for: from the first to the last.
-const LOOK_FIRST: Duration = Duration::from_millis(5);
-const LOOK_LAST: Duration = Duration::from_millis(200);
 
 /// A place in the journal: everything up to this id has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -81,23 +73,33 @@ pub enum JournalError {
     Store(#[from] StoreError),
 }
 
+/// Which entries are read.
+#[derive(Clone, Debug)]
+pub enum Of {
+    /// Those of a task.
+    Task(On<Read>),
+    /// Those of all that the reader sees.
+    Seen(Sees),
+}
+
+impl Of {
+    /// Whether no entry is left out.
+    fn is_everything(&self) -> bool {
+        match self {
+            Self::Task(_) => false,
+            Self::Seen(sees) => sees.is_everything(),
+        }
+    }
+}
+
 /// A reader of the journal.
 #[derive(Debug)]
 pub struct Reader {
     store: Store,
-    /// Only of this task.
-    task: Option<TaskId>,
+    of: Of,
     place: Place,
     /// Gaps up to here are for good.
     settled: Place,
-}
-
-/// Who may still write ids up to `drawn`, in the order in which this was looked at: first the id, then the writers.
-#[derive(FromRow)]
-struct Writers {
-    drawn: i64,
-    holders: Vec<String>,
-    floor: i64,
 }
 
 /// Writes an entry. The last statement of its transaction that takes locks.
@@ -138,61 +140,35 @@ impl Store {
 
     /// A place up to which nothing will be added any more: a snapshot that is taken afterwards has all of it.
     pub async fn settled(&self) -> Result<Place, StoreError> {
-        let writers = self.writers().await?;
-        if tokio::time::timeout(PATIENCE, self.gone(&writers.holders)).await.is_ok() {
+        let writers = self.writers(Table::Events).await?;
+        if tokio::time::timeout(PATIENCE, self.gone(Table::Events, &writers.holders)).await.is_ok() {
             return Ok(Place(writers.drawn));
         }
         // Somebody sits on an open entry: the place before the first gap is right as well, only older than need be.
+        let floor = self.floor().await?;
         let mut conn = self.read().await?;
         let sql = "SELECT COALESCE(min(drawn.id) - 1, $1) \
                    FROM generate_series(GREATEST($2, $1 - $3) + 1, $1) AS drawn (id) \
                    WHERE NOT EXISTS (SELECT FROM events WHERE events.id = drawn.id)";
-        let place = sqlx::query_scalar(sql)
-            .bind(writers.drawn)
-            .bind(writers.floor)
-            .bind(LOOK_BACK)
-            .fetch_one(&mut *conn)
-            .await?;
+        let place =
+            sqlx::query_scalar(sql).bind(writers.drawn).bind(floor).bind(LOOK_BACK).fetch_one(&mut *conn).await?;
         Ok(Place(place))
     }
 
-    /// A reader of what came after `place`, or from the oldest that is kept; of one task, or of all.
-    pub async fn journal(&self, place: Option<Place>, task: Option<TaskId>) -> Result<Reader, JournalError> {
-        let mut conn = self.read().await?;
-        let floor = sqlx::query_scalar("SELECT journal_floor FROM cluster").fetch_one(&mut *conn).await;
-        let floor = Place(floor.map_err(StoreError::from)?);
+    /// A reader of what came after `place`, or from the oldest that is kept.
+    pub async fn journal(&self, place: Option<Place>, of: Of) -> Result<Reader, JournalError> {
+        let floor = Place(self.floor().await?);
         let place = match place {
             Some(place) if place < floor => return Err(JournalError::Expired),
             Some(place) => place,
             None => floor,
         };
-        Ok(Reader { store: self.clone(), task, place, settled: place })
+        Ok(Reader { store: self.clone(), of, place, settled: place })
     }
 
-    async fn writers(&self) -> Result<Writers, StoreError> {
-        // The condition on the sequence makes the locks be read after it, once per its only row.
-        let sql = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn, \
-                   (SELECT journal_floor FROM cluster) AS floor, \
-                   ARRAY(SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted \
-                       AND relation = 'events'::regclass AND mode = 'RowExclusiveLock' \
-                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                       AND sequence.last_value IS NOT NULL) AS holders \
-                   FROM events_id_seq AS sequence";
+    async fn floor(&self) -> Result<i64, StoreError> {
         let mut conn = self.read().await?;
-        Ok(sqlx::query_as(sql).fetch_one(&mut *conn).await?)
-    }
-
-    /// Waits until none of these transactions is left.
-    async fn gone(&self, holders: &[String]) -> Result<(), StoreError> {
-        let mut pause = LOOK_FIRST;
-        let mut left = holders.to_vec();
-        while !left.is_empty() {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK_LAST);
-            let now = self.writers().await?.holders;
-            left.retain(|holder| now.contains(holder));
-        }
-        Ok(())
+        Ok(sqlx::query_scalar("SELECT journal_floor FROM cluster").fetch_one(&mut *conn).await?)
     }
 }
 
@@ -205,18 +181,18 @@ impl Reader {
     /// The next entries in order; none when everything so far has been read. Waits for writers in a gap for as long as
     /// their transactions are open. Can be dropped and called again.
     pub async fn next(&mut self) -> Result<Vec<Event>, JournalError> {
-        if self.task.is_none() {
+        if self.of.is_everything() {
             let batch = self.batch(i64::MAX).await?;
             let whole = self.unbroken(&batch);
             if batch.is_empty() || whole > 0 {
                 return Ok(self.pass(batch, whole));
             }
         }
-        let writers = self.store.writers().await?;
-        if self.place < Place(writers.floor) {
+        let writers = self.store.writers(Table::Events).await?;
+        if self.place < Place(self.store.floor().await?) {
             return Err(JournalError::Expired);
         }
-        self.store.gone(&writers.holders).await?;
+        self.store.gone(Table::Events, &writers.holders).await?;
         self.settled = self.settled.max(Place(writers.drawn));
         let batch = self.batch(self.settled.0).await?;
         let whole = batch.len();
@@ -249,19 +225,30 @@ impl Reader {
 
     async fn batch(&self, upto: i64) -> Result<Vec<Event>, StoreError> {
         let mut conn = self.store.read().await?;
-        let mut sql = String::from(
-            "SELECT events.id, at, kind, task_id, task_number, attempt, executors.name AS executor, revision, \
-             shown::text AS shown, actor, data FROM events LEFT JOIN executors ON executors.id = executor_id \
-             WHERE events.id > $1 AND events.id <= $2",
+        let mut query = QueryBuilder::<Postgres>::new(
+            "SELECT events.id, at, kind, task_id, task_number, attempt, executors.name AS executor, events.revision, \
+             events.shown::text AS shown, actor, data FROM events LEFT JOIN executors ON executors.id = executor_id",
         );
-        if self.task.is_some() {
-            sql.push_str(" AND task_id = $4");
+        match &self.of {
+            Of::Task(task) => {
+                query.push(" WHERE task_id = ").push_bind(task.task().0);
+            }
+            Of::Seen(sees) if sees.is_everything() => {
+                query.push(" WHERE true");
+            }
+            Of::Seen(sees) => {
+                // Of a project only its making and its end are told without a task; executors everybody sees.
+                query.push(
+                    " LEFT JOIN tasks t ON t.id = events.task_id WHERE CASE WHEN events.task_id IS NOT NULL THEN ",
+                );
+                visible::tasks(&mut query, sees);
+                query.push(" WHEN data ? 'project_id' THEN ");
+                visible::projects(&mut query, "(data->>'project_id')::uuid", sees);
+                query.push(" ELSE kind LIKE 'executor.%' END");
+            }
         }
-        sql.push_str(" ORDER BY events.id LIMIT $3");
-        let mut query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(self.place.0).bind(upto).bind(BATCH_ROWS);
-        if let Some(task) = self.task {
-            query = query.bind(task.0);
-        }
-        Ok(query.fetch_all(&mut *conn).await?)
+        query.push(" AND events.id > ").push_bind(self.place.0).push(" AND events.id <= ").push_bind(upto);
+        query.push(" ORDER BY events.id LIMIT ").push_bind(BATCH_ROWS);
+        Ok(query.build_query_as().fetch_all(&mut *conn).await?)
     }
 }

@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
+use sculpt_proto::id::{AttemptId, ExecutorId};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use crate::store::{Connection, StoreError, Time};
+use crate::{
+    access::{On, Read},
+    store::{Connection, StoreError, Time},
+};
 
 /// A log under its attempt's lock. Lengths and offsets are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,26 +190,26 @@ pub async fn state(conn: &mut Connection, attempt: AttemptId) -> Result<Option<L
     .transpose()
 }
 
-/// The attempt of `task` with this number; 0: its newest.
+/// The attempt of a task with this number; 0: its newest.
 pub async fn attempt_of(
     conn: &mut Connection,
-    task: TaskId,
+    by: &On<Read>,
     number: u32,
 ) -> Result<Option<(AttemptId, u32)>, StoreError> {
     let row: Option<(Uuid, i32)> = sqlx::query_as(
         "SELECT id, number FROM attempts WHERE task_id = $1 AND ($2 = 0 OR number = $2) ORDER BY number DESC LIMIT 1",
     )
-    .bind(task.0)
+    .bind(by.task().0)
     .bind(i32::try_from(number).unwrap_or(i32::MAX))
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|(id, number)| (AttemptId(id), number.unsigned_abs())))
 }
 
-/// Whether `task` may still get an attempt without a person's help; `None`: there is no such task.
-pub async fn may_begin(conn: &mut Connection, task: TaskId) -> Result<Option<bool>, StoreError> {
+/// Whether a task may still get an attempt without a person's help; `None`: there is no such task.
+pub async fn may_begin(conn: &mut Connection, by: &On<Read>) -> Result<Option<bool>, StoreError> {
     Ok(sqlx::query_scalar("SELECT next_attempt IS NOT NULL AND intent <> 'cancel' FROM tasks WHERE id = $1")
-        .bind(task.0)
+        .bind(by.task().0)
         .fetch_optional(conn)
         .await?)
 }

@@ -3,11 +3,14 @@
 //! Lock order in every transaction: the executor's row, then a wish for an adoption, then the task's row, then its
 //! attempts' rows, then the project's row with what stands below it (refs, packs), then logs and the journal. Rows of one
 //! kind in the order of their ids. The row of a request, and the advisory locks that make names and numbers one at a time,
-//! are taken where they are met: who waits for one of them holds nothing that its holder may still want.
+//! are taken where they are met: who waits for one of them holds nothing that its holder may still want. The record of
+//! acts is only added to, and makes nobody wait.
 
 pub mod adopt;
 mod attempt_state;
 pub mod attempts;
+pub mod audit;
+pub mod certificates;
 pub mod claims;
 pub mod classes;
 mod columns;
@@ -15,21 +18,30 @@ mod connect;
 mod event_details;
 pub mod events;
 pub mod executors;
+mod gaps;
 pub mod history;
+pub mod joins;
+pub mod locks;
 pub mod logs;
 pub mod notify;
 pub mod packs;
 mod partitions;
+pub mod pools;
 pub mod projects;
 pub mod refs;
 pub mod requests;
 pub mod retention;
+pub mod roles;
 mod schema;
+mod schema_rights;
 pub mod sessions;
 pub mod silence;
 pub mod task_state;
 pub mod tasks;
 pub mod tasks_read;
+pub mod tokens;
+pub mod users;
+mod visible;
 
 use futures_util::future::BoxFuture;
 use sqlx::{Acquire as _, Postgres, pool::PoolConnection, postgres::PgPoolOptions};
@@ -37,6 +49,7 @@ use sqlx::{Acquire as _, Postgres, pool::PoolConnection, postgres::PgPoolOptions
 pub use self::{
     connect::{Database, OLDEST_SERVER},
     schema::{SchemaError, migrate},
+    schema_rights::let_serve,
 };
 
 /// A connection that a transaction runs on.

@@ -2,14 +2,17 @@
 
 use sculpt_proto::id::ProjectId;
 use serde_json::json;
-use sqlx::FromRow;
+use sqlx::{FromRow, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::{
     Connection, Store, StoreError, Time,
+    audit::{self, Act, By},
     events::{Entry, record},
-    requests::{Request, RequestError, Taken, take_request},
+    requests::{Request, RequestError, Taken, repeated, take_request},
+    visible,
 };
+use crate::access::{Caller, Denied, Found, In, Merge, Sees};
 
 /// Longest name in bytes, as the table has it.
 const MAX_NAME: usize = 63;
@@ -73,17 +76,6 @@ pub enum Ensured {
     Restored,
 }
 
-/// A project that somebody wants to be rid of.
-#[derive(Clone, Debug)]
-pub struct Removal {
-    /// Name or uuid.
-    pub project: String,
-    /// Also when it holds commits that nobody has judged.
-    pub force: bool,
-    /// Who wants it.
-    pub by: String,
-}
-
 /// Why a project was not made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
@@ -113,6 +105,9 @@ pub enum ProjectError {
         /// Numbers of the tasks.
         tasks: Vec<i64>,
     },
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The request was not taken.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -133,75 +128,64 @@ fn numbered(tasks: &[i64]) -> String {
     named.join(", ") + &more
 }
 
+impl Wish {
+    /// Whether it wants a project that is there to be another than it is.
+    fn changes(&self, known: &Project) -> bool {
+        self.default_agent.as_ref().is_some_and(|agent| *agent != known.default_agent)
+            || self.commit_changes.is_some_and(|commit| commit != known.commit_changes)
+            || (self.exact_name && sanitised(&self.name) != known.name)
+    }
+}
+
 impl Store {
-    /// The project of this root commit and remote, registered now if it is new, brought back if it was removed.
-    pub async fn ensure_project(&self, request: Request, wish: Wish) -> Result<(Project, Ensured), ProjectError> {
-        self.write(move |conn| {
-            Box::pin(async move {
-                // One at a time: names are looked for before they are taken.
-                sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt project names'))")
-                    .execute(&mut *conn)
-                    .await
-                    .map_err(StoreError::from)?;
-                let (known, how) = match recognised(conn, &wish).await? {
-                    Some(known) => (Some(known), Ensured::Known),
-                    None => match removed_before(conn, &wish).await? {
-                        Some(removed) => (Some(removed), Ensured::Restored),
-                        None => (None, Ensured::Created),
-                    },
-                };
-                let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
-                if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
-                    let project = by_id(conn, ProjectId(done)).await?;
-                    let project = project.ok_or(ProjectError::Unknown(done.to_string()))?;
-                    return Ok((project, Ensured::Known));
-                }
-                match (&known, how) {
-                    (None, _) => insert(conn, id, &wish).await?,
-                    (Some(known), Ensured::Restored) => {
-                        restore(conn, known, &wish).await?;
-                        update(conn, known, &wish).await?;
-                    }
-                    (Some(known), Ensured::Known | Ensured::Created) => {
-                        rename(conn, known, &wish).await?;
-                        update(conn, known, &wish).await?;
-                    }
-                }
-                let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
-                Ok((project, how))
-            })
-        })
-        .await
+    /// The project of this root commit and remote, registered now if it is new, brought back if it was removed. To find it
+    /// takes to see it, to change it the right to, and to register one another.
+    pub async fn ensure_project(
+        &self,
+        caller: Caller,
+        request: Request,
+        wish: Wish,
+    ) -> Result<(Project, Ensured), ProjectError> {
+        self.write(move |conn| Box::pin(async move { ensure(conn, &caller, &request, &wish).await })).await
     }
 
     /// Projects by name, after the name `after`.
-    pub async fn list_projects(&self, after: Option<&str>, limit: u32) -> Result<Vec<Project>, StoreError> {
+    pub async fn list_projects(
+        &self,
+        sees: &Sees,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Project>, StoreError> {
         let mut conn = self.read().await?;
-        let sql = format!("{SELECT} WHERE removed_at IS NULL AND name > $1 ORDER BY name LIMIT $2");
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(after.unwrap_or_default())
-            .bind(i64::from(limit))
-            .fetch_all(&mut *conn)
-            .await?)
+        let mut query = QueryBuilder::<Postgres>::new(SELECT);
+        query.push(" WHERE removed_at IS NULL AND name > ").push_bind(after.unwrap_or_default()).push(" AND ");
+        visible::projects(&mut query, "id", sees);
+        query.push(" ORDER BY name LIMIT ").push_bind(i64::from(limit));
+        Ok(query.build_query_as().fetch_all(&mut *conn).await?)
     }
 
     /// The project with this name or uuid.
-    pub async fn project(&self, name: &str) -> Result<Project, ProjectError> {
+    pub async fn project(&self, sees: &Sees, name: &str) -> Result<Project, ProjectError> {
         let mut conn = self.read().await?;
-        find(&mut conn, name).await
+        find(&mut conn, sees, name).await
     }
 
-    /// Takes a project off the list. Its tasks and objects stay, and are there again when it is registered anew.
-    pub async fn remove_project(&self, request: Request, removal: Removal) -> Result<Project, ProjectError> {
-        let Removal { project: name, force, by } = removal;
+    /// The project that `request` has removed, if it did: it is not seen any more.
+    pub async fn removed_project(&self, caller: &Caller, request: &Request) -> Result<Option<Project>, ProjectError> {
+        let mut conn = self.read().await?;
+        let Some(done) = repeated(&mut conn, request).await? else { return Ok(None) };
+        let project = by_id(&mut conn, ProjectId(done)).await?;
+        Ok(project.filter(|project| caller.within::<Merge>(project).is_ok()))
+    }
+
+    /// Takes a project off the list, with `force` also when it holds commits that nobody has judged. Its tasks and objects
+    /// stay, and are there again when it is registered anew.
+    pub async fn remove_project(&self, by: In<Merge>, request: Request, force: bool) -> Result<Project, ProjectError> {
         self.write(move |conn| {
             Box::pin(async move {
-                let project = match find(conn, &name).await {
-                    Ok(project) => project,
-                    // A repetition finds it gone.
-                    Err(ProjectError::Unknown(name)) => return removed(conn, &request, name).await,
-                    Err(error) => return Err(error),
-                };
+                let id = by.project();
+                let unknown = || ProjectError::Unknown(id.to_string());
+                let project = by_id(conn, id).await?.ok_or_else(unknown)?;
                 if let Taken::Done(_) = take_request(conn, &request, project.id).await? {
                     return Ok(project);
                 }
@@ -217,10 +201,15 @@ impl Store {
                 if !tasks.is_empty() {
                     return Err(ProjectError::Unreviewed { name: project.name, tasks });
                 }
-                let gone = "UPDATE projects SET removed_at = now() WHERE id = $1";
-                sqlx::query(gone).bind(project.id).execute(&mut *conn).await.map_err(StoreError::from)?;
+                let gone = "UPDATE projects SET removed_at = now() WHERE id = $1 AND removed_at IS NULL";
+                let gone = sqlx::query(gone).bind(project.id).execute(&mut *conn).await.map_err(StoreError::from)?;
+                if gone.rows_affected() == 0 {
+                    return Err(unknown());
+                }
                 let data = json!({ "project": project.name, "project_id": project.id });
-                record(conn, "project.removed", &Entry { actor: by, data, ..Entry::default() }).await?;
+                let entry = Entry { actor: by.caller().name().to_owned(), data, ..Entry::default() };
+                record(conn, "project.removed", &entry).await?;
+                tell(conn, &by.by(), "project.remove", &project).await?;
                 Ok(project)
             })
         })
@@ -228,16 +217,79 @@ impl Store {
     }
 }
 
-/// The project with this name or uuid.
-pub(crate) async fn find(conn: &mut Connection, name: &str) -> Result<Project, ProjectError> {
-    let sql = format!("{SELECT} WHERE removed_at IS NULL AND (name = $1 OR id = $2)");
-    sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(name)
-        .bind(Uuid::parse_str(name).ok())
-        .fetch_optional(conn)
+/// Writes what is done to a project into the record.
+async fn tell(conn: &mut Connection, by: &By, action: &'static str, project: &Project) -> Result<(), StoreError> {
+    let act = Act::new(action, format!("project:{}", project.name)).within(Some(project.id()));
+    audit::append(conn, by, act).await
+}
+
+async fn ensure(
+    conn: &mut Connection,
+    caller: &Caller,
+    request: &Request,
+    wish: &Wish,
+) -> Result<(Project, Ensured), ProjectError> {
+    // One at a time: names are looked for before they are taken.
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt project names'))")
+        .execute(&mut *conn)
         .await
-        .map_err(StoreError::from)?
-        .ok_or_else(|| ProjectError::Unknown(name.to_owned()))
+        .map_err(StoreError::from)?;
+    // Who does not see it is told what who asks for a new one is told.
+    let sees = |known: &Project| caller.sees().projects().has(&known.id());
+    let (known, how) = match recognised(conn, wish).await?.filter(sees) {
+        Some(known) => (Some(known), Ensured::Known),
+        None => match removed_before(conn, wish).await?.filter(sees) {
+            Some(removed) => (Some(removed), Ensured::Restored),
+            None => (None, Ensured::Created),
+        },
+    };
+    if how != Ensured::Known {
+        caller.may::<Found>()?;
+    }
+    let id = known.as_ref().map_or_else(ProjectId::fresh, Project::id);
+    if let Taken::Done(done) = take_request(conn, request, id.0).await? {
+        let project = by_id(conn, ProjectId(done)).await?;
+        return Ok((project.ok_or_else(|| ProjectError::Unknown(done.to_string()))?, Ensured::Known));
+    }
+    let action = match (&known, how) {
+        (None, _) => {
+            insert(conn, caller, id, wish).await?;
+            Some("project.create")
+        }
+        (Some(known), Ensured::Restored) => {
+            restore(conn, caller, known, wish).await?;
+            update(conn, known, wish).await?;
+            Some("project.restore")
+        }
+        (Some(known), Ensured::Known | Ensured::Created) if wish.changes(known) => {
+            caller.within::<Merge>(known)?;
+            rename(conn, caller, known, wish).await?;
+            update(conn, known, wish).await?;
+            Some("project.change")
+        }
+        (Some(known), Ensured::Known | Ensured::Created) => {
+            // A project without a remote takes on that of a clone, where its owner works.
+            if known.remote.is_empty() && !wish.remote.is_empty() && caller.within::<Merge>(known).is_ok() {
+                update(conn, known, wish).await?;
+            }
+            None
+        }
+    };
+    let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
+    if let Some(action) = action {
+        tell(conn, &caller.by(), action, &project).await?;
+    }
+    Ok((project, how))
+}
+
+/// The project with this name or uuid, if it is seen.
+pub(crate) async fn find(conn: &mut Connection, sees: &Sees, name: &str) -> Result<Project, ProjectError> {
+    let mut query = QueryBuilder::<Postgres>::new(SELECT);
+    query.push(" WHERE removed_at IS NULL AND (name = ").push_bind(name.to_owned());
+    query.push(" OR id = ").push_bind(Uuid::parse_str(name).ok()).push(") AND ");
+    visible::projects(&mut query, "id", sees);
+    let found = query.build_query_as().fetch_optional(conn).await.map_err(StoreError::from)?;
+    found.ok_or_else(|| ProjectError::Unknown(name.to_owned()))
 }
 
 async fn by_id(conn: &mut Connection, id: ProjectId) -> Result<Option<Project>, StoreError> {
@@ -304,13 +356,6 @@ async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64
     Ok(sqlx::query_scalar(sql).bind(project.0).fetch_all(conn).await?)
 }
 
-async fn removed(conn: &mut Connection, request: &Request, name: String) -> Result<Project, ProjectError> {
-    match take_request(conn, request, Uuid::nil()).await? {
-        Taken::Done(done) => by_id(conn, ProjectId(done)).await?.ok_or(ProjectError::Unknown(name)),
-        Taken::Fresh => Err(ProjectError::Unknown(name)),
-    }
-}
-
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
@@ -326,7 +371,7 @@ async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(
 }
 
 /// Gives a project the name that a person wishes for it.
-async fn rename(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
+async fn rename(conn: &mut Connection, by: &Caller, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
     if !wish.exact_name || sanitised(&wish.name) == known.name {
         return Ok(());
     }
@@ -334,22 +379,24 @@ async fn rename(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(
     let sql = "UPDATE projects SET name = $2 WHERE id = $1";
     sqlx::query(sql).bind(known.id).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
     let data = json!({ "project": name, "project_id": known.id, "before": known.name });
-    record(conn, "project.renamed", &Entry { data, ..Entry::default() }).await?;
+    let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
+    record(conn, "project.renamed", &entry).await?;
     Ok(())
 }
 
 /// Takes back the removal of a project, under its old name where that is free and no other is wished for.
-async fn restore(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
+async fn restore(conn: &mut Connection, by: &Caller, known: &Project, wish: &Wish) -> Result<(), ProjectError> {
     let wanted = if wish.exact_name { &wish.name } else { &known.name };
     let name = free_name(conn, wanted, wish.exact_name).await?;
     let sql = "UPDATE projects SET removed_at = NULL, name = $2, git_revision = git_revision + 1 WHERE id = $1";
     sqlx::query(sql).bind(known.id).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
     let data = json!({ "project": name, "project_id": known.id });
-    record(conn, "project.restored", &Entry { data, ..Entry::default() }).await?;
+    let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
+    record(conn, "project.restored", &entry).await?;
     Ok(())
 }
 
-async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
+async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
     let name = free_name(conn, &wish.name, wish.exact_name).await?;
     sqlx::query(
         "INSERT INTO projects (id, name, root_commit, remote, default_agent, commit_changes) \
@@ -365,7 +412,8 @@ async fn insert(conn: &mut Connection, id: ProjectId, wish: &Wish) -> Result<(),
     .await
     .map_err(StoreError::from)?;
     let data = json!({ "project": name, "project_id": id });
-    record(conn, "project.created", &Entry { data, ..Entry::default() }).await?;
+    let entry = Entry { actor: by.name().to_owned(), data, ..Entry::default() };
+    record(conn, "project.created", &entry).await?;
     Ok(())
 }
 

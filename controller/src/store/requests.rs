@@ -62,7 +62,8 @@ impl Store {
     }
 }
 
-async fn repeated(conn: &mut Connection, request: &Request) -> Result<Option<Uuid>, RequestError> {
+/// What `request` was done to, if it was done before.
+pub(super) async fn repeated(conn: &mut Connection, request: &Request) -> Result<Option<Uuid>, RequestError> {
     let found: Option<(String, Vec<u8>, Uuid)> =
         sqlx::query_as("SELECT method, digest, subject FROM requests WHERE id = $1")
             .bind(request.id.0)

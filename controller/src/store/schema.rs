@@ -41,6 +41,27 @@ pub enum SchemaError {
     /// It failed.
     #[error("cannot bring the database up to date: {0}")]
     Failed(#[source] MigrateError),
+    /// The role of the service cannot use it.
+    #[error(
+        "cannot let the role {role} of --database-url use the tables: {source}. See that both URLs name the same database, \
+         and that the role of --maintenance-database-url owns its tables"
+    )]
+    Rights {
+        /// The role.
+        role: String,
+        /// Why not.
+        source: StoreError,
+    },
+    /// Two databases.
+    #[error(
+        "--database-url and --maintenance-database-url name two databases, {service} and {owner}; give one in both"
+    )]
+    Two {
+        /// That of the service.
+        service: String,
+        /// That of the owner.
+        owner: String,
+    },
     /// The database did not answer.
     #[error("cannot reach the database to bring it up to date: {0}")]
     Store(#[from] StoreError),

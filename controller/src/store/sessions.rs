@@ -1,66 +1,15 @@
 //! Executors as their sessions see them: identity, epoch, what they should have, when they were last heard of.
 
+mod open;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sculpt_proto::id::{AttemptId, ClusterId, ExecutorId, TaskId};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use crate::store::{Connection, StoreError, Time};
-
-/// What an executor says of itself when it connects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Introduction {
-    /// Its stable id.
-    pub id: ExecutorId,
-    /// Its name, unique among executors.
-    pub name: String,
-    /// Fresh at each start of its process.
-    pub instance: Uuid,
-    /// Its build.
-    pub version: String,
-    /// Its pool.
-    pub pool: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// How many attempts it runs at a time.
-    pub slots: u32,
-    /// Its agents.
-    pub agents: Vec<String>,
-    /// Which of them runs a prompt that names none.
-    pub default_agent: Option<String>,
-    /// Whether attempts run under another account.
-    pub separates: bool,
-    /// Its machine.
-    pub hostname: String,
-    /// Its remarks on itself.
-    pub notes: Vec<String>,
-    /// Whose tasks it serves when it does not separate.
-    pub owner: String,
-    /// Where it keeps its attempts; `None`: it does not say.
-    pub directory: Option<Uuid>,
-}
-
-/// Why a session cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another executor has the name.
-    #[error(
-        "another executor is named {name:?} ({holder}); give this one another name, or remove the other with `sculpt executor rm`"
-    )]
-    NameTaken {
-        /// The wished name.
-        name: String,
-        /// Who has it.
-        holder: ExecutorId,
-    },
-    /// The executor was removed.
-    #[error("executor {0} was removed from this controller; enrol it again under a fresh data directory")]
-    Removed(ExecutorId),
-    /// The database did not take it.
-    #[error("open the session in the database")]
-    Store(#[from] StoreError),
-}
+pub use self::open::{Certified, Introduction, OpenError, open};
+use crate::store::{Connection, StoreError};
 
 /// Which session may write for an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,79 +23,6 @@ pub struct Epoch {
 /// The id of this database's history.
 pub async fn cluster_id(conn: &mut Connection) -> Result<ClusterId, StoreError> {
     Ok(ClusterId(sqlx::query_scalar("SELECT id FROM cluster").fetch_one(conn).await?))
-}
-
-/// Writes what the executor says of itself and raises its epoch.
-pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, OpenError> {
-    let holder: Option<Uuid> =
-        sqlx::query_scalar("SELECT id FROM executors WHERE name = $1 AND removed_at IS NULL AND id <> $2")
-            .bind(&who.name)
-            .bind(who.id.0)
-            .fetch_optional(&mut *conn)
-            .await
-            .map_err(StoreError::from)?;
-    if let Some(holder) = holder {
-        return Err(OpenError::NameTaken { name: who.name.clone(), holder: ExecutorId(holder) });
-    }
-    let before: Option<(Option<Uuid>, Time)> =
-        sqlx::query_as("SELECT directory, last_seen FROM executors WHERE id = $1 FOR NO KEY UPDATE")
-            .bind(who.id.0)
-            .fetch_optional(&mut *conn)
-            .await
-            .map_err(StoreError::from)?;
-    let row: Option<(i64,)> = sqlx::query_as(
-        "INSERT INTO executors AS e (id, name, pool, labels, slots, agents, default_agent, separates, owner, hostname, \
-         version, notes, instance, directory, epoch, connected_at, last_seen) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, clock_timestamp(), clock_timestamp()) \
-         ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, labels = EXCLUDED.labels, \
-         slots = EXCLUDED.slots, agents = EXCLUDED.agents, default_agent = EXCLUDED.default_agent, \
-         separates = EXCLUDED.separates, owner = EXCLUDED.owner, hostname = EXCLUDED.hostname, \
-         version = EXCLUDED.version, notes = EXCLUDED.notes, instance = EXCLUDED.instance, \
-         directory = EXCLUDED.directory, closed_reason = NULL, \
-         epoch = e.epoch + 1, liveness = 'connected', connected_at = clock_timestamp(), last_seen = clock_timestamp() \
-         WHERE e.removed_at IS NULL RETURNING epoch",
-    )
-    .bind(who.id.0)
-    .bind(&who.name)
-    .bind(&who.pool)
-    .bind(sqlx::types::Json(&who.labels))
-    .bind(i32::try_from(who.slots).unwrap_or(10_000))
-    .bind(&who.agents)
-    .bind(&who.default_agent)
-    .bind(who.separates)
-    .bind(&who.owner)
-    .bind(&who.hostname)
-    .bind(&who.version)
-    .bind(&who.notes)
-    .bind(who.instance)
-    .bind(who.directory)
-    .fetch_optional(&mut *conn)
-    .await
-    .map_err(StoreError::from)?;
-    let Some((epoch,)) = row else { return Err(OpenError::Removed(who.id)) };
-    if let Some((directory, last_seen)) = before
-        && directory != who.directory
-    {
-        change_directory(conn, who, last_seen).await?;
-    }
-    journal(conn, "executor.connected", who.id, &who.name).await?;
-    Ok(Epoch { executor: who.id, number: epoch.unsigned_abs() })
-}
-
-/// Another directory speaks for the executor: what is in an earlier one was last heard of when that one was, and what is in
-/// this one is heard of again.
-async fn change_directory(conn: &mut Connection, who: &Introduction, last_seen: Time) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE attempts SET last_heard = CASE WHEN directory IS DISTINCT FROM $2 THEN COALESCE(last_heard, $3) END \
-         WHERE id IN (SELECT id FROM attempts WHERE executor_id = $1 AND released_at IS NULL AND spec_read \
-         ORDER BY id FOR UPDATE)",
-    )
-    .bind(who.id.0)
-    .bind(who.directory)
-    .bind(last_seen)
-    .execute(conn)
-    .await?;
-    Ok(())
 }
 
 /// The directory that speaks for the executor has these attempts of its, wherever they were before.
@@ -182,7 +58,12 @@ pub async fn close(conn: &mut Connection, epoch: Epoch, reason: &str) -> Result<
 }
 
 /// Writes an entry about an executor into the journal.
-async fn journal(conn: &mut Connection, kind: &str, executor: ExecutorId, name: &str) -> Result<(), StoreError> {
+pub(super) async fn journal(
+    conn: &mut Connection,
+    kind: &str,
+    executor: ExecutorId,
+    name: &str,
+) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO events (kind, executor_id, data) VALUES ($1, $2, $3)")
         .bind(kind)
         .bind(executor.0)

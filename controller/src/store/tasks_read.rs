@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sculpt_proto::id::{ProjectId, TaskId};
+use sculpt_proto::id::ProjectId;
 use sqlx::{Connection as _, FromRow, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
@@ -10,7 +10,10 @@ use super::{
     Connection, Store, StoreError, Time,
     events::Place,
     executors::{self, Executor},
+    pools::{self, Rules},
+    visible,
 };
+use crate::access::{On, Read, Sees};
 
 /// What lists say of a task, and what one task says beyond its attempts.
 #[derive(Clone, Debug, FromRow)]
@@ -131,6 +134,8 @@ pub struct View {
     pub attempts: Vec<Attempt>,
     /// All executors, for why a task waits; empty when none of the tasks does.
     pub executors: Vec<Executor>,
+    /// Whose tasks their pools take.
+    pub pools: Rules,
 }
 
 /// Which tasks are wanted.
@@ -161,7 +166,8 @@ const ATTEMPT: &str = "SELECT a.id, a.task_id, a.number, a.executor_id, e.name A
 
 impl Store {
     /// A task with all of its attempts.
-    pub async fn task(&self, id: TaskId) -> Result<Option<View>, StoreError> {
+    pub async fn task(&self, by: &On<Read>) -> Result<Option<View>, StoreError> {
+        let id = by.task();
         let mut conn = self.read().await?;
         let mut snapshot = snapshot(&mut conn).await?;
         let sql = format!("SELECT t.spec, false AS spec_cut, {TASK} WHERE t.id = $1");
@@ -176,11 +182,11 @@ impl Store {
     }
 
     /// The newest tasks that pass `filter`, at most `limit`, and a place in the journal that they are true for.
-    pub async fn list_tasks(&self, filter: &Filter, limit: u32) -> Result<(View, Place), StoreError> {
+    pub async fn list_tasks(&self, sees: &Sees, filter: &Filter, limit: u32) -> Result<(View, Place), StoreError> {
         let place = self.settled().await?;
         let mut conn = self.read().await?;
         let mut snapshot = snapshot(&mut conn).await?;
-        let tasks = select(&mut snapshot, filter, limit).await?;
+        let tasks = select(&mut snapshot, sees, filter, limit).await?;
         let newest: Vec<Uuid> = tasks.iter().filter_map(|task| task.attempt_id).collect();
         // A task that is queued again shows the attempt before.
         let queued: Vec<Uuid> = tasks.iter().filter(|task| task.attempt_id.is_none()).map(|task| task.id).collect();
@@ -196,18 +202,20 @@ impl Store {
     }
 
     /// The revision of a task: what changes when people see it change.
-    pub async fn task_revision(&self, id: TaskId) -> Result<Option<i64>, StoreError> {
+    pub async fn task_revision(&self, by: &On<Read>) -> Result<Option<i64>, StoreError> {
+        let id = by.task();
         let mut conn = self.read().await?;
         let sql = "SELECT revision FROM tasks WHERE id = $1";
         Ok(sqlx::query_scalar(sql).bind(id.0).fetch_optional(&mut *conn).await?)
     }
 }
 
-async fn select(conn: &mut Connection, filter: &Filter, limit: u32) -> Result<Vec<Task>, StoreError> {
+async fn select(conn: &mut Connection, sees: &Sees, filter: &Filter, limit: u32) -> Result<Vec<Task>, StoreError> {
     let mut query =
         QueryBuilder::<Postgres>::new("SELECT COALESCE(t.brief, t.spec) AS spec, t.brief IS NOT NULL AS spec_cut, ");
     query.push(TASK);
-    query.push(" WHERE t.number < ").push_bind(filter.below.unwrap_or(i64::MAX));
+    query.push(" WHERE t.number < ").push_bind(filter.below.unwrap_or(i64::MAX)).push(" AND ");
+    visible::tasks(&mut query, sees);
     if !filter.states.is_empty() {
         // Words of our own, written out: bound as text they would be cast at run time, and the planner, which then cannot
         // tell how few tasks are in a state, walks through all there are.
@@ -234,6 +242,9 @@ async fn snapshot(conn: &mut Connection) -> Result<sqlx::Transaction<'_, Postgre
 
 async fn complete(conn: &mut Connection, tasks: Vec<Task>, attempts: Vec<Attempt>) -> Result<View, StoreError> {
     let waits = tasks.iter().any(|task| task.shown == "queued");
-    let executors = if waits { executors::all(conn).await? } else { Vec::new() };
-    Ok(View { tasks, attempts, executors })
+    if !waits {
+        return Ok(View { tasks, attempts, executors: Vec::new(), pools: Rules::default() });
+    }
+    let executors = executors::all(conn, &Sees::everything()).await?;
+    Ok(View { tasks, attempts, executors, pools: pools::rules(conn).await? })
 }

@@ -6,16 +6,20 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use sculpt_proto::v1::git_server;
 use tonic::Status;
 
-use super::auth::is_grpc;
+use super::is_grpc;
 
 /// Until the answer begins: less than clients wait (30 s), more than any call takes on purpose.
 const LIMIT: Duration = Duration::from_secs(25);
+
+/// Reads all of a record that only ever grows, in pieces that are bounded, and ends when its caller goes.
+const WHOLE: &str = "/sculpt.v1.Audit/VerifyAudit";
 
 /// Answers a call that takes too long. A transaction that it began goes on by itself, to its end or to nothing.
 pub async fn bounded(request: Request, next: Next) -> Response {
     // What git does takes as long as there is of it, with limits of its own.
     let service = request.uri().path().trim_start_matches('/').split('/').next();
-    if !is_grpc(request.headers()) || service == Some(git_server::SERVICE_NAME) {
+    let long = service == Some(git_server::SERVICE_NAME) || request.uri().path() == WHOLE;
+    if long || !is_grpc(request.headers()) {
         return next.run(request).await;
     }
     let path = request.uri().path().to_owned();
@@ -50,6 +54,7 @@ mod tests {
         let answer = called("/sculpt.v1.Tasks/GetTask", "application/grpc").await.expect("an answer");
         assert_eq!(answer.headers().get("grpc-status").unwrap(), "14");
         assert!(called("/sculpt.v1.Git/SendPack", "application/grpc").await.is_none(), "packs take their time");
+        assert!(called(WHOLE, "application/grpc").await.is_none(), "so does all of the record");
         assert!(called("/git/x.git/info/refs", "text/plain").await.is_none(), "and so do fetches");
     }
 }

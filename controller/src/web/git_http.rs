@@ -1,6 +1,7 @@
 //! git's own smart HTTP, read-only: what `git clone` and `git fetch` speak.
 //!
-//! The same on both listeners: who may read a project may read all of it. Credentials are checked by the layer in front.
+//! The same on both listeners: who may read a project may read all of it. Credentials are checked by the layer in front; which
+//! projects an executor may read is asked here.
 
 use std::{
     io::{self, Write as _},
@@ -11,6 +12,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Path, Request, State},
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -18,11 +20,12 @@ use bytes::Bytes;
 use flate2::write::GzDecoder;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use sculpt_proto::id::ProjectId;
+use sculpt_proto::id::{ExecutorId, ProjectId};
 
 use crate::{
     git::{GitError, Question, Repositories},
-    store::StoreError,
+    session::who::Who,
+    store::{Store, StoreError, attempts},
 };
 
 /// Most that one request may say after decompression, in bytes: a long list of what the client has.
@@ -34,6 +37,9 @@ const UNPACKED_AT_ONCE: usize = 4 << 10;
 /// When to try again while the database is away.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What who asks for something else is told.
+pub(crate) const NO_REPOSITORY: &str = "A repository's path is /git/<uuid of the project>.git.";
+
 /// `/git/<project uuid>.git/…`.
 pub fn routes(repositories: Repositories) -> Router {
     Router::new()
@@ -41,6 +47,35 @@ pub fn routes(repositories: Repositories) -> Router {
         .route("/git/{repository}/git-upload-pack", post(upload_pack))
         .route("/git/{repository}/git-receive-pack", post(receive_pack))
         .with_state(repositories)
+}
+
+/// The same for executors: each reads the projects of the attempts that it holds, and learns of no other.
+pub fn routes_of_executors(repositories: Repositories, store: Store) -> Router {
+    routes(repositories).layer(middleware::from_fn_with_state(store, held))
+}
+
+async fn held(State(store): State<Store>, Path(repository): Path<String>, request: Request, next: Next) -> Response {
+    let who = request.extensions().get::<Who>().map(Who::executor);
+    // What is no repository's name is refused by who serves them.
+    let Some(project) = project(&repository) else { return next.run(request).await };
+    let allowed = match who {
+        None => Ok(false),
+        Some(None) => Ok(true),
+        Some(Some(executor)) => works_in(&store, executor, project).await,
+    };
+    match allowed {
+        Ok(true) => next.run(request).await,
+        Ok(false) => failure(project, GitError::NoProject(project)),
+        Err(error) => failure(project, error.into()),
+    }
+}
+
+async fn works_in(store: &Store, executor: ExecutorId, project: ProjectId) -> Result<bool, StoreError> {
+    attempts::works_in(&mut *store.read().await?, executor, project).await
+}
+
+fn project(repository: &str) -> Option<ProjectId> {
+    repository.strip_suffix(".git")?.parse().ok()
 }
 
 async fn refs(State(repositories): State<Repositories>, Path(repository): Path<String>, request: Request) -> Response {
@@ -100,8 +135,8 @@ async fn answer(
     head: Bytes,
     kind: &'static str,
 ) -> Response {
-    let Some(project) = repository.strip_suffix(".git").and_then(|id| id.parse::<ProjectId>().ok()) else {
-        return refuse(StatusCode::NOT_FOUND, "A repository's path is /git/<uuid of the project>.git.");
+    let Some(project) = project(repository) else {
+        return refuse(StatusCode::NOT_FOUND, NO_REPOSITORY);
     };
     match repositories.upload_pack(project, protocol.as_deref(), question).await {
         Ok(pieces) => {
@@ -110,15 +145,21 @@ async fn answer(
                 [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache, max-age=0, must-revalidate")];
             (headers, body).into_response()
         }
-        Err(error @ GitError::NoProject(_)) => refuse(StatusCode::NOT_FOUND, error.to_string()),
-        Err(GitError::Store(StoreError::Unavailable(error))) => {
+        Err(error) => failure(project, error),
+    }
+}
+
+fn failure(project: ProjectId, error: GitError) -> Response {
+    match error {
+        GitError::NoProject(_) => refuse(StatusCode::NOT_FOUND, error.to_string()),
+        GitError::Store(StoreError::Unavailable(error)) => {
             tracing::warn!(%project, %error, "a fetch was refused while the database is away");
             let text = "The controller cannot reach its database now; try again in a moment.";
             let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, text);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY.as_secs()));
             response
         }
-        Err(error) => {
+        error => {
             tracing::error!(%project, error = &error as &dyn std::error::Error, "a fetch failed");
             refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
         }

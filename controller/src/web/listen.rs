@@ -1,6 +1,11 @@
-//! A listener: HTTP/1.1 and HTTP/2 in the clear on one port, every wait bounded.
+//! A listener: TLS, and in it HTTP/1.1 and HTTP/2, on one port; every wait bounded.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::Router;
 use hyper_util::{
@@ -8,48 +13,78 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, UnixTime},
+};
+use sculpt_tls::{Caller, CallerError};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use super::patience::Limits;
-use super::patience::Watched;
+use super::{
+    newcomers::{Newcomer, Newcomers},
+    patience::Watched,
+};
 
-/// What an HTTP/2 client says first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a record of TLS begins with when a client says hello.
+const HANDSHAKE: u8 = 0x16;
+
+/// What a client that speaks HTTP in the clear is told.
+const IN_THE_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+    this port speaks TLS: use https:// in the URL\n";
 
 /// Most calls at a time on one connection.
 const STREAMS: u32 = 1024;
+
+/// Most that the headers of a call may take, in bytes.
+const HEADERS: u32 = 64 << 10;
 
 /// What one call, and all calls of a connection together, may send ahead of being read. The second is so much larger that
 /// calls which nobody reads do not stall their neighbours.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// Binds `address`, which must be of this machine alone.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    if !address.ip().is_loopback() {
-        return Err(ListenError::NotLoopback { address });
+/// Who is at the other end of a connection; among the extensions of each of its calls.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it calls from.
+    pub address: SocketAddr,
+    /// The executor whose certificate it has shown.
+    pub executor: Option<Shown>,
+    newcomer: Newcomer,
+}
+
+/// A certificate that was shown, verified by the handshake.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Whom it names.
+    pub caller: Caller,
+    /// All of it.
+    pub certificate: CertificateDer<'static>,
+}
+
+impl Peer {
+    /// It has proved who it is: its connection counts no longer among those of strangers.
+    pub fn proved(&self) {
+        self.newcomer.proved();
     }
+}
+
+/// Binds `address`.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|source| ListenError::Taken { address, source })
 }
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Others could reach it.
-    #[error(
-        "refusing to listen on {address}: until controllers have certificates, tokens would cross the network in the \
-         clear. Listen on 127.0.0.1 or [::1], and reach it from elsewhere through an SSH tunnel"
-    )]
-    NotLoopback {
-        /// The wished address.
-        address: SocketAddr,
-    },
     /// The system refuses it.
     #[error("cannot listen on {address}: {source}. If another program has the port, choose one with --listen")]
     Taken {
@@ -60,15 +95,32 @@ pub enum ListenError {
     },
 }
 
-/// Serves `router` until `ending` is cancelled; connections are tracked by `tracker` and end when their calls have.
+/// Why a connection ended before its client was done.
+#[derive(Debug, thiserror::Error)]
+enum Early {
+    #[error("it said nothing, or not all, in time")]
+    Silent,
+    #[error("it does not speak TLS")]
+    InTheClear,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+    #[error("{0}")]
+    Http(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Serves `router` until `ending` is cancelled, each connection with the settings of `tls` that stand when it comes;
+/// connections are tracked by `tracker` and end when their calls have.
 pub async fn serve(
     listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
     router: Router,
     limits: Limits,
     ending: CancellationToken,
     tracker: TaskTracker,
 ) {
-    let seats = Arc::new(Semaphore::new(limits.connections));
+    let (seats, newcomers) = (Arc::new(Semaphore::new(limits.connections)), Newcomers::new(limits.strangers));
     loop {
         if seats.available_permits() == 0 {
             tracing::warn!(limit = limits.connections, "all connections are taken; more clients wait for one to end");
@@ -83,11 +135,17 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let connection = connection(stream, Watched::new(router.clone(), limits), limits, ending.clone());
+            Ok((stream, address)) => {
+                let Some(newcomer) = newcomers.admit(address.ip()) else {
+                    tracing::debug!(%address, "a connection more of an address with too many that prove nothing");
+                    continue;
+                };
+                let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
+                let connection =
+                    connection(stream, address, newcomer, acceptor, router.clone(), limits, ending.clone());
                 tracker.spawn(async move {
                     if let Err(error) = connection.await {
-                        tracing::debug!(%peer, error, "a connection ended early");
+                        tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection ended early");
                     }
                     drop(seat);
                 });
@@ -103,47 +161,63 @@ pub async fn serve(
 
 async fn connection(
     stream: TcpStream,
-    calls: Watched,
+    address: SocketAddr,
+    newcomer: Newcomer,
+    acceptor: TlsAcceptor,
+    router: Router,
     limits: Limits,
     ending: CancellationToken,
-) -> Result<(), String> {
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let said = tokio::select! {
+) -> Result<(), Early> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::select! {
         () = ending.cancelled() => return Ok(()),
-        said = timeout(limits.headers, greeted(stream)) => said,
+        stream = timeout(limits.headers, handshake(stream, acceptor)) => stream.map_err(|_| Early::Silent)??,
     };
-    let stream = said.map_err(|_| "it did not say what it speaks".to_owned())?.map_err(|error| error.to_string())?;
-    let (builder, lost) = (builder(limits), calls.lost());
+    let peer = Peer { address, executor: executor(&stream)?, newcomer };
+    if peer.executor.as_ref().is_some_and(|shown| !shown.caller.lapsed) {
+        peer.proved();
+    }
+    let calls = Watched::new(router, peer, limits);
+    let (builder, lost) = (builder(&stream, limits), calls.lost());
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(calls));
     tokio::pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
-        () = lost => return Err("it did not complete a request in time".to_owned()),
+        () = lost => return Err(Early::Silent),
         () = ending.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
     };
-    served.map_err(|error| error.to_string())
+    served.map_err(Early::Http)
 }
 
-/// Waits until `stream` has said which protocol it speaks, and gives it back with what it said. The server behind would
-/// wait for that without a limit.
-async fn greeted(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send> {
-    let (mut reader, writer) = stream.into_split();
-    let mut said = Vec::with_capacity(PREFACE.len());
-    while said.len() < PREFACE.len() && PREFACE.starts_with(&said) {
-        let limit = (PREFACE.len() - said.len()) as u64;
-        if (&mut reader).take(limit).read_buf(&mut said).await? == 0 {
-            break;
-        }
+async fn handshake(mut stream: TcpStream, acceptor: TlsAcceptor) -> Result<TlsStream<TcpStream>, Early> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
+        stream.write_all(IN_THE_CLEAR).await?;
+        stream.shutdown().await?;
+        return Err(Early::InTheClear);
     }
-    Ok(tokio::io::join(io::Cursor::new(said).chain(reader), writer))
+    Ok(acceptor.accept(stream).await?)
 }
 
-fn builder(limits: Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
+fn executor(stream: &TlsStream<TcpStream>) -> Result<Option<Shown>, CallerError> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let shown = shown.map(|certificate| {
+        let caller = Caller::of(certificate, UnixTime::since_unix_epoch(now))?;
+        Ok(Shown { caller, certificate: certificate.clone().into_owned() })
+    });
+    shown.transpose()
+}
+
+/// What the client chose in its hello; HTTP/1.1 when it chose nothing.
+fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecutor> {
+    let builder = Builder::new(TokioExecutor::new());
+    let mut builder =
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(HEADERS as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -152,6 +226,6 @@ fn builder(limits: Limits) -> Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping)
-        .max_header_list_size(64 << 10);
+        .max_header_list_size(HEADERS);
     builder
 }

@@ -18,12 +18,16 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::listen::Peer;
+
 /// What a listener bears.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Most connections at a time; more wait in the kernel's queue.
     pub connections: usize,
-    /// Longest wait for a client to say what it speaks, for the headers of an HTTP/1.1 request, and for the first request
+    /// Most connections at a time of one address that have not proved who they are; more are closed.
+    pub strangers: usize,
+    /// Longest wait for a handshake, for the headers of an HTTP/1.1 request, and for the first request
     /// of a connection.
     pub headers: Duration,
     /// Longest wait for the whole of a request's body, and one second more for each [`RATE`] bytes of it.
@@ -35,7 +39,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let ten = Duration::from_secs(10);
-        Self { connections: 2048, headers: ten, body: 2 * ten, ping: ten }
+        Self { connections: 2048, strangers: 128, headers: ten, body: 2 * ten, ping: ten }
     }
 }
 
@@ -55,14 +59,15 @@ const OPEN_ENDED: [&str; 5] = [
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
     router: Router,
+    peer: Peer,
     limits: Limits,
     begun: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Watched {
-    pub(super) fn new(router: Router, limits: Limits) -> Self {
-        Self { router, limits, begun: CancellationToken::new(), cut: CancellationToken::new() }
+    pub(super) fn new(router: Router, peer: Peer, limits: Limits) -> Self {
+        Self { router, peer, limits, begun: CancellationToken::new(), cut: CancellationToken::new() }
     }
 
     /// Resolves when the client has to go.
@@ -94,8 +99,9 @@ where
         Service::<Request<Body>>::poll_ready(&mut self.router, context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         self.begun.cancel();
+        request.extensions_mut().insert(self.peer.clone());
         let open_ended = OPEN_ENDED.iter().any(|path| request.uri().path().starts_with(path));
         let request = request.map(|body| {
             if open_ended || body.is_end_stream() {

@@ -39,8 +39,10 @@ async fn adopt(stack: &Stack, id: RequestId, executor: &str, named: &[&str]) -> 
 
 /// An executor that has `spec`, which the controller knows by now that it does not know.
 async fn executor_with(stack: &Stack, spec: &AttemptSpec) -> Scripted {
-    let client = ExecutorServiceClient::new(stack.executor_channel().await);
-    let mut executor = Scripted::over(client, hello("one")).await;
+    let who = hello("one");
+    let enrolled = stack.enrol(&who).await;
+    let client = ExecutorServiceClient::new(stack.executor_channel(&enrolled).await);
+    let mut executor = Scripted::over(client, who).await;
     executor.welcomed().await;
     let seen = ObservedAttempt {
         attempt_id: spec.attempt_id.clone(),

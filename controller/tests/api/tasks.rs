@@ -30,6 +30,7 @@ fn stop(task: &str) -> v1::StopTaskRequest {
 async fn executor(stack: &Stack, name: &str) {
     let who = Introduction {
         id: ExecutorId::fresh(),
+        certified: None,
         name: name.to_owned(),
         instance: Uuid::new_v4(),
         version: "1".to_owned(),
@@ -38,10 +39,11 @@ async fn executor(stack: &Stack, name: &str) {
         slots: 2,
         agents: vec!["robot".to_owned(), "cat".to_owned()],
         default_agent: None,
-        separates: false,
+        separates: true,
+        unseparated: String::new(),
+        closes_network: true,
         hostname: "host".to_owned(),
         notes: Vec::new(),
-        owner: String::new(),
         directory: None,
     };
     let mut conn = stack.store().read().await.expect("a connection");

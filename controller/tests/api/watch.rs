@@ -1,7 +1,6 @@
 //! One task, followed by somebody who does not read.
 
 use sculpt_proto::v1;
-use tonic::transport::Channel;
 
 use super::{command, create, fresh};
 use crate::harness;
@@ -21,10 +20,7 @@ async fn a_client_that_does_not_read_costs_a_few_messages_and_then_sees_what_is_
     let made = stack.tasks().create_task(create(command(&words))).await.expect("it is made").into_inner();
     let task = made.task.expect("a task");
 
-    let channel = Channel::from_shared(format!("http://{}", stack.address())).expect("a URL");
-    let channel = channel.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
-    let token = stack.bearer().trim_start_matches("Bearer ");
-    let channel = harness::authorised(channel.connect().await.expect("it listens"), token);
+    let channel = stack.narrow(65_535).await;
     let mut slow = v1::tasks_client::TasksClient::new(channel);
     let mut followed =
         slow.watch_task(v1::WatchTaskRequest { task: task.uuid.clone() }).await.expect("a stream").into_inner();

@@ -3,6 +3,7 @@
 mod cache;
 mod compact;
 mod diff;
+mod executors;
 mod fetch;
 mod hostile;
 mod import;
@@ -47,7 +48,7 @@ impl World {
             default_agent: None,
             commit_changes: None,
         };
-        let (project, _) = store.ensure_project(request(), wish).await.unwrap();
+        let (project, _) = store.ensure_project(harness::admin(&store).await, request(), wish).await.unwrap();
         Self { store, blobs, repositories, project: project.id(), data, _fresh: fresh }
     }
 

@@ -1,6 +1,7 @@
 //! What attempts publish.
 
 use sculpt_controller::{
+    access::{On, Read},
     bus::Bus,
     dispatch::{Actor, Dispatch, DispatchError},
     git::{GitError, Publication, Published, SessionCheck, names, publish},
@@ -13,7 +14,7 @@ use sculpt_controller::{
 use sculpt_core::{
     attempt::{Fence, Step},
     outcome::{Cause, Failure, Outcome},
-    placement::{AgentNeed, Class},
+    placement::{AgentNeed, Needs},
     task::{Event, IllegalTransition, OnLost, Policy},
 };
 use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
@@ -31,6 +32,13 @@ struct Run {
     task: TaskId,
 }
 
+/// An admin's right to look at the task.
+async fn readable(run: &Run) -> On<Read> {
+    let ada = crate::harness::admin(&run.world.store).await;
+    let task = run.world.store.find_task(&ada.sees(), &run.task.to_string()).await.unwrap();
+    ada.on(&task).unwrap()
+}
+
 impl Run {
     /// A task on a base, with an executor, without an attempt.
     async fn new() -> Self {
@@ -38,11 +46,10 @@ impl Run {
         let base = repo.commit("a.txt", "base\n").await;
         world.send_all(&repo, &base).await;
         let epoch = connect(&world, ExecutorId::fresh()).await;
-        let class =
-            Class { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None, executor: None };
+        let needs = Needs { pool: "default".to_owned(), requirements: no_labels(), agent: AgentNeed::None };
         let new = NewTask {
             base: Some((world.project, base.clone())),
-            class,
+            needs,
             title: "Fix".to_owned(),
             labels: no_labels(),
             priority: 0,
@@ -51,7 +58,8 @@ impl Run {
             spec: Vec::new(),
             brief: None,
         };
-        let (task, _) = world.store.create_task(request(), new).await.unwrap();
+        let start = crate::make::start(&world.store, new.base.clone()).await;
+        let (task, _) = world.store.create_task(start, request(), new).await.unwrap();
         let dispatch = Dispatch::new(world.store.clone(), Bus::new());
         Self { world, repo, base, dispatch, epoch, task }
     }
@@ -127,6 +135,7 @@ async fn connect(world: &World, id: ExecutorId) -> Epoch {
 fn introduction(id: ExecutorId) -> Introduction {
     Introduction {
         id,
+        certified: None,
         name: "host".to_owned(),
         instance: Uuid::now_v7(),
         version: "0".to_owned(),
@@ -135,10 +144,11 @@ fn introduction(id: ExecutorId) -> Introduction {
         slots: 4,
         agents: Vec::new(),
         default_agent: None,
-        separates: false,
+        separates: true,
+        unseparated: String::new(),
+        closes_network: true,
         hostname: "host".to_owned(),
         notes: Vec::new(),
-        owner: String::new(),
         directory: None,
     }
 }
@@ -153,7 +163,7 @@ async fn a_head_is_published_once_however_often_it_is_sent() {
     }
     assert_eq!(run.branch().await.as_ref(), Some(&head));
     assert_eq!(run.at(&names::attempt(run.task, AttemptId(fence.id))).await.as_ref(), Some(&head));
-    let view = run.world.store.task(run.task).await.unwrap().unwrap();
+    let view = run.world.store.task(&readable(&run).await).await.unwrap().unwrap();
     assert_eq!(view.attempts[0].head.as_ref(), Some(&head));
     // Its end does not take that back, and a late repetition learns the same.
     run.fail(fence).await;
@@ -200,7 +210,7 @@ async fn a_superseded_session_publishes_nothing() {
     let error = run.publish(fence, &head, &pack).await.unwrap_err();
     assert!(matches!(error, GitError::Superseded), "{error}");
     assert_eq!(run.branch().await, None);
-    let view = run.world.store.task(run.task).await.unwrap().unwrap();
+    let view = run.world.store.task(&readable(&run).await).await.unwrap().unwrap();
     assert_eq!(view.attempts[0].head, None);
 }
 

@@ -85,12 +85,15 @@ async fn a_base_goes_in_and_comes_out_with_the_token_alone() {
     assert_eq!(service.send(&tip, &pack).await.unwrap(), 3);
     assert_eq!(service.found(&[&tip, &"a".repeat(40)]).await.unwrap(), std::slice::from_ref(&tip));
 
-    let url = format!("http://{}{}", service.stack.address(), service.project.git_path);
+    let url = format!("https://{}{}", service.stack.address(), service.project.git_path);
     let home = Repo::new().await;
+    let stranger = try_git(home.path(), &["fetch", &url, &tip], b"").await.unwrap_err();
+    assert!(stranger.contains("certificate"), "git trusts nobody whom it was not told of: {stranger}");
+    home.git(&["config", "http.sslCAInfo", &service.stack.trust()]).await;
     let error = try_git(home.path(), &["fetch", &url, &tip], b"").await.unwrap_err();
     assert!(error.contains("could not read Username"), "git did not ask for a password: {error}");
     let token = service.stack.bearer().trim_start_matches("Bearer ");
-    let with_password = url.replace("http://", &format!("http://anybody:{token}@"));
+    let with_password = url.replace("https://", &format!("https://anybody:{token}@"));
     home.git(&["fetch", "-q", &with_password, &tip]).await;
     assert_eq!(home.git(&["rev-parse", "FETCH_HEAD"]).await, tip);
     service.stack.stop().await;

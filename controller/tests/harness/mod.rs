@@ -3,9 +3,14 @@
 mod server;
 mod stack;
 
-use sculpt_controller::store::{Database, Store};
+use sculpt_controller::{
+    access::{Authority, Caller},
+    bus::Bus,
+    store::{Database, Store},
+};
+use sculpt_tls::{Kind, Token};
 
-pub(crate) use self::stack::{Authorised, Stack, authorised, stack};
+pub(crate) use self::stack::{Authorised, Enrolled, Stack, authorised, connect, stack, stack_with};
 
 /// A database of one test; removed when dropped.
 #[derive(Debug)]
@@ -31,6 +36,14 @@ pub(crate) async fn bare_database() -> Fresh {
 pub(crate) async fn store() -> (Store, Fresh) {
     let fresh = database().await;
     (Store::new(&fresh.database, 8), fresh)
+}
+
+/// An admin named ada, who shows a token.
+pub(crate) async fn admin(store: &Store) -> Caller {
+    let token = Token::fresh(Kind::User, None);
+    store.reset_admin("ada", token.secret.digest()).await.expect("an admin");
+    let authority = Authority::new(store.clone(), Bus::new());
+    authority.authenticate(&token.reveal(), "192.0.2.1").await.expect("it is known")
 }
 
 impl Fresh {

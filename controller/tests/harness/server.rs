@@ -46,9 +46,9 @@ impl Server {
         &self.database
     }
 
-    /// The URL of one of its databases.
-    pub(super) fn url(&self, name: &str) -> String {
-        format!("postgres://sculpt@localhost/{name}?host={}", self.sockets.replace('/', "%2F"))
+    /// The URL of one of its databases, as this role.
+    pub(super) fn url(&self, role: &str, name: &str) -> String {
+        format!("postgres://{role}@localhost/{name}?host={}", self.sockets.replace('/', "%2F"))
     }
 
     /// A new database, with the schema or without; its name.

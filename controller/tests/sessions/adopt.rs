@@ -26,7 +26,7 @@ use super::{
     Stack,
     executor::{Scripted, accepted, completed, finalizing, hello, preparing, running},
 };
-use crate::{git::repo::Repo, make};
+use crate::{git::repo::Repo, harness, make};
 
 /// What an executor has from a controller that is gone.
 fn spec() -> AttemptSpec {
@@ -77,12 +77,19 @@ fn request_for(method: &'static str) -> Request {
     Request { id: RequestId::fresh(), method, digest: [0; 32] }
 }
 
+/// What became of them.
+async fn adoptions(stack: &Stack, request: &Request) -> Result<Vec<Adoption>, StoreError> {
+    let ada = harness::admin(&stack.store).await;
+    stack.store.adoptions(&ada.may().unwrap(), request).await
+}
+
 /// A person wants these, or all; returns the request.
 async fn want(stack: &Stack, executor: &Scripted, attempts: &[&AttemptSpec]) -> Request {
     let request = request_for("AdoptAttempts");
     let attempts = attempts.iter().map(|spec| spec.attempt_id.parse().unwrap()).collect();
     let id: ExecutorId = executor.id.parse().unwrap();
-    stack.store.want_adoptions(request.clone(), id, attempts, "ada".into()).await.unwrap();
+    let ada = harness::admin(&stack.store).await;
+    stack.store.want_adoptions(ada.may().unwrap(), request.clone(), id, attempts).await.unwrap();
     stack.dispatch.bus().tell(id);
     request
 }
@@ -142,7 +149,7 @@ async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_b
         assert_eq!(hand_in(&mut executor, &attempt, &spec).await.unwrap(), stack.cluster.to_string());
     }
     let adoption = Adoption { attempt: attempt.parse().unwrap(), task: Some(4711), refusal: None };
-    assert_eq!(stack.store.adoptions(&request).await.unwrap(), [adoption]);
+    assert_eq!(adoptions(&stack, &request).await.unwrap(), [adoption]);
     for (sequence, step) in (1..).zip([accepted(), preparing(), running(), finalizing(0)]) {
         assert_eq!(reported(&mut executor, &attempt, sequence, step).await, (sequence, Refusal::Unspecified));
     }
@@ -167,7 +174,8 @@ async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_b
         commit_changes: None,
     };
     for _ in 0..2 {
-        let (project, how) = stack.store.ensure_project(request_for("EnsureProject"), wish.clone()).await.unwrap();
+        let by = harness::admin(&stack.store).await;
+        let (project, how) = stack.store.ensure_project(by, request_for("EnsureProject"), wish.clone()).await.unwrap();
         assert_eq!((project.id.to_string(), how), (spec.project_id.clone(), Ensured::Known));
     }
     // It has begun long ago: nobody begins it again.
@@ -237,7 +245,7 @@ async fn lie(change: impl Fn(&mut AttemptSpec)) -> String {
     change(&mut lie);
     let status = hand_in(&mut executor, &truth.attempt_id, &lie).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-    let found = stack.store.adoptions(&request).await.unwrap().remove(0);
+    let found = adoptions(&stack, &request).await.unwrap().remove(0);
     assert_eq!((found.task, found.refusal.as_deref()), (None, Some(status.message())));
     assert_eq!(stack.value::<i64>("SELECT count(*) FROM tasks").await, 0, "nothing was made");
     assert_eq!(stack.value::<i64>("SELECT count(*) FROM projects").await, 0, "nothing was made");
@@ -284,7 +292,7 @@ async fn nobody_gets_in_unasked() {
     executor.epoch = epoch;
     // What the executor does not name is refused at once.
     let request = want(&stack, &executor, &[&others]).await;
-    let found = stack.store.adoptions(&request).await.unwrap().remove(0);
+    let found = adoptions(&stack, &request).await.unwrap().remove(0);
     assert!(found.refusal.unwrap().contains("has no such attempt"));
     assert_eq!(stack.value::<i64>("SELECT count(*) FROM tasks").await, 0);
 }
@@ -292,7 +300,7 @@ async fn nobody_gets_in_unasked() {
 /// The spec that this controller would mint for attempt `number` of `task`.
 async fn minted(stack: &Stack, task: TaskId, number: u32) -> AttemptSpec {
     let mut conn = stack.store.read().await.unwrap();
-    let order = claims::order(&mut conn, task).await.unwrap();
+    let order = claims::order(&mut conn, task, ExecutorId::fresh()).await.unwrap();
     let fence = Fence { number, id: AttemptId::fresh().0 };
     AttemptSpec::decode(spec::build(stack.cluster, task, fence, order).unwrap().body.as_slice()).unwrap()
 }
@@ -387,7 +395,7 @@ async fn numbers_and_names_that_are_taken_stay_whose_they_are() {
     let said = refused(&mut executor, &same_name).await;
     assert!(said.contains("project demo") && said.contains("sculpt project rm"), "{said}");
     let numbers: Vec<Option<u64>> =
-        stack.store.adoptions(&request).await.unwrap().into_iter().map(|adoption| adoption.task).collect();
+        adoptions(&stack, &request).await.unwrap().into_iter().map(|adoption| adoption.task).collect();
     assert_eq!(numbers.iter().flatten().count(), 2);
     assert!(numbers.iter().flatten().all(|number| (2..10).contains(number)), "{numbers:?}");
 }
@@ -405,7 +413,7 @@ async fn a_refusal_answers_who_asked_and_nobody_who_asks_again() {
             Box::pin(async move { adopt::refuse(conn, id, attempt, request, "no").await })
         });
         refused.await.unwrap();
-        assert_eq!(stack.store.adoptions(&again).await.unwrap(), [Adoption { attempt, task: None, refusal }]);
+        assert_eq!(adoptions(&stack, &again).await.unwrap(), [Adoption { attempt, task: None, refusal }]);
     }
 }
 

@@ -104,7 +104,6 @@ async fn who_does_not_belong_here_is_told_why() {
             RejectCode::Cluster,
             "belongs to cluster",
         ),
-        (hello("one"), RejectCode::Invalid, "another executor is named \"one\""),
         (sculpt_proto::executor::v1::Hello { slots: 1_000_000, ..hello("two") }, RejectCode::Invalid, "hello.slots"),
         (hello(""), RejectCode::Invalid, "hello.name"),
     ] {
@@ -114,6 +113,18 @@ async fn who_does_not_belong_here_is_told_why() {
         assert!(reject.text.contains(text), "{}", reject.text);
         assert!(scripted.message().await.unwrap().is_none());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_name_that_is_taken_asks_again_until_it_is_free() {
+    let mut stack = Stack::start().await;
+    let (_first, _) = Scripted::ready(&mut stack, hello("one")).await;
+    let second = hello("one");
+    let reject = Scripted::dial(&mut stack, second.clone()).await.rejected().await;
+    assert!(reject.code() == RejectCode::Invalid && reject.retry_after.is_some(), "{reject:?}");
+    assert!(reject.text.contains("another executor is named \"one\"") && reject.text.contains("--again"), "{reject:?}");
+    stack.run("UPDATE executors SET name = 'other'").await;
+    Scripted::ready(&mut stack, second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +271,8 @@ async fn heartbeats_are_answered_and_an_executor_that_takes_no_work_gets_none() 
             disk_budget: 0,
         })
     };
-    let ack = |sequence, leased| control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased });
+    let ack =
+        |sequence, leased| control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased, trusted: vec![] });
     executor.send(beat(1, false)).await;
     assert_eq!(executor.next().await, ack(1, 0));
     // And again, once the database has it.

@@ -31,6 +31,7 @@ pub(crate) fn hello(name: &str) -> Hello {
         boot_id: Uuid::new_v4().to_string(),
         pool: "default".into(),
         slots: 4,
+        separates: true,
         ..Hello::default()
     }
 }

@@ -17,7 +17,7 @@ fn beat(sequence: u64) -> control_request::Part {
 }
 
 fn unleased(sequence: u64) -> control_response::Part {
-    control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased: 0 })
+    control_response::Part::HeartbeatAck(HeartbeatAck { sequence, leased: 0, trusted: vec![] })
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ use sculpt_controller::{
     dispatch::Dispatch,
     git::{GitSettings, Repositories},
     grpc::logs::LogsApi,
-    session::{ExecutorApi, Sessions, control::Context},
+    session::{ExecutorApi, Sessions, control::Context, who::Who},
     store::Store,
 };
 use sculpt_proto::{
@@ -36,7 +36,11 @@ use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::{
+    Request,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint, Server, Uri},
+};
 
 use crate::harness::{self, Authorised, Fresh};
 
@@ -103,10 +107,16 @@ impl Stack {
             book: self.dispatch.clone(),
             sessions: self.sessions.clone(),
             cluster: self.cluster,
+            authority: None,
             shutdown: self.stop.clone(),
         };
         let api = ExecutorApi::new(context, self.blobs.clone(), self.repositories.clone(), self.tracker.clone());
-        let router = Server::builder().add_service(api.into_service());
+        // Whoever is at the other end is who they say: what proves it is tried over real listeners.
+        let shown = InterceptedService::new(api.into_service(), |mut request: Request<()>| {
+            request.extensions_mut().insert(Who::unasked());
+            Ok(request)
+        });
+        let router = Server::builder().add_service(shown);
         ExecutorServiceClient::new(harness::authorised(self.connect(router).await, "of nobody"))
     }
 
@@ -114,7 +124,12 @@ impl Stack {
     pub(crate) async fn logs_client(&mut self) -> LogsClient<Channel> {
         let (store, bus) = (self.store.clone(), self.dispatch.bus().clone());
         let api = LogsApi::new(store, bus, self.blobs.clone(), self.stop.clone());
-        let router = Server::builder().add_service(api.into_service());
+        let ada = harness::admin(&self.store).await;
+        let shown = InterceptedService::new(api.into_service(), move |mut request: Request<()>| {
+            request.extensions_mut().insert(ada.clone());
+            Ok(request)
+        });
+        let router = Server::builder().add_service(shown);
         LogsClient::new(self.connect(router).await)
     }
 

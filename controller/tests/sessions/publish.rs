@@ -14,7 +14,7 @@ use super::{
     Stack,
     executor::{Scripted, accepted, finalizing, hello, pieces, preparing, running},
 };
-use crate::{git::repo::Repo, make};
+use crate::{git::repo::Repo, harness, make};
 
 /// An attempt of a task on a base.
 pub(super) struct Run {
@@ -50,7 +50,8 @@ impl Run {
             commit_changes: None,
         };
         let request = Request { id: RequestId::fresh(), method: "EnsureProject", digest: [0; 32] };
-        let project = stack.store.ensure_project(request, wish).await.unwrap().0.id();
+        let project =
+            stack.store.ensure_project(harness::admin(&stack.store).await, request, wish).await.unwrap().0.id();
         let mut pack = stack.repositories.receive().await.unwrap();
         pack.write(&repo.pack(&base, &[]).await).await.unwrap();
         stack.repositories.keep_base(project, &base, &mut pack).await.unwrap();

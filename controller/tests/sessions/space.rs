@@ -167,7 +167,7 @@ async fn what_an_executor_says_of_its_disk_is_kept() {
             other => panic!("{other:?}"),
         }
     }
-    let known = stack.store.executors().await.unwrap().remove(0);
+    let known = stack.store.executors(&crate::harness::admin(&stack.store).await.sees()).await.unwrap().remove(0);
     assert_eq!((known.disk_used, known.disk_budget), (Some(800), Some(1000)));
     assert_eq!(known.closed.as_deref(), Some("its disk is nearly full"));
 }

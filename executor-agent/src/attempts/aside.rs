@@ -213,7 +213,7 @@ async fn follow(context: &Context, handle: &Handle, client: &Client) -> Result<(
 /// Ends what is left of it and moves its files; returns where they are and what is said of them.
 async fn put_aside(context: &Context, handle: &Handle, why: String) -> (PathBuf, Label) {
     let (id, from, layout) = (handle.id, handle.dir.clone(), context.layout.clone());
-    let separate = context.settings.separate;
+    let separate = context.separation.by_accounts();
     let moved = tokio::task::spawn_blocking(move || {
         if let Err(error) = shim::bury(&from, id.0) {
             warn!(attempt = %id, %error, "the recording of an unreadable attempt cannot be repaired");

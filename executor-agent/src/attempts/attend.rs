@@ -1,6 +1,6 @@
 //! Follows a living shim: reports the start, hands wishes over, keeps the view up, and tells how the log grows.
 
-use std::{future::pending, path::PathBuf, time::Duration};
+use std::{future::pending, os::unix::fs::symlink, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -14,12 +14,11 @@ use super::{
     view::keep_view,
 };
 use crate::{
-    cgroup::Leaf,
     connect::Backoff,
     journal::JournalError,
     report::Step,
     session::Wish,
-    shim::{Client, ClientError, Launch, Mode, Phase, Status},
+    shim::{Client, ClientError, Launch, Mode, Phase, Status, seat::ATTEMPT},
     tmux::View,
 };
 
@@ -60,7 +59,12 @@ impl Life<'_> {
             let tmux_socket = if terminal { tmux.to_string_lossy().into_owned() } else { String::new() };
             self.record(Step::Running { pid: agent.pid, tmux_socket }).await?;
         }
-        let _view = terminal.then(|| AbortOnDropHandle::new(tokio::spawn(keep_view(self.view(&launch, tmux)))));
+        let view = || View::of(&self.handle.dir, &launch, tmux, self.context.program.clone());
+        let _view = terminal.then(|| {
+            // For people who come to look: their way to what was launched.
+            let _there = symlink(&self.handle.dir, self.context.layout.sockets(self.handle.id).join(ATTEMPT));
+            AbortOnDropHandle::new(tokio::spawn(keep_view(view())))
+        });
         match follow(self.context, self.handle, &mut self.wish, &client, &status).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
@@ -69,18 +73,6 @@ impl Life<'_> {
             }
         }
         Ok(())
-    }
-
-    fn view(&self, launch: &Launch, socket: PathBuf) -> View {
-        View {
-            socket,
-            view_socket: launch.view_socket.clone(),
-            program: self.context.program.clone(),
-            cwd: launch.cwd.as_path().to_owned(),
-            env: launch.env.clone(),
-            identity: launch.identity.clone(),
-            cgroups: launch.cgroup.procs_files(Leaf::View),
-        }
     }
 }
 

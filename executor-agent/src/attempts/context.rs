@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files;
 use crate::{
     accounts::Accounts, config::Settings, connect::Dialer, disk::write_durably, gc, journal::Stamp, layout::Layout,
-    space::Room, workspace::Stores,
+    sandbox::Separation, space::Room, workspace::Stores,
 };
 
 /// A session with the controller.
@@ -64,6 +64,8 @@ pub struct Context {
     pub dialer: Dialer,
     /// Base history.
     pub stores: Stores,
+    /// What keeps attempts from this executor and from each other.
+    pub separation: Separation,
     /// Accounts for separated attempts.
     pub accounts: Accounts,
     /// The session, while there is one.
@@ -101,6 +103,8 @@ pub struct Basis {
     pub program: PathBuf,
     /// The way to the controller.
     pub dialer: Dialer,
+    /// What keeps attempts from this executor and from each other.
+    pub separation: Separation,
 }
 
 /// The other ends of what a [`Context`] hears and tells.
@@ -122,7 +126,7 @@ const NEWS: usize = 1_024;
 impl Context {
     /// An executor at its beginning, without a session.
     pub fn new(basis: Basis) -> (Self, Ends) {
-        let Basis { settings, layout, executor, boot, program, dialer } = basis;
+        let Basis { settings, layout, executor, boot, program, dialer, separation } = basis;
         let (link_sender, link) = watch::channel(None);
         let (lease_sender, lease) = watch::channel(None);
         let (news, told) = mpsc::channel(NEWS);
@@ -136,6 +140,7 @@ impl Context {
             program,
             dialer,
             stores: Stores::default(),
+            separation,
             link,
             lease,
             news,

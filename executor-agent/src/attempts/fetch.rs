@@ -114,7 +114,7 @@ async fn refuse(context: &Arc<Context>, handle: &Arc<Handle>, error: SpecError) 
 
 /// Whether asking again would bring the same answer.
 fn refuses(code: Code) -> bool {
-    matches!(code, Code::NotFound | Code::InvalidArgument | Code::PermissionDenied | Code::FailedPrecondition)
+    matches!(code, Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition)
 }
 
 async fn get(context: &Context, handle: &Handle) -> Result<Vec<u8>, SpecError> {

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{
     LogEnd, again, files,
     life::{Life, wished},
+    limits,
     plan::{self, End},
     prepare::{KEEP_ROOM, identity},
 };
@@ -65,7 +66,8 @@ impl Life<'_> {
         if matches!(&end, End::Recorded(record) if record.left_over) {
             self.note("processes of the agent are left that could not be ended").await?;
         }
-        if let (Some(limit), true) = (self.context.settings.limits.pids, self.was_refused_processes()) {
+        let limits = limits::tighter(self.context.settings.limits, self.spec.confinement.limits);
+        if let (Some(limit), true) = (limits.pids, self.was_refused_processes()) {
             self.note(format!("it wanted more than the {limit} processes that it may have (pids_limit)")).await?;
         }
         let handed = tokio::select! {
@@ -200,6 +202,7 @@ impl Life<'_> {
             container: Container {
                 program: self.context.program.clone(),
                 identity: account.as_ref().map(identity),
+                sandbox: self.around_git(repository),
                 cgroups: leaves.into_iter().filter(|leaf| leaf.exists()).collect(),
                 attempt: self.handle.id.to_string(),
             },
@@ -229,6 +232,9 @@ impl Life<'_> {
         let workspace = self.context.layout.workspace(self.handle.id);
         let _absent = fs::remove_file(adapters::prompt_file(&workspace));
         disk::unreserve(&self.handle.dir.join(files::KEEP));
+        let home = self.private_home();
+        // One that cannot be removed now is the executor's, and in nobody's way.
+        let _absent = tokio::task::spawn_blocking(move || sculpt_walk::remove(&home)).await;
         if !matches!(self.handle.account(), Ok(None)) {
             // The next attempt under this account must not read it.
             let _absent = ownership::close(&workspace);

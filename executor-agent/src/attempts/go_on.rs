@@ -76,6 +76,7 @@ impl Life<'_> {
         let container = Container {
             program: self.context.program.clone(),
             identity: account.map(identity),
+            sandbox: self.around_git(repository),
             cgroups: Vec::new(),
             attempt: self.handle.id.to_string(),
         };

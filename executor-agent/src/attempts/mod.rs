@@ -5,6 +5,7 @@ mod adopt;
 mod again;
 mod aside;
 mod attend;
+mod confine;
 mod context;
 mod fetch;
 mod finish;

@@ -45,8 +45,15 @@ const TERMINAL: Mode = Mode::Terminal { columns: 200, rows: 50 };
 
 /// Sockets of an attempt, below its directory of sockets.
 pub(super) const CONTROL: &str = "control/shim";
-const VIEW: &str = "view/shim";
+pub(super) const VIEW: &str = "view/shim";
 pub(super) const TMUX: &str = "view/tmux";
+
+/// What an attempt has instead of what the executor's account has.
+pub(super) struct Own {
+    pub(super) home: PathBuf,
+    /// Of its account; none: the executor's own account, in a sandbox.
+    pub(super) name: Option<String>,
+}
 
 /// Why the agent could not be started.
 pub(super) enum Stopped {
@@ -120,9 +127,10 @@ impl Life<'_> {
     async fn unmake(&self, work: &Blocking) {
         work.give_up().await;
         let own = self.spec.workspace_of.is_none().then(|| self.context.layout.workspace(self.handle.id));
-        let id = self.handle.id;
+        let (id, home) = (self.handle.id, self.private_home());
         let unmade = tokio::task::spawn_blocking(move || {
             let _never_entered = Cgroup::find(id.0).remove();
+            let _absent = sculpt_walk::remove(&home);
             own.map_or(Ok(()), |own| workspace::remove(&own))
         });
         if let Ok(Err(error)) = unmade.await {
@@ -167,7 +175,7 @@ impl Life<'_> {
     }
 
     async fn account(&self, work: &Blocking) -> Result<Option<Account>, Stopped> {
-        if !self.context.settings.separate {
+        if !self.context.separation.by_accounts() {
             return Ok(None);
         }
         let (accounts, id, dir) = (self.context.accounts.clone(), self.handle.id, self.handle.dir.clone());
@@ -189,7 +197,7 @@ impl Life<'_> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
             match self.context.stores.ensure(&self.context.layout, &self.context.dialer, repository).await {
-                Err(StoreError::Away(error)) => {
+                Err(error @ (StoreError::Away(_) | StoreError::Lost(_))) => {
                     tracing::warn!(attempt = %self.handle.id, %error, "the base commit cannot be fetched yet");
                     backoff.wait().await;
                 }
@@ -223,14 +231,22 @@ impl Life<'_> {
         fs::DirBuilder::new().recursive(true).mode(mode).create(&sockets).map_err(|error| {
             failed(Cause::Internal, format!("could not make the directory {}: {error}", sockets.display()))
         })?;
+        let own = self.own(account.as_ref(), work).await.map_err(|error| {
+            failed(Cause::Workspace, format!("could not make the attempt's home directory: {error}"))
+        })?;
+        let sandbox = self.around_agent(own.as_ref()).map_err(|why| failed(Cause::Setup, why))?;
         let id = self.handle.id.0;
-        let limits = settings.limits;
+        let limits = limits::tighter(settings.limits, self.spec.confinement.limits);
         let cgroup = work.run(move |_| Cgroup::prepare(id, limits)).await;
         let cgroup = cgroup.map_err(|error| failed(Cause::Internal, error))?;
+        let separated = account.is_some() || sandbox.is_some();
+        if let Some(text) = limits::unmet(&self.spec.confinement.limits, &cgroup, separated) {
+            self.note(text).await?;
+        }
         Ok(Launch {
             attempt: id,
             argv: start.argv.into_iter().map(ByteText::from).collect(),
-            env: environment(settings, &self.spec, &start.env, account.as_ref(), &cwd),
+            env: environment(settings, &self.spec, &start.env, own.as_ref(), &cwd),
             cwd: cwd.into(),
             identity: account.as_ref().map(identity),
             mode: if self.spec.tty { TERMINAL } else { Mode::Pipes },
@@ -238,7 +254,9 @@ impl Life<'_> {
             timeout: self.spec.timeout,
             lease: self.lease().await,
             grace: GRACE,
-            processes: limits::of_account(&limits, &cgroup, account.as_ref()),
+            processes: limits::of_account(&limits, &cgroup, separated),
+            goes_first: limits::goes_first(&limits, &cgroup),
+            sandbox,
             cgroup,
             control_socket: sockets.join(CONTROL),
             view_socket: sockets.join(VIEW),
@@ -281,25 +299,28 @@ fn environment(
     settings: &Settings,
     spec: &Spec,
     adapter: &BTreeMap<String, String>,
-    account: Option<&Account>,
+    own: Option<&Own>,
     cwd: &Path,
 ) -> BTreeMap<ByteText, ByteText> {
     let always = ["PATH", "LANG", "TZ"];
-    let own = ["HOME", "USER", "LOGNAME", "SHELL"];
+    let of_account = ["HOME", "USER", "LOGNAME", "SHELL"];
+    let same_account = own.is_none_or(|own| own.name.is_none());
     let passed = |key: &OsString| {
-        let Some(key) = key.to_str() else { return account.is_none() && settings.lifeline };
+        let Some(key) = key.to_str() else { return own.is_none() && settings.lifeline };
         let named = settings.pass_env.as_ref().is_some_and(|names| names.iter().any(|name| name == key));
-        let whole = account.is_none() && (settings.lifeline || settings.pass_env.is_none());
-        !astray(key) && (whole || named || always.contains(&key) || (account.is_none() && own.contains(&key)))
+        let whole = own.is_none() && (settings.lifeline || settings.pass_env.is_none());
+        !astray(key) && (whole || named || always.contains(&key) || (same_account && of_account.contains(&key)))
     };
     let mut env: BTreeMap<ByteText, ByteText> =
         std::env::vars_os().filter(|(key, _)| passed(key)).map(|(key, value)| (key.into(), value.into())).collect();
     let mut set = |key: &str, value: ByteText| env.insert(key.into(), value);
-    if let Some(account) = account {
-        set("HOME", account.home.clone().into());
-        set("USER", account.name.as_str().into());
-        set("LOGNAME", account.name.as_str().into());
-        set("SHELL", "/bin/sh".into());
+    if let Some(own) = own {
+        set("HOME", own.home.clone().into());
+        if let Some(name) = &own.name {
+            set("USER", name.as_str().into());
+            set("LOGNAME", name.as_str().into());
+            set("SHELL", "/bin/sh".into());
+        }
     }
     set("PWD", cwd.into());
     // Nobody may be there to leave a pager; a task that wants one says so.

@@ -75,12 +75,17 @@ impl<'a> Publication<'a> {
         let same_session = self.context.link.borrow().is_some_and(|link| link.epoch == epoch);
         warn!(attempt = %self.attempt, code = ?status.code(), text = status.message(), "could not publish");
         match status.code() {
-            // A controller that does not know the attempt, after its database was lost, may take it over yet.
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::NotFound => {
-                Tried::Later
-            }
+            // A controller that does not know the attempt, after its database was lost, may take it over yet; and one that
+            // does not let this executor in may do so again: what was made waits for it.
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::ResourceExhausted
+            | Code::NotFound
+            | Code::Unauthenticated
+            | Code::PermissionDenied => Tried::Later,
             _ if !same_session => Tried::Later,
-            Code::Internal | Code::Unknown | Code::Aborted | Code::Unauthenticated | Code::DataLoss => {
+            Code::Internal | Code::Unknown | Code::Aborted | Code::DataLoss => {
                 self.tries += 1;
                 if self.tries == TRIES { Tried::Refused(status.message().to_owned()) } else { Tried::Later }
             }

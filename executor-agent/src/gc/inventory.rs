@@ -13,7 +13,7 @@ use sculpt_space::in_background;
 use tokio::sync::oneshot;
 
 use super::{
-    plan::{Attempt, Hold, Inventory, Loose, Standing},
+    plan::{Attempt, Hold, Inventory, Loose, Origin, Standing},
     published,
 };
 use crate::{
@@ -48,6 +48,7 @@ fn look(context: &Context, attempts: &Attempts, present: &BTreeSet<AttemptId>, l
     let found = |handle: &Arc<Handle>| attempt(context, handle, present, &wanted, &now, &size);
     let mut loose = strays(context, &context.layout.workspaces(), &known);
     loose.extend(aside(context));
+    loose.extend(homes(context, &all));
     Inventory { attempts: all.iter().map(found).collect(), loose }
 }
 
@@ -120,18 +121,33 @@ fn strays(context: &Context, workspaces: &Path, known: &BTreeSet<AttemptId>) -> 
         id.is_none_or(|id| !known.contains(&id))
     };
     let paths = entries(workspaces).filter(unknown);
-    paths.map(|path| Loose { bytes: context.room.sizes().of(&path, true), path, aside: None }).collect()
+    paths.map(|path| Loose { bytes: context.room.sizes().of(&path, true), path, origin: Origin::Stray }).collect()
 }
 
 /// What was put aside as damaged.
 fn aside(context: &Context) -> Vec<Loose> {
-    let age = |path: &Path| {
-        let at = fs::symlink_metadata(path).and_then(|found| found.modified()).ok()?;
+    let origin = |path: &Path| {
+        let at = fs::symlink_metadata(path).and_then(|found| found.modified());
         // A clock that was set back makes it younger, never older.
-        Some(SystemTime::now().duration_since(at).unwrap_or(Duration::ZERO))
+        at.map_or(Origin::Stray, |at| Origin::Aside(SystemTime::now().duration_since(at).unwrap_or(Duration::ZERO)))
     };
     let paths = entries(&context.layout.quarantine());
-    paths.map(|path| Loose { bytes: context.room.sizes().of(&path, true), aside: age(&path), path }).collect()
+    paths.map(|path| Loose { bytes: context.room.sizes().of(&path, true), origin: origin(&path), path }).collect()
+}
+
+/// Private homes of attempts that are over: whoever ended while it let go of what only a living agent needs left one, and so
+/// did one that was put aside. Accounts have theirs in the same place, under their names.
+fn homes(context: &Context, all: &[Arc<Handle>]) -> Vec<Loose> {
+    let over = |path: &PathBuf| {
+        let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<AttemptId>().ok());
+        id.is_some_and(|id| match all.iter().find(|handle| handle.id == id) {
+            Some(handle) => handle.over(),
+            // One that came meanwhile has its directory, and all seem to lack theirs on a volume that is not mounted.
+            None => context.layout.lacks(id).unwrap_or(false),
+        })
+    };
+    let paths = entries(&context.layout.homes()).filter(over);
+    paths.map(|path| Loose { bytes: context.room.sizes().of(&path, true), path, origin: Origin::Home }).collect()
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {

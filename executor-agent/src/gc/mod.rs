@@ -113,7 +113,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// Removes sockets and cgroups of released attempts whose shim has gone; returns those whose shim has not.
+    /// Removes sockets and cgroups of released attempts whose shim has gone; returns those that something of has not.
     async fn tidy(&mut self) -> BTreeSet<AttemptId> {
         let all = self.attempts.all();
         let released = |handle: &&Arc<Handle>| handle.ended() && handle.released();
@@ -137,8 +137,12 @@ impl Collector {
                 continue;
             }
             match remove::sockets(&self.context.layout, handle).await {
-                Ok(()) => {
+                Ok(true) => {
                     self.tidied.insert(handle.id);
+                }
+                // A shim that has let its lock go may still be on its way out.
+                Ok(false) => {
+                    present.insert(handle.id);
                 }
                 Err(error) => warn!(attempt = %handle.id, %error, "could not tidy up after a released attempt"),
             }

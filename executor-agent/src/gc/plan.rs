@@ -79,8 +79,19 @@ pub struct Loose {
     pub path: PathBuf,
     /// What it takes, in bytes.
     pub bytes: u64,
-    /// When it was put aside; none: nobody did.
-    pub aside: Option<Duration>,
+    /// What it is.
+    pub origin: Origin,
+}
+
+/// What belongs to no attempt that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody knows.
+    Stray,
+    /// It was put aside as damaged so long ago.
+    Aside(Duration),
+    /// The private home of an attempt that is over: nothing in it is anybody's.
+    Home,
 }
 
 /// All that is there.
@@ -125,6 +136,8 @@ pub enum Gone {
     Room,
     /// A person gave it up.
     Asked,
+    /// It served an attempt that is over.
+    Over,
 }
 
 /// Why something is kept.
@@ -289,11 +302,12 @@ fn record_by_age(attempt: &Attempt, workspaces: &[Decision], occasion: Occasion,
 }
 
 fn loose_by_age(loose: &Loose, occasion: Occasion) -> Verdict {
-    match (loose.aside, occasion) {
-        (None, _) => Verdict::Keep(Kept::Stray),
-        (Some(age), _) if age < ASIDE => Verdict::Keep(Kept::Young(ASIDE - age)),
-        (Some(_), Occasion::Sweep) => Verdict::Keep(Kept::Aside),
-        (Some(_), Occasion::Asked | Occasion::AskedForAll) => Verdict::Remove(Gone::Age),
+    match (loose.origin, occasion) {
+        (Origin::Home, _) => Verdict::Remove(Gone::Over),
+        (Origin::Stray, _) => Verdict::Keep(Kept::Stray),
+        (Origin::Aside(age), _) if age < ASIDE => Verdict::Keep(Kept::Young(ASIDE - age)),
+        (Origin::Aside(_), Occasion::Sweep) => Verdict::Keep(Kept::Aside),
+        (Origin::Aside(_), Occasion::Asked | Occasion::AskedForAll) => Verdict::Remove(Gone::Age),
     }
 }
 
@@ -338,6 +352,7 @@ impl fmt::Display for Gone {
             Self::Age => "it was kept for its time",
             Self::Room => "the disk budget needs room, and it is among the oldest",
             Self::Asked => "a person gave it up",
+            Self::Over => "the attempt that it served is over",
         })
     }
 }

@@ -134,18 +134,19 @@ fn a_person_may_give_up_a_young_record_that_the_controller_holds_when_room_is_ne
 fn what_was_put_aside_goes_when_it_is_old_and_somebody_wants_it_gone() {
     use Occasion::{Asked, AskedForAll, Sweep};
     let over = Space { used: 1_000, budget: 1_000 };
-    for (aside, space, occasion, goes) in [
-        (Some(ASIDE), ROOMY, Sweep, false),
-        (Some(ASIDE), ROOMY, Asked, true),
-        (Some(ASIDE), over, Sweep, true),
-        (Some(ASIDE - HOUR), over, Sweep, false),
-        (Some(ASIDE - HOUR), over, AskedForAll, false),
-        (None, over, AskedForAll, false),
+    for (origin, space, occasion, goes) in [
+        (Origin::Aside(ASIDE), ROOMY, Sweep, false),
+        (Origin::Aside(ASIDE), ROOMY, Asked, true),
+        (Origin::Aside(ASIDE), over, Sweep, true),
+        (Origin::Aside(ASIDE - HOUR), over, Sweep, false),
+        (Origin::Aside(ASIDE - HOUR), over, AskedForAll, false),
+        (Origin::Stray, over, AskedForAll, false),
+        (Origin::Home, ROOMY, Sweep, true),
     ] {
-        let loose = Loose { path: "quarantine/x".into(), bytes: 1, aside };
+        let loose = Loose { path: "quarantine/x".into(), bytes: 1, origin };
         let inventory = Inventory { attempts: Vec::new(), loose: vec![loose] };
         let decisions = plan(&inventory, DAY, space, occasion);
-        assert_eq!(decisions[0].removes(), goes, "{aside:?} {space:?} {occasion:?}");
+        assert_eq!(decisions[0].removes(), goes, "{origin:?} {space:?} {occasion:?}");
     }
 }
 

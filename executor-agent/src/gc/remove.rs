@@ -59,16 +59,13 @@ pub(super) fn empty_trash(layout: &Layout) {
     }
 }
 
-/// Removes the sockets and the cgroup of an attempt.
-pub(super) async fn sockets(layout: &Layout, handle: &Handle) -> io::Result<()> {
+/// Removes the sockets and the cgroup of an attempt. False: a process in the cgroup has not gone yet.
+pub(super) async fn sockets(layout: &Layout, handle: &Handle) -> io::Result<bool> {
     let (sockets, launch) = (layout.sockets(handle.id), Launch::read(&handle.dir));
     let work = tokio::task::spawn_blocking(move || {
-        if let Ok(launch) = launch {
-            // What is left in it keeps it, and is told elsewhere.
-            let _occupied = launch.cgroup.remove();
-        }
         // An account of its own can write where its view is.
-        sculpt_walk::remove(&sockets)
+        sculpt_walk::remove(&sockets)?;
+        Ok(launch.is_ok_and(|launch| !launch.cgroup.remove()))
     });
-    work.await.unwrap_or(Ok(()))
+    work.await.unwrap_or(Ok(false)).map(|occupied| !occupied)
 }

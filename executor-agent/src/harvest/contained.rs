@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use super::{HarvestError, LONG, QUICK, sound};
 use crate::{
+    sandbox::Sandbox,
     stage::{Identity, Stage},
     text::ByteText,
     workspace::git::{self, Done, GitError, path_argument},
@@ -27,6 +28,8 @@ pub struct Container {
     pub identity: Option<Identity>,
     /// `cgroup.procs` files to enter.
     pub cgroups: Vec<PathBuf>,
+    /// What is put around it. Absent: nothing.
+    pub sandbox: Option<Sandbox>,
     /// The attempt, so that what git leaves behind is found with what the agent left behind.
     pub attempt: String,
 }
@@ -47,6 +50,7 @@ impl Container {
             cgroups: self.cgroups.clone(),
             session: true,
             dies_with_parent: true,
+            sandbox: self.sandbox.clone(),
             ..Stage::default()
         };
         Command::from(stage.command(&self.program))

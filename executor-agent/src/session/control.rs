@@ -27,8 +27,10 @@ use super::{
     wire::{First, Welcome, adopted, first, input},
 };
 use crate::{
+    app::Identity,
     attempts::{Attempts, Context, Link, News},
     host,
+    identity::Standing,
     journal::Stamp,
 };
 
@@ -61,6 +63,7 @@ pub struct Control<R = Attempts> {
     ready: Option<oneshot::Sender<()>>,
     /// When somebody used this identity last.
     twin_spoke: Option<Instant>,
+    standing: Standing,
 }
 
 impl<R: Roster> Control<R> {
@@ -91,6 +94,7 @@ impl<R: Roster> Control<R> {
             instance,
             ready,
             twin_spoke,
+            standing: Standing::default(),
         };
         (control, is_ready)
     }
@@ -98,6 +102,11 @@ impl<R: Roster> Control<R> {
     /// The same by another clock than that of this machine.
     pub fn by_clock(self, boottime: fn() -> Duration) -> Self {
         Self { boottime, ..self }
+    }
+
+    /// The same, and `standing` is told whether the controller lets us in.
+    pub fn telling(self, standing: Standing) -> Self {
+        Self { standing, ..self }
     }
 
     /// Runs until cancelled, or until the executor must not go on.
@@ -115,11 +124,12 @@ impl<R: Roster> Control<R> {
             let effects = self.machine.apply(Input::Lost);
             self.carry_out_offline(effects);
             let Err(why) = ended;
+            why.tell(&self.standing);
             let pause = match why {
                 // A word that its dead predecessor had under way may have arrived after its own. A twin speaks again.
                 Ended::Fatal(Fatal::Superseded(_)) if !self.twin_spoke_lately() => AFTER_TWIN,
                 Ended::Fatal(fatal) => return Err(fatal),
-                Ended::Later(pause, _) => pause,
+                Ended::Later(pause, _) | Ended::Barred(pause, _) => pause,
                 _ if began.elapsed() > Duration::from_secs(20) => {
                     backoff.reset();
                     backoff.next_wait()
@@ -174,6 +184,7 @@ impl<R: Roster> Control<R> {
             First::Reject(reject) => return Err(rejected(reject)),
         };
         self.meet(welcome.link.cluster)?;
+        self.standing.accepted();
         info!(epoch = welcome.link.epoch, "session with the controller");
         self.leases.welcomed(hello_at);
         self.context.sessions.fetch_add(1, Ordering::AcqRel);
@@ -210,6 +221,7 @@ impl<R: Roster> Control<R> {
                             collecting.ask(&self.context.garbage, collect);
                         }
                         Some(wire::control_response::Part::HeartbeatAck(ack)) => {
+                            self.standing.told_of(&ack.trusted);
                             self.leases.acked(ack.leased);
                             self.hand_lease_on();
                         }
@@ -324,8 +336,9 @@ impl<R: Roster> Control<R> {
             Some(ours) if ours == theirs => Ok(()),
             Some(ours) => Err(Fatal::OtherCluster { ours, theirs }),
             None => {
-                let identity = crate::app::Identity { executor_id: self.context.executor, cluster_id: Some(theirs) };
-                identity.write(&self.context.layout).map_err(Fatal::Note)?;
+                let identity = Identity::load(&self.context.layout).map_err(Fatal::Note)?;
+                let met = Identity { cluster_id: Some(theirs), ..identity };
+                met.write(&self.context.layout).map_err(Fatal::Note)?;
                 self.cluster = Some(theirs);
                 Ok(())
             }
@@ -333,7 +346,7 @@ impl<R: Roster> Control<R> {
     }
 
     fn hello(&self) -> Hello {
-        let settings = &self.context.settings;
+        let (settings, separation) = (&self.context.settings, &self.context.separation);
         let agents = settings
             .agents
             .keys()
@@ -350,11 +363,13 @@ impl<R: Roster> Control<R> {
             labels: settings.labels.clone().into_iter().collect(),
             slots: settings.slots,
             agents: agents.collect(),
-            separates: settings.separate,
+            separates: separation.separates(),
             hostname: host::hostname(),
             notes: self.attempts.notes(),
-            owner: if settings.separate { String::new() } else { host::owner() },
+            owner: if separation.separates() { String::new() } else { host::owner() },
             directory_id: self.context.layout.directory_id().to_string(),
+            unseparated: separation.reason().unwrap_or_default().to_owned(),
+            closes_network: separation.closes_network(),
         }
     }
 

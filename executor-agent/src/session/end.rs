@@ -8,6 +8,8 @@ use sculpt_proto::{
     id::ClusterId,
 };
 
+use crate::{connect::ConnectError, identity::Standing};
+
 /// The executor must not go on by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
@@ -44,7 +46,7 @@ pub enum Fatal {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error(transparent)]
-    Connect(#[from] crate::connect::ConnectError),
+    Connect(#[from] ConnectError),
     #[error("the controller ended the session: {} ({:?})", .0.message(), .0.code())]
     Status(#[from] tonic::Status),
     #[error("the controller closed the session")]
@@ -55,8 +57,27 @@ pub(super) enum Ended {
     Nonsense(#[from] FieldError),
     #[error("the controller asks to come back in {0:?}: {1}")]
     Later(Duration, String),
+    #[error("the controller does not let this executor in: {1}; it is asked again in {0:?}")]
+    Barred(Duration, String),
     #[error(transparent)]
     Fatal(#[from] Fatal),
+}
+
+impl Ended {
+    /// Hands on what it says of how we stand with the controller.
+    pub(super) fn tell(&self, standing: &Standing) {
+        match self {
+            Self::Status(status) => standing.told(status),
+            Self::Connect(error @ ConnectError::Distrust { .. }) => standing.refused(&error.to_string()),
+            Self::Barred(_, why) | Self::Fatal(Fatal::Rejected { text: why, .. }) => standing.refused(why),
+            Self::Connect(_)
+            | Self::Closed
+            | Self::Silent(_)
+            | Self::Nonsense(_)
+            | Self::Later(..)
+            | Self::Fatal(Fatal::Superseded(_) | Fatal::OtherCluster { .. } | Fatal::Note(_)) => {}
+        }
+    }
 }
 
 /// The end that the controller asks for.
@@ -66,8 +87,10 @@ pub(super) fn rejected(reject: Reject) -> Ended {
         return Fatal::Superseded(reject.text).into();
     }
     let later = reject.retry_after.and_then(|span| duration(span, "reject.retry_after").ok());
-    match later {
-        Some(pause) => Ended::Later(pause.min(Duration::from_secs(300)), reject.text),
+    match later.map(|pause| pause.min(Duration::from_secs(300))) {
+        // It is not the controller that is not ready.
+        Some(pause) if code == reject::Code::Invalid => Ended::Barred(pause, reject.text),
+        Some(pause) => Ended::Later(pause, reject.text),
         None => Fatal::Rejected { text: reject.text, code: code.as_str_name() }.into(),
     }
 }

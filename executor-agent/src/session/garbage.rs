@@ -57,6 +57,7 @@ fn item(line: Line, layout: &Layout) -> GarbageItem {
         Subject::Record(id) => ("record", id.to_string(), layout.attempt(*id)),
         Subject::Pack(id) => ("pack", id.to_string(), layout.attempt(*id).join(files::PACK)),
         Subject::Loose(path) if path.starts_with(layout.quarantine()) => ("quarantine", String::new(), path.clone()),
+        Subject::Loose(path) if path.starts_with(layout.homes()) => ("home", String::new(), path.clone()),
         Subject::Loose(path) => ("workspace", String::new(), path.clone()),
     };
     let (task_number, attempt) = line.whose.unwrap_or_default();

@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Tree {
     pub(super) attempt: Uuid,
     pub(super) main: u32,
+    /// The main process waits for one in a sandbox, which is the agent.
+    pub(super) enclosed: bool,
     pub(super) cgroup: Cgroup,
     pub(super) master: Option<Arc<OwnedFd>>,
 }
@@ -115,7 +117,8 @@ impl Tree {
 
     /// What Ctrl-C does, and the same for the agent when something else is in the terminal's foreground.
     fn interrupt(&self) {
-        let main = i32::try_from(self.main).ok().and_then(Pid::from_raw);
+        let main = if self.enclosed { tree::enclosed(self.main) } else { Some(self.main) };
+        let main = main.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         let foreground = self.master.as_ref().and_then(|master| tcgetpgrp(&**master).ok());
         for group in main.into_iter().chain(foreground.filter(|group| Some(*group) != main)) {
             // Both may have ended by themselves.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{files, lease::Lease};
-use crate::{cgroup::Cgroup, disk::write_durably, stage::Identity, text::ByteText};
+use crate::{cgroup::Cgroup, disk::write_durably, sandbox::Sandbox, stage::Identity, text::ByteText};
 
 /// What the agent's standard streams are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,12 @@ pub struct Launch {
     /// How many processes its account may have. Absent: the cgroup counts them, or nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
+    /// It should have a limit of memory, and nothing counts what it takes: where the host has no more, it goes first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_first: bool,
+    /// What is put around it. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     /// For the executor; its directory is made 0700.
     pub control_socket: PathBuf,
     /// For views of a terminal; its directory is made 0700 and given to `identity`.

@@ -19,6 +19,7 @@ mod pump;
 mod record;
 mod repaint;
 mod screen;
+pub mod seat;
 mod shared;
 mod start;
 mod strings;
@@ -64,6 +65,8 @@ pub mod files {
     pub const KIN: &str = "kin.json";
     /// Why the agent's program could not be run.
     pub const STAGE: &str = "stage.err";
+    /// What bubblewrap notes about the agent's sandbox.
+    pub const SANDBOX: &str = "sandbox.json";
 }
 
 /// A shim that could not do its work.

@@ -211,6 +211,8 @@ mod tests {
             view_socket: directory.path().join("view"),
             boot_id: None,
             processes: None,
+            goes_first: false,
+            sandbox: None,
         };
         let late = start_within(Duration::from_millis(500), &program, directory.path(), &launch).await;
         assert!(matches!(late, Err(StartError::Client(_))), "{late:?}");

@@ -101,7 +101,8 @@ impl Supervisor {
         shared.update(|state| state.agent = Some(identity));
         let kin = if launch.cgroup.can_kill() { None } else { Kin::begin(attempt_dir, identity).ok() };
         let (sources, slave) = connection.into_sources();
-        let tree = Tree { attempt: launch.attempt, main, cgroup: launch.cgroup.clone(), master };
+        let enclosed = launch.sandbox.is_some();
+        let tree = Tree { attempt: launch.attempt, main, enclosed, cgroup: launch.cgroup.clone(), master };
         let supervisor =
             Self { home, launch, shared, events, drain, screen, tree, kin, started, ending: None, output_ended: false };
         let pump = Pump {

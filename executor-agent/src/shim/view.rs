@@ -120,10 +120,10 @@ fn stay_while_watched() {
 }
 
 /// A terminal that gives every key as it is, for as long as this lives.
-struct Raw(Option<Termios>);
+pub(super) struct Raw(Option<Termios>);
 
 impl Raw {
-    fn enter() -> Self {
+    pub(super) fn enter() -> Self {
         let Ok(before) = tcgetattr(stdin()) else { return Self(None) };
         let mut raw = before.clone();
         raw.make_raw();

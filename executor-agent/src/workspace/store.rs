@@ -12,7 +12,12 @@ use std::{
 use sculpt_proto::id::ProjectId;
 
 use super::git::{self, GitError};
-use crate::{connect::Dialer, layout::Layout, spec::Repository};
+use crate::{
+    connect::{ConnectError, Dialer},
+    identity::{CredentialError, Keyring},
+    layout::Layout,
+    spec::Repository,
+};
 
 /// How long one fetch may take.
 const FETCH: Duration = Duration::from_secs(3_600);
@@ -29,12 +34,18 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+    /// What git is to show.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
     /// git failed.
     #[error(transparent)]
     Git(#[from] GitError),
     /// The controller could not be reached just now; trying again may help.
     #[error("the controller could not be reached for a fetch: {0}")]
     Away(GitError),
+    /// Nor could its address be found.
+    #[error(transparent)]
+    Lost(#[from] ConnectError),
 }
 
 /// All stores; one fetch per project at a time.
@@ -65,7 +76,7 @@ impl Stores {
         if git::output("look for the base commit", look, None, QUICK).await?.code == Some(0) {
             return Ok(store);
         }
-        fetch(&store, dialer, repository, &kept).await?;
+        fetch(&store, dialer, &layout.keyring()?, repository, &kept).await?;
         Ok(store)
     }
 }
@@ -97,16 +108,25 @@ pub(super) fn object_format(commit: &str) -> &'static str {
     if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" }
 }
 
-async fn fetch(store: &Path, dialer: &Dialer, repository: &Repository, kept: &str) -> Result<(), StoreError> {
+async fn fetch(
+    store: &Path,
+    dialer: &Dialer,
+    keyring: &Keyring,
+    repository: &Repository,
+    kept: &str,
+) -> Result<(), StoreError> {
     // Of a git that was killed: nobody else fetches this one now.
     let _absent = fs::remove_file(store.join(format!("{kept}.lock")));
+    let (url, resolve) = dialer.proved_url().await?;
     let mut command = git::trusted(store);
-    // In the environment the token is seen by this account alone, in arguments by everyone.
     command
+        .env("GIT_SSL_CERT", keyring.certificate_file())
+        .env("GIT_SSL_KEY", keyring.key_file())
+        .env("GIT_SSL_CAINFO", keyring.trust_file())
         .env("GIT_CONFIG_COUNT", "6")
-        .env("GIT_CONFIG_KEY_0", "http.extraHeader")
-        .env("GIT_CONFIG_VALUE_0", format!("Authorization: Bearer {}", dialer.token()))
-        .env("GIT_CONFIG_KEY_1", "protocol.http.allow")
+        .env("GIT_CONFIG_KEY_0", "http.curloptResolve")
+        .env("GIT_CONFIG_VALUE_0", resolve)
+        .env("GIT_CONFIG_KEY_1", "protocol.https.allow")
         .env("GIT_CONFIG_VALUE_1", "always")
         .env("GIT_CONFIG_KEY_2", "protocol.version")
         .env("GIT_CONFIG_VALUE_2", "2")
@@ -117,7 +137,7 @@ async fn fetch(store: &Path, dialer: &Dialer, repository: &Repository, kept: &st
         .env("GIT_CONFIG_KEY_5", "http.proxy")
         .env("GIT_CONFIG_VALUE_5", "")
         .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"])
-        .arg(format!("{}{}", dialer.url(), repository.git_path))
+        .arg(format!("{url}{}", repository.git_path))
         .arg(format!("+{}:{kept}", repository.base));
     match git::run("fetch the base commit from the controller", command, None, FETCH).await {
         Ok(_) => Ok(()),
@@ -130,8 +150,11 @@ async fn fetch(store: &Path, dialer: &Dialer, repository: &Repository, kept: &st
 fn passing(words: &str) -> bool {
     let gone = ["Failed to connect", "Couldn't connect", "Could not connect", "Connection reset", "Connection refused"];
     let broken = ["RPC failed", "early EOF", "unexpected disconnect", "Empty reply", "transfer closed", "hung up"];
+    // The same in the words of TLS libraries; what they say of certificates is a refusal.
+    let cut =
+        ["non-properly terminated", "Error in the pull", "Error in the push", "SSL_ERROR_SYSCALL", "unexpected eof"];
     let busy = ["error: 500", "error: 502", "error: 503", "error: 504", "error: 429"];
-    gone.iter().chain(&broken).chain(&busy).any(|sign| words.contains(sign))
+    gone.iter().chain(&broken).chain(&cut).chain(&busy).any(|sign| words.contains(sign))
 }
 
 #[cfg(test)]
@@ -142,7 +165,17 @@ mod tests {
     fn a_controller_that_is_away_is_told_from_one_that_refuses() {
         assert!(passing("fatal: unable to access 'http://x/': Failed to connect to 127.0.0.1 port 1"));
         assert!(passing("fatal: unable to access 'http://x/': The requested URL returned error: 503"));
+        assert!(passing(
+            "fatal: unable to access 'https://x/': gnutls_handshake() failed: The TLS connection was non-properly terminated."
+        ));
+        assert!(passing("fatal: unable to access 'https://x/': GnuTLS recv error (-54): Error in the pull function."));
+        assert!(passing(
+            "fatal: unable to access 'https://x/': OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x"
+        ));
         assert!(!passing("fatal: unable to access 'http://x/': The requested URL returned error: 404"));
+        assert!(!passing(
+            "fatal: unable to access 'https://x/': server certificate verification failed. CAfile: x CRLfile: none"
+        ));
         assert!(!passing("fatal: remote error: upload-pack: not our ref 1234"));
     }
 }

@@ -6,7 +6,11 @@ use prost::Message as _;
 use sculpt_controller::{
     background::liveness::silence,
     session::{Sessions, spec},
-    store::{StoreError, claims::Order, sessions::Epoch},
+    store::{
+        StoreError,
+        claims::{Allowance, Order},
+        sessions::Epoch,
+    },
 };
 use sculpt_core::{
     attempt::{Attempt, AttemptState, Fence},
@@ -162,6 +166,7 @@ fn claim(rows: &mut Rows, cluster: ClusterId, task: TaskId, epoch: Epoch, id: Uu
         agent: None,
         project: None,
         workspace_of: None,
+        allowance: Allowance::default(),
     };
     let Ok(spec) = spec::build(cluster, task, fence, order) else { return Vec::new() };
     let attempt = Attempt::offered(fence, epoch.executor.0);

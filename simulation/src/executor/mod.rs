@@ -20,17 +20,20 @@ use sculpt_executor::{
 use self::{machine::Machine, roster::Attempts};
 use crate::{network, world::World};
 
+/// Whatever is dialled, the simulated network decides who answers.
+const CONTROLLER: &str = "http://127.0.0.1:7434";
+
 /// Runs until it is crashed; `directory` is where the real parts that are not simulated believe to stand.
 pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoil::Result {
     let _host = network::Host::begin();
-    let token_file = directory.join("token");
     // Seeds run side by side, each on a thread of its own.
     let directory = directory.join(format!("{:?}-{}", std::thread::current().id(), machine.name));
     let layout = Layout::open(&directory, false)?;
-    let settings = settings(&machine, &directory, &token_file);
-    let dialer = Dialer::over(network::simulated(), &settings.controller, &token_file)?;
+    let settings = settings(&machine, &directory);
+    let dialer = Dialer::over(network::simulated(), CONTROLLER)?;
     let (executor, boot, program) = (machine.id, machine.name.clone(), directory.join("none"));
-    let (context, ends) = Context::new(Basis { settings, layout, executor, boot, program, dialer });
+    let separation = sculpt_executor::sandbox::Separation::Accounts { bwrap: Err("there is none".to_owned()) };
+    let (context, ends) = Context::new(Basis { settings, layout, executor, boot, program, dialer, separation });
     let context = Arc::new(context);
     let attempts = Attempts::adopt(Arc::clone(&context), machine.clone(), world.clone());
     let (control, _ready) =
@@ -42,16 +45,16 @@ pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoi
     Ok(())
 }
 
-fn settings(machine: &Machine, directory: &Path, token_file: &Path) -> Settings {
+fn settings(machine: &Machine, directory: &Path) -> Settings {
     Settings {
         data_dir: directory.to_owned(),
-        controller: "http://127.0.0.1:7434".to_owned(),
-        token_file: token_file.to_owned(),
+        controller: Some(CONTROLLER.to_owned()),
         name: machine.name.clone(),
         slots: machine.slots,
         pool: "default".to_owned(),
         labels: BTreeMap::new(),
-        separate: false,
+        separate: sculpt_executor::config::Separate::Never,
+        sandbox_tools: Vec::new(),
         default_agent: None,
         pass_env: None,
         disk_budget: None,
@@ -70,7 +73,6 @@ impl Ground {
     /// With what an executor needs of real files.
     pub fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("make a directory for the simulated executors")?;
-        std::fs::write(directory.path().join("token"), "simulated").context("write a token")?;
         Ok(Self(directory))
     }
 

@@ -1,19 +1,22 @@
 //! The gRPC API as another program uses it, and waiting on its streams.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use sculpt_proto::v1::{
-    ReadLogRequest, Task, WatchTaskRequest, events_client::EventsClient, executors_client::ExecutorsClient,
-    git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient, read_log_response::Part,
-    system_client::SystemClient, tasks_client::TasksClient,
+    Executor, GetExecutorRequest, ReadLogRequest, Task, WatchTaskRequest, events_client::EventsClient,
+    executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient,
+    read_log_response::Part, system_client::SystemClient, tasks_client::TasksClient,
 };
+use sculpt_tls::Trust;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::Channel,
 };
 
-use super::{DEADLINE, Stack, within};
+use super::{DEADLINE, Stack, enrolment::dial, within};
 
 /// Puts the token on every call.
 #[derive(Clone, Debug)]
@@ -21,7 +24,7 @@ pub struct Bearer(MetadataValue<Ascii>);
 
 impl Bearer {
     /// Of this token.
-    pub(super) fn of(token: &str) -> Result<Self> {
+    fn of(token: &str) -> Result<Self> {
         Ok(Self(format!("Bearer {token}").parse().context("make a header of the token")?))
     }
 }
@@ -56,9 +59,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// Connects on first use, and again whenever the connection was lost.
-    pub fn dial(url: String, token: &str) -> Result<Self> {
-        let channel = Endpoint::from_shared(url)?.connect_lazy();
+    /// Connects on first use to who is certified by `trust`, and again whenever the connection was lost.
+    pub fn dial(url: String, trust: Trust, token: &str) -> Result<Self> {
+        let channel = dial(url, trust, None)?;
         let bearer = Bearer::of(token)?;
         let service = || InterceptedService::new(channel.clone(), bearer.clone());
         Ok(Self {
@@ -76,7 +79,7 @@ impl Api {
 impl Stack {
     /// The API with the person's token.
     pub async fn api(&self) -> Result<Api> {
-        Api::dial(self.url()?, &self.token("user")?)
+        Api::dial(self.url()?, self.trust()?, &self.token()?)
     }
 
     /// Follows `task` until it is as wished; outages of the controller are waited out.
@@ -89,7 +92,30 @@ impl Stack {
                     Err(error) => outage(error)?,
                 }
                 // Only after an outage, which nothing announces the end of.
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+    }
+
+    /// Looks at `executor` until it is as wished, for at most `limit`.
+    pub async fn executor_until(
+        &self,
+        executor: &str,
+        what: &str,
+        limit: Duration,
+        wished: impl Fn(&Executor) -> bool,
+    ) -> Result<Executor> {
+        let mut api = self.api().await?;
+        within(limit, &format!("executor {executor}: {what}"), async {
+            loop {
+                let request = GetExecutorRequest { executor: executor.to_owned() };
+                let found = api.executors.get_executor(request).await?.into_inner().executor;
+                if let Some(found) = found.filter(|found| wished(found)) {
+                    return Ok(found);
+                }
+                // Executors are not announced.
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
         .await
@@ -117,7 +143,7 @@ impl Stack {
                     Ok(false) => {}
                     Err(error) => outage(error)?,
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         })
         .await?;

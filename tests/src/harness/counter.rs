@@ -1,6 +1,6 @@
 //! An agent that prints numbered lines until it is told to stop, and keeps its own account of them.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -28,6 +28,8 @@ pub struct Counter {
 impl Counter {
     pub(super) fn new(directory: PathBuf, witness: PathBuf) -> Result<Self> {
         fs::create_dir_all(&directory).context("make the counter's directory")?;
+        // Its agent may run under an account of its own.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).context("open the counter's directory")?;
         Ok(Self { directory, witness })
     }
 

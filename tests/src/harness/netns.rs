@@ -116,7 +116,7 @@ impl Drop for Cable {
     }
 }
 
-fn run(command: &[&str]) -> Result<()> {
+pub(super) fn run(command: &[&str]) -> Result<()> {
     let (program, arguments) = command.split_first().context("a command has a program")?;
     let output = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -192,7 +192,7 @@ fn programs_for(account: u32, bin: &Path, root: &Path) -> Result<PathBuf> {
 const PROGRAMS_VARIABLE: &str = "SCULPT_TEST_PROGRAMS";
 
 /// Directory of the three programs.
-fn programs() -> Result<PathBuf> {
+pub fn programs() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(PROGRAMS_VARIABLE) {
         return Ok(named.into());
     }

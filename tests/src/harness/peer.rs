@@ -1,4 +1,4 @@
-//! An executor that says what the test says, over the real listener and with the stack's own token.
+//! An executor that says what the test says, over the real listener and with a certificate of its own.
 
 use std::{fs, time::Duration};
 
@@ -12,12 +12,11 @@ use sculpt_proto::executor::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{Status, Streaming, transport::Channel};
 use uuid::Uuid;
 
 use super::{
     DEADLINE, Stack,
-    api::{Authorized, Bearer},
     checker::{Promise, Shared},
     within,
 };
@@ -26,7 +25,7 @@ use super::{
 #[derive(Debug)]
 pub struct Peer {
     /// Every call that an executor can make.
-    pub client: ExecutorServiceClient<Authorized>,
+    pub client: ExecutorServiceClient<Channel>,
     /// Its id.
     pub id: String,
     /// Of its session.
@@ -76,7 +75,7 @@ impl Stack {
 
     /// Connects and is welcomed.
     pub async fn dial_peer(&self, hello: Hello) -> Result<Peer> {
-        let client = self.executor_client()?;
+        let client = ExecutorServiceClient::new(self.proved(&hello).await?);
         let (requests, stream) = mpsc::channel(64);
         let id = hello.executor_id.clone();
         requests.send(ControlRequest { part: Some(control_request::Part::Hello(hello)) }).await?;
@@ -91,12 +90,6 @@ impl Stack {
             .await?;
         (peer.epoch, peer.cluster) = (welcome.epoch, welcome.cluster_id);
         Ok(peer)
-    }
-
-    /// The executors' service, over a connection of its own.
-    pub fn executor_client(&self) -> Result<ExecutorServiceClient<Authorized>> {
-        let channel = Endpoint::from_shared(format!("http://{}", self.executor_address()?))?.connect_lazy();
-        Ok(ExecutorServiceClient::with_interceptor(channel, Bearer::of(&self.token("executor")?)?))
     }
 }
 

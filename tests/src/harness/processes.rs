@@ -30,6 +30,11 @@ impl fmt::Debug for Found {
 }
 
 impl Found {
+    /// Its arguments and its environment, each ended by a NUL; empty once it is gone.
+    pub(super) fn memory(&self) -> [Vec<u8>; 2] {
+        ["cmdline", "environ"].map(|file| fs::read(format!("/proc/{}/{file}", self.pid)).unwrap_or_default())
+    }
+
     /// Sends `signal`; that the process has gone meanwhile is no error.
     pub fn signal(&self, signal: Signal) {
         if alive(self.pid) == Some(self.started)

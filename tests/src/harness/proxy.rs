@@ -76,9 +76,9 @@ impl Proxy {
         Ok(Self { address, fault, accepted, worker })
     }
 
-    /// Where to dial instead of the target.
+    /// Where to dial instead of the target. Who answers proves the same name there: the proxy passes on what it cannot read.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 
     /// Where to dial instead of the target.

@@ -97,8 +97,8 @@ impl Stack {
         self.isolate(&mut command);
         // Apart from `sculpt up` nobody writes the CLI's context.
         if let (Some(address), "sculpt") = (self.address(), program) {
-            command.env("SCULPT_URL", format!("http://{address}"));
-            if let Ok(token) = self.token("user") {
+            command.env("SCULPT_URL", format!("https://{address}"));
+            if let Ok(token) = self.token() {
                 command.env("SCULPT_TOKEN", token);
             }
         }

@@ -16,8 +16,9 @@ use serde_json::Value;
 
 use super::{
     DEADLINE, Options, Service,
-    checker::{Cut, Ledger, Mark, Promise, Secret, Shared},
+    checker::{Cut, Ledger, Mark, Promise, Secret, Seen, Shared},
     checks,
+    enrolment::Enrolled,
     options::Ground,
     service::tail,
     shell::PLANTED,
@@ -43,6 +44,8 @@ pub struct Stack {
     ports: Option<Ports>,
     executor_dials: Option<String>,
     users_dial: Option<String>,
+    host: Option<String>,
+    user_listen: String,
     executor_listen: String,
     executor_program: Option<PathBuf>,
     executor_via: Vec<String>,
@@ -52,7 +55,8 @@ pub struct Stack {
     /// The database, when it is not the built-in one.
     pub(super) database: Option<String>,
     cuts: BTreeMap<u64, Cut>,
-    secrets: Vec<Secret>,
+    pub(super) enrolled: Enrolled,
+    pub(super) seen: Seen,
     finished: bool,
     kept: bool,
 }
@@ -68,6 +72,8 @@ impl Stack {
             ports: None,
             executor_dials: None,
             users_dial: None,
+            host: None,
+            user_listen: "127.0.0.1:0".to_owned(),
             executor_listen: "127.0.0.1:0".to_owned(),
             executor_program: None,
             executor_via: Vec::new(),
@@ -76,7 +82,8 @@ impl Stack {
             promised: Shared::default(),
             database: None,
             cuts: BTreeMap::new(),
-            secrets: Vec::new(),
+            enrolled: Enrolled::default(),
+            seen: Seen::default(),
             finished: false,
             kept: std::env::var_os("SCULPT_TEST_KEEP").is_some(),
         }
@@ -114,10 +121,14 @@ impl Stack {
         self.ground.root.path()
     }
 
-    /// A token of the controller: `user` or `executor`.
-    pub fn token(&self, whose: &str) -> Result<String> {
-        let path = self.ground.data.join("controller/tokens").join(whose);
+    /// The token of the first admin.
+    pub fn token(&self) -> Result<String> {
+        let path = self.token_file();
         Ok(fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?.trim().to_owned())
+    }
+
+    fn token_file(&self) -> PathBuf {
+        self.ground.data.join("controller/tokens/user")
     }
 
     /// URL of the API.
@@ -173,20 +184,36 @@ impl Stack {
         &self.cuts
     }
 
-    /// One more text that must turn up nowhere but in a task's spec.
-    pub fn secret(&mut self, name: &str, value: &str) {
-        self.secrets.push(Secret { name: name.to_owned(), value: value.to_owned(), of_a_spec: true });
+    /// One more token that must turn up nowhere, made past the harness.
+    pub fn token_made(&self, token: &str) -> Result<()> {
+        self.enrolled.token_made(token)
+    }
+
+    /// One more data directory of an executor, which is searched for secrets and whose own must turn up nowhere.
+    pub fn executor_made(&self, data: &Path) {
+        self.enrolled.executor_made(data);
+    }
+
+    /// The data directories of all executors that this stack had.
+    pub(super) fn executors(&self) -> Vec<PathBuf> {
+        std::iter::once(self.executor_data()).chain(self.enrolled.directories()).collect()
     }
 
     /// Everything that must turn up nowhere else.
-    pub(super) fn secrets(&self) -> Vec<Secret> {
-        let shell = Secret { name: format!("${PLANTED}"), value: self.ground.planted.clone(), of_a_spec: true };
-        let token = |whose: &str| {
-            let value = self.token(whose).ok()?;
-            Some(Secret { name: format!("the {whose}'s token"), value, of_a_spec: false })
-        };
-        let tokens = ["user", "executor"].into_iter().filter_map(token);
-        tokens.chain([shell]).chain(self.secrets.iter().cloned()).collect()
+    pub(super) fn secrets(&self) -> Result<Vec<Secret>> {
+        let mut all = vec![Secret::variable(format!("${PLANTED}"), &self.ground.planted)];
+        all.extend(self.enrolled.tokens());
+        if let Ok(token) = self.token() {
+            all.push(Secret::token("the first admin's token", &token)?.at_home(self.token_file()));
+        }
+        let authority = self.data().join("controller/authority");
+        let authorities =
+            ["tls.pem", "tls-next.pem", "ssh-users.key", "ssh-hosts.key"].map(|name| authority.join(name));
+        let executors = self.executors().into_iter().map(|data| data.join("identity/key.pem"));
+        for file in authorities.into_iter().chain(executors) {
+            all.extend(Secret::key(&file)?);
+        }
+        Ok(all)
     }
 
     // ---- The end ----

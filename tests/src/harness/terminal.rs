@@ -31,7 +31,9 @@ impl Stack {
         let sculpt = self.command("sculpt");
         // It makes the terminal on stdin the controlling one, which no safe code of ours could.
         let mut command = self.command("setsid");
-        command.args(["--ctty", "--wait"]).arg(sculpt.as_std().get_program()).args(arguments).env("TERM", "xterm");
+        command.args(["--ctty", "--wait"]).arg(sculpt.as_std().get_program()).args(arguments);
+        let known = sculpt.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.envs(known).env("TERM", "xterm");
         Terminal::start(command)
     }
 }

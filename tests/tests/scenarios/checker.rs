@@ -1,12 +1,18 @@
 //! The checker is checked: each rule finds a violation that was planted for it, and nothing in a clean world.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
+use anyhow::Context as _;
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use sculpt_tests::harness::checker::{
     AttemptFacts, Cut, Facts, Invariant, JournalEntry, Ledger, Promise, RefFacts, Secret, Spread, TaskFacts, Text,
     judge,
 };
 use serde_json::json;
+use ssh_key::{LineEnding, PrivateKey, private::Ed25519Keypair};
 
 const LOG: &[u8] = b"line 1\nline 2\n";
 const COMMIT: &str = "aaaa";
@@ -319,17 +325,47 @@ fn calls_and_followers_are_written_down() {
 }
 
 #[test]
-fn i6_finds_secrets() {
-    let token = Secret { name: "the token".into(), value: "s3cret".into(), of_a_spec: false };
-    let variable = Secret { name: "a variable".into(), value: "hidden".into(), of_a_spec: true };
-    let all = [token, variable];
+fn i6_finds_secrets() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let key = directory.path().join("key.pem");
+    assert_eq!(Secret::key(&key)?, None, "there is none yet");
+    let made = sculpt_tls::Key::load_or_make(&key)?;
+    let (ssh_file, seed) = (directory.path().join("ssh.key"), [42; 32]);
+    let ssh = PrivateKey::from(Ed25519Keypair::from_seed(&seed)).to_openssh(LineEnding::LF)?;
+    fs::write(&ssh_file, &ssh)?;
+    let token = sculpt_tls::Token::fresh(sculpt_tls::Kind::User, None).reveal();
+    let all = [
+        Secret::token("the token", &token)?,
+        Secret::key(&key)?.context("a key")?,
+        Secret::variable("a variable", "hidden"),
+        Secret::key(&ssh_file)?.context("a key of SSH")?,
+    ];
     let text = |holds_specs: bool, content: &str| Text::search("a place", holds_specs, content.as_bytes(), &all);
-    for (holds_specs, content) in
-        [(true, "x s3cret"), (false, "s3cret"), (false, "a hidden b"), (false, "\\x00733363726574ff")]
-    {
-        finds(Invariant::Secrets, |facts| facts.texts.push(text(holds_specs, content)));
+    let encoded = &token["sculpt_user_".len()..];
+    let secret = hexadecimal(&BASE64_URL_SAFE_NO_PAD.decode(encoded)?[..32]);
+    let pem = made.to_pem();
+    let der = BASE64_STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())?;
+    for (holds_specs, content) in [
+        (true, format!("x {token}")),
+        (false, encoded.to_owned()),
+        (false, format!("\\x00{secret}ff")),
+        (true, pem),
+        (false, hexadecimal(&der)),
+        (true, ssh.to_string()),
+        (false, hexadecimal(&seed)),
+        (false, "a hidden b".to_owned()),
+    ] {
+        let found = text(holds_specs, &content);
+        assert_eq!(found.found.len(), 1, "in {content}");
+        finds(Invariant::Secrets, |facts| facts.texts.push(found));
     }
     let mut facts = clean();
-    facts.texts.extend([text(true, "a hidden b"), text(false, "nothing")]);
+    let public = sculpt_tls::Pin::of_key(&made).to_string();
+    facts.texts.extend([text(true, "a hidden b"), text(false, "nothing"), text(false, &public)]);
     assert_eq!(judge(&facts), [], "a spec holds its environment");
+    Ok(())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

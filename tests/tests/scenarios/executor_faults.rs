@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -30,8 +30,9 @@ fn release(stack: &Stack, number: u32) -> Result<PathBuf> {
     let directory = stack.root().join(format!("release-{number}"));
     fs::create_dir(&directory)?;
     let (from, to) = (stack.program("sculpt-executor"), directory.join("sculpt-executor"));
-    fs::copy(&from, &to).with_context(|| format!("copy {}", from.display()))?;
-    fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+    // By a process of its own: a neighbour that is just being started would hold a file open that this one writes.
+    let status = Command::new("cp").args([&from, &to]).status().context("run cp")?;
+    ensure!(status.success(), "cp ended with {status}");
     Ok(to)
 }
 
@@ -113,7 +114,7 @@ async fn restarted_while_the_controller_is_away() -> Result<()> {
     stack.controller()?.kill().await?;
     for _ in 0..3 {
         stack.executor()?.kill().await?;
-        stack.begin_executor()?;
+        stack.begin_executor().await?;
         going.counter.prints(30).await?;
     }
     ending.counter.stop()?;
@@ -130,7 +131,7 @@ async fn restarted_while_the_controller_is_away() -> Result<()> {
 async fn two_executors_on_one_data_directory() -> Result<()> {
     let stack = Stack::parts().await?;
     let counting = stack.counting(&[]).await?;
-    let url = format!("http://{}", stack.executor_address()?);
+    let url = stack.executor_url()?;
     let second = stack.executor_command(&url, &stack.executor_data(), "worker")?.output().await?;
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     ensure!(!second.status.success() && said.contains("another executor"), "{}: {said}", second.status);
@@ -145,8 +146,7 @@ async fn two_executors_with_one_identity() -> Result<()> {
     let mut stack = Stack::parts().await?;
     let counting = stack.counting(&[]).await?;
     let copy = stack.data().join("copy");
-    fs::create_dir(&copy)?;
-    fs::copy(stack.executor_data().join("executor.json"), copy.join("executor.json"))?;
+    stack.copy_identity(&copy)?;
     let first = stack.executor()?;
     let second = stack.another_executor(&copy, "worker").await?;
     let status = first.gone().await?;
@@ -156,6 +156,7 @@ async fn two_executors_with_one_identity() -> Result<()> {
     let shown = stack.show(&counting.task).await?;
     ensure!(shown["state"] == "running" && shown["attempt"] == 1, "{shown:#}");
     second.end(Signal::TERM, DEADLINE).await?;
+    fs::remove_dir_all(&copy)?;
     adopts(&mut stack, &counting).await?;
     counting.ends_well(&stack).await?;
     stack.finish().await

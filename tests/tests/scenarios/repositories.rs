@@ -195,7 +195,7 @@ async fn plain_git_fetches_with_the_token_and_not_without() -> Result<()> {
     let projects = stack.sculpt(["project", "ls", "-o", "json"]).run().await?.done()?.json()?;
     let uuid = projects[0]["uuid"].as_str().context("the project's uuid")?;
     let url = format!("{}/git/{uuid}.git", stack.url()?);
-    let header = format!("http.extraHeader=Authorization: Bearer {}", stack.token("user")?);
+    let header = format!("http.extraHeader=Authorization: Bearer {}", stack.token()?);
     let refs = repo.git(["-c", &header, "ls-remote", &url])?;
     let branch = format!("refs/heads/{}", shown["branch"].as_str().context("a branch")?);
     ensure!(refs.lines().any(|line| line.ends_with(&branch)), "{refs}");
@@ -210,6 +210,6 @@ async fn plain_git_fetches_with_the_token_and_not_without() -> Result<()> {
     repo.git(["fetch", "-q", "sculpt"])?;
     repo.fetched(&task)?;
     let config = repo.git(["config", "--list"])?;
-    ensure!(!config.contains(&stack.token("user")?), "the token stands in the repository's configuration");
+    ensure!(!config.contains(&stack.token()?), "the token stands in the repository's configuration");
     stack.finish().await
 }

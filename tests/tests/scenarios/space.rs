@@ -1,12 +1,12 @@
 //! Room: executors and controllers close before their disks are full, people see what takes space, and nobody who is slow
 //! or silent makes memory grow. Mounting needs root.
 
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use sculpt_proto::v1::{GetInfoRequest, ReadLogRequest, WatchEventsRequest};
 use sculpt_tests::harness::{Disk, Stack, eventually, within};
-use tokio::{io::AsyncReadExt as _, net::TcpStream};
+use tokio::{io::AsyncReadExt as _, net::TcpSocket};
 
 /// How long a level may take to be noticed, at both ends.
 const NOTICED: Duration = Duration::from_secs(60);
@@ -163,12 +163,15 @@ async fn followers_that_read_nothing_cost_no_memory_and_hold_nobody_up() -> Resu
 #[tokio::test]
 async fn clients_that_say_nothing_whole_are_cut_while_executors_and_people_are_served() -> Result<()> {
     let stack = Stack::parts().await?;
-    let people = stack.url()?.trim_start_matches("http://").to_owned();
+    let people = stack.url()?.trim_start_matches("https://").to_owned();
     let executors = stack.executor_address()?;
     let mut silent = Vec::new();
-    for n in 0..300 {
+    for n in 0..300_u16 {
         let address = if n % 2 == 0 { people.as_str() } else { executors.as_str() };
-        silent.push(TcpStream::connect(address.trim_end_matches('/')).await?);
+        // From several hosts: one alone would not get so many.
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from(([127, 0, 0, 2 + (n % 6) as u8], 0)))?;
+        silent.push(socket.connect(address.parse()?).await?);
     }
     let task = stack.detached(stack.root(), ["--no-repo", "--", "true"]).await?;
     stack.done(&task).await?;

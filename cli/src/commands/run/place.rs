@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::ATTEMPTED;
 use crate::{
     args::RunArgs,
+    authority,
     client::Client,
     exit::Exit,
     failure::Failure,
@@ -225,6 +226,9 @@ async fn advertised(client: &Client, project: &Project, name: &str) -> Option<St
     let url = client.context.join(&project.git_path);
     let mut git = program::git(&std::env::temp_dir());
     // In the environment, not in an argument: arguments can be read by every user of the machine.
+    if let Some(pin) = &client.context.pin {
+        git.env("GIT_SSL_CAINFO", authority::file(pin).ok()?);
+    }
     git.env("GIT_CONFIG_COUNT", "1")
         .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", client.context.join("")))
         .env("GIT_CONFIG_VALUE_0", format!("Authorization: Bearer {}", client.context.token));

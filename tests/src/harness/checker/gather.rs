@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -43,7 +44,24 @@ const SPEC_FILES: [&str; 2] = ["spec", "launch.json"];
 /// Longer files are no place where a secret would hide from the shorter ones.
 const SEARCHED: u64 = 64 << 20;
 
+/// What was found in processes while they ran.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<Vec<Text>>);
+
 impl Stack {
+    /// Searches the processes that run now, which may be gone when everything else is searched.
+    pub fn looks_at_processes(&self) -> Result<()> {
+        let found = self.of_processes(&self.secrets()?).into_iter().filter(|text| !text.found.is_empty());
+        self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
+        Ok(())
+    }
+
+    /// What is seen of the processes that run now, searched.
+    fn of_processes(&self, secrets: &[Secret]) -> Vec<Text> {
+        let all = self.traces().processes();
+        all.iter().flat_map(|found| seen_of(found, &all, secrets)).collect()
+    }
+
     /// Everything that is known now.
     pub async fn facts(&self) -> Result<Facts> {
         let rows = self.sql(ROWS).await.context("read the rows of the database")?;
@@ -84,10 +102,10 @@ impl Stack {
 
     /// Everything that must hold no secret, searched.
     async fn texts(&self) -> Result<Vec<Text>> {
-        let secrets = self.secrets();
+        let secrets = self.secrets()?;
         let mut texts = tables(&self.dump().await?, &secrets);
         let mut files = Vec::new();
-        for part in [self.executor_data(), self.data().join("controller")] {
+        for part in self.executors().into_iter().chain([self.data().join("controller")]) {
             files_below(&part, &mut files);
         }
         let logs = fs::read_dir(self.root()).context("list the stack's directory")?;
@@ -96,10 +114,34 @@ impl Stack {
             // Collected meanwhile, or not ours to read.
             let Ok(content) = fs::read(&path) else { continue };
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            texts.push(Text::search(path.to_string_lossy(), SPEC_FILES.contains(&name.as_ref()), &content, &secrets));
+            let mut text =
+                Text::search(path.to_string_lossy(), SPEC_FILES.contains(&name.as_ref()), &content, &secrets);
+            text.found.retain(|secret| secret.home.as_deref() != Some(&path));
+            texts.push(text);
         }
+        texts.extend(self.of_processes(&secrets));
+        texts.extend(self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         Ok(texts)
     }
+}
+
+/// What everybody sees of a process, and what its own account sees.
+fn seen_of(found: &Found, all: &[Found], secrets: &[Secret]) -> [Text; 2] {
+    let [arguments, environment] = found.memory();
+    // The person's own command has their token from their shell, and so has the git that it runs.
+    let persons = is_of_the_person(found, all);
+    let shell = |variable: &&[u8]| persons && variable.starts_with(b"SCULPT_TOKEN=");
+    let environment: Vec<&[u8]> = environment.split(|byte| *byte == 0).filter(|variable| !shell(variable)).collect();
+    [
+        Text::search(format!("the arguments of {found:?}"), false, &arguments, secrets),
+        Text::search(format!("the environment of {found:?}"), true, &environment.join(&0), secrets),
+    ]
+}
+
+/// Whether it is `sculpt`, or below one.
+fn is_of_the_person(found: &Found, all: &[Found]) -> bool {
+    let parent = || all.iter().find(|other| other.pid == found.parent);
+    found.name == "sculpt" || parent().is_some_and(|parent| is_of_the_person(parent, all))
 }
 
 /// A dump, one text per table.
@@ -121,13 +163,13 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// Files below `directory` but for the database's own, the tokens, and what agents work on.
+/// Files below `directory` but for the database's own, and what agents work on.
 fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name();
         let Ok(metadata) = entry.metadata() else { continue };
-        let apart = ["postgres", "tokens", "workspaces", "homes"].iter().any(|other| name == *other);
+        let apart = ["postgres", "workspaces", "homes"].iter().any(|other| name == *other);
         if metadata.is_dir() && !apart {
             files_below(&path, found);
         } else if metadata.is_file() && metadata.len() <= SEARCHED {

@@ -21,6 +21,7 @@ use anyhow::{Result, ensure};
 
 pub use self::{
     facts::{AttemptFacts, Facts, JournalEntry, RefFacts, Spread, TaskFacts},
+    gather::Seen,
     ledger::{Ledger, Mark, Promise, Shared, Shown, Watcher},
     logs::Cut,
     secrets::{Secret, Text},

@@ -24,23 +24,25 @@ impl Stack {
 
     /// The running `sculpt up`.
     pub fn upper(&mut self) -> Result<Service> {
+        self.looks_at_processes()?;
         self.up.take().context("sculpt up is not running")
     }
 
     /// Starts the controller, on the ports it had before.
     pub async fn start_controller(&mut self) -> Result<()> {
-        let any = || ("127.0.0.1:0".to_owned(), self.executor_listen.clone());
+        let any = || (self.user_listen.clone(), self.executor_listen.clone());
         let (user, executor) =
             self.ports.as_ref().map_or_else(any, |ports| (ports.user.clone(), ports.executor.clone()));
         let mut command = self.through(&self.controller_via, self.command("sculpt-controller"));
         command.arg("serve").arg("--data-dir").arg(self.ground.data.join("controller"));
         command.args(["--listen", &user, "--executor-listen", &executor]);
+        command.args(self.host.iter().flat_map(|host| ["--name", host]));
         let (controller, line) = Service::start("controller", command, self.log("controller"), is_ready).await?;
         self.controller = Some(controller);
         let ready: Value = serde_json::from_str(&line).context("read the controller's ready line")?;
         let address = |field: &str| {
             let url = ready[field].as_str().with_context(|| format!("{field} in {line}"))?;
-            Ok::<_, anyhow::Error>(url.trim_start_matches("http://").trim_end_matches('/').to_owned())
+            Ok::<_, anyhow::Error>(url.trim_start_matches("https://").trim_end_matches('/').to_owned())
         };
         self.ports = Some(Ports { user: address("user_url")?, executor: address("executor_url")? });
         Ok(())
@@ -48,32 +50,30 @@ impl Stack {
 
     /// Starts the executor and waits until the controller has welcomed it.
     pub async fn start_executor(&mut self) -> Result<()> {
-        let command = self.next_executor()?;
+        let command = self.next_executor().await?;
         let (executor, _) = Service::start("executor", command, self.log("executor"), is_ready).await?;
         self.executor = Some(executor);
         Ok(())
     }
 
     /// Starts the executor and does not wait: there may be no controller.
-    pub fn begin_executor(&mut self) -> Result<()> {
-        let command = self.next_executor()?;
+    pub async fn begin_executor(&mut self) -> Result<()> {
+        let command = self.next_executor().await?;
         self.executor = Some(Service::begin("executor", command, self.log("executor"))?);
         Ok(())
     }
 
-    fn next_executor(&self) -> Result<Command> {
-        let url = match &self.executor_dials {
-            Some(url) => url.clone(),
-            None => format!("http://{}", self.executor_address()?),
-        };
+    async fn next_executor(&self) -> Result<Command> {
+        self.join(&self.executor_data(), "worker").await?;
+        let url = self.executor_dials.clone().map_or_else(|| self.executor_url(), Ok)?;
         let command = self.executor_command(&url, &self.executor_data(), "worker")?;
         Ok(self.through(&self.executor_via, command))
     }
 
     /// One more executor, beside the one that [`Stack::start_executor`] starts; whoever gets it ends it.
     pub async fn another_executor(&self, data: &Path, name: &str) -> Result<Service> {
-        let url = format!("http://{}", self.executor_address()?);
-        let command = self.executor_command(&url, data, name)?;
+        self.join(data, name).await?;
+        let command = self.executor_command(&self.executor_url()?, data, name)?;
         let (executor, _) = Service::start("another executor", command, self.log(name), is_ready).await?;
         Ok(executor)
     }
@@ -87,9 +87,8 @@ impl Stack {
             .arg("--data-dir")
             .arg(data)
             .args(["--controller", url])
-            .arg("--token-file")
-            .arg(self.ground.data.join("controller/tokens/executor"))
             .args(["--name", name])
+            .arg(format!("--separate={}", self.ground.separate))
             .arg("--config")
             .arg(self.ground.data.join("executor.toml"));
         Ok(command)
@@ -106,6 +105,11 @@ impl Stack {
     /// Address on which the controller listens for executors.
     pub fn executor_address(&self) -> Result<String> {
         Ok(self.ports.as_ref().context("the controller was never started")?.executor.clone())
+    }
+
+    /// The same as a URL.
+    pub fn executor_url(&self) -> Result<String> {
+        Ok(format!("https://{}", self.executor_address()?))
     }
 
     /// Address on which the controller listens for people.
@@ -129,6 +133,13 @@ impl Stack {
     /// From the next start on the executor dials `url`, for example a fault proxy's.
     pub fn executor_dials(&mut self, url: String) {
         self.executor_dials = Some(url);
+    }
+
+    /// From its first start on the controller listens at the address or name `host`, and proves to be it.
+    pub fn controller_is_at(&mut self, host: &str) {
+        let any = format!("{host}:0");
+        self.host = Some(host.to_owned());
+        (self.user_listen, self.executor_listen) = (any.clone(), any);
     }
 
     /// From its first start on the controller listens for executors on `address`.
@@ -163,6 +174,7 @@ impl Stack {
 
     /// The running executor; whoever takes it ends it.
     pub fn executor(&mut self) -> Result<Service> {
+        self.looks_at_processes()?;
         self.executor.take().context("the executor is not running")
     }
 

@@ -1,0 +1,128 @@
+//! `sculpt admin user`.
+
+use clap::Subcommand;
+use sculpt_proto::v1::{
+    AddUserRequest, GrantRoleRequest, ListUsersRequest, RemoveUserRequest, RevokeRoleRequest, User,
+};
+use uuid::Uuid;
+
+use crate::{
+    args::value::{self, Binding},
+    client::Client,
+    exit::Exit,
+    failure::Failure,
+    output::{
+        Format, clean,
+        identity::{UserJson, roles},
+        json, line, note,
+        table::Grid,
+        time::age,
+    },
+};
+
+#[derive(Subcommand)]
+pub(crate) enum UserVerb {
+    /// List users
+    Ls,
+    /// Add a user; they sign in with a token that `sculpt token create --user NAME` makes
+    Add {
+        /// Lower-case letters, digits and . _ @ + -
+        name: String,
+        /// Shown with their commits
+        #[arg(long, default_value = "")]
+        email: String,
+        /// viewer, operator, pair, maintainer or admin, everywhere or @PROJECT; may be repeated
+        #[arg(long = "role", value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
+        roles: Vec<Binding>,
+    },
+    /// Remove a user, their tokens and open streams; what they did keeps their name
+    Rm {
+        /// Who
+        name: String,
+    },
+    /// Give a user a role
+    Grant {
+        /// To whom
+        name: String,
+        /// viewer, operator, pair, maintainer or admin, everywhere or @PROJECT
+        #[arg(value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
+        role: Binding,
+    },
+    /// Take a role from a user
+    Revoke {
+        /// From whom
+        name: String,
+        /// As `sculpt admin user ls` shows it
+        #[arg(value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
+        role: Binding,
+    },
+}
+
+pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure> {
+    let client = Client::connect().await?;
+    let request_id = Uuid::new_v4().to_string();
+    match verb {
+        UserVerb::Ls => ls(&client, format).await,
+        UserVerb::Add { name, email, roles } => {
+            let roles = roles.into_iter().map(Into::into).collect();
+            let request = AddUserRequest { request_id, name: name.clone(), email, roles };
+            let attempted = format!("add user {name}");
+            let answer = client.change(&attempted, async || client.identity().add_user(request.clone()).await).await?;
+            said(answer.user, &format!("added user {}", clean(&name)), format)?;
+            if format == Format::Text {
+                note(format!("`sculpt token create --user {name}` makes a token for them"));
+            }
+            Ok(Exit::Done)
+        }
+        UserVerb::Rm { name } => {
+            let request = RemoveUserRequest { request_id, name: name.clone() };
+            let attempted = format!("remove user {name}");
+            let answer =
+                client.change(&attempted, async || client.identity().remove_user(request.clone()).await).await?;
+            said(answer.user, &format!("removed user {}", clean(&name)), format)
+        }
+        UserVerb::Grant { name, role } => {
+            let attempted = format!("make {name} {role}");
+            let request = GrantRoleRequest { request_id, user: name.clone(), role: Some(role.clone().into()) };
+            let answer =
+                client.change(&attempted, async || client.identity().grant_role(request.clone()).await).await?;
+            said(answer.user, &format!("{} is {role}", clean(&name)), format)
+        }
+        UserVerb::Revoke { name, role } => {
+            let attempted = format!("take {role} from {name}");
+            let request = RevokeRoleRequest { request_id, user: name.clone(), role: Some(role.clone().into()) };
+            let answer =
+                client.change(&attempted, async || client.identity().revoke_role(request.clone()).await).await?;
+            said(answer.user, &format!("{} is no longer {role}", clean(&name)), format)
+        }
+    }
+}
+
+async fn ls(client: &Client, format: Format) -> Result<Exit, Failure> {
+    let users = client.read("list users", client.identity().list_users(ListUsersRequest {})).await?.users;
+    match format {
+        Format::Json => json(&users.iter().map(UserJson::from).collect::<Vec<_>>())?,
+        Format::Text => {
+            let mut grid = Grid::new(&["NAME", "ROLES*", "LOCKED-", "EMAIL-", "AGE"]);
+            for user in &users {
+                grid.row([
+                    user.name.clone(),
+                    roles(&user.roles),
+                    user.locked.clone(),
+                    user.email.clone(),
+                    age(user.created_at.as_ref()),
+                ]);
+            }
+            line(grid.render())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn said(user: Option<User>, text: &str, format: Format) -> Result<Exit, Failure> {
+    match (format, &user) {
+        (Format::Json, Some(user)) => json(&UserJson::from(user))?,
+        _ => line(text)?,
+    }
+    Ok(Exit::Done)
+}

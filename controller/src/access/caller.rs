@@ -1,0 +1,138 @@
+//! Who calls, and what they may.
+
+use std::sync::Arc;
+
+use sculpt_core::rights::{Grants, Right, Rights};
+use sculpt_proto::id::{ProjectId, TokenId, UserId};
+
+use super::{Denied, In, May, Need, On, Sees, Whose, denied::Place, proof::Loose};
+use crate::store::{audit::By, projects::Project, tasks::Located};
+
+/// Who calls, by which token and from where. Made by [`Authority`](super::Authority) alone. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    who: Arc<Who>,
+    address: Arc<str>,
+}
+
+/// Who shows a token.
+#[derive(Clone, Debug)]
+pub(super) struct Who {
+    pub(super) user: UserId,
+    pub(super) name: String,
+    pub(super) token: TokenId,
+    /// All that the user may.
+    pub(super) owned: Grants<ProjectId>,
+    /// What is left of it in the token's scope.
+    pub(super) grants: Grants<ProjectId>,
+    /// Whether the token has a scope.
+    pub(super) scoped: bool,
+    /// Who can give rights.
+    pub(super) admins: Vec<String>,
+}
+
+impl Caller {
+    pub(super) fn new(who: Arc<Who>, address: &str) -> Self {
+        Self { who, address: address.into() }
+    }
+
+    /// Their name.
+    pub fn name(&self) -> &str {
+        &self.who.name
+    }
+
+    /// Who.
+    pub fn user(&self) -> UserId {
+        self.who.user
+    }
+
+    /// By which token.
+    pub fn token(&self) -> TokenId {
+        self.who.token
+    }
+
+    /// Whether the token lets them do less than they may.
+    pub fn is_limited(&self) -> bool {
+        self.who.scoped
+    }
+
+    /// What they may now.
+    pub fn grants(&self) -> &Grants<ProjectId> {
+        &self.who.grants
+    }
+
+    /// For the record.
+    pub fn by(&self) -> By {
+        By::user(self.name(), self.token(), &self.address)
+    }
+
+    /// What they see.
+    pub fn sees(&self) -> Sees {
+        let everywhere = self.who.grants.everywhere();
+        let loose = if everywhere.has(Right::Administer) {
+            Loose::All
+        } else if everywhere.has(Right::Read) {
+            Loose::Of(self.who.name.clone())
+        } else {
+            Loose::None
+        };
+        Sees::new(self.who.grants.visible(), loose)
+    }
+
+    /// The proof that they may do this to the controller and in all projects.
+    pub fn may<R: Need>(&self) -> Result<May<R>, Denied> {
+        let (has, owns) = (self.who.grants.everywhere(), self.who.owned.everywhere());
+        self.check(R::RIGHT, has, owns, || Place::Controller)?;
+        Ok(May::new(self.clone()))
+    }
+
+    /// The proof that they may do this in `project`.
+    pub fn within<R: Need>(&self, project: &Project) -> Result<In<R>, Denied> {
+        let id = project.id();
+        let (has, owns) = (self.who.grants.in_project(&id), self.who.owned.in_project(&id));
+        self.check(R::RIGHT, has, owns, || Place::Project(project.name.clone()))?;
+        Ok(In::new(id, self.clone()))
+    }
+
+    /// The proof that they may do this to `task`.
+    pub fn on<R: Need>(&self, task: &Located) -> Result<On<R>, Denied> {
+        let rights = |grants: &Grants<ProjectId>| match task.project() {
+            Some((project, _)) => grants.in_project(&project),
+            None if task.is_of(self.name()) || grants.everywhere().has(Right::Administer) => {
+                grants.everywhere() & Rights::of_project()
+            }
+            None => Rights::NONE,
+        };
+        let place = || match task.project() {
+            Some((_, name)) => Place::Project(name.to_owned()),
+            None => Place::Controller,
+        };
+        self.check(R::RIGHT, rights(&self.who.grants), rights(&self.who.owned), place)?;
+        Ok(On::new(task.id(), task.project().map(|(id, _)| id), self.clone()))
+    }
+
+    /// Whether there is any place where they may do this.
+    pub(super) fn somewhere(&self, right: Right) -> Result<(), Denied> {
+        let one = |may: bool| if may { [right].into_iter().collect() } else { Rights::NONE };
+        let (has, owns) = (self.who.grants.somewhere(right), self.who.owned.somewhere(right));
+        self.check(right, one(has), one(owns), || Place::Anywhere)
+    }
+
+    /// Whether they may do this to the controller.
+    pub(super) fn everywhere(&self, right: Right) -> Result<(), Denied> {
+        self.check(right, self.who.grants.everywhere(), self.who.owned.everywhere(), || Place::Controller)
+    }
+
+    /// The proof that they may look after their own tokens.
+    pub fn own(&self) -> Whose {
+        Whose::own(self.clone())
+    }
+
+    fn check(&self, right: Right, has: Rights, owns: Rights, place: impl Fn() -> Place) -> Result<(), Denied> {
+        if has.has(right) {
+            return Ok(());
+        }
+        let (who, admins) = (self.who.name.clone(), self.who.admins.clone());
+        Err(Denied { who, right, place: place(), by_token: owns.has(right), admins })
+    }
+}

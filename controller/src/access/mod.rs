@@ -1,0 +1,29 @@
+//! Who calls, what they may, and the proof of it.
+//!
+//! A call passes the [`gate`](enter): its token is looked up ([`Authority`]), the [rule](Rule) of its method is asked, and
+//! its handler finds the [`Caller`]. What needs a right takes a proof, [`In`] a project, [`On`] a task, [`May`] of the whole
+//! controller, which nobody but the caller hands out; what lists takes what the caller [`Sees`].
+//!
+//! Nobody learns of what they may not see: it is NOT_FOUND, like what is not there. What is seen and may not be changed is
+//! PERMISSION_DENIED. Tasks without a project are seen by who made them, as far as their rights in all projects go, and by
+//! admins.
+
+mod authority;
+mod caller;
+mod denied;
+mod first;
+mod gate;
+mod guarded;
+mod proof;
+mod rules;
+
+pub use self::{
+    authority::{Authority, Unknown},
+    caller::Caller,
+    denied::Denied,
+    first::{FirstError, first_admin, reset_admin, user_name},
+    gate::{Gate, enter},
+    proof::{Administer, Create, Fleet, Found, In, May, Merge, Need, On, Pair, Read, Sees, Steer, Whose},
+    rules::{RULES, Rule, rule},
+};
+pub(crate) use self::{guarded::Guarded, proof::Loose};

@@ -1,0 +1,217 @@
+//! `sculpt-controller authority`: who is trusted, and how another takes over.
+
+use std::time::SystemTime;
+
+use clap::Subcommand;
+use humantime::format_rfc3339_seconds;
+use sculpt_tls::Pin;
+
+use super::{CommandError, Reached, Told, of_this_account};
+use crate::{
+    config::{Place, PlaceArgs},
+    pki::{Authority, LEAF_LIFE, Phase, SshAuthorities},
+    store::{Store, StoreError, Time, certificates::Untold},
+};
+
+/// Executors that are named before the rest is counted.
+const NAMED: usize = 10;
+
+/// The authority that certifies the controller and its executors.
+#[derive(Debug, Subcommand)]
+enum AuthorityVerb {
+    /// Say who is trusted, and how far a change has come
+    Show,
+    /// Make the next authority, which is trusted from now on and certifies nothing yet
+    ///
+    /// Executors that are connected learn of it within a minute, others when they come back; people's tools when they are
+    /// used next.
+    Prepare,
+    /// Let the next authority certify; the one before stays trusted
+    ///
+    /// Executors that are connected have a certificate of the new one within a minute.
+    Activate {
+        /// Also when executors have not learnt of the next one yet, or the database cannot be asked
+        #[arg(long)]
+        force: bool,
+    },
+    /// End the trust in the previous authority; who has nothing newer must join or sign in again
+    Retire {
+        /// Also when executors have nothing newer yet, or the database cannot be asked
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Where the authority stands.
+#[derive(Debug, clap::Args)]
+pub struct AuthorityArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(subcommand)]
+    verb: AuthorityVerb,
+}
+
+impl AuthorityArgs {
+    /// Does what was asked; returns what there is to tell. A controller that runs sees the change within seconds.
+    pub async fn run(self) -> Result<Told, CommandError> {
+        let place = self.place.resolve()?;
+        of_this_account(&place)?;
+        let directory = &place.authority;
+        if !Authority::exists(directory) {
+            return Err(CommandError::None(place.authority));
+        }
+        let authority = match self.verb {
+            AuthorityVerb::Show => Authority::open(directory)?,
+            AuthorityVerb::Prepare => Authority::prepare(directory)?,
+            AuthorityVerb::Activate { force } => {
+                if let Some(next) = Authority::open(directory)?.next()
+                    && !force
+                {
+                    everybody_knows(&place, next).await?;
+                }
+                Authority::activate(directory)?
+            }
+            AuthorityVerb::Retire { force } => {
+                if let Some(previous) = Authority::open(directory)?.previous()
+                    && !force
+                {
+                    nobody_needs(&place, previous).await?;
+                }
+                Authority::retire(directory)?
+            }
+        };
+        // A command that changes nothing makes nothing either.
+        let made = SshAuthorities::files(directory).iter().all(|file| file.exists());
+        let ssh = made.then(|| SshAuthorities::open(directory)).transpose()?;
+        Ok(told(&authority, ssh.as_ref()))
+    }
+}
+
+/// Whether every executor knows the authority `next`.
+async fn everybody_knows(place: &Place, next: Pin) -> Result<(), CommandError> {
+    let ask = async |store: &Store| store.untold_of(next.bytes()).await;
+    let untold = asked(place, ask).await.map_err(|error| CommandError::Untellable(Box::new(error)))?;
+    let renews = |executor: Untold| match (executor.connected, executor.certified_until) {
+        (true, _) => format!("{} (connected: within a minute)", executor.name),
+        (false, Some(until)) if renewal_of(until) > SystemTime::now() => {
+            format!(
+                "{} (if it comes back: at {} at the latest)",
+                executor.name,
+                format_rfc3339_seconds(renewal_of(until))
+            )
+        }
+        (false, _) => format!("{} (when it comes back)", executor.name),
+    };
+    named(untold.into_iter().map(renews).collect()).map_or(Ok(()), |names| Err(CommandError::Untold(names)))
+}
+
+/// Whether every executor can do without the authority `previous`.
+async fn nobody_needs(place: &Place, previous: Pin) -> Result<(), CommandError> {
+    let ask = async |store: &Store| store.certified_by(previous.bytes()).await;
+    let needed = asked(place, ask).await.map_err(|error| CommandError::Unseen(Box::new(error)))?;
+    named(needed).map_or(Ok(()), |names| Err(CommandError::Needed(names)))
+}
+
+/// When a certificate that runs out at `until` is renewed by itself.
+fn renewal_of(until: Time) -> SystemTime {
+    SystemTime::from(until) - LEAF_LIFE / 3
+}
+
+async fn asked<T>(place: &Place, ask: impl AsyncFnOnce(&Store) -> Result<T, StoreError>) -> Result<T, CommandError> {
+    let reached = Reached::at(place).await?;
+    let answer = ask(&reached.store).await;
+    reached.leave().await;
+    Ok(answer?)
+}
+
+/// The first of `names`, and how many more there are; `None`: there are none.
+fn named(names: Vec<String>) -> Option<String> {
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    match names.len().checked_sub(NAMED) {
+        _ if names.is_empty() => None,
+        None | Some(0) => Some(shown),
+        Some(more) => Some(format!("{shown} and {more} more")),
+    }
+}
+
+fn told(authority: &Authority, ssh: Option<&SshAuthorities>) -> Told {
+    let (second, next) = match authority.phase() {
+        Phase::Steady => ("", "nothing is being changed; `prepare` begins"),
+        Phase::Prepared => ("next", "`activate` when everybody has learnt of the next one; it names who has not"),
+        Phase::Activated => ("previous", "`retire` when nobody needs the previous one; it names who does"),
+    };
+    let pins = authority.trust().pins().enumerate();
+    let mut lines: Vec<String> =
+        pins.map(|(at, pin)| format!("{:<9} {pin}", if at == 0 { "certifies" } else { second })).collect();
+    lines.extend(ssh.into_iter().flat_map(SshAuthorities::public).map(|(whose, key)| format!("{whose:<9} {key}")));
+    Told { answer: lines.join("\n"), note: next.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{
+        config::{Cli, Command},
+        pki::AuthorityError,
+    };
+
+    async fn run(directory: &std::path::Path, verb: &[&str]) -> Result<Told, CommandError> {
+        let directory = directory.display().to_string();
+        let place = ["--authority-dir", &directory, "--data-dir", &directory];
+        let arguments = ["sculpt-controller", "authority"].iter().chain(verb).chain(&place);
+        match Cli::try_parse_from(arguments).expect("arguments are right").command {
+            Command::Authority(arguments) => arguments.run().await,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_step_by_step() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        let error = run(path, &["show"]).await.expect_err("there is none").to_string();
+        assert!(error.contains("makes it at its first start"), "{error}");
+        Authority::open(path).expect("it is made");
+        assert_eq!(run(path, &["show"]).await.expect("it is shown").answer.lines().count(), 1);
+        SshAuthorities::open(path).expect("they are made");
+        for (verb, lines, next) in [
+            (&["show"][..], 1, "prepare"),
+            (&["prepare"], 2, "activate"),
+            (&["activate", "--force"], 2, "retire"),
+            (&["retire", "--force"], 1, "prepare"),
+        ] {
+            let said = run(path, verb).await.expect("it is done");
+            let ssh = said.answer.lines().filter(|line| line.contains(" ssh-ed25519 ")).count();
+            assert_eq!((said.answer.lines().count(), ssh), (lines + 2, 2), "{said:?}");
+            assert!(said.note.contains(next), "{said:?}");
+        }
+        let again = run(path, &["retire"]).await;
+        assert!(matches!(again, Err(CommandError::Authority(AuthorityError::Order(_)))), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_asked_for_is_neither_activated_nor_retired() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path();
+        Authority::open(path).expect("it is made");
+        run(path, &["prepare"]).await.expect("it is prepared");
+        let error = run(path, &["activate"]).await.expect_err("there is no database").to_string();
+        assert!(error.contains("there is no database in") && error.contains("--force"), "{error}");
+        assert_eq!(Authority::open(path).expect("it is there").phase(), Phase::Prepared, "nothing has happened");
+        run(path, &["activate", "--force"]).await.expect("it is activated");
+        let error = run(path, &["retire"]).await.expect_err("there is no database").to_string();
+        assert!(error.contains("there is no database in") && error.contains("--force"), "{error}");
+        assert_eq!(Authority::open(path).expect("it is there").phase(), Phase::Activated, "nothing has happened");
+    }
+
+    #[test]
+    fn many_are_counted() {
+        let names = |count: usize| (0..count).map(|number| number.to_string()).collect();
+        assert_eq!(named(names(0)), None);
+        assert_eq!(named(names(2)).as_deref(), Some("0, 1"));
+        assert_eq!(named(names(NAMED)).as_deref(), Some("0, 1, 2, 3, 4, 5, 6, 7, 8, 9"));
+        assert_eq!(named(names(NAMED + 2)).as_deref(), Some("0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"));
+    }
+}

@@ -1,0 +1,13 @@
+//! The controller's own authorities: whom they certify, how they are kept, and how one takes over from another.
+
+mod authority;
+mod issue;
+mod request;
+mod shown;
+mod ssh;
+
+pub use authority::{Authority, AuthorityError, Phase};
+pub use issue::{IssueError, LEAF_LIFE, Names};
+pub use request::{PublicKey, RequestError};
+pub use shown::{Keeper, Pki, Shown, ShownError};
+pub use ssh::{SshAuthorities, SshError};

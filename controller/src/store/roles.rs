@@ -1,0 +1,148 @@
+//! Roles: who is what, in which project or in all.
+
+use sculpt_core::rights::Role;
+use sculpt_proto::id::{ProjectId, UserId};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Connection, Store, StoreError,
+    audit::{self, Act},
+    columns, projects,
+    requests::{Request, Taken, take_request},
+    users::{self, User, UserError},
+};
+use crate::access::{Administer, May, Sees};
+
+/// A role in one project, or in all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Which.
+    pub role: Role,
+    /// Id and name of the project; `None`: all.
+    pub project: Option<(ProjectId, String)>,
+}
+
+/// A role as it is asked for: the project by name or uuid, `None`: all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Which.
+    pub role: Role,
+    /// Where.
+    pub project: Option<String>,
+}
+
+impl Binding {
+    /// For the record.
+    fn told(&self) -> Value {
+        json!({ "role": self.role.as_str(), "project": self.project.as_ref().map(|(_, name)| name) })
+    }
+
+    /// As rights are made of.
+    pub fn grant(&self) -> (Option<ProjectId>, Role) {
+        (self.project.as_ref().map(|(id, _)| *id), self.role)
+    }
+}
+
+impl Store {
+    /// Makes `user` something; to be it already is fine.
+    pub async fn grant_role(
+        &self,
+        by: May<Administer>,
+        request: Request,
+        user: String,
+        wish: Wish,
+    ) -> Result<User, UserError> {
+        self.write(move |conn| {
+            Box::pin(async move {
+                let user = users::named(conn, &user).await?;
+                if let Taken::Fresh = take_request(conn, &request, user.id).await? {
+                    let binding = resolve(conn, &Sees::everything(), wish).await?;
+                    if bind(conn, user.id(), &binding, by.by().actor()).await? {
+                        let act = Act::new("role.grant", format!("user:{}", user.name));
+                        let act = act.within(binding.grant().0).with(binding.told());
+                        audit::append(conn, &by.by(), act).await?;
+                    }
+                }
+                users::by_id(conn, user.id()).await
+            })
+        })
+        .await
+    }
+
+    /// Takes a role from `user`; not to have it is fine.
+    pub async fn revoke_role(
+        &self,
+        by: May<Administer>,
+        request: Request,
+        user: String,
+        wish: Wish,
+    ) -> Result<User, UserError> {
+        self.write(move |conn| {
+            Box::pin(async move {
+                users::one_at_a_time(conn).await?;
+                let user = users::named(conn, &user).await?;
+                if let Taken::Fresh = take_request(conn, &request, user.id).await? {
+                    let binding = resolve(conn, &Sees::everything(), wish).await?;
+                    if unbind(conn, user.id(), &binding).await? {
+                        users::still_ruled(conn).await?;
+                        let act = Act::new("role.revoke", format!("user:{}", user.name));
+                        let act = act.within(binding.grant().0).with(binding.told());
+                        audit::append(conn, &by.by(), act).await?;
+                    }
+                }
+                users::by_id(conn, user.id()).await
+            })
+        })
+        .await
+    }
+}
+
+/// What `wish` means to somebody who sees `sees`.
+pub(super) async fn resolve(conn: &mut Connection, sees: &Sees, wish: Wish) -> Result<Binding, UserError> {
+    let project = match wish.project {
+        None => None,
+        Some(name) => {
+            let project = projects::find(conn, sees, &name).await?;
+            Some((project.id(), project.name))
+        }
+    };
+    Ok(Binding { role: wish.role, project })
+}
+
+/// Whether it is new.
+pub(super) async fn bind(conn: &mut Connection, user: UserId, binding: &Binding, by: &str) -> Result<bool, StoreError> {
+    let (project, role) = binding.grant();
+    let done = sqlx::query(
+        "INSERT INTO role_bindings (user_id, project_id, role, granted_by) VALUES ($1, $2, $3::role, $4) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(user.0)
+    .bind(project.map(|project| project.0))
+    .bind(role.as_str())
+    .bind(by)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn unbind(conn: &mut Connection, user: UserId, binding: &Binding) -> Result<bool, StoreError> {
+    let (project, role) = binding.grant();
+    let sql = "DELETE FROM role_bindings WHERE user_id = $1 AND project_id IS NOT DISTINCT FROM $2 AND role = $3::role";
+    let done =
+        sqlx::query(sql).bind(user.0).bind(project.map(|project| project.0)).bind(role.as_str()).execute(conn).await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Bindings in columns of arrays, which stand for one row each.
+pub(super) fn read(
+    roles: Vec<String>,
+    projects: Vec<Option<Uuid>>,
+    names: Vec<Option<String>>,
+) -> Result<Vec<Binding>, StoreError> {
+    let one = |((role, project), name): ((String, Option<Uuid>), Option<String>)| {
+        let role = role.parse().map_err(|_| columns::unreadable("role_bindings.role", &role))?;
+        Ok(Binding { role, project: project.map(ProjectId).zip(name) })
+    };
+    roles.into_iter().zip(projects).zip(names).map(one).collect()
+}

@@ -1,0 +1,154 @@
+//! The commands of the controller's host, beside a controller that runs.
+
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use sculpt_controller::{
+    commands::{CommandError, Told},
+    config::{Cli, Command},
+    pki::{Authority, Phase},
+};
+use sculpt_proto::{
+    executor::v1::{Heartbeat, control_request, control_response},
+    v1::{self, identity_client::IdentityClient},
+};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::{ready, recorded, shown};
+use crate::{
+    harness::{self, Enrolled, Stack},
+    sessions::executor::{Scripted, hello},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn command(stack: &Stack, words: &[&str]) -> Result<Told, CommandError> {
+    let place = stack.place();
+    let all = ["sculpt-controller"].into_iter().chain(words.iter().copied()).chain(place.iter().map(String::as_str));
+    match Cli::try_parse_from(all).expect("arguments are right").command {
+        Command::Admin(arguments) => arguments.run().await,
+        Command::Authority(arguments) => arguments.run().await,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn me(stack: &Stack, token: &str) -> Result<v1::WhoAmIResponse, Code> {
+    let answer = IdentityClient::new(stack.showing(token)).who_am_i(v1::WhoAmIRequest {}).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| status.code())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_admin_is_replaced_while_the_controller_runs() {
+    let stack = harness::stack().await;
+    let lost = stack.bearer().strip_prefix("Bearer ").expect("a token").to_owned();
+    me(&stack, &lost).await.expect("it is known");
+    let told = command(&stack, &["admin", "reset"]).await.expect("it is reset");
+    let kept = std::fs::read_to_string(stack.place()[1].clone() + "/tokens/user").expect("it is kept");
+    assert_eq!(kept.trim(), told.answer, "for the tools of this account");
+    assert!(told.note.contains("tokens/user") && !told.note.contains(&told.answer), "{told:?}");
+    let me_now = me(&stack, &told.answer).await.expect("it is known");
+    assert!(me_now.roles.iter().any(|role| role.role == "admin" && role.project.is_empty()), "{me_now:?}");
+    let begun = Instant::now();
+    while me(&stack, &lost).await != Err(Code::Unauthenticated) {
+        assert!(begun.elapsed() < PATIENCE, "the lost token is still good");
+    }
+    assert_eq!(recorded(&stack, "user.reset").await, 1);
+
+    // Somebody else, whose token is theirs to keep.
+    let zoe = command(&stack, &["admin", "reset", "--user", "zoe"]).await.expect("it is reset");
+    assert!(me(&stack, &zoe.answer).await.is_ok() && me(&stack, &told.answer).await.is_ok());
+    assert!(!zoe.note.contains("tokens/user"), "{zoe:?}");
+    let refused = command(&stack, &["admin", "reset", "--user", "No Name"]).await.expect_err("it is no name");
+    assert!(refused.to_string().contains("No Name"), "{refused}");
+    stack.stop().await;
+}
+
+/// Waits until who asks the controller whom to trust is told of so many.
+async fn learnt(stack: &Stack, many: usize) {
+    let mut identity = IdentityClient::new(stack.authorised());
+    let begun = Instant::now();
+    loop {
+        let told = identity.who_am_i(v1::WhoAmIRequest {}).await.expect("an answer").into_inner().trust;
+        let kept = std::fs::read_to_string(stack.trust()).expect("it is there");
+        if told == kept && told.matches("BEGIN CERTIFICATE").count() == many {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the controller does not see the change");
+    }
+}
+
+/// Waits until an executor that has a session is told to trust these, in this order.
+async fn told_of(executor: &mut Scripted, authority: &Authority) {
+    let begun = Instant::now();
+    for sequence in 1.. {
+        executor.send(control_request::Part::Heartbeat(Heartbeat { sequence, ..Heartbeat::default() })).await;
+        loop {
+            match executor.next().await {
+                control_response::Part::HeartbeatAck(ack) if ack.trusted == authority.trusted() => return,
+                control_response::Part::HeartbeatAck(ack) if ack.sequence == sequence => break,
+                _ => {}
+            }
+        }
+        assert!(begun.elapsed() < PATIENCE, "the session does not tell of the change");
+    }
+}
+
+/// Renews until the certificate is one of the authority that certifies now; the controller sees the change by itself.
+async fn renewed_by(stack: &Stack, mut enrolled: Enrolled, authority: &Authority) -> Enrolled {
+    let begun = Instant::now();
+    loop {
+        enrolled = stack.renew(&enrolled, Uuid::new_v4()).await.expect("it is renewed");
+        if stack.store().certified_by(authority.pin().bytes()).await.expect("names") == ["one"] {
+            return enrolled;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the controller does not see the change");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
+    let stack = harness::stack().await;
+    let who = hello("one");
+    let enrolled = stack.enrol(&who).await;
+    let mut executor = ready(&stack, &enrolled, &who).await;
+    told_of(&mut executor, &Authority::open(stack.authority()).expect("it is there")).await;
+
+    command(&stack, &["authority", "prepare"]).await.expect("it is prepared");
+    learnt(&stack, 2).await;
+    let refused = command(&stack, &["authority", "activate"]).await.expect_err("somebody would be cut off").to_string();
+    assert!(refused.contains("one (connected: within a minute)") && refused.contains("--force"), "{refused}");
+    let prepared = Authority::open(stack.authority()).expect("it is there");
+    assert_eq!(prepared.phase(), Phase::Prepared, "nothing has happened");
+    told_of(&mut executor, &prepared).await;
+    let enrolled = stack.renew(&enrolled, Uuid::new_v4()).await.expect("it is renewed");
+    command(&stack, &["authority", "activate"]).await.expect("everybody knows the next one");
+    let refused = command(&stack, &["authority", "retire"]).await.expect_err("somebody needs it").to_string();
+    assert!(refused.contains("join again: one;") && refused.contains("--force"), "{refused}");
+
+    let next = Authority::open(stack.authority()).expect("it is there");
+    told_of(&mut executor, &next).await;
+    let renewed = renewed_by(&stack, enrolled, &next).await;
+    let told = command(&stack, &["authority", "retire"]).await.expect("nobody needs it");
+    assert_eq!(told.answer.lines().filter(|line| line.contains("sha256:")).count(), 1, "{told:?}");
+    assert_eq!(shown(&stack, "one").await.epoch, executor.epoch, "its session has never ended");
+    learnt(&stack, 1).await;
+    ready(&stack, &renewed, &who).await;
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn executors_are_told_where_to_dial() {
+    let of = async |url: Option<&str>| {
+        let stack = harness::stack_with(|config| config.executor_url = url.map(str::to_owned)).await;
+        let ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        let wish = v1::CreateJoinTokenRequest { request_id: Uuid::new_v4().to_string(), ttl, ..Default::default() };
+        let told = stack.executors().create_join_token(wish).await.expect("a token").into_inner().executor_url;
+        let listens = stack.executor_address();
+        stack.stop().await;
+        (told, listens)
+    };
+    let (told, listens) = of(None).await;
+    assert_eq!(told, format!("https://{listens}"), "with the port that was found");
+    assert_eq!(of(Some("https://sculpt.example:7434")).await.0, "https://sculpt.example:7434");
+}

@@ -1,0 +1,207 @@
+//! The side that dials: whom it believes, and what it proves.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+};
+
+use crate::{Pin, Trust, TrustError};
+
+/// The name that a controller proves to whom has its authority. The address that is dialled has no say in it: tunnels,
+/// NAT and renamed hosts change nothing about who answers.
+pub const CONTROLLER_NAME: &str = "controller.sculpt.internal";
+
+/// Whom to believe that it is the controller.
+#[derive(Clone, Debug)]
+pub enum Server {
+    /// Who is certified by an authority that was met before.
+    Known(Trust),
+    /// Who is certified by the authority of this pin, which is yet to be met.
+    Pinned(Meeting),
+    /// Who has a public certificate for the host that is dialled, as browsers believe it.
+    Public,
+}
+
+/// The first contact with an authority of which no more than the pin is known.
+#[derive(Clone, Debug)]
+pub struct Meeting {
+    pin: Pin,
+    met: Arc<OnceLock<Trust>>,
+}
+
+impl Meeting {
+    /// Expects the authority of `pin`.
+    pub fn new(pin: Pin) -> Self {
+        Self { pin, met: Arc::default() }
+    }
+
+    /// The authority, once a connection stood.
+    pub fn authority(&self) -> Option<&Trust> {
+        self.met.get()
+    }
+}
+
+/// What proves who dials: a certificate, with those that certify it, and its key.
+#[derive(Debug)]
+pub struct Proof {
+    /// Our own first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Of the first.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Why nothing can be dialled.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The authorities.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Certificate and key.
+    #[error("the certificate or its key cannot be used: {0}")]
+    Proof(rustls::Error),
+    /// This machine trusts nobody.
+    #[error(
+        "no authority is known to this machine, so no public certificate can be verified; install ca-certificates, or \
+         name a file of authorities in SSL_CERT_FILE"
+    )]
+    NoRoots,
+    /// The verifier refuses its own settings.
+    #[error("cannot verify certificates: {0}")]
+    Verifier(String),
+}
+
+/// Settings of TLS 1.3 that believe `server` and nobody else, and show `proof`.
+pub fn client_config(server: &Server, proof: Option<Proof>) -> Result<ClientConfig, ClientError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| ClientError::Verifier(error.to_string()))?;
+    let builder = match server {
+        Server::Known(trust) => builder.with_root_certificates(trust.roots()?),
+        Server::Public => builder.with_root_certificates(public_roots()?),
+        Server::Pinned(meeting) => {
+            let by_pin = ByPin { meeting: meeting.clone(), provider, shown: Mutex::default() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(by_pin))
+        }
+    };
+    match proof {
+        None => Ok(builder.with_no_client_auth()),
+        Some(Proof { chain, key }) => builder.with_client_auth_cert(chain, key).map_err(ClientError::Proof),
+    }
+}
+
+/// Connects to `https` addresses over HTTP/2 with `config`, made for `server`.
+pub fn connector(server: &Server, config: ClientConfig, patience: Duration) -> HttpsConnector<HttpConnector> {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(patience));
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_only();
+    let builder = match server {
+        Server::Public => builder,
+        Server::Known(_) | Server::Pinned(_) => builder.with_server_name_resolver(FixedServerNameResolver::new(name())),
+    };
+    builder.enable_http2().wrap_connector(http)
+}
+
+fn name() -> ServerName<'static> {
+    #[expect(clippy::expect_used, reason = "the constant is a name, which a test sees")]
+    ServerName::try_from(CONTROLLER_NAME).expect("it is a DNS name")
+}
+
+fn public_roots() -> Result<Arc<RootCertStore>, ClientError> {
+    let mut roots = RootCertStore::empty();
+    // Stores of systems hold a few that are not well-formed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(ClientError::NoRoots) } else { Ok(Arc::new(roots)) }
+}
+
+/// Looks for the pinned authority among what the server sends along, and believes what that one certifies.
+struct ByPin {
+    meeting: Meeting,
+    provider: Arc<CryptoProvider>,
+    /// The certificate of a server that has yet to prove its key, and who certified it. Until then anybody may have sent them,
+    /// and the authority's certificate be another one of the same key.
+    shown: Mutex<Option<(CertificateDer<'static>, Trust)>>,
+}
+
+impl fmt::Debug for ByPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ByPin").field(&self.meeting.pin).finish()
+    }
+}
+
+/// Somebody else answers than the one whose pin was handed over.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not show the authority {wanted}")]
+pub(crate) struct NotPinned {
+    wanted: Pin,
+}
+
+impl ServerCertVerifier for ByPin {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let wanted = self.meeting.pin;
+        let other = |error| rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error)));
+        let authority = intermediates
+            .iter()
+            .find(|certificate| Pin::of(certificate) == Ok(wanted))
+            .ok_or_else(|| other(Arc::new(NotPinned { wanted })))?;
+        let trust = Trust::of([authority.clone().into_owned()]).map_err(|error| other(Arc::new(error)))?;
+        let roots = trust.roots().map_err(|error| other(Arc::new(error)))?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| other(Arc::new(error)))?;
+        let verified = verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)?;
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((end_entity.clone().into_owned(), trust));
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let proved = verify_tls13_signature(message, certificate, signed, algorithms)?;
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((_, trust)) = shown.filter(|(shown, _)| shown == certificate) {
+            // A second connection meets the same one: the pin is that of its key.
+            let _known = self.meeting.met.set(trust);
+        }
+        Ok(proved)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
