@@ -1,10 +1,13 @@
 //! Projects: git repositories known to the controller.
 
+mod names;
+
 use sculpt_proto::id::ProjectId;
 use serde_json::json;
 use sqlx::{FromRow, Postgres, QueryBuilder};
 use uuid::Uuid;
 
+use self::names::{free_name, sanitised};
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
@@ -13,12 +16,6 @@ use super::{
     visible,
 };
 use crate::access::{Caller, Denied, Found, In, Merge, Sees};
-
-/// Longest name in bytes, as the table has it.
-const MAX_NAME: usize = 63;
-
-/// How many suffixes are tried before a taken name is an error.
-const SUFFIXES: u32 = 1000;
 
 /// A project.
 #[derive(Clone, Debug, FromRow)]
@@ -417,43 +414,9 @@ async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) 
     Ok(())
 }
 
-/// The name that a project can have: the wished one, else the first free one with a suffix, unless it must be exact.
-async fn free_name(conn: &mut Connection, wished: &str, exact: bool) -> Result<String, ProjectError> {
-    let wanted = sanitised(wished);
-    let mut name = wanted.clone();
-    for suffix in 2.. {
-        let sql = "SELECT EXISTS (SELECT FROM projects WHERE name = $1 AND removed_at IS NULL)";
-        let taken: bool = sqlx::query_scalar(sql).bind(&name).fetch_one(&mut *conn).await.map_err(StoreError::from)?;
-        if !taken {
-            break;
-        }
-        if exact || suffix > SUFFIXES {
-            return Err(ProjectError::NameTaken(wanted));
-        }
-        name = suffixed(&wanted, suffix);
-    }
-    Ok(name)
-}
-
-/// A name that the table takes: letters, digits, dots, dashes, underscores, beginning with one of the first two.
-fn sanitised(wish: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = wish.chars().map(plain).collect();
-    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let name: String = name.chars().take(MAX_NAME).collect();
-    let name = name.trim_end_matches(['-', '.']);
-    if name.is_empty() { "project".to_owned() } else { name.to_owned() }
-}
-
-fn suffixed(name: &str, suffix: u32) -> String {
-    let suffix = format!("-{suffix}");
-    let kept: String = name.chars().take(MAX_NAME - suffix.len()).collect();
-    kept + &suffix
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Project, Wish, alike, numbered, sanitised, suffixed};
+    use super::{Project, Wish, alike, numbered};
 
     fn project(remote: &str) -> Project {
         Project {
@@ -496,15 +459,5 @@ mod tests {
     fn a_refusal_names_some_tasks() {
         assert_eq!(numbered(&[3, 17]), "3, 17");
         assert!(numbered(&Vec::from_iter(1..=25)).ends_with("20 and 5 more"));
-    }
-
-    #[test]
-    fn names_fit_the_table() {
-        assert_eq!(sanitised("my repo (old)"), "my-repo--old");
-        assert_eq!(sanitised("..hidden"), "hidden");
-        assert_eq!(sanitised("über"), "ber");
-        assert_eq!(sanitised("日本"), "project");
-        assert_eq!(sanitised(&"x".repeat(100)).len(), 63);
-        assert_eq!(suffixed(&"x".repeat(63), 12).len(), 63);
     }
 }
