@@ -1,24 +1,22 @@
 //! The side that dials: whom it believes, and what it proves.
 
 use std::{
-    fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
-    client::{
-        WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 
-use crate::{Pin, Trust, TrustError};
+use crate::{
+    Pin, Trust, TrustError,
+    verify::{ByAuthority, Whom},
+};
 
 /// The name that a controller proves to whom has its authority. The address that is dialled has no say in it: tunnels,
 /// NAT and renamed hosts change nothing about who answers.
@@ -51,6 +49,17 @@ impl Meeting {
     /// The authority, once a connection stood.
     pub fn authority(&self) -> Option<&Trust> {
         self.met.get()
+    }
+
+    /// Of the one that is expected.
+    pub(crate) fn pin(&self) -> Pin {
+        self.pin
+    }
+
+    /// Somebody has proved to be certified by `authority`.
+    pub(crate) fn met(&self, authority: Trust) {
+        // A second connection meets the same one: the pin is that of its key.
+        let _known = self.met.set(authority);
     }
 }
 
@@ -89,12 +98,12 @@ pub fn client_config(server: &Server, proof: Option<Proof>) -> Result<ClientConf
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| ClientError::Verifier(error.to_string()))?;
+    let by = |whom| Arc::new(ByAuthority::new(whom, Arc::clone(&provider)));
     let builder = match server {
-        Server::Known(trust) => builder.with_root_certificates(trust.roots()?),
         Server::Public => builder.with_root_certificates(public_roots()?),
+        Server::Known(trust) => builder.dangerous().with_custom_certificate_verifier(by(Whom::Known(trust.clone()))),
         Server::Pinned(meeting) => {
-            let by_pin = ByPin { meeting: meeting.clone(), provider, shown: Mutex::default() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(by_pin))
+            builder.dangerous().with_custom_certificate_verifier(by(Whom::Pinned(meeting.clone())))
         }
     };
     match proof {
@@ -127,81 +136,4 @@ fn public_roots() -> Result<Arc<RootCertStore>, ClientError> {
     // Stores of systems hold a few that are not well-formed.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err(ClientError::NoRoots) } else { Ok(Arc::new(roots)) }
-}
-
-/// Looks for the pinned authority among what the server sends along, and believes what that one certifies.
-struct ByPin {
-    meeting: Meeting,
-    provider: Arc<CryptoProvider>,
-    /// The certificate of a server that has yet to prove its key, and who certified it. Until then anybody may have sent them,
-    /// and the authority's certificate be another one of the same key.
-    shown: Mutex<Option<(CertificateDer<'static>, Trust)>>,
-}
-
-impl fmt::Debug for ByPin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ByPin").field(&self.meeting.pin).finish()
-    }
-}
-
-/// Somebody else answers than the one whose pin was handed over.
-#[derive(Debug, thiserror::Error)]
-#[error("it does not show the authority {wanted}")]
-pub(crate) struct NotPinned {
-    wanted: Pin,
-}
-
-impl ServerCertVerifier for ByPin {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let wanted = self.meeting.pin;
-        let other = |error| rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error)));
-        let authority = intermediates
-            .iter()
-            .find(|certificate| Pin::of(certificate) == Ok(wanted))
-            .ok_or_else(|| other(Arc::new(NotPinned { wanted })))?;
-        let trust = Trust::of([authority.clone().into_owned()]).map_err(|error| other(Arc::new(error)))?;
-        let roots = trust.roots().map_err(|error| other(Arc::new(error)))?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
-            .build()
-            .map_err(|error| other(Arc::new(error)))?;
-        let verified = verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)?;
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((end_entity.clone().into_owned(), trust));
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        let proved = verify_tls13_signature(message, certificate, signed, algorithms)?;
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((_, trust)) = shown.filter(|(shown, _)| shown == certificate) {
-            // A second connection meets the same one: the pin is that of its key.
-            let _known = self.meeting.met.set(trust);
-        }
-        Ok(proved)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

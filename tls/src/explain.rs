@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
-use crate::client::NotPinned;
+use crate::verify::Stranger;
 
 /// What stands between two who do not come to trust each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,9 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
-const OTHER_AUTHORITY: &str = "see that the address is the right one; if the controller was set up anew, ask its \
-                               administrator for a new token";
+const OTHER_AUTHORITY: &str = "see that the address is the right one. If it is, another authority has taken over there and \
+                               the one before was retired, or the controller was set up anew: ask its administrator for \
+                               a new token (`sculpt-controller authority show` on its host says who certifies)";
 const CLOCK: &str =
     "see that the clocks of both machines are right; else the controller's certificate has to be renewed";
 const ADDRESS: &str = "see that host and port are those of the controller's TLS listener";
@@ -86,10 +87,8 @@ fn certificate(error: &CertificateError) -> Problem {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             Problem::new(Matter::Authority, "what answers there is certified by an authority that is not trusted here")
         }
-        CertificateError::Other(other) => match other.0.downcast_ref::<NotPinned>() {
-            Some(not) => {
-                Problem::new(Matter::Authority, format!("what answers there is not the controller of the token: {not}"))
-            }
+        CertificateError::Other(other) => match other.0.downcast_ref::<Stranger>() {
+            Some(stranger) => Problem::new(Matter::Authority, unknown(stranger)),
             None => Problem::new(Matter::Authority, format!("its certificate was refused: {other}")),
         },
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -103,6 +102,15 @@ fn certificate(error: &CertificateError) -> Problem {
         }
         other => Problem::new(Matter::Authority, format!("its certificate was refused: {other}")),
     }
+}
+
+fn unknown(stranger: &Stranger) -> String {
+    let who = if stranger.pinned {
+        "what answers there is not the controller of the token"
+    } else {
+        "what answers there is certified by an authority that is not trusted here"
+    };
+    format!("{who}: {stranger}")
 }
 
 fn alerted(alert: AlertDescription) -> Problem {

@@ -52,14 +52,17 @@ impl Key {
         }
     }
 
-    /// The key in `path`, made when there is none.
+    /// The key in `path`, made when there is none; of many that make it at once, the one whose key stands there has.
     pub fn load_or_make(path: &Path) -> Result<Self, KeyError> {
-        if let Some(key) = Self::load(path)? {
-            return Ok(key);
+        loop {
+            if let Some(key) = Self::load(path)? {
+                return Ok(key);
+            }
+            let key = Self::fresh()?;
+            if private::create(path, &key.to_pem())? {
+                return Ok(key);
+            }
         }
-        let key = Self::fresh()?;
-        private::write(path, &key.to_pem())?;
-        Ok(key)
     }
 
     /// For a file that its owner alone can read.

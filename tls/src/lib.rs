@@ -14,6 +14,7 @@ mod server;
 mod subject;
 mod token;
 mod trust;
+mod verify;
 
 pub use client::{CONTROLLER_NAME, ClientError, Meeting, Proof, Server, client_config, connector};
 pub use explain::{Matter, Problem, causes, explain};

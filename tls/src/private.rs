@@ -62,10 +62,30 @@ pub fn write(path: &Path, text: &str) -> Result<(), PrivateError> {
     flush_folder(path).map_err(failed("flush the folder of"))
 }
 
+/// Writes `text` to `path` unless there is such a file; says whether it did. Of many that do so at once, on whatever
+/// machines, one does, and none sees the file half-written.
+pub fn create(path: &Path, text: &str) -> Result<bool, PrivateError> {
+    let failed = |what| move |source| PrivateError::File { what, path: path.to_owned(), source };
+    // Its mode is 0600, and its name another one for each.
+    let fresh =
+        tempfile::Builder::new().prefix(".").suffix(".new").tempfile_in(folder(path)).map_err(failed("make"))?;
+    fresh.as_file().write_all(text.as_bytes()).and_then(|()| fresh.as_file().sync_all()).map_err(failed("write"))?;
+    match fresh.persist_noclobber(path) {
+        Ok(_) => {}
+        Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(refused) => return Err(failed("name")(refused.error)),
+    }
+    flush_folder(path).map_err(failed("flush the folder of"))?;
+    Ok(true)
+}
+
 /// Makes durable that `path` was made, named or removed.
 fn flush_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(folder)?.sync_all()
+    fs::File::open(folder(path))?.sync_all()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Gives the secret in `from` the name `to`, in one step and durably.
@@ -102,5 +122,28 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("open it");
         let error = read(&path).expect_err("others could read it").to_string();
         assert!(error.contains("mode 640") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn of_many_that_make_it_at_once_one_does() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("secret");
+        let begin = std::sync::Barrier::new(16);
+        let make = |number: usize| {
+            let text = number.to_string().repeat(4096);
+            begin.wait();
+            let made = create(&path, &text).expect("it is no error to come second");
+            (made, text, read(&path).expect("it is whole").expect("it is there"))
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..16).map(|number| scope.spawn(move || make(number))).collect();
+            makers.into_iter().map(|maker| maker.join().expect("it ends")).collect()
+        });
+        let [winner] = &all.iter().filter(|(made, ..)| *made).collect::<Vec<_>>()[..] else {
+            panic!("one has made it")
+        };
+        assert!(all.iter().all(|(_, _, seen)| *seen == winner.1), "all see what that one wrote");
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).expect("a listing").count(), 1, "nothing else is left");
     }
 }
