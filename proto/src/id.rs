@@ -75,6 +75,10 @@ id!(
     TokenId
 );
 id!(
+    /// What lets one person sit beside one attempt for a while.
+    PairingId
+);
+id!(
     /// What a machine shows once to become an executor.
     JoinTokenId
 );
