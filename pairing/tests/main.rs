@@ -1,5 +1,7 @@
 //! Certificates as tables, and as OpenSSH's own programs see them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{fs, path::Path, process::Command};
 
 use sculpt_pairing::{Host, Pass, Profile, Refusal, Right, Rights, Window, check, login};
