@@ -34,6 +34,9 @@ fn pass() -> Pass {
 /// How one certificate differs from a good one.
 type Change = fn(&mut Draft);
 
+/// Whether it was refused for that.
+type Expected = fn(&Refusal) -> bool;
+
 struct Draft {
     kind: CertType,
     window: Window,
@@ -97,7 +100,7 @@ fn other() -> String {
 
 #[test]
 fn what_is_refused() {
-    let table: [(&str, Change, fn(&Refusal) -> bool); 22] = [
+    let table: [(&str, Change, Expected); 22] = [
         ("a host's", |draft| draft.kind = CertType::Host, |why| *why == Refusal::Kind),
         ("another authority's", |draft| draft.authority = 3, |why| *why == Refusal::Authority),
         ("one of tomorrow", |draft| draft.window.since = NOW + 1, |why| *why == Refusal::Early { seconds: 1 }),
