@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 13] = [
     "sculpt/v1/tasks.proto",
     "sculpt/v1/logs.proto",
     "sculpt/v1/projects.proto",
@@ -14,8 +14,10 @@ const FILES: [&str; 11] = [
     "sculpt/v1/system.proto",
     "sculpt/v1/identity.proto",
     "sculpt/v1/audit.proto",
+    "sculpt/v1/pairing.proto",
     "sculpt/executor/v1/executor.proto",
     "sculpt/executor/v1/enrolment.proto",
+    "sculpt/executor/v1/pairing.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,6 +33,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".sculpt.v1.DiffResponse.patch")
         .bytes(".sculpt.executor.v1.Append.data")
         .bytes(".sculpt.executor.v1.PublishRequest.data")
+        .bytes(".sculpt.v1.TunnelRequest.data")
+        .bytes(".sculpt.v1.TunnelResponse.data")
+        .bytes(".sculpt.executor.v1.TunnelRequest.data")
+        .bytes(".sculpt.executor.v1.TunnelResponse.data")
         .compile_fds(descriptors)?;
     Ok(())
 }
