@@ -15,6 +15,7 @@ pub mod git;
 pub mod grpc;
 pub mod pki;
 pub mod postgres;
+pub mod relay;
 pub mod room;
 pub mod session;
 pub mod store;

@@ -79,6 +79,10 @@ id!(
     PairingId
 );
 id!(
+    /// One connection of ssh on its way through the controller.
+    TunnelId
+);
+id!(
     /// What a machine shows once to become an executor.
     JoinTokenId
 );

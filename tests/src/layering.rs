@@ -11,20 +11,21 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 /// Packages of ours, each with those of ours that it may depend on.
-const DEPENDENCIES: [(&str, &[&str]); 12] = [
+const DEPENDENCIES: [(&str, &[&str]); 13] = [
     ("sculpt-proto", &[]),
     ("sculpt-core", &[]),
     ("sculpt-walk", &[]),
     ("sculpt-space", &["sculpt-walk"]),
     ("sculpt-failpoints", &[]),
+    ("sculpt-pairing", &["sculpt-proto"]),
     ("sculpt-tls", &["sculpt-proto"]),
     (
         "sculpt-controller",
-        &["sculpt-core", "sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-fuzz"],
+        &["sculpt-core", "sculpt-failpoints", "sculpt-pairing", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-fuzz"],
     ),
     (
         "sculpt-executor",
-        &["sculpt-failpoints", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-walk", "sculpt-fuzz"],
+        &["sculpt-failpoints", "sculpt-pairing", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-walk", "sculpt-fuzz"],
     ),
     ("sculpt", &["sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-fuzz"]),
     ("sculpt-tests", &["sculpt-failpoints", "sculpt-proto", "sculpt-tls"]),
