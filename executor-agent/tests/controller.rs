@@ -80,7 +80,10 @@ impl Memory {
             Some(report::Step::Running(_)) => Some("running"),
             Some(report::Step::Finalizing(_)) => Some("finalizing"),
             Some(report::Step::Ended(_)) => Some("ended"),
-            Some(report::Step::Note(_)) | None => None,
+            Some(
+                report::Step::Note(_) | report::Step::Attached(_) | report::Step::Detached(_) | report::Step::Typed(_),
+            )
+            | None => None,
         };
         self.reports.get(attempt).into_iter().flatten().filter_map(name).collect()
     }

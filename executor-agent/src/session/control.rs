@@ -370,6 +370,7 @@ impl<R: Roster> Control<R> {
             directory_id: self.context.layout.directory_id().to_string(),
             unseparated: separation.reason().unwrap_or_default().to_owned(),
             closes_network: separation.closes_network(),
+            ..Hello::default()
         }
     }
 

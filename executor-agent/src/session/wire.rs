@@ -16,7 +16,12 @@ use crate::report::{Ended, Exit, Outcome, Step};
 /// A message of the controller as the machine takes it; none for what the machine has no part in.
 pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
     match part {
-        Part::Welcome(_) | Part::Reject(_) | Part::HeartbeatAck(_) | Part::Collect(_) => Ok(None),
+        Part::Welcome(_)
+        | Part::Reject(_)
+        | Part::HeartbeatAck(_)
+        | Part::Collect(_)
+        | Part::Guests(_)
+        | Part::Dial(_) => Ok(None),
         Part::Desired(desired) => Ok(Some(Input::Desired {
             full: desired.full,
             last: desired.last,
@@ -48,9 +53,13 @@ pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
 pub(super) fn adopted(part: &Part) -> Result<Vec<AttemptId>, FieldError> {
     match part {
         Part::Desired(desired) => desired.adopted.iter().map(|id| FieldError::parse(id, "desired.adopted")).collect(),
-        Part::Welcome(_) | Part::Reject(_) | Part::HeartbeatAck(_) | Part::ReportAck(_) | Part::Collect(_) => {
-            Ok(Vec::new())
-        }
+        Part::Welcome(_)
+        | Part::Reject(_)
+        | Part::HeartbeatAck(_)
+        | Part::ReportAck(_)
+        | Part::Collect(_)
+        | Part::Guests(_)
+        | Part::Dial(_) => Ok(Vec::new()),
     }
 }
 
@@ -143,8 +152,11 @@ pub(super) fn first(part: Option<Part>) -> Result<First, FieldError> {
                 watchdog: span(welcome.watchdog, 30, "welcome.watchdog")?,
             }))
         }
-        Part::HeartbeatAck(_) | Part::Desired(_) | Part::ReportAck(_) | Part::Collect(_) => {
-            Err(FieldError::new("part", "is neither Welcome nor Reject"))
-        }
+        Part::HeartbeatAck(_)
+        | Part::Desired(_)
+        | Part::ReportAck(_)
+        | Part::Collect(_)
+        | Part::Guests(_)
+        | Part::Dial(_) => Err(FieldError::new("part", "is neither Welcome nor Reject")),
     }
 }
