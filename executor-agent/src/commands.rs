@@ -13,7 +13,9 @@ use crate::{
     app,
     config::{RunArgs, Settings},
     identity::{self, JoinArgs, StatusArgs},
-    init, shim, stage,
+    init, shim,
+    ssh::socket,
+    stage,
 };
 
 /// Exit code of what somebody may not do.
@@ -50,6 +52,9 @@ enum Command {
     /// Become a program
     #[command(hide = true)]
     Stage(StageArgs),
+    /// Open a socket and hand it to whoever is at the other end of standard input
+    #[command(hide = true, subcommand)]
+    Socket(socket::Wanted),
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,6 +97,9 @@ struct StageSource {
     /// Become what stands on standard input, as JSON
     #[arg(long)]
     stdin: bool,
+    /// Become what stands ahead on standard input, as JSON after its length; what follows is the program's
+    #[arg(long)]
+    ahead: bool,
     /// Become what this descriptor holds, as JSON: the last step in a sandbox
     #[arg(long)]
     inside: Option<i32>,
@@ -106,6 +114,7 @@ impl Cli {
             Command::Join(arguments) => return join(arguments),
             Command::Status(arguments) => return status(arguments),
             Command::Rebind { data_dir } => rebind(&data_dir),
+            Command::Socket(wanted) => socket::main(&wanted).map_err(Into::into),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
             Command::Shim(ShimCommand::Seat { tmux_socket }) => match shim::seat::main(&tmux_socket) {
@@ -120,6 +129,9 @@ impl Cli {
             }
             Command::Stage(StageArgs { source: StageSource { stdin: true, .. }, .. }) => {
                 return failed(&stage::main_stdin());
+            }
+            Command::Stage(StageArgs { source: StageSource { ahead: true, .. }, .. }) => {
+                return failed(&stage::main_ahead());
             }
             Command::Stage(StageArgs { source: StageSource { inline, .. }, .. }) => {
                 return failed(&stage::main_inline(inline.as_deref().unwrap_or_default()));

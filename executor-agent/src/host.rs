@@ -19,6 +19,11 @@ pub fn boottime() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// The shell that people get: one that they know, where it is there.
+pub fn shell() -> &'static str {
+    if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" }
+}
+
 /// Whether the system is being shut down, as far as that can be seen: everything that is left is then told to end.
 pub fn going_down() -> bool {
     let read = |path| std::fs::read(path).unwrap_or_default();

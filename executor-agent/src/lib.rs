@@ -24,10 +24,12 @@ pub mod report;
 pub mod session;
 pub mod space;
 pub mod spec;
+pub mod ssh;
 pub mod workspace;
 
 // What outlives it: the shim, its spool and its view.
 pub mod cgroup;
+mod pty;
 pub mod sandbox;
 pub mod shim;
 pub mod spool;

@@ -1,5 +1,7 @@
 //! The view of an attempt: one tmux server on a socket of its own, whose pane shows the shim's terminal. Losing it loses nothing.
 
+mod seat;
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
@@ -13,6 +15,8 @@ use std::{
 
 use rustix::process::Signal;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
+
+pub(crate) use seat::Sits;
 
 use crate::{
     cgroup::Leaf,

@@ -204,11 +204,17 @@ fn family_by_children(pid: u32) -> Option<Vec<Stat>> {
 /// The program in a sandbox that `pid` waits for: the first child of its only child, which was there before anything that
 /// the sandbox's first process has taken in.
 pub fn enclosed(pid: u32) -> Option<u32> {
-    let first = |pid: u32| {
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        children.split_ascii_whitespace().next()?.parse().ok()
-    };
-    first(first(pid)?)
+    first_child_pid(first_child_pid(pid)?)
+}
+
+/// The child of `pid` that it had first, if it lives.
+pub fn first_child(pid: u32) -> Option<ProcessId> {
+    first_child_pid(pid).and_then(ProcessId::of)
+}
+
+fn first_child_pid(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Descendants of `pid`, without itself, dead ones too.

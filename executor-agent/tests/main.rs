@@ -32,5 +32,6 @@ mod separate;
 mod shim;
 mod space;
 mod spool;
+mod ssh;
 mod view;
 mod workspace;

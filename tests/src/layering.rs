@@ -45,7 +45,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         folder: "controller/src",
         words: &["sqlx"],
@@ -76,6 +76,12 @@ const RULES: [Rule; 6] = [
         words: &["git2", "sqlx"],
         except: &[],
         why: "an agent's repository is hostile: the executor runs plain git on it, and it has no database",
+    },
+    Rule {
+        folder: "executor-agent/src",
+        words: &["russh"],
+        except: &["executor-agent/src/ssh"],
+        why: "only the SSH server knows by which crate it serves",
     },
     Rule {
         folder: "controller/core/src",

@@ -6,13 +6,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use super::{
-    Context, Handle, LogEnd,
-    lease::Renewals,
-    life::Life,
-    prepare::{GRACE, TMUX},
-    view::keep_view,
-};
+use super::{Context, Handle, LogEnd, lease::Renewals, life::Life, prepare::GRACE, tmux_socket, view::keep_view};
 use crate::{
     connect::Backoff,
     journal::JournalError,
@@ -49,7 +43,7 @@ impl Life<'_> {
             }
         };
         let terminal = matches!(launch.mode, Mode::Terminal { .. });
-        let tmux = self.context.layout.sockets(self.handle.id).join(TMUX);
+        let tmux = tmux_socket(&self.context.layout, self.handle.id);
         if !matches!(last, Some(Step::Running { .. })) {
             let Some(agent) = status.agent else {
                 // It is about to start, or has failed to.

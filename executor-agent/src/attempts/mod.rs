@@ -25,6 +25,7 @@ mod view;
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -40,9 +41,15 @@ pub use log_end::{Break, LogEnd};
 use self::handle::Unreadable;
 use crate::{
     journal::Stamp,
+    layout::Layout,
     session::{Wanted, Wish},
     shim,
 };
+
+/// The socket of an attempt's tmux server.
+pub fn tmux_socket(layout: &Layout, attempt: AttemptId) -> PathBuf {
+    layout.sockets(attempt).join(prepare::TMUX)
+}
 
 /// Names of the files in an attempt's directory that the executor reads and writes.
 pub mod files {

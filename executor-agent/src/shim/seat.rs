@@ -15,10 +15,8 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, Mode, Uid, fchmod, fchown},
     io::Errno,
     process::geteuid,
-    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     stdio::stdout,
     termios::{tcgetwinsize, tcsetwinsize},
 };
@@ -26,27 +24,27 @@ use signal_hook::{consts::signal::SIGWINCH, iterator::Signals};
 
 use super::{Launch, view::Raw};
 use crate::{
-    stage::{Identity, Stage},
-    tmux::{SESSION, View},
+    pty,
+    stage::Stage,
+    tmux::{SESSION, Sits, View},
 };
 
 /// Leads from an attempt's directory of sockets to that of the attempt.
 pub const ATTEMPT: &str = "attempt";
 
 /// Exit code when the terminal has closed, and not the person left it.
-const CLOSED: u8 = 10;
+pub(crate) const CLOSED: u8 = 10;
 
 /// What tmux is told of the person's own environment.
-const TOLD: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
+pub(crate) const TOLD: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 
 /// Entry of `sculpt-executor shim seat TMUX_SOCKET`: attaches until the person leaves, or the terminal closes.
 pub fn main(tmux_socket: &Path) -> io::Result<ExitCode> {
     let view = view(tmux_socket)?;
     let env =
         TOLD.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?.as_os_str().into()))).collect();
-    let stage =
-        Stage { dies_with_parent: true, ..view.stage(&["attach".as_ref(), "-t".as_ref(), OsStr::new(SESSION)], env) };
-    let (master, slave) = terminal(stage.identity.as_ref())?;
+    let stage = view.seat(&Sits::Freely, env);
+    let (master, slave) = pty::open(stage.identity.as_ref())?;
     let signals = Signals::new([SIGWINCH])?;
     let raw = Raw::enter();
     let size = |master: &OwnedFd| tcgetwinsize(stdout()).and_then(|size| tcsetwinsize(master, size));
@@ -91,19 +89,6 @@ fn goes_on(view: &View) -> io::Result<bool> {
     let mut ask = stage.command(&program()?);
     ask.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(ask.status()?.success())
-}
-
-fn terminal(identity: Option<&Identity>) -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let slave = ioctl_tiocgptpeer(&master, flags)?;
-    if let Some(identity) = identity {
-        fchown(&slave, Some(Uid::from_raw(identity.uid)), Some(Gid::from_raw(identity.gid)))?;
-        fchmod(&slave, Mode::RUSR | Mode::WUSR)?;
-    }
-    Ok((master, slave))
 }
 
 fn spawn(stage: &Stage, slave: OwnedFd) -> io::Result<Child> {

@@ -1,0 +1,185 @@
+//! PURE: who sits at a terminal, and what they type, as what others are told of it.
+
+use std::time::{Duration, SystemTime};
+
+use sculpt_proto::id::PairingId;
+
+/// A block of input is over when nothing was typed for so long.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
+
+/// What somebody does at a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// They look on.
+    Observer,
+    /// They type.
+    Driver,
+}
+
+/// What is told of a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whose it is.
+    pub pairing: PairingId,
+    /// Name of the user.
+    pub user: String,
+    /// What has happened.
+    pub deed: Deed,
+}
+
+/// What has happened at a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Somebody sat down.
+    Attached {
+        /// As what.
+        role: Role,
+    },
+    /// They typed a block of input.
+    Typed(Block),
+    /// They got up, or were made to.
+    Detached,
+}
+
+/// Input without a longer pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// How many bytes.
+    pub bytes: u64,
+    /// The first one came.
+    pub began: SystemTime,
+    /// The last one came.
+    pub ended: SystemTime,
+}
+
+/// The block that is being typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Blocks(Option<Block>);
+
+impl Blocks {
+    /// Takes note of `data` at `now`. Returns the block before it when that is over.
+    pub(super) fn typed(&mut self, data: &[u8], now: SystemTime) -> Option<Block> {
+        let bytes = typed_bytes(data);
+        if bytes == 0 {
+            return self.over(now);
+        }
+        let over = self.over(now);
+        let block = self.0.get_or_insert(Block { bytes: 0, began: now, ended: now });
+        block.bytes += bytes;
+        // A clock that goes back does not turn a block around.
+        block.ended = now.max(block.began);
+        over
+    }
+
+    /// The block, if it is over at `now`.
+    pub(super) fn over(&mut self, now: SystemTime) -> Option<Block> {
+        self.0.take_if(|block| now.duration_since(block.ended).is_ok_and(|quiet| quiet >= QUIET))
+    }
+
+    /// The block, over or not: somebody gets up.
+    pub(super) fn finish(&mut self) -> Option<Block> {
+        self.0.take()
+    }
+
+    /// Whether one is being typed.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// How much of what came from a terminal was typed there. The rest are its own answers to what programs ask it, and what it
+/// says when a person turns to it or away.
+fn typed_bytes(data: &[u8]) -> u64 {
+    let mut rest = data;
+    let mut typed = 0;
+    while !rest.is_empty() {
+        let answer = answer(rest);
+        typed += u64::from(answer == 0);
+        rest = &rest[answer.max(1)..];
+    }
+    typed
+}
+
+/// Length of the terminal's answer that `data` begins with; 0: it does not begin with one.
+fn answer(data: &[u8]) -> usize {
+    match data {
+        // Turned to, and away from.
+        [0x1b, b'[', b'I' | b'O', ..] => 3,
+        // Where the cursor is, what the terminal is, and which modes it has: no key sends a `?` or `>`, nor these ends.
+        [0x1b, b'[', rest @ ..] => {
+            let middle = rest.iter().take_while(|byte| (0x20..=0x3f).contains(*byte)).count();
+            let private = rest.first().is_some_and(|first| b"?>".contains(first));
+            match rest.get(middle) {
+                Some(b'c' | b'y' | b't' | b'n' | b'u') if private => middle + 3,
+                Some(b'R') if rest[..middle].contains(&b';') && !rest.starts_with(b"1;") => middle + 3,
+                _ => 0,
+            }
+        }
+        // Strings: colours, capabilities, its name.
+        [0x1b, b']' | b'P', rest @ ..] => {
+            let end = rest.iter().position(|byte| [0x07, 0x1b].contains(byte));
+            match end.map(|end| (end, &rest[end..])) {
+                Some((end, [0x07, ..])) => end + 3,
+                Some((end, [0x1b, b'\\', ..])) => end + 4,
+                _ => 0,
+            }
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_block_ends_with_a_pause() {
+        let mut blocks = Blocks::default();
+        assert_eq!(blocks.typed(b"ls", at(0)), None);
+        assert_eq!(blocks.typed(b"\r", at(1_999)), None);
+        assert_eq!(blocks.over(at(3_998)), None);
+        let first = Block { bytes: 3, began: at(0), ended: at(1_999) };
+        assert_eq!(blocks.clone().over(at(3_999)), Some(first.clone()));
+        assert_eq!(blocks.typed(b"x", at(4_000)), Some(first));
+        assert_eq!(blocks.finish(), Some(Block { bytes: 1, began: at(4_000), ended: at(4_000) }));
+        assert!(!blocks.is_open() && blocks.finish().is_none());
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_ends_no_block_and_turns_none_around() {
+        let mut blocks = Blocks::default();
+        assert_eq!(blocks.typed(b"a", at(9_000)), None);
+        assert_eq!(blocks.typed(b"b", at(1_000)), None);
+        assert_eq!(blocks.finish(), Some(Block { bytes: 2, began: at(9_000), ended: at(9_000) }));
+    }
+
+    #[test]
+    fn what_a_terminal_answers_by_itself_nobody_has_typed() {
+        for (data, typed) in [
+            (&b"\x1b[I"[..], 0),
+            (b"\x1b[O\x1b[I", 0),
+            (b"\x1b[?1;2c", 0),
+            (b"\x1b[>0;276;0c", 0),
+            (b"\x1b[24;80R", 0),
+            (b"\x1bP>|XTerm(370)\x1b\\", 0),
+            (b"\x1b]11;rgb:0000/0000/0000\x07", 0),
+            (b"\x1b]10;rgb:ffff/ffff/ffff\x1b\\a", 1),
+            (b"\x1b[A", 3),
+            (b"\x1b[1;5R", 6),
+            (b"\x1bOP", 3),
+            (b"\x1b", 1),
+            (b"\x1b]not ended", 11),
+            ("ä\r".as_bytes(), 3),
+            (b"", 0),
+        ] {
+            assert_eq!(typed_bytes(data), typed, "{:?}", String::from_utf8_lossy(data));
+        }
+        let mut blocks = Blocks::default();
+        assert_eq!(blocks.typed(b"\x1b[I", at(0)), None);
+        assert!(!blocks.is_open());
+    }
+}

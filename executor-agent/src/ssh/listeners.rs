@@ -1,0 +1,151 @@
+//! What an attempt's own processes listen on: nothing else of the host is reached by people.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io::BufReader,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use procfs::{
+    FromBufRead as _, FromBufReadSI as _,
+    net::{TcpNetEntries, TcpState, UnixNetEntries, UnixState},
+};
+
+/// The sockets of some processes on which something listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Listeners {
+    tcp: Vec<SocketAddr>,
+    unix: Vec<PathBuf>,
+}
+
+/// Why somebody is not taken somewhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreached {
+    /// It is another machine, or this one by a name that is not its own.
+    #[error("{0:?} is not reached from here; only what the attempt listens on is, as localhost")]
+    Host(String),
+    /// No such port.
+    #[error("{0} is no port")]
+    Port(u32),
+    /// None of its processes.
+    #[error("none of the attempt's own processes listens on port {0}")]
+    Nobody(u16),
+    /// None of its processes.
+    #[error("none of the attempt's own processes listens on {0:?}")]
+    NoSocket(String),
+}
+
+impl Listeners {
+    /// Those of the processes `pids`. Goes through their descriptors.
+    pub(super) fn of(pids: &[u32]) -> Self {
+        let own: HashSet<u64> = pids.iter().flat_map(|pid| sockets(*pid)).collect();
+        // One process for each network that they see: what encloses a sandbox stands outside of it.
+        let network = |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok().map(|network| (network, *pid));
+        let networks: HashMap<PathBuf, u32> = pids.iter().filter_map(network).collect();
+        let mut all = Self::default();
+        for pid in networks.values() {
+            let open = |name: &str| File::open(format!("/proc/{pid}/net/{name}")).ok().map(BufReader::new);
+            let tcp = ["tcp", "tcp6"].into_iter().filter_map(open);
+            let tcp = tcp.filter_map(|table| TcpNetEntries::from_buf_read(table, procfs::current_system_info()).ok());
+            let tcp = tcp.flat_map(|entries| entries.0);
+            let tcp = tcp.filter(|it| it.state == TcpState::Listen && own.contains(&it.inode));
+            all.tcp.extend(tcp.map(|it| it.local_address));
+            let unix = open("unix").and_then(|table| UnixNetEntries::from_buf_read(table).ok());
+            let unix = unix.into_iter().flat_map(|entries| entries.0);
+            let unix = unix.filter(|it| it.state == UnixState::UNCONNECTED && own.contains(&it.inode));
+            all.unix.extend(unix.filter_map(|it| it.path));
+        }
+        all
+    }
+
+    /// Where a person gets who asks for `port` of `host`.
+    pub(super) fn tcp(&self, host: &str, port: u32) -> Result<SocketAddr, Unreached> {
+        let asked: Vec<IpAddr> = match host {
+            "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            _ => host.parse::<IpAddr>().ok().filter(IpAddr::is_loopback).into_iter().collect(),
+        };
+        if asked.is_empty() {
+            return Err(Unreached::Host(host.to_owned()));
+        }
+        let number = u16::try_from(port).ok().filter(|port| *port != 0).ok_or(Unreached::Port(port))?;
+        let listens = |on: IpAddr| {
+            self.tcp.iter().any(|it| {
+                // What listens on all of IPv6 mostly takes IPv4, too; else the attempt refuses by itself.
+                let all = it.ip().is_unspecified() && (it.is_ipv6() || on.is_ipv4());
+                it.port() == number && (it.ip() == on || all)
+            })
+        };
+        let address = asked.into_iter().find(|on| listens(*on)).ok_or(Unreached::Nobody(number))?;
+        Ok(SocketAddr::new(address, number))
+    }
+
+    /// The socket at `path`.
+    pub(super) fn unix(&self, path: &str) -> Result<&Path, Unreached> {
+        let found = self.unix.iter().map(PathBuf::as_path).find(|it| it.is_absolute() && *it == Path::new(path));
+        found.ok_or_else(|| Unreached::NoSocket(path.to_owned()))
+    }
+}
+
+/// The inodes of a process's sockets; none of one that has gone or may not be looked into.
+fn sockets(pid: u32) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, os::unix::net::UnixListener};
+
+    use super::*;
+
+    fn listeners(tcp: &[&str]) -> Listeners {
+        Listeners { tcp: tcp.iter().map(|address| address.parse().unwrap()).collect(), unix: Vec::new() }
+    }
+
+    #[test]
+    fn only_what_listens_is_reached_and_only_as_this_host() {
+        type Expected = Result<&'static str, Unreached>;
+        let nobody = || Err(Unreached::Nobody(3000));
+        let host = |name: &str| Err(Unreached::Host(name.to_owned()));
+        let table: [(&[&str], &str, u32, Expected); 15] = [
+            (&["127.0.0.1:3000"], "localhost", 3000, Ok("127.0.0.1:3000")),
+            (&["127.0.0.1:3000"], "127.0.0.1", 3000, Ok("127.0.0.1:3000")),
+            (&["127.0.0.1:3000"], "::1", 3000, nobody()),
+            (&["127.0.0.2:3000"], "127.0.0.1", 3000, nobody()),
+            (&["127.0.0.2:3000"], "127.0.0.2", 3000, Ok("127.0.0.2:3000")),
+            (&["0.0.0.0:3000"], "localhost", 3000, Ok("127.0.0.1:3000")),
+            (&["0.0.0.0:3000"], "::1", 3000, nobody()),
+            (&["[::]:3000"], "localhost", 3000, Ok("127.0.0.1:3000")),
+            (&["[::1]:3000"], "localhost", 3000, Ok("[::1]:3000")),
+            (&["10.0.0.5:3000"], "localhost", 3000, nobody()),
+            (&["10.0.0.5:3000"], "10.0.0.5", 3000, host("10.0.0.5")),
+            (&["127.0.0.1:3000"], "169.254.169.254", 80, host("169.254.169.254")),
+            (&["127.0.0.1:3000"], "example.org", 3000, host("example.org")),
+            (&["127.0.0.1:3000"], "localhost", 0, Err(Unreached::Port(0))),
+            (&["127.0.0.1:3000"], "localhost", 65_536 + 3000, Err(Unreached::Port(68_536))),
+        ];
+        for (tcp, host, port, expected) in table {
+            let reached = listeners(tcp).tcp(host, port);
+            assert_eq!(reached, expected.map(|address| address.parse().unwrap()), "{host} {port} of {tcp:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_process_listens_on_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let (tcp, _unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
+        let port = tcp.local_addr().unwrap().port();
+        let own = Listeners::of(&[std::process::id()]);
+        assert_eq!(own.tcp("localhost", port.into()), Ok(tcp.local_addr().unwrap()));
+        assert_eq!(own.unix(path.to_str().unwrap()), Ok(path.as_path()));
+        // Others of this host are somebody else's.
+        let others = Listeners::of(&[std::os::unix::process::parent_id()]);
+        assert_eq!(others.tcp("localhost", port.into()), Err(Unreached::Nobody(port)));
+        assert!(others.unix(path.to_str().unwrap()).is_err());
+        assert_eq!(Listeners::of(&[]), Listeners::default());
+    }
+}

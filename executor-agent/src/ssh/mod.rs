@@ -1,0 +1,25 @@
+//! People beside agents: an SSH server that knows nobody but who the controller certifies and tells of, and takes them to
+//! one attempt each.
+
+mod blocks;
+mod channel;
+mod connection;
+mod door;
+mod forward;
+mod guests;
+mod keys;
+mod listeners;
+mod place;
+mod process;
+mod relay;
+mod request;
+mod seat;
+mod server;
+mod severable;
+pub mod socket;
+
+pub use blocks::{Block, Deed, Report, Role};
+pub use guests::{Guest, GuestList, NoAuthority, NotAGuest, authorities};
+pub use place::{Attempts, NoPlace, Place};
+pub use seat::Reports;
+pub use server::{COMES_IN_WITHIN, CONNECTIONS, ConnectionError, HostProof, Means, Server};

@@ -1,0 +1,288 @@
+//! Between a channel and a program: bytes both ways, each side no faster than the other takes them.
+
+use std::{collections::VecDeque, future::pending, io, time::SystemTime};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use russh::{
+    ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
+    server::{Handle, Msg},
+};
+use rustix::process::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    process::{Ending, Process, Streams},
+    request,
+    seat::Sitting,
+};
+
+/// What is read of a program at once; a packet takes no more.
+const CHUNK: usize = 32 * 1024;
+
+/// How much a channel keeps for a program that does not read. Beyond it the whole connection waits.
+const BACKLOG: usize = 512 * 1024;
+
+/// The code of a refusal for what nobody may.
+pub(super) const PROHIBITED: u32 = 1;
+
+/// The number of the stream for errors.
+const ERRORS: u32 = 1;
+
+/// A session channel, opened.
+pub(super) struct Line {
+    pub(super) messages: ChannelReadHalf,
+    pub(super) writer: ChannelWriteHalf<Msg>,
+    pub(super) handle: Handle,
+    /// Cancelled when its connection ends.
+    pub(super) cut: CancellationToken,
+}
+
+/// Why a relay is over.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The program has ended, and everything that it wrote was sent.
+    Ended(Ending),
+    /// The person got up from their seat.
+    Left,
+    /// The channel was closed, or the connection is gone.
+    Gone,
+}
+
+impl Line {
+    /// Connects the person with `process` until one of them has had enough.
+    pub(super) async fn relay(
+        &mut self,
+        process: &mut Process,
+        streams: Streams,
+        mut sitting: Option<&mut Sitting>,
+    ) -> Over {
+        let outputs = async {
+            tokio::try_join!(
+                self::send(streams.output, &self.writer, None),
+                self::send(streams.errors, &self.writer, Some(ERRORS))
+            )
+        };
+        tokio::pin!(outputs);
+        let mut input = Some(streams.input);
+        let mut backlog = Backlog::default();
+        let (mut sent, mut ending) = (false, None);
+        loop {
+            if let (true, Some(ending)) = (sent, ending) {
+                return Over::Ended(ending);
+            }
+            if backlog.is_over() {
+                // The program sees the end of its input.
+                input = None;
+            }
+            tokio::select! {
+                biased;
+                () = self.cut.cancelled() => return Over::Gone,
+                message = self.messages.wait(), if backlog.has_room() => match message {
+                    Some(ChannelMsg::Data { data }) => match sitting.as_deref_mut() {
+                        None => backlog.push(data),
+                        Some(sitting) => {
+                            let pressed = sitting.press(&data, SystemTime::now()).await;
+                            backlog.push(pressed.passed.into());
+                            if pressed.leaves {
+                                return Over::Left;
+                            }
+                        }
+                    },
+                    Some(ChannelMsg::Eof) => backlog.ended = true,
+                    Some(ChannelMsg::WindowChange { col_width, row_height, .. }) => {
+                        if sitting.as_ref().is_none_or(|sitting| sitting.resizes()) {
+                            process.resize(request::size(col_width, row_height));
+                        }
+                    }
+                    Some(ChannelMsg::Signal { signal }) => {
+                        if let Some(signal) = signal_of(&signal).filter(|_| sitting.is_none()) {
+                            process.signal(signal).await;
+                        }
+                    }
+                    Some(ChannelMsg::Close) | None => return Over::Gone,
+                    Some(_) => {}
+                },
+                written = write(&mut input, &backlog) => match written {
+                    Ok(length) => backlog.drop_front(length),
+                    // It reads no more; what still comes is for nobody.
+                    Err(_) => (input, backlog) = (None, Backlog { closed: true, ..Backlog::default() }),
+                },
+                result = &mut outputs, if !sent => match result {
+                    Ok(_) => sent = true,
+                    Err(_) => return Over::Gone,
+                },
+                ended = process.wait(), if ending.is_none() => ending = Some(ended.unwrap_or(Ending::Code(1))),
+                () = quiet(sitting.as_deref()) => {
+                    if let Some(sitting) = sitting.as_deref_mut() {
+                        sitting.rest(SystemTime::now()).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the person something that no program says.
+    pub(super) async fn say(&self, words: &str) {
+        self.unless_cut(self.writer.extended_data_bytes(ERRORS, format!("{words}\r\n"))).await;
+    }
+
+    /// Says how it ended, and closes the channel.
+    pub(super) async fn close(&self, ending: Ending) {
+        match ending {
+            Ending::Code(code) => self.unless_cut(self.writer.exit_status(code)).await,
+            Ending::Signal(number) => {
+                let (id, name) = (self.writer.id(), signal_name(number));
+                self.unless_cut(self.handle.exit_signal_request(id, name, false, String::new(), String::new())).await;
+            }
+        }
+        self.unless_cut(self.writer.eof()).await;
+        self.unless_cut(self.writer.close()).await;
+    }
+
+    /// Says something, as long as somebody may hear it.
+    async fn unless_cut<T>(&self, saying: impl Future<Output = T>) {
+        tokio::select! {
+            () = self.cut.cancelled() => {}
+            _said = saying => {}
+        }
+    }
+}
+
+/// Sends what a program writes, as fast as the person takes it.
+pub(super) async fn send(
+    mut from: Box<dyn AsyncRead + Send + Unpin>,
+    to: &ChannelWriteHalf<Msg>,
+    stream: Option<u32>,
+) -> io::Result<()> {
+    loop {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        if from.read_buf(&mut chunk).await? == 0 {
+            return Ok(());
+        }
+        let sent = match stream {
+            None => to.data_bytes(chunk).await,
+            Some(stream) => to.extended_data_bytes(stream, chunk).await,
+        };
+        sent.map_err(io::Error::other)?;
+    }
+}
+
+/// Writes the beginning of the backlog, when there is something and somebody to take it.
+async fn write(input: &mut Option<Box<dyn AsyncWrite + Send + Unpin>>, backlog: &Backlog) -> io::Result<usize> {
+    match (input, backlog.pieces.front()) {
+        (Some(input), Some(piece)) => input.write(piece).await,
+        (None, _) | (_, None) => pending().await,
+    }
+}
+
+async fn quiet(sitting: Option<&Sitting>) {
+    match sitting.and_then(Sitting::due) {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
+/// What a person has sent and the program has not read.
+#[derive(Debug, Default)]
+struct Backlog {
+    pieces: VecDeque<Bytes>,
+    held: usize,
+    /// Nothing more comes.
+    ended: bool,
+    /// Nothing more is wanted.
+    closed: bool,
+}
+
+impl Backlog {
+    fn has_room(&self) -> bool {
+        self.held < BACKLOG
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended && self.pieces.is_empty()
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if !self.closed && !piece.is_empty() {
+            self.held += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    fn drop_front(&mut self, length: usize) {
+        self.held -= length;
+        if let Some(piece) = self.pieces.front_mut() {
+            piece.advance(length);
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+    }
+}
+
+/// Signals by the names that SSH has for them.
+const SIGNALS: [(&str, Signal); 13] = [
+    ("ABRT", Signal::ABORT),
+    ("ALRM", Signal::ALARM),
+    ("FPE", Signal::FPE),
+    ("HUP", Signal::HUP),
+    ("ILL", Signal::ILL),
+    ("INT", Signal::INT),
+    ("KILL", Signal::KILL),
+    ("PIPE", Signal::PIPE),
+    ("QUIT", Signal::QUIT),
+    ("SEGV", Signal::SEGV),
+    ("TERM", Signal::TERM),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+];
+
+fn signal_of(asked: &Sig) -> Option<Signal> {
+    // Their own names are shown by no other means.
+    let name = match asked {
+        Sig::Custom(name) => name.clone(),
+        plain => format!("{plain:?}"),
+    };
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal)
+}
+
+fn signal_name(number: i32) -> Sig {
+    match SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number) {
+        Some((name, _)) => Sig::Custom((*name).to_owned()),
+        None => Sig::Custom(format!("{number}@sculpt")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_bounded_and_loses_nothing() {
+        let mut backlog = Backlog::default();
+        backlog.push(Bytes::from_static(b"abc"));
+        backlog.push(Bytes::new());
+        backlog.push(Bytes::from_static(b"de"));
+        backlog.ended = true;
+        let mut read = Vec::new();
+        while let Some(piece) = backlog.pieces.front() {
+            assert!(!backlog.is_over());
+            let length = piece.len().min(2);
+            read.extend_from_slice(&piece[..length]);
+            backlog.drop_front(length);
+        }
+        assert_eq!(read, b"abcde");
+        assert!(backlog.is_over() && backlog.held == 0 && backlog.has_room());
+        backlog.push(vec![0; BACKLOG].into());
+        assert!(!backlog.has_room());
+    }
+
+    #[test]
+    fn signals_have_the_names_of_ssh() {
+        assert_eq!(signal_of(&Sig::INT), Some(Signal::INT));
+        assert_eq!(signal_of(&Sig::Custom("USR2".into())), Some(Signal::USR2));
+        assert_eq!(signal_of(&Sig::Custom("STOP".into())), None);
+        assert!(matches!(signal_name(9), Sig::Custom(name) if name == "KILL"));
+    }
+}

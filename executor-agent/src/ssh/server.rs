@@ -1,0 +1,211 @@
+//! The SSH server: connections, however they come, from their first byte to their end.
+
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use russh::{
+    Disconnect, MethodKind, MethodSet, SshId,
+    keys::ssh_key::{Certificate, PrivateKey},
+    server::{Config, run_stream},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    connection::{CHANNELS, Connection},
+    door::{Door, Entered},
+    guests::{self, GuestList},
+    place::Attempts,
+    seat::Reports,
+    severable::Severable,
+};
+
+/// How many people may be connected at a time.
+pub const CONNECTIONS: usize = 128;
+
+/// How long it usually may take from the first byte to being let in.
+pub const COMES_IN_WITHIN: Duration = Duration::from_secs(20);
+
+/// A peer is asked whether it is there after so much silence; one that does not answer so often is gone.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const UNANSWERED: usize = 3;
+const SILENT: Duration = Duration::from_secs(120);
+
+/// How often a client may try: each of its keys counts.
+const TRIES: usize = 6;
+
+/// A refusal takes as long as this, whatever it is for.
+const REFUSED_AFTER: Duration = Duration::from_millis(500);
+
+/// What a channel takes before it waits for its program: so many packets, each of at most so many bytes.
+const PACKETS: usize = 16;
+const PACKET: u32 = 32 * 1024;
+const WINDOW: u32 = 1 << 20;
+
+/// How long a peer may take to hear why it is cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What proves to people which executor this is.
+#[derive(Clone, Debug)]
+pub struct HostProof {
+    /// The key.
+    pub key: PrivateKey,
+    /// What the controller says of it.
+    pub certificate: Certificate,
+}
+
+/// What a server serves with.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Which executor this is; each connection takes the newest.
+    pub proof: watch::Receiver<HostProof>,
+    /// Whom it lets in.
+    pub guests: watch::Receiver<GuestList>,
+    /// Where it takes them.
+    pub attempts: Attempts,
+    /// Who is told what they do at terminals.
+    pub reports: Reports,
+    /// How long it may take to be let in.
+    pub comes_in_within: Duration,
+    /// Ends all connections.
+    pub cancel: CancellationToken,
+}
+
+/// The server. Connections are brought to it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    means: Means,
+    connections: Arc<Semaphore>,
+}
+
+/// Why a connection ended that has not ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// There are enough.
+    #[error("refused a connection: there are {CONNECTIONS} already")]
+    Full,
+    /// Nobody was let in in time.
+    #[error("nobody came in within {} s", .0.as_secs_f32())]
+    Late(Duration),
+    /// The peer broke the protocol, or was lost.
+    #[error("the connection failed: {0}")]
+    Failed(#[from] russh::Error),
+}
+
+/// Why a person is cut off.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("this pairing was taken back")]
+    Withdrawn,
+    #[error("this executor ends; the agent goes on")]
+    Ending,
+}
+
+impl Server {
+    /// A server without connections.
+    pub fn new(means: Means) -> Self {
+        Self { means, connections: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Serves one connection to its end; nothing that ran for it is left then.
+    pub async fn serve<S>(&self, stream: S) -> Result<(), ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let _place = self.connections.try_acquire().map_err(|_| ConnectionError::Full)?;
+        let cut = CancellationToken::new();
+        // However this function ends.
+        let _severed = cut.clone().drop_guard();
+        let (enter, mut entered) = watch::channel(None);
+        let tasks = TaskTracker::new();
+        let connection = Connection {
+            door: Door { list: self.means.guests.clone(), attempts: self.means.attempts.clone() },
+            entered: enter,
+            turned: None,
+            channels: Arc::new(Semaphore::new(CHANNELS)),
+            listening: HashMap::new(),
+            busy: HashSet::new(),
+            tasks: tasks.clone(),
+            reports: self.means.reports.clone(),
+            cut: cut.clone(),
+        };
+        let patience = self.means.comes_in_within;
+        let mut late = pin!(late(patience, entered.clone()));
+        let config = Arc::new(config(&self.means.proof.borrow()));
+        let session = tokio::select! {
+            session = run_stream(config, Severable::new(stream, &cut), connection) => session?,
+            () = &mut late => return Err(ConnectionError::Late(patience)),
+        };
+        let handle = session.handle();
+        let mut session = pin!(session);
+        let ended = tokio::select! {
+            ended = &mut session => ended.map_err(Into::into),
+            () = late => Err(ConnectionError::Late(patience)),
+            why = self.cut_off(&mut entered) => {
+                let words = handle.disconnect(Disconnect::ByApplication, why.to_string(), "en".to_owned());
+                let _deaf = timeout(LAST_WORDS, async { (words.await.is_ok(), session.await.is_ok()) }).await;
+                Ok(())
+            }
+        };
+        cut.cancel();
+        tasks.close();
+        tasks.wait().await;
+        ended
+    }
+
+    /// Returns when somebody who has come in may not stay.
+    async fn cut_off(&self, entered: &mut watch::Receiver<Option<Arc<Entered>>>) -> Cut {
+        let mut guests = self.means.guests.clone();
+        let withdrawn = async {
+            let Ok(entered) = entered.wait_for(Option::is_some).await.map(|entered| entered.clone()) else {
+                return std::future::pending().await;
+            };
+            match entered {
+                Some(entered) => guests::taken_back(&mut guests, &entered.pass).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = withdrawn => Cut::Withdrawn,
+            () = self.means.cancel.cancelled() => Cut::Ending,
+        }
+    }
+}
+
+/// Returns when nobody has come in by then.
+async fn late(patience: Duration, entered: watch::Receiver<Option<Arc<Entered>>>) {
+    sleep(patience).await;
+    if entered.borrow().is_some() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn config(proof: &HostProof) -> Config {
+    Config {
+        server_id: SshId::Standard("SSH-2.0-sculpt".into()),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        auth_rejection_time: REFUSED_AFTER,
+        // Every client begins with it, to hear what there is.
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![proof.key.clone()],
+        certificates: vec![proof.certificate.clone()],
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        channel_buffer_size: PACKETS,
+        max_auth_attempts: TRIES,
+        // A peer that is there answers the questions whether it is, and that counts.
+        inactivity_timeout: Some(SILENT),
+        keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: UNANSWERED,
+        nodelay: true,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,47 @@
+//! A person's seat at a view: a client of its tmux server that may do as much as the person may.
+
+use std::{collections::BTreeMap, ffi::OsString};
+
+use super::{SESSION, View};
+use crate::{stage::Stage, text::ByteText};
+
+/// How somebody sits there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Sits {
+    /// With all that tmux can do, which is as much as a shell.
+    Freely,
+    /// With the agent's terminal and nothing of tmux: in a session of this name, which shares the windows.
+    ToType(String),
+    /// Without a say in anything, its size too.
+    ToWatch,
+}
+
+impl Sits {
+    fn arguments(&self) -> Vec<OsString> {
+        let words: Vec<&str> = match self {
+            Self::Freely => vec!["attach-session", "-t", SESSION],
+            Self::ToWatch => vec!["attach-session", "-t", SESSION, "-f", "ignore-size,read-only"],
+            Self::ToType(name) => [
+                &["new-session", "-d", "-t", SESSION, "-s", name][..],
+                // Prefix, mouse and whatever else is bound lead to tmux's commands, and those to a shell. No table has this name.
+                &[";", "set-option", "-t", name, "prefix", "None"],
+                &[";", "set-option", "-t", name, "prefix2", "None"],
+                &[";", "set-option", "-t", name, "key-table", name],
+                &[";", "attach-session", "-t", name],
+                // Not before somebody is attached: it would go at once.
+                &[";", "set-option", "-t", name, "destroy-unattached", "on"],
+            ]
+            .concat(),
+        };
+        words.into_iter().map(OsString::from).collect()
+    }
+}
+
+impl View {
+    /// The client, which lives no longer than who starts it.
+    pub(crate) fn seat(&self, sits: &Sits, env: BTreeMap<ByteText, ByteText>) -> Stage {
+        let arguments = sits.arguments();
+        let arguments: Vec<_> = arguments.iter().map(OsString::as_os_str).collect();
+        Stage { dies_with_parent: true, ..self.stage(&arguments, env) }
+    }
+}

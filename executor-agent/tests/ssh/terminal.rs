@@ -1,0 +1,196 @@
+//! Seats at the agent's terminal.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+use sculpt_executor::{
+    shim::Mode,
+    ssh::{Deed, Role},
+};
+use sculpt_pairing::Profile;
+use tokio::process::Child;
+
+use super::world::{Person, World};
+use crate::attempt::{Attempt, PATIENCE, ended, eventually};
+
+const AGENT: &str = "stty -echo; echo ready; while read -r line; do echo \"got $line\"; stty size; done";
+
+async fn world() -> World {
+    let mode = Mode::Terminal { columns: 200, rows: 50 };
+    World::around(Attempt::new(mode, AGENT)).await
+}
+
+/// A person's own terminal with ssh in it.
+struct Window {
+    master: File,
+    seen: Arc<Mutex<Vec<u8>>>,
+    ssh: Child,
+}
+
+impl Window {
+    fn open(person: &Person, size: (u16, u16), words: &[&str]) -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave: OwnedFd = ioctl_tiocgptpeer(&master, flags).unwrap();
+        resize(&master, size);
+        let mut command = person.command("ssh", &[&["-tt", "sculpt"], words].concat());
+        command.env("TERM", "xterm-256color");
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+        let ssh = command.spawn().unwrap();
+        let master = File::from(master);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (mut from, to) = (master.try_clone().unwrap(), Arc::clone(&seen));
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                to.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+        Self { master, seen, ssh }
+    }
+
+    async fn sees(&self, text: &str) {
+        let seen = || String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
+        let found = eventually(|| seen().contains(text).then_some(()));
+        assert!(tokio::time::timeout(PATIENCE, found).await.is_ok(), "{text:?} is not in {:?}", seen());
+    }
+
+    fn types(&mut self, keys: &[u8]) {
+        self.master.write_all(keys).unwrap();
+    }
+
+    fn resizes(&self, size: (u16, u16)) {
+        resize(&self.master, size);
+        // It is not the terminal's foreground, which would be told by the kernel.
+        let ssh = self.ssh.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).unwrap();
+        kill_process(ssh, Signal::WINCH).unwrap();
+    }
+
+    async fn closes(mut self) -> Option<i32> {
+        tokio::time::timeout(PATIENCE, self.ssh.wait()).await.unwrap().unwrap().code()
+    }
+}
+
+fn resize(terminal: impl std::os::fd::AsFd, (columns, rows): (u16, u16)) {
+    tcsetwinsize(terminal, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+}
+
+fn tmux(world: &World, words: &[&str]) -> String {
+    let socket = world.view().socket;
+    let output = std::process::Command::new("tmux").arg("-S").arg(socket).args(words).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_types_and_an_observer_looks_on() {
+    let mut world = world().await;
+    let mut drives = Window::open(&world.person("ada", Profile::Attach), (100, 30), &[]);
+    drives.sees("ready").await;
+    let mut looks_on = Window::open(&world.person("bob", Profile::Observe), (60, 20), &[]);
+    looks_on.sees("ready").await;
+    looks_on.types(b"from bob\r\x02c\x02:kill-server\r");
+    drives.types(b"from ada\r");
+    drives.sees("got from ada").await;
+    looks_on.sees("got from ada").await;
+    // The size is the driver's, whoever came last.
+    drives.sees("30 100").await;
+    assert_eq!(tmux(&world, &["list-windows", "-t", "main", "-F", "x"]), "x\n", "no window was made");
+    looks_on.types(b"\x02d");
+    assert_eq!(looks_on.closes().await, Some(0));
+    drives.types(b"\x02d");
+    assert_eq!(drives.closes().await, Some(0));
+    let log = String::from_utf8(world.attempt.log(None)).unwrap();
+    assert!(!log.contains("bob") && log.contains("got from ada"), "{log}");
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        let (_, report) = world.reports.recv().await.unwrap();
+        told.push((report.user, report.deed));
+    }
+    let deeds = |user: &str| told.iter().filter(|(who, _)| who == user).map(|(_, deed)| deed).collect::<Vec<_>>();
+    assert_eq!(deeds("bob"), [&Deed::Attached { role: Role::Observer }, &Deed::Detached]);
+    let ada = deeds("ada");
+    assert_eq!((ada[0], ada[2]), (&Deed::Attached { role: Role::Driver }, &Deed::Detached));
+    assert!(matches!(ada[1], Deed::Typed(block) if block.bytes == 9), "{ada:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_without_a_shell_has_nothing_of_tmux() {
+    let world = world().await;
+    let mut drives = Window::open(&world.person("ada", Profile::Attach), (80, 24), &[]);
+    drives.sees("ready").await;
+    // The agent gets it all: the prefix and what follows.
+    drives.types(b"\x02:kill-server\r");
+    drives.sees("kill-server").await;
+    drives.types(b"\x02c");
+    drives.types(b"still here\r");
+    drives.sees("still here").await;
+    assert_eq!(tmux(&world, &["list-windows", "-t", "main", "-F", "x"]), "x\n");
+    drives.types(b"\x02d");
+    assert_eq!(drives.closes().await, Some(0));
+    // Its session goes with it, the agent's stays.
+    eventually(|| (tmux(&world, &["list-sessions", "-F", "#{session_name}"]) == "main\n").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
+    let world = world().await;
+    let ada = world.person("ada", Profile::Workspace);
+    let mut seat = Window::open(&ada, (90, 25), &["sculpt-attach"]);
+    seat.sees("ready").await;
+    seat.types(b"hello\r");
+    seat.sees("25 90").await;
+    seat.resizes((70, 22));
+    let width = || tmux(&world, &["display-message", "-p", "-t", "main", "#{window_width}x#{window_height}"]);
+    eventually(|| (width() == "70x22\n").then_some(())).await;
+    seat.types(b"\x02d");
+    seat.sees("detached").await;
+    assert_eq!(seat.closes().await, Some(0));
+    let mut looks_on = Window::open(&ada, (60, 20), &["sculpt-attach", "--read-only"]);
+    looks_on.sees("ready").await;
+    looks_on.types(b"nothing\r\x03\x03");
+    assert_eq!(looks_on.closes().await, Some(0));
+    let said = ada.ssh(&["sculpt-attach"]).await;
+    assert!(said.code == Some(69) && said.err.contains("`ssh -t`"), "{said:?}");
+    assert!(!String::from_utf8(world.attempt.log(None)).unwrap().contains("nothing"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_that_no_terminal_has_are_none_here() {
+    let world = world().await;
+    let ada = world.person("ada", Profile::Attach);
+    for (size, shown) in [((0, 0), "80x24\n"), ((10_000, 10_000), "1000x500\n")] {
+        let mut seat = Window::open(&ada, size, &[]);
+        seat.sees("ready").await;
+        let width = || tmux(&world, &["display-message", "-p", "-t", "main", "#{window_width}x#{window_height}"]);
+        eventually(|| (width() == shown).then_some(())).await;
+        seat.types(b"\x02d");
+        assert_eq!(seat.closes().await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seat_ends_with_its_pairing_and_the_agent_goes_on() {
+    let world = world().await;
+    let ada = world.person("ada", Profile::Attach);
+    let seat = Window::open(&ada, (80, 24), &[]);
+    seat.sees("ready").await;
+    world.take_back(&ada);
+    seat.sees("this pairing was taken back").await;
+    assert_eq!(seat.closes().await, Some(255));
+    assert!(world.place().lives());
+    eventually(|| tmux(&world, &["list-clients"]).is_empty().then_some(())).await;
+    world.client.stop(std::time::Duration::from_millis(100)).await.unwrap();
+    ended(&world.client).await;
+}
