@@ -8,6 +8,7 @@ use sculpt_proto::id::PairingId;
 
 use super::{
     door::Entered,
+    place::NoPlace,
     process::{Ending, Process},
     relay::{Line, Over},
     request::{self, MOST_VARIABLES, Request, Service, service},
@@ -61,7 +62,10 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, reports: Report
         said.variables.insert("TERM".to_owned(), term);
     }
     let size = said.terminal.map(|(_, size)| size);
-    let service = service(request, entered.pass.rights);
+    let service = match entered.place.lives() {
+        true => service(request, entered.pass.rights),
+        false => Service::Refused(NoPlace::Ended(entered.pass.attempt).to_string()),
+    };
     let ending = match argv(&service) {
         Ok(None) => match service {
             Service::Seat { read_only } => sit(&mut line, &entered, read_only, &said.variables, size, reports).await,

@@ -17,9 +17,11 @@ mod seat;
 mod server;
 mod severable;
 pub mod socket;
+mod tunnel;
 
 pub use blocks::{Block, Deed, Report, Role};
 pub use guests::{Guest, GuestList, NoAuthority, NotAGuest, authorities};
 pub use place::{Attempts, NoPlace, Place};
 pub use seat::Reports;
 pub use server::{COMES_IN_WITHIN, CONNECTIONS, ConnectionError, HostProof, Means, Server};
+pub use tunnel::{Tunnel, TunnelError};

@@ -31,14 +31,14 @@ async fn world() -> World {
 }
 
 /// A person's own terminal with ssh in it.
-struct Window {
+pub(super) struct Window {
     master: File,
     seen: Arc<Mutex<Vec<u8>>>,
     ssh: Child,
 }
 
 impl Window {
-    fn open(person: &Person, size: (u16, u16), words: &[&str]) -> Self {
+    pub(super) fn open(person: &Person, size: (u16, u16), words: &[&str]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
@@ -61,13 +61,13 @@ impl Window {
         Self { master, seen, ssh }
     }
 
-    async fn sees(&self, text: &str) {
+    pub(super) async fn sees(&self, text: &str) {
         let seen = || String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
         let found = eventually(|| seen().contains(text).then_some(()));
         assert!(tokio::time::timeout(PATIENCE, found).await.is_ok(), "{text:?} is not in {:?}", seen());
     }
 
-    fn types(&mut self, keys: &[u8]) {
+    pub(super) fn types(&mut self, keys: &[u8]) {
         self.master.write_all(keys).unwrap();
     }
 
@@ -78,7 +78,7 @@ impl Window {
         kill_process(ssh, Signal::WINCH).unwrap();
     }
 
-    async fn closes(mut self) -> Option<i32> {
+    pub(super) async fn closes(mut self) -> Option<i32> {
         tokio::time::timeout(PATIENCE, self.ssh.wait()).await.unwrap().unwrap().code()
     }
 }

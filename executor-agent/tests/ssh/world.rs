@@ -56,6 +56,7 @@ pub(crate) struct World {
     pub(crate) reports: mpsc::Receiver<(AttemptId, Report)>,
     pub(crate) attempts: Attempts,
     pub(crate) cancel: CancellationToken,
+    pub(crate) server: Server,
     executor: ExecutorId,
 }
 
@@ -75,7 +76,11 @@ impl World {
         let attempts = Attempts::new(layout, PROGRAM.into());
         let place = attempts.find(id).unwrap();
         if place.has_terminal() {
-            place.view().ensure().await.unwrap();
+            let begun = Instant::now();
+            // A sandbox may not stand yet.
+            while let Err(error) = place.view().ensure().await {
+                assert!(begun.elapsed() < PATIENCE, "{error}");
+            }
         }
         let executor = ExecutorId::fresh();
         let certificate = Host(executor).certify(key(HOST).public_key(), now(), &key(HOSTS)).unwrap();
@@ -94,14 +99,15 @@ impl World {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let serving = server.clone();
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let server = server.clone();
+                let server = serving.clone();
                 tokio::spawn(async move { server.serve(stream).await });
             }
         });
-        Self { attempt, client, address, guests, reports, attempts, cancel, executor }
+        Self { attempt, client, address, guests, reports, attempts, cancel, server, executor }
     }
 
     pub(crate) fn id(&self) -> AttemptId {
