@@ -35,7 +35,7 @@ use crate::{
     logs::Logs,
     sandbox::Separation,
     session::{Control, Fatal},
-    space, workspace,
+    space, ssh, workspace,
 };
 
 /// How long the executor's own tasks may take to end.
@@ -248,6 +248,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     tasks.spawn(identity::renew(keyring, context.dialer.clone(), standing, cancel.clone()));
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
+    tasks.spawn(ssh::run(Arc::clone(&context), ends.people));
     tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), ends.questions));
     let compacted = Arc::clone(&context);
     tasks.spawn(async move {

@@ -123,6 +123,11 @@ impl Layout {
         Keyring::of(&self.data)
     }
 
+    /// Where that stands.
+    pub fn identity_directory(&self) -> PathBuf {
+        self.data.join("identity")
+    }
+
     /// Held while an executor works on the data directory.
     pub fn lock(&self) -> PathBuf {
         self.data.join("lock")

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::files;
 use crate::{
     accounts::Accounts, config::Settings, connect::Dialer, disk::write_durably, gc, journal::Stamp, layout::Layout,
-    sandbox::Separation, space::Room, workspace::Stores,
+    sandbox::Separation, space::Room, ssh, workspace::Stores,
 };
 
 /// A session with the controller.
@@ -84,6 +84,8 @@ pub struct Context {
     pub room: Room,
     /// Where to ask what can be removed.
     pub garbage: gc::Door,
+    /// Who takes people in is told by the session.
+    pub people: ssh::Told,
     /// Ends everything but the agents.
     pub cancel: CancellationToken,
 }
@@ -118,6 +120,8 @@ pub struct Ends {
     pub news: mpsc::Receiver<News>,
     /// For the collector of garbage.
     pub questions: gc::Questions,
+    /// For who takes people in.
+    pub people: ssh::Hears,
 }
 
 /// News that wait for the session; with more of them attempts wait.
@@ -131,6 +135,7 @@ impl Context {
         let (lease_sender, lease) = watch::channel(None);
         let (news, told) = mpsc::channel(NEWS);
         let (garbage, questions) = gc::door();
+        let (people, hears) = ssh::news();
         let context = Self {
             accounts: Accounts::new(layout.homes()),
             settings,
@@ -149,9 +154,10 @@ impl Context {
             sessions: AtomicU64::new(0),
             room: Room::default(),
             garbage,
+            people,
             cancel: CancellationToken::new(),
         };
-        (context, Ends { link: link_sender, lease: lease_sender, news: told, questions })
+        (context, Ends { link: link_sender, lease: lease_sender, news: told, questions, people: hears })
     }
 
     /// The session that there is, numbered within this process.

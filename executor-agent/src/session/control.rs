@@ -24,7 +24,7 @@ use super::{
     lease::Leases,
     machine::{Effect, Input, Machine},
     roster::{Damaged, Present, Roster},
-    wire::{First, Welcome, adopted, first, input},
+    wire::{First, Welcome, adopted, first, guests, input, tunnel},
 };
 use crate::{
     app::Identity,
@@ -224,6 +224,13 @@ impl<R: Roster> Control<R> {
                             self.standing.told_of(&ack.trusted);
                             self.leases.acked(ack.leased);
                             self.hand_lease_on();
+                        }
+                        Some(wire::control_response::Part::Guests(told)) => {
+                            self.context.people.guests.send_replace(guests(told, Instant::now())?);
+                        }
+                        Some(wire::control_response::Part::Dial(dial)) => {
+                            // With too many of them, who is left out asks again.
+                            let _full = self.context.people.dials.try_send(tunnel(&dial)?);
                         }
                         Some(part) => {
                             let adopted = Input::Adopt(adopted(&part)?);

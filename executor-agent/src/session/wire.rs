@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
+use sculpt_pairing::Right;
 use sculpt_proto::{
     FieldError,
     executor::v1::{self as wire, control_response::Part, ended, report::Step as WireStep, report_ack},
-    id::AttemptId,
+    id::{AttemptId, TunnelId},
     required, to_duration,
     v1::{Exit as WireExit, Failure as WireFailure},
 };
 
+use tokio::time::Instant;
+
 use super::machine::{Input, Refusal, Wanted, Wish};
-use crate::report::{Ended, Exit, Outcome, Step};
+use crate::{
+    report::{Ended, Exit, Outcome, Step},
+    ssh::{Guest, GuestList, authorities},
+};
 
 /// A message of the controller as the machine takes it; none for what the machine has no part in.
 pub(super) fn input(part: Part) -> Result<Option<Input>, FieldError> {
@@ -61,6 +67,27 @@ pub(super) fn adopted(part: &Part) -> Result<Vec<AttemptId>, FieldError> {
         | Part::Guests(_)
         | Part::Dial(_) => Ok(Vec::new()),
     }
+}
+
+/// Whom the executor lets in from `now` on.
+pub(super) fn guests(told: wire::Guests, now: Instant) -> Result<GuestList, FieldError> {
+    let guest = |guest: wire::Guest| {
+        let remaining = required(guest.remaining, "guests.remaining")?;
+        // A right of tomorrow is none here.
+        let rights = guest.rights.iter().filter_map(|right| right.parse::<Right>().ok()).collect();
+        let pairing = FieldError::parse(&guest.pairing_id, "guests.pairing_id")?;
+        let attempt = FieldError::parse(&guest.attempt_id, "guests.attempt_id")?;
+        let until = now + sculpt_proto::duration(remaining, "guests.remaining")?;
+        Ok((pairing, Guest { attempt, user: guest.user, rights, until }))
+    };
+    let authorities = authorities(told.authorities.iter().map(String::as_str))
+        .map_err(|error| FieldError::new("guests.authorities", error.to_string()))?;
+    Ok(GuestList { guests: told.guests.into_iter().map(guest).collect::<Result<_, FieldError>>()?, authorities })
+}
+
+/// For which tunnel to dial.
+pub(super) fn tunnel(dial: &wire::Dial) -> Result<TunnelId, FieldError> {
+    FieldError::parse(&dial.tunnel_id, "dial.tunnel_id")
 }
 
 fn wanted(attempt: wire::DesiredAttempt) -> Result<Wanted, FieldError> {
@@ -158,5 +185,38 @@ pub(super) fn first(part: Option<Part>) -> Result<First, FieldError> {
         | Part::Collect(_)
         | Part::Guests(_)
         | Part::Dial(_) => Err(FieldError::new("part", "is neither Welcome nor Reject")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sculpt_pairing::Profile;
+    use sculpt_proto::id::PairingId;
+
+    use super::*;
+
+    #[test]
+    fn guests_are_who_the_controller_says() {
+        let (pairing, attempt, now) = (PairingId::fresh(), AttemptId::fresh(), Instant::now());
+        let guest = wire::Guest {
+            pairing_id: pairing.to_string(),
+            attempt_id: attempt.to_string(),
+            user: "ada".to_owned(),
+            rights: ["observe", "drive", "fly"].map(str::to_owned).to_vec(),
+            remaining: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        };
+        let told = |guest: wire::Guest| guests(wire::Guests { guests: vec![guest], authorities: Vec::new() }, now);
+        let until = now + Duration::from_secs(60);
+        let expected = Guest { attempt, user: "ada".to_owned(), rights: Profile::Attach.rights(), until };
+        assert_eq!(told(guest.clone()).unwrap().guests, [(pairing, expected)].into());
+        for wrong in [
+            wire::Guest { pairing_id: "x".to_owned(), ..guest.clone() },
+            wire::Guest { attempt_id: String::new(), ..guest.clone() },
+            wire::Guest { remaining: None, ..guest },
+        ] {
+            assert!(told(wrong).is_err());
+        }
+        let authority = wire::Guests { guests: Vec::new(), authorities: vec!["ssh-ed25519 no".to_owned()] };
+        assert!(guests(authority, now).unwrap_err().to_string().contains("guests.authorities"));
     }
 }

@@ -9,7 +9,6 @@ use std::{
 
 use russh::{
     Disconnect, MethodKind, MethodSet, SshId,
-    keys::ssh_key::{Certificate, PrivateKey},
     server::{Config, run_stream},
 };
 use tokio::{
@@ -23,6 +22,7 @@ use super::{
     connection::{CHANNELS, Connection},
     door::{Door, Entered},
     guests::{self, GuestList},
+    host_proof::HostProof,
     place::Attempts,
     seat::Reports,
     severable::Severable,
@@ -52,15 +52,6 @@ const WINDOW: u32 = 1 << 20;
 
 /// How long a peer may take to hear why it is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// What proves to people which executor this is.
-#[derive(Clone, Debug)]
-pub struct HostProof {
-    /// The key.
-    pub key: PrivateKey,
-    /// What the controller says of it.
-    pub certificate: Certificate,
-}
 
 /// What a server serves with.
 #[derive(Clone, Debug)]
