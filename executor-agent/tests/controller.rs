@@ -30,6 +30,7 @@ use crate::{
     authority::{Authority, Validity},
     enrolment::Enrolments,
     listener::{serve, settings},
+    ssh::relay::Relay,
 };
 
 /// What the controller has committed, and what it wants.
@@ -49,6 +50,8 @@ pub(crate) struct Memory {
     pub(crate) heartbeats: u64,
     /// To be asked of the executor at the next opportunity.
     pub(crate) collect: Option<Collect>,
+    /// What is said about people, once.
+    pub(crate) people: Vec<control_response::Part>,
     /// What the executor said it removes or keeps.
     pub(crate) collected: BTreeMap<u64, Vec<GarbageItem>>,
     /// The executor's newest heartbeat.
@@ -132,6 +135,8 @@ pub(crate) struct Inner {
     pub(crate) repositories: PathBuf,
     /// That certifies.
     pub(crate) authority: watch::Sender<Arc<Authority>>,
+    /// Through which people come.
+    pub(crate) relay: Relay,
     /// With which connections are taken.
     pub(crate) tls: watch::Sender<Arc<ServerConfig>>,
 }
@@ -154,6 +159,7 @@ impl Controller {
             changed: watch::Sender::new(0),
             repositories: repositories.to_owned(),
             authority: watch::Sender::new(Arc::new(authority)),
+            relay: Relay::default(),
             tls: watch::Sender::new(tls),
         };
         let mut controller = Self { inner, address: ([127, 0, 0, 1], 0).into(), server: None };
@@ -213,6 +219,15 @@ impl Controller {
     pub(crate) fn change(&self, change: impl FnOnce(&mut Memory)) {
         change(&mut self.memory());
         self.inner.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Says something about people.
+    pub(crate) fn say(&self, part: control_response::Part) {
+        self.change(|memory| memory.people.push(part));
+    }
+
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.inner.relay
     }
 
     /// Wants an attempt.
@@ -325,7 +340,8 @@ impl ExecutorService for Inner {
                         let barred = inner.memory.lock().unwrap().enrolments.barred.is_some();
                         let collect = inner.memory.lock().unwrap().collect.take().map(control_response::Part::Collect);
                         let first = if barred { inner.turned_away(caller.as_ref()) } else { Some(inner.desired(false)) };
-                        first.into_iter().chain(collect).collect()
+                        let people = std::mem::take(&mut inner.memory.lock().unwrap().people);
+                        first.into_iter().chain(collect).chain(people).collect()
                     }
                 };
                 for part in answered {

@@ -10,7 +10,9 @@ use axum::{
     routing::any,
 };
 use rustls::{ServerConfig, pki_types::UnixTime};
-use sculpt_proto::executor::v1::{enrolment_server::EnrolmentServer, executor_service_server::ExecutorServiceServer};
+use sculpt_proto::executor::v1::{
+    enrolment_server::EnrolmentServer, executor_service_server::ExecutorServiceServer, pairing_server::PairingServer,
+};
 use sculpt_tls::{Caller, Callers, Identity, Proof, Trust, server_config};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -27,6 +29,7 @@ pub(crate) fn settings(proof: Proof, trust: Trust) -> Arc<ServerConfig> {
 pub(crate) async fn serve(listener: TcpListener, inner: Inner) {
     let router = tonic::service::Routes::new(ExecutorServiceServer::new(inner.clone()))
         .add_service(EnrolmentServer::new(inner.clone()))
+        .add_service(PairingServer::new(inner.relay.clone()))
         .into_axum_router()
         .route("/git/{*path}", any(git).with_state(inner.clone()))
         .layer(from_fn_with_state(inner.clone(), enter));

@@ -4,6 +4,7 @@ mod door;
 mod enclosed;
 mod forwards;
 mod programs;
+pub(crate) mod relay;
 mod terminal;
 mod tunnelled;
 mod world;

@@ -1,83 +1,27 @@
 //! People who come through the controller.
 
-use std::{
-    collections::HashMap,
-    pin::Pin,
-    sync::{Arc, Mutex},
-};
-
-use futures_util::{FutureExt as _, Stream};
+use futures_util::FutureExt as _;
 use sculpt_executor::{
     connect::{Dialer, Network},
     shim::Mode,
     ssh::Tunnel,
 };
-use sculpt_pairing::Profile;
+use sculpt_pairing::{Pass, Profile};
 use sculpt_proto::{
-    executor::v1::{
-        CertifyHostRequest, CertifyHostResponse, TunnelEnd, TunnelRequest, TunnelResponse,
-        pairing_server::{Pairing, PairingServer},
-        tunnel_request, tunnel_response,
-    },
-    id::TunnelId,
+    executor::v1::{Dial, Guest, Guests, Phase, control_response::Part, pairing_server::PairingServer},
+    id::{PairingId, TunnelId},
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
+    io::{AsyncBufReadExt as _, BufReader},
+    net::TcpListener,
 };
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::TcpListenerStream;
 
-use super::world::World;
-use crate::attempt::Attempt;
-
-/// The controller's part: who waits, by tunnel.
-#[derive(Clone, Default)]
-struct Relay(Arc<Mutex<HashMap<String, TcpStream>>>);
-
-#[tonic::async_trait]
-impl Pairing for Relay {
-    type TunnelStream = Pin<Box<dyn Stream<Item = Result<TunnelResponse, Status>> + Send>>;
-
-    async fn certify_host(&self, _: Request<CertifyHostRequest>) -> Result<Response<CertifyHostResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
-    }
-
-    async fn tunnel(&self, request: Request<Streaming<TunnelRequest>>) -> Result<Response<Self::TunnelStream>, Status> {
-        let mut requests = request.into_inner();
-        let Some(tunnel_request::Part::TunnelId(id)) = requests.message().await?.and_then(|first| first.part) else {
-            return Err(Status::invalid_argument("no tunnel is named first"));
-        };
-        let person = self.0.lock().unwrap().remove(&id);
-        let (mut from, mut to) = person.ok_or_else(|| Status::not_found("nobody waits"))?.into_split();
-        tokio::spawn(async move {
-            while let Ok(Some(request)) = requests.message().await {
-                match request.part {
-                    Some(tunnel_request::Part::Data(data)) => to.write_all(&data).await.unwrap(),
-                    Some(tunnel_request::Part::End(_)) => to.shutdown().await.unwrap(),
-                    other => panic!("{other:?}"),
-                }
-            }
-        });
-        let (answers, responses) = mpsc::channel(4);
-        tokio::spawn(async move {
-            let mut buffer = vec![0; 65536];
-            loop {
-                let part = match from.read(&mut buffer).await.unwrap_or(0) {
-                    0 => tunnel_response::Part::End(TunnelEnd {}),
-                    length => tunnel_response::Part::Data(buffer[..length].to_vec().into()),
-                };
-                let over = matches!(part, tunnel_response::Part::End(_));
-                let gone = answers.send(Ok(TunnelResponse { part: Some(part) })).await.is_err();
-                if over || gone {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
-    }
-}
+use super::{
+    relay::Relay,
+    world::{PEOPLE, Person, World, finish, key, now},
+};
+use crate::{attempt::Attempt, host::Host};
 
 /// Lets everybody who dials the world's new address in through a tunnel. The way to the controller.
 async fn through_a_controller(world: &mut World) -> Dialer {
@@ -95,8 +39,7 @@ async fn through_a_controller(world: &mut World) -> Dialer {
     tokio::spawn(async move {
         loop {
             let (person, _) = people.accept().await.unwrap();
-            let id = TunnelId::fresh();
-            relay.0.lock().unwrap().insert(id.to_string(), person);
+            let id = relay.waits(person);
             let (server, dials) = (server.clone(), dials.clone());
             tokio::spawn(async move { server.serve(Tunnel::dial(&dials, id).await.unwrap()).await });
         }
@@ -132,6 +75,49 @@ async fn who_is_taken_back_is_cut_in_a_tunnel_too() {
     let cut = person.command("ssh", &["sculpt", "echo $$ > begun; sleep 1000"]).spawn().unwrap();
     world.attempt.number("begun").await;
     world.take_back(&person);
-    let said = super::world::finish(cut).await;
+    let said = finish(cut).await;
     assert!(said.code == Some(255) && said.err.contains("this pairing was taken back"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_takes_in_whom_its_controller_says() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let mut spec = host.shell("echo ready; exec sleep 1000");
+    spec.task.as_mut().unwrap().tty = true;
+    host.controller.offer(&spec);
+    let id = spec.attempt_id.clone();
+    host.controller.wait("the agent", |memory| memory.log(&id).starts_with(b"ready").then_some(())).await;
+
+    let pass = Pass {
+        pairing: PairingId::fresh(),
+        attempt: id.parse().unwrap(),
+        user: "ada".to_owned(),
+        rights: Profile::Workspace.rights(),
+    };
+    let remaining = Some(prost_types::Duration { seconds: 600, nanos: 0 });
+    let rights = pass.rights.iter().map(|right| right.as_str().to_owned()).collect();
+    let (pairing_id, user) = (pass.pairing.to_string(), pass.user.clone());
+    let guest = Guest { pairing_id: pairing_id.clone(), attempt_id: id.clone(), user, rights, remaining };
+    let authorities = vec![key(PEOPLE).public_key().to_openssh().unwrap()];
+    let say = |guests| host.controller.say(Part::Guests(Guests { guests, authorities: authorities.clone() }));
+    say(vec![guest]);
+
+    let people = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = people.local_addr().unwrap();
+    let certificate = pass.certify(key(9).public_key(), now(), &key(PEOPLE)).unwrap();
+    let relay = host.controller.relay();
+    let person = Person::new(host.root.path(), address, relay.host, &pass, &certificate);
+    let mut ssh = person.command("ssh", &["sculpt", "pwd; exec sleep 1000"]).spawn().unwrap();
+    let tunnel_id = relay.waits(people.accept().await.unwrap().0).to_string();
+    host.controller.say(Part::Dial(Dial { tunnel_id, pairing_id }));
+    let mut line = String::new();
+    BufReader::new(ssh.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+    assert_eq!(line.trim_end(), host.workspace(&id).to_str().unwrap());
+    say(Vec::new());
+    let said = finish(ssh).await;
+    assert!(said.code == Some(255) && said.err.contains("this pairing was taken back"), "{said:?}");
+    host.controller.want(&id, Phase::Stop);
+    host.controller.wait_ended(&id).await;
+    host.stop();
 }

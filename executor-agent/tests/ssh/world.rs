@@ -38,7 +38,7 @@ const COMES_IN_WITHIN: Duration = Duration::from_secs(8);
 
 /// Keys by what they are for.
 pub(crate) const PEOPLE: u8 = 1;
-const HOSTS: u8 = 2;
+pub(crate) const HOSTS: u8 = 2;
 const HOST: u8 = 3;
 
 /// The window of a certificate that is good now.
@@ -148,29 +148,7 @@ impl World {
 
     /// Somebody with a certificate.
     pub(crate) fn holder(&self, pass: &Pass, certificate: &Certificate) -> Person {
-        let directory = self.attempt.path().join(format!("person-{}", PairingId::fresh()));
-        fs::create_dir(&directory).unwrap();
-        let file = |name: &str, text: &str| {
-            fs::write(directory.join(name), text).unwrap();
-            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o600)).unwrap();
-        };
-        file("key", &key(9).to_openssh(LineEnding::LF).unwrap());
-        file("key-cert.pub", &certificate.to_openssh().unwrap());
-        file("known_hosts", &format!("{}\n", Host(self.executor).known(key(HOSTS).public_key()).unwrap()));
-        let (at, files) = (self.address, directory.display());
-        let settings = [
-            format!("HostName {}", at.ip()),
-            format!("Port {}", at.port()),
-            format!("User {}", login(pass.attempt)),
-            format!("HostKeyAlias {}", Host(self.executor)),
-            format!("IdentityFile {files}/key"),
-            format!("CertificateFile {files}/key-cert.pub"),
-            format!("UserKnownHostsFile {files}/known_hosts"),
-        ];
-        let always = "IdentitiesOnly yes\nIdentityAgent none\nGlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\n\
-                      UpdateHostKeys no\nBatchMode yes\n";
-        file("config", &format!("Host sculpt\n{}\n{always}", settings.join("\n")));
-        Person { directory, pass: pass.clone() }
+        Person::new(self.attempt.path(), self.address, Host(self.executor), pass, certificate)
     }
 }
 
@@ -188,6 +166,33 @@ fn kill_server(socket: &Path) {
 }
 
 impl Person {
+    /// Somebody with a directory below `root`, for whom `host` is at `address`.
+    pub(crate) fn new(root: &Path, address: SocketAddr, host: Host, pass: &Pass, certificate: &Certificate) -> Self {
+        let directory = root.join(format!("person-{}", PairingId::fresh()));
+        fs::create_dir(&directory).unwrap();
+        let file = |name: &str, text: &str| {
+            fs::write(directory.join(name), text).unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        file("key", &key(9).to_openssh(LineEnding::LF).unwrap());
+        file("key-cert.pub", &certificate.to_openssh().unwrap());
+        file("known_hosts", &format!("{}\n", host.known(key(HOSTS).public_key()).unwrap()));
+        let (at, files) = (address, directory.display());
+        let settings = [
+            format!("HostName {}", at.ip()),
+            format!("Port {}", at.port()),
+            format!("User {}", login(pass.attempt)),
+            format!("HostKeyAlias {}", host),
+            format!("IdentityFile {files}/key"),
+            format!("CertificateFile {files}/key-cert.pub"),
+            format!("UserKnownHostsFile {files}/known_hosts"),
+        ];
+        let always = "IdentitiesOnly yes\nIdentityAgent none\nGlobalKnownHostsFile /dev/null\nStrictHostKeyChecking yes\n\
+                      UpdateHostKeys no\nBatchMode yes\n";
+        file("config", &format!("Host sculpt\n{}\n{always}", settings.join("\n")));
+        Self { directory, pass: pass.clone() }
+    }
+
     /// One of OpenSSH's programs, with these words after its settings.
     pub(crate) fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(program);
