@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use russh::ChannelMsg;
-use rustix::process::Signal;
 use sculpt_proto::id::PairingId;
 
 use super::{
@@ -166,10 +165,6 @@ async fn run(
         }
     };
     let over = line.relay(&mut process, streams, sitting).await;
-    if let Over::Left = over {
-        // tmux's client leaves the person's terminal as it was.
-        process.signal(Signal::TERM).await;
-    }
     process.end().await;
     match over {
         Over::Ended(ending) => Some(ending),

@@ -66,10 +66,10 @@ impl Line {
         tokio::pin!(outputs);
         let mut input = Some(streams.input);
         let mut backlog = Backlog::default();
-        let (mut sent, mut ending) = (false, None);
+        let (mut sent, mut left, mut ending) = (false, false, None);
         loop {
             if let (true, Some(ending)) = (sent, ending) {
-                return Over::Ended(ending);
+                return if left { Over::Left } else { Over::Ended(ending) };
             }
             if backlog.is_over() {
                 // The program sees the end of its input.
@@ -78,31 +78,17 @@ impl Line {
             tokio::select! {
                 biased;
                 () = self.cut.cancelled() => return Over::Gone,
-                message = self.messages.wait(), if backlog.has_room() => match message {
-                    Some(ChannelMsg::Data { data }) => match sitting.as_deref_mut() {
-                        None => backlog.push(data),
-                        Some(sitting) => {
-                            let pressed = sitting.press(&data, SystemTime::now()).await;
-                            backlog.push(pressed.passed.into());
-                            if pressed.leaves {
-                                return Over::Left;
-                            }
-                        }
-                    },
-                    Some(ChannelMsg::Eof) => backlog.ended = true,
-                    Some(ChannelMsg::WindowChange { col_width, row_height, .. }) => {
-                        if sitting.as_ref().is_none_or(|sitting| sitting.resizes()) {
-                            process.resize(request::size(col_width, row_height));
+                message = self.messages.wait(), if backlog.has_room() => {
+                    match hear(message, &mut backlog, process, sitting.as_deref_mut()).await {
+                        Heard::More => {}
+                        Heard::Gone => return Over::Gone,
+                        Heard::Leaves => {
+                            (left, backlog.closed) = (true, true);
+                            // tmux's client then leaves the person's terminal as it was.
+                            process.signal(Signal::TERM).await;
                         }
                     }
-                    Some(ChannelMsg::Signal { signal }) => {
-                        if let Some(signal) = signal_of(&signal).filter(|_| sitting.is_none()) {
-                            process.signal(signal).await;
-                        }
-                    }
-                    Some(ChannelMsg::Close) | None => return Over::Gone,
-                    Some(_) => {}
-                },
+                }
                 written = write(&mut input, &backlog) => match written {
                     Ok(length) => backlog.drop_front(length),
                     // It reads no more; what still comes is for nobody.
@@ -147,6 +133,46 @@ impl Line {
             _said = saying => {}
         }
     }
+}
+
+/// What a message means for a relay.
+enum Heard {
+    More,
+    Leaves,
+    Gone,
+}
+
+/// Takes what the person's side says.
+async fn hear(
+    message: Option<ChannelMsg>,
+    backlog: &mut Backlog,
+    process: &Process,
+    sitting: Option<&mut Sitting>,
+) -> Heard {
+    match (message, sitting) {
+        (Some(ChannelMsg::Data { data }), None) => backlog.push(data),
+        (Some(ChannelMsg::Data { data }), Some(sitting)) => {
+            let pressed = sitting.press(&data, SystemTime::now()).await;
+            backlog.push(pressed.passed.into());
+            if pressed.leaves {
+                return Heard::Leaves;
+            }
+        }
+        (Some(ChannelMsg::Eof), _) => backlog.ended = true,
+        (Some(ChannelMsg::WindowChange { col_width, row_height, .. }), sitting) => {
+            if sitting.is_none_or(|sitting| sitting.resizes()) {
+                process.resize(request::size(col_width, row_height));
+            }
+        }
+        (Some(ChannelMsg::Signal { signal }), None) => {
+            if let Some(signal) = signal_of(&signal) {
+                process.signal(signal).await;
+            }
+        }
+        (Some(ChannelMsg::Close) | None, _) => return Heard::Gone,
+        (Some(_), _) => {}
+    }
+    Heard::More
 }
 
 /// Sends what a program writes, as fast as the person takes it.

@@ -108,6 +108,8 @@ async fn a_driver_types_and_an_observer_looks_on() {
     drives.sees("30 100").await;
     assert_eq!(tmux(&world, &["list-windows", "-t", "main", "-F", "x"]), "x\n", "no window was made");
     looks_on.types(b"\x02d");
+    // Their own terminal is as it was before.
+    looks_on.sees("\x1b[?1049l").await;
     assert_eq!(looks_on.closes().await, Some(0));
     drives.types(b"\x02d");
     assert_eq!(drives.closes().await, Some(0));
