@@ -12,6 +12,9 @@ use crate::{
 /// How often a lost view is looked for.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How often it is seen whether the agent's sandbox stands: within moments, or never.
+const COMING: Duration = Duration::from_millis(20);
+
 /// How many looks at the server's process go between two questions to the server itself.
 const QUIET_LOOKS: u32 = 15;
 
@@ -21,6 +24,10 @@ pub(super) async fn keep_view(view: View) {
     let mut server = None;
     let mut looks = 0;
     loop {
+        if view.is_coming() {
+            tokio::time::sleep(COMING).await;
+            continue;
+        }
         looks += 1;
         match server.filter(|server: &ProcessId| server.is_alive()) {
             // Asked without its socket it would seem to be gone.
