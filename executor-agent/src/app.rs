@@ -221,6 +221,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let program =
         reachable(program, &layout, accounts).map_err(AppError::io("put this program where accounts can run it"))?;
     cgroup::step_aside();
+    let counting = cgroup::Cgroup::probe();
     let separation = Separation::find(wanted, &program).await;
     match (&separation, settings.separate) {
         (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
@@ -230,7 +231,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
         _ => {}
     }
     let boot = host::boot_id().map_err(AppError::io("read the boot id"))?;
-    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer, separation };
+    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer, separation, counting };
     let (context, ends) = Context::new(basis);
     let context = Arc::new(context);
     let cancel = context.cancel.clone();

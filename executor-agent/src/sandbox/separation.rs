@@ -54,6 +54,15 @@ impl Separation {
         self.reason().is_none()
     }
 
+    /// By what it cannot; empty when it can.
+    pub fn means(&self) -> &'static str {
+        match self {
+            Self::Accounts { .. } => "account",
+            Self::Bubblewrap(_) => "bubblewrap",
+            Self::Nothing(_) => "",
+        }
+    }
+
     /// Why it can.
     pub fn reason(&self) -> Option<&str> {
         match self {
