@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     app::Identity,
-    attempts::{Attempts, Context, Link, News},
+    attempts::{self, Attempts, Context, Link, News},
     host,
     identity::Standing,
     journal::Stamp,
@@ -129,7 +129,7 @@ impl<R: Roster> Control<R> {
                 // A word that its dead predecessor had under way may have arrived after its own. A twin speaks again.
                 Ended::Fatal(Fatal::Superseded(_)) if !self.twin_spoke_lately() => AFTER_TWIN,
                 Ended::Fatal(fatal) => return Err(fatal),
-                Ended::Later(pause, _) | Ended::Barred(pause, _) => pause,
+                Ended::Later(pause, _) | Ended::Barred(pause, _) | Ended::Stale(pause, _) => pause,
                 _ if began.elapsed() > Duration::from_secs(20) => {
                     backoff.reset();
                     backoff.next_wait()
@@ -370,6 +370,8 @@ impl<R: Roster> Control<R> {
             directory_id: self.context.layout.directory_id().to_string(),
             unseparated: separation.reason().unwrap_or_default().to_owned(),
             closes_network: separation.closes_network(),
+            separated_by: separation.means().to_owned(),
+            counters: Some(attempts::counters(self.context.counting, separation)),
         }
     }
 

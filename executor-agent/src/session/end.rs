@@ -59,6 +59,10 @@ pub(super) enum Ended {
     Later(Duration, String),
     #[error("the controller does not let this executor in: {1}; it is asked again in {0:?}")]
     Barred(Duration, String),
+    #[error(
+        "the controller wants a newer certificate first: {1}; it is renewed now, and the controller asked again in {0:?}"
+    )]
+    Stale(Duration, String),
     #[error(transparent)]
     Fatal(#[from] Fatal),
 }
@@ -70,6 +74,7 @@ impl Ended {
             Self::Status(status) => standing.told(status),
             Self::Connect(error @ ConnectError::Distrust { .. }) => standing.refused(&error.to_string()),
             Self::Barred(_, why) | Self::Fatal(Fatal::Rejected { text: why, .. }) => standing.refused(why),
+            Self::Stale(..) => standing.is_stale(),
             Self::Connect(_)
             | Self::Closed
             | Self::Silent(_)
@@ -90,6 +95,7 @@ pub(super) fn rejected(reject: Reject) -> Ended {
     match later.map(|pause| pause.min(Duration::from_secs(300))) {
         // It is not the controller that is not ready.
         Some(pause) if code == reject::Code::Invalid => Ended::Barred(pause, reject.text),
+        Some(pause) if code == reject::Code::Renew => Ended::Stale(pause, reject.text),
         Some(pause) => Ended::Later(pause, reject.text),
         None => Fatal::Rejected { text: reject.text, code: code.as_str_name() }.into(),
     }
