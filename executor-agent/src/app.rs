@@ -84,6 +84,11 @@ pub enum AppError {
 }
 
 impl AppError {
+    /// Whether the controller does not allow it, as long as nobody changes that.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Fatal(Fatal::Rejected { barred: true, .. }))
+    }
+
     fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let attempt = attempt.into();
         move |source| Self::Io { attempt, source }

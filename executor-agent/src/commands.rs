@@ -129,7 +129,8 @@ impl Cli {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("sculpt-executor: {error:#}");
-                ExitCode::FAILURE
+                let refused = error.downcast_ref::<app::AppError>().is_some_and(app::AppError::is_refusal);
+                if refused { NOT_ALLOWED.into() } else { ExitCode::FAILURE }
             }
         }
     }

@@ -20,10 +20,13 @@ pub enum Fatal {
         text: String,
         /// By name.
         code: &'static str,
+        /// It may not do what it asks for: it was removed, or is not who it says.
+        barred: bool,
     },
     /// Another process has this executor's id.
     #[error(
-        "another process has connected with this executor's id: {0}; end one of the two, or give one another --data-dir"
+        "another process has connected with this executor's id: {0}; end one of the two, or give one another --data-dir. If \
+         you know of no other, its key was copied: `sculpt lock executor` keeps both out"
     )]
     Superseded(String),
     /// The controller belongs to another cluster than this executor's attempts.
@@ -97,6 +100,9 @@ pub(super) fn rejected(reject: Reject) -> Ended {
         Some(pause) if code == reject::Code::Invalid => Ended::Barred(pause, reject.text),
         Some(pause) if code == reject::Code::Renew => Ended::Stale(pause, reject.text),
         Some(pause) => Ended::Later(pause, reject.text),
-        None => Fatal::Rejected { text: reject.text, code: code.as_str_name() }.into(),
+        None => {
+            let barred = code == reject::Code::Invalid;
+            Fatal::Rejected { text: reject.text, code: code.as_str_name(), barred }.into()
+        }
     }
 }
