@@ -29,6 +29,7 @@ mod refusals;
 mod renewal;
 mod restarts;
 mod separate;
+mod service;
 mod shim;
 mod space;
 mod spool;
