@@ -338,7 +338,7 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
     tracker.spawn(background::seal::run(store(), blobs.clone(), !shared, stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
-    tracker.spawn(background::notary::run(store(), dispatch.bus().clone(), stop()));
+    tracker.spawn(background::notary::run(tables.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::last_use::run(access.clone(), stop()));
     tracker.spawn(background::evict::run(store(), present.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));

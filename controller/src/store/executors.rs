@@ -17,6 +17,7 @@ use super::{
     audit::{self, Act},
     pools::Rules,
     requests::{Request, RequestError, Taken, take_request},
+    prefix,
     users::STANDING,
     visible,
 };
@@ -180,11 +181,10 @@ pub(crate) async fn all(conn: &mut Connection, sees: &Sees) -> Result<Vec<Execut
 
 /// Executors with this name or uuid, or with a uuid that begins so; at most two.
 pub(super) async fn named(conn: &mut Connection, sees: &Sees, name: &str) -> Result<Vec<Executor>, StoreError> {
-    let prefix = name.to_ascii_lowercase();
-    let hex = prefix.len() >= 4 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let (from, to) = prefix::uuids(name).unzip();
     let mut query = select(sees);
-    query.push(" AND (e.name = ").push_bind(name.to_owned()).push(" OR ").push_bind(hex);
-    query.push(" AND e.id::text LIKE ").push_bind(prefix).push(" || '%') ORDER BY e.name = ");
+    query.push(" AND (e.name = ").push_bind(name.to_owned()).push(" OR e.id BETWEEN ").push_bind(from);
+    query.push(" AND ").push_bind(to).push(") ORDER BY e.name = ");
     query.push_bind(name.to_owned()).push(" DESC LIMIT 2");
     let mut found: Vec<Executor> = query.build_query_as().fetch_all(conn).await?;
     // A name counts more than what it may be a prefix of.

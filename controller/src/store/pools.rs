@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError,
     audit::{self, Act},
+    bearers,
     projects::{self, ProjectError},
     requests::{Request, RequestError, Taken, take_request},
     users::{self, UserError},
 };
-use crate::access::{Fleet, May, Sees};
+use crate::access::{Fleet, May, Sees, Unknown};
 
 /// A pool.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -86,6 +87,9 @@ pub enum PoolError {
     },
     /// A project of it.
     #[error(transparent)]
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
     Project(#[from] ProjectError),
     /// A user of it.
     #[error(transparent)]
@@ -112,7 +116,7 @@ impl Store {
     /// Pools that were set, or that executors are in, by name.
     pub async fn pools(&self, _by: &May<Fleet>) -> Result<Vec<Pool>, StoreError> {
         let mut conn = self.read().await?;
-        let sql = format!("{SELECT} ORDER BY n.name");
+                bearers::hold(conn, by.caller()).await?;
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *conn).await?)
     }
 
@@ -133,6 +137,7 @@ impl Store {
             })
         })
         .await
+                bearers::hold(conn, by.caller()).await?;
     }
 
     /// Forgets what was set of a pool, once nobody is in it nor may still come. As it was; `None` when the request is done
@@ -143,7 +148,9 @@ impl Store {
                 if let Taken::Done(_) = take_request(conn, &request, Uuid::nil()).await? {
                     return Ok(None);
                 }
-                // Before anything is looked at: who joins meanwhile is seen among the executors.
+                // Before anything is looked at: whom somebody invites or lets join meanwhile is seen then.
+                let hold = "SELECT FROM pools WHERE name = $1 FOR UPDATE";
+                sqlx::query(hold).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
                 let invited = hold_tokens(conn, &name).await?;
                 let pool = one(conn, &name).await?.ok_or_else(|| PoolError::Unknown(name.clone()))?;
                 remove(conn, &pool, invited).await?;
@@ -160,12 +167,31 @@ async fn one(conn: &mut Connection, name: &str) -> Result<Option<Pool>, StoreErr
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(name).fetch_optional(conn).await?)
 }
 
-/// Holds the join tokens that lead into `pool`, so that nobody joins by one of them; whether there are any.
+/// What has become of a pool while it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It stays what it is, or what nobody has set of it, until the transaction ends.
+    Standing,
+    /// Somebody has removed it.
+    Removed,
+}
+
+/// Keeps what was set of `pool` from being removed until the transaction ends.
+pub(super) async fn keep(conn: &mut Connection, pool: &str) -> Result<Kept, StoreError> {
+    let there = "SELECT EXISTS (SELECT FROM pools WHERE name = $1)";
+    let before: bool = sqlx::query_scalar(there).bind(pool).fetch_one(&mut *conn).await?;
+    let hold = "SELECT FROM pools WHERE name = $1 FOR KEY SHARE";
+    let held = sqlx::query(hold).bind(pool).fetch_optional(conn).await?.is_some();
+    Ok(if before && !held { Kept::Removed } else { Kept::Standing })
+}
+
+/// Holds the join tokens that lead into `pool`, so that nobody joins by one of them; whether there are any. One whose time is
+/// over is held as well: somebody may have begun to join before.
 async fn hold_tokens(conn: &mut Connection, pool: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT id FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL AND expires_at > now() AND used < uses \
+    let sql = "SELECT expires_at > now() FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL AND used < uses \
                ORDER BY id FOR UPDATE";
-    let tokens: Vec<Uuid> = sqlx::query_scalar(sql).bind(pool).fetch_all(conn).await?;
-    Ok(!tokens.is_empty())
+    let good: Vec<bool> = sqlx::query_scalar(sql).bind(pool).fetch_all(conn).await?;
+    Ok(good.contains(&true))
 }
 
 async fn remove(conn: &mut Connection, pool: &Pool, invited: bool) -> Result<(), PoolError> {

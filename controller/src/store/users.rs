@@ -9,13 +9,13 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
-    joins,
+    bearers, joins,
     projects::ProjectError,
     requests::{Request, RequestError, Taken, take_request},
     roles::{self, Binding, Wish},
     tokens,
 };
-use crate::access::{Administer, Caller, May};
+use crate::access::{Administer, Caller, May, Unknown};
 
 /// A user.
 #[derive(Clone, Debug)]
@@ -72,6 +72,9 @@ pub enum UserError {
         "nobody would be left who may administer this controller and is not locked; make somebody else an admin first"
     )]
     LastAdmin,
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
     /// The project of a role.
     #[error(transparent)]
     Project(Box<ProjectError>),
@@ -121,6 +124,7 @@ impl Store {
     pub async fn add_user(&self, by: May<Administer>, request: Request, new: NewUser) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::hold(conn, by.caller()).await?;
                 let id = UserId::fresh();
                 match take_request(conn, &request, id.0).await? {
                     Taken::Done(done) => by_id(conn, UserId(done)).await,
@@ -152,10 +156,10 @@ impl Store {
     pub async fn remove_user(&self, by: May<Administer>, request: Request, name: String) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::hold_alone(conn, by.caller()).await?;
                 if let Some(done) = super::requests::repeated(conn, &request).await? {
                     return any(conn, done).await;
                 }
-                one_at_a_time(conn).await?;
                 let user = named(conn, &name).await?;
                 take_request(conn, &request, user.id).await?;
                 let gone = "UPDATE users SET removed_at = now() WHERE id = $1";
@@ -176,7 +180,7 @@ impl Store {
         let name = name.to_owned();
         self.write(move |conn| {
             Box::pin(async move {
-                one_at_a_time(conn).await?;
+                bearers::alone(conn).await?;
                 let known = sqlx::query_scalar("SELECT EXISTS (SELECT FROM users)").fetch_one(&mut *conn).await;
                 let known: bool = known.map_err(StoreError::from)?;
                 if known {
@@ -198,7 +202,7 @@ impl Store {
         let name = name.to_owned();
         self.write(move |conn| {
             Box::pin(async move {
-                one_at_a_time(conn).await?;
+                bearers::alone(conn).await?;
                 let by = By::host();
                 let admin = Wish { role: Role::Admin, project: None };
                 let user = match named(conn, &name).await {
@@ -222,21 +226,6 @@ impl Store {
     }
 }
 
-/// Of two who take each other's rights at once the second waits, and finds nobody.
-pub(super) async fn one_at_a_time(conn: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt admins'))").execute(conn).await?;
-    Ok(())
-}
-
-/// Holds these users to the end: of who makes a token and who revokes all of one of them at once the second sees what the
-/// first has done.
-pub(super) async fn hold(conn: &mut Connection, users: &[UserId]) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let sql = "SELECT FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
-    sqlx::query(sql).bind(ids).execute(conn).await?;
-    Ok(())
-}
-
 async fn add(conn: &mut Connection, by: &By, id: UserId, new: NewUser) -> Result<User, UserError> {
     let sql = "INSERT INTO users (id, name, email) VALUES ($1, $2, $3)";
     let done = sqlx::query(sql).bind(id.0).bind(&new.name).bind(&new.email).execute(&mut *conn).await;
@@ -252,7 +241,7 @@ async fn add(conn: &mut Connection, by: &By, id: UserId, new: NewUser) -> Result
     let mut told = Vec::new();
     for wish in new.roles {
         let binding = roles::resolve(conn, &crate::access::Sees::everything(), wish).await?;
-        told.push(json!([binding.role.as_str(), binding.project.as_ref().map(|(_, name)| name)]));
+        told.push(binding.told());
         roles::bind(conn, id, &binding, by.actor()).await?;
     }
     let act = Act::new("user.add", format!("user:{}", new.name)).with(json!({ "roles": told }));

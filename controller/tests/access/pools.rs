@@ -12,7 +12,7 @@ use sculpt_controller::{
     dispatch::Dispatch,
     store::{
         Store,
-        joins::{Join, NewJoinToken},
+        joins::{Join, JoinError, NewJoinToken},
         locks::Target,
         pools::{PoolError, Wish},
         requests::Request,
@@ -28,7 +28,7 @@ use sculpt_proto::{
 use tonic::Code;
 use uuid::Uuid;
 
-use super::request;
+use super::{in_order, request};
 use crate::{
     api::{command, create},
     harness::{self, Authorised},
@@ -74,22 +74,9 @@ async fn waits(channel: Authorised, task: &v1::Task) -> (Reason, String) {
 /// An executor that joined with a token of the admin of these tests, and connects.
 async fn joined(store: &Store, pool: &str, separates: bool) -> Epoch {
     let by = harness::admin(store).await;
-    let ttl = Duration::from_secs(60);
-    let new = NewJoinToken { digest: rand::random(), pool: pool.into(), labels: BTreeMap::new(), uses: 1, ttl };
+    let new = invitation(pool);
     store.create_join_token(by.may().unwrap(), request(), new.clone()).await.unwrap();
-    let join = Join {
-        digest: new.digest,
-        id: Uuid::new_v4(),
-        executor: ExecutorId::fresh(),
-        key: rand::random(),
-        name: "own".into(),
-        hostname: "host".into(),
-        version: "0.1.0".into(),
-        address: "192.0.2.7".into(),
-        valid_for: ttl,
-        authority: [9; 32],
-        trusted: vec![],
-    };
+    let join = machine(new.digest);
     store.join(join.clone()).await.unwrap();
     let unseparated = if separates { "" } else { "bwrap is not installed" };
     let says = Introduction {
@@ -103,6 +90,29 @@ async fn joined(store: &Store, pool: &str, separates: bool) -> Epoch {
 }
 
 #[tokio::test]
+/// A join token for one machine.
+fn invitation(pool: &str) -> NewJoinToken {
+    let ttl = Duration::from_secs(60);
+    NewJoinToken { digest: rand::random(), pool: pool.into(), labels: BTreeMap::new(), uses: 1, ttl }
+}
+
+/// One that joins with the token of this digest.
+fn machine(digest: [u8; 32]) -> Join {
+    Join {
+        digest,
+        id: Uuid::new_v4(),
+        executor: ExecutorId::fresh(),
+        key: rand::random(),
+        name: "own".into(),
+        hostname: "host".into(),
+        version: "0.1.0".into(),
+        address: "192.0.2.7".into(),
+        valid_for: Duration::from_secs(60),
+        authority: [9; 32],
+        trusted: vec![],
+    }
+}
+
 async fn a_pool_takes_whose_tasks_it_was_told_to_take() {
     let world = super::World::new().await;
     let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
@@ -236,9 +246,7 @@ async fn a_pool_that_somebody_is_in_or_may_come_into_is_not_forgotten() {
         other => panic!("{other:?}"),
     }
     store.remove_executor(by.may().unwrap(), request(), epoch.executor, false).await.unwrap();
-    let (digest, ttl) = (rand::random(), Duration::from_secs(60));
-    let new = NewJoinToken { digest, pool: "default".into(), labels: BTreeMap::new(), uses: 1, ttl };
-    let token = store.create_join_token(by.may().unwrap(), request(), new).await.unwrap();
+    let token = store.create_join_token(by.may().unwrap(), request(), invitation("default")).await.unwrap();
     assert!(matches!(remove(request()).await, Err(PoolError::Invited { .. })));
     store.revoke_join_token(by.may().unwrap(), request(), token.id.to_string()).await.unwrap();
     make::task(&store).await;
@@ -247,4 +255,72 @@ async fn a_pool_that_somebody_is_in_or_may_come_into_is_not_forgotten() {
     assert_eq!((removed.users, removed.waiting), (vec!["ada".to_owned()], 1));
     assert!(remove(once).await.unwrap().is_none(), "again changes nothing");
     assert!(store.pools(&by.may().unwrap()).await.unwrap().is_empty());
+}
+
+/// Pools that join tokens or executors name.
+async fn named(store: &Store) -> Vec<String> {
+    let sql = "SELECT pool FROM join_tokens WHERE used < uses UNION SELECT pool FROM executors";
+    sqlx::query_scalar(sql).fetch_all(&mut *store.read().await.unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn nobody_is_invited_into_a_pool_while_it_is_removed() {
+    let (store, _database) = harness::store().await;
+    let by = harness::admin(&store).await;
+    let gate = "SELECT FROM pools FOR UPDATE";
+    let remove = || {
+        let (store, by) = (store.clone(), by.may().unwrap());
+        async move { store.remove_pool(by, request(), "gpu".into()).await }
+    };
+    let invite = || {
+        let (store, by) = (store.clone(), by.may().unwrap());
+        async move { store.create_join_token(by, request(), invitation("gpu")).await }
+    };
+    set(&store, open("gpu")).await;
+    let (removed, invited) = in_order(&store, gate, remove(), invite()).await;
+    assert!(removed.expect("it is removed").is_some());
+    assert!(matches!(invited, Err(JoinError::PoolRemoved(pool)) if pool == "gpu"));
+    assert_eq!(named(&store).await, Vec::<String>::new());
+
+    set(&store, open("gpu")).await;
+    let (invited, removed) = in_order(&store, gate, invite(), remove()).await;
+    invited.expect("it is made");
+    assert!(matches!(removed, Err(PoolError::Invited { .. })));
+    assert_eq!(named(&store).await, ["gpu"]);
+    assert_eq!(store.pools(&by.may().unwrap()).await.unwrap().len(), 1, "with its rules");
+}
+
+#[tokio::test]
+async fn nobody_joins_a_pool_while_it_is_removed() {
+    let (store, _database) = harness::store().await;
+    let by = harness::admin(&store).await;
+    let gate = "SELECT FROM join_tokens FOR UPDATE";
+    set(&store, open("gpu")).await;
+    for joins_first in [true, false] {
+        let new = invitation("gpu");
+        store.create_join_token(by.may().unwrap(), request(), new.clone()).await.unwrap();
+        let join = {
+            let (store, join) = (store.clone(), machine(new.digest));
+            async move { store.join(join).await }
+        };
+        let remove = {
+            let (store, by) = (store.clone(), by.may().unwrap());
+            async move { store.remove_pool(by, request(), "gpu".into()).await }
+        };
+        let (joined, removed) = if joins_first {
+            in_order(&store, gate, join, remove).await
+        } else {
+            let (removed, joined) = in_order(&store, gate, remove, join).await;
+            (joined, removed)
+        };
+        let joined = joined.expect("it joins");
+        match removed {
+            Err(PoolError::Inhabited { .. }) if joins_first => {}
+            Err(PoolError::Invited { .. }) if !joins_first => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(named(&store).await, ["gpu"]);
+        assert_eq!(store.pools(&by.may().unwrap()).await.unwrap()[0].executors, ["own"], "with its rules");
+        store.remove_executor(by.may().unwrap(), request(), joined.executor, false).await.unwrap();
+    }
 }
