@@ -16,8 +16,8 @@ use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act},
     pools::Rules,
-    requests::{Request, RequestError, Taken, take_request},
     prefix,
+    requests::{Request, RequestError, Taken, take_request},
     users::STANDING,
     visible,
 };

@@ -85,11 +85,11 @@ pub enum PoolError {
         /// The pool.
         pool: String,
     },
-    /// A project of it.
-    #[error(transparent)]
     /// Who asks may not any more.
     #[error(transparent)]
     Lost(#[from] Unknown),
+    /// A project of it.
+    #[error(transparent)]
     Project(#[from] ProjectError),
     /// A user of it.
     #[error(transparent)]
@@ -116,7 +116,7 @@ impl Store {
     /// Pools that were set, or that executors are in, by name.
     pub async fn pools(&self, _by: &May<Fleet>) -> Result<Vec<Pool>, StoreError> {
         let mut conn = self.read().await?;
-                bearers::hold(conn, by.caller()).await?;
+        let sql = format!("{SELECT} ORDER BY n.name");
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *conn).await?)
     }
 
@@ -124,6 +124,7 @@ impl Store {
     pub async fn set_pool(&self, by: May<Fleet>, request: Request, wish: Wish) -> Result<Pool, PoolError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::hold(conn, by.caller()).await?;
                 if let Taken::Fresh = take_request(conn, &request, Uuid::nil()).await? {
                     set(conn, &wish).await?;
                     let Wish { name, projects, users, network, memory, processes, cpu } = &wish;
@@ -137,7 +138,6 @@ impl Store {
             })
         })
         .await
-                bearers::hold(conn, by.caller()).await?;
     }
 
     /// Forgets what was set of a pool, once nobody is in it nor may still come. As it was; `None` when the request is done
@@ -145,6 +145,7 @@ impl Store {
     pub async fn remove_pool(&self, by: May<Fleet>, request: Request, name: String) -> Result<Option<Pool>, PoolError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::hold(conn, by.caller()).await?;
                 if let Taken::Done(_) = take_request(conn, &request, Uuid::nil()).await? {
                     return Ok(None);
                 }

@@ -89,7 +89,6 @@ async fn joined(store: &Store, pool: &str, separates: bool) -> Epoch {
     make::open(store, says).await
 }
 
-#[tokio::test]
 /// A join token for one machine.
 fn invitation(pool: &str) -> NewJoinToken {
     let ttl = Duration::from_secs(60);
@@ -113,6 +112,7 @@ fn machine(digest: [u8; 32]) -> Join {
     }
 }
 
+#[tokio::test]
 async fn a_pool_takes_whose_tasks_it_was_told_to_take() {
     let world = super::World::new().await;
     let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
