@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, Needs, Unwelcome, why};
 use sculpt_proto::{timestamp, v1};
+use sqlx::types::Json;
 
 use super::absent::Absent;
 use crate::store::{
     classes,
     events::Event,
-    executors::Executor,
+    executors::{Counters, Executor},
     projects::Project,
     tasks_read::{Attempt, Task, View},
 };
@@ -192,7 +193,7 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
     }
     let (reason, text) = match misfit {
         Misfit::NoExecutor => {
-            (Reason::NoExecutor, "no executor has connected yet; `sculpt up` runs one on this machine".to_owned())
+            (Reason::NoExecutor, "no executor has joined yet; `sculpt executor token` makes a token for one".to_owned())
         }
         Misfit::Elsewhere | Misfit::Pool => {
             let there = listed(candidates.iter().map(|candidate| candidate.pool.name.as_str()));
@@ -312,6 +313,14 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         closed_reason: row.closed.filter(|why| why != "drained").unwrap_or_default(),
         unseparated: row.unseparated,
         closes_network: row.closes_network,
+        separated_by: row.separated_by,
+        counters: row.counters.map(|Json(Counters { memory, processes, cpu, lacking })| v1::Counters {
+            memory,
+            processes,
+            cpu,
+            lacking,
+        }),
+        unmet: row.unmet,
         owner: row.owner,
         locked: row.locked.is_some(),
         certified_until: row.certified_until.map(timestamp),

@@ -92,6 +92,7 @@ pub(super) fn pool(pool: Pool) -> v1::Pool {
         processes: pool.processes.unwrap_or_default().unsigned_abs(),
         cpu: pool.cpu.unwrap_or_default().unsigned_abs(),
         executors: pool.executors,
+        unlimited: pool.unlimited,
         waiting: pool.waiting.unsigned_abs(),
     }
 }

@@ -8,6 +8,7 @@ use sculpt_core::{
     task::Event,
 };
 use sculpt_proto::id::{ExecutorId, TaskId};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{FromRow, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
@@ -67,6 +68,12 @@ pub struct Executor {
     pub unseparated: String,
     /// Whether it can keep an attempt from the network.
     pub closes_network: bool,
+    /// By what it keeps attempts apart; empty when it does not, or does not say.
+    pub separated_by: String,
+    /// By what it holds attempts to limits; absent when it does not say.
+    pub counters: Option<Json<Counters>>,
+    /// What its pool limits and nothing there counts.
+    pub unmet: Vec<String>,
     /// Who made the token that it joined with; empty when that is not known.
     pub owner: String,
     /// Why it is locked; absent when it is not.
@@ -84,6 +91,25 @@ pub struct Executor {
     /// Numbers of the tasks that it holds.
     pub tasks: Vec<i64>,
 }
+
+/// By what the use of attempts is counted, so that it ends at a limit; empty: by nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Memory.
+    pub memory: String,
+    /// Processes.
+    pub processes: String,
+    /// Processor time.
+    pub cpu: String,
+    /// Why something is not counted; empty when all is.
+    pub lacking: String,
+}
+
+/// What pool `o` limits and nothing counts on executor `e`, as SQL.
+pub(super) const UNMET: &str = "array_remove(ARRAY[ \
+     CASE WHEN o.memory IS NOT NULL AND e.counters->>'memory' = '' THEN 'memory' END, \
+     CASE WHEN o.processes IS NOT NULL AND e.counters->>'processes' = '' THEN 'processes' END, \
+     CASE WHEN o.cpu IS NOT NULL AND e.counters->>'cpu' = '' THEN 'cpu' END], NULL)";
 
 impl Executor {
     /// What placement sees of it.
@@ -156,7 +182,8 @@ fn select(sees: &Sees) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(format!(
         "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default_agent, e.slots, e.liveness::text AS liveness, \
          e.last_seen, e.connected_at, e.drained, {} AS closed, e.disk_used, e.disk_budget, e.version, e.separates, \
-         e.unseparated, e.closes_network, e.owner, e.certified_until, \
+         e.unseparated, e.closes_network, e.separated_by, e.counters, e.owner, e.certified_until, \
+         COALESCE((SELECT {UNMET} FROM pools o WHERE o.name = e.pool), '{{}}') AS unmet, \
          (SELECT l.reason FROM locks l WHERE l.executor_id = e.id AND {STANDING} LIMIT 1) AS locked, \
          e.epoch, e.hostname, e.unknown, e.notes, COALESCE(held.used, 0) AS used, \
          COALESCE(held.tasks, '{{}}') AS tasks FROM executors e LEFT JOIN LATERAL ( \

@@ -11,6 +11,7 @@ use super::{
     Connection, Store, StoreError,
     audit::{self, Act},
     bearers,
+    executors::UNMET,
     projects::{self, ProjectError},
     requests::{Request, RequestError, Taken, take_request},
     users::{self, UserError},
@@ -36,6 +37,8 @@ pub struct Pool {
     pub cpu: Option<i32>,
     /// Names of its executors.
     pub executors: Vec<String>,
+    /// Names of those on which attempts run without one of its limits.
+    pub unlimited: Vec<String>,
     /// How many tasks wait for it.
     pub waiting: i64,
 }
@@ -102,21 +105,11 @@ pub enum PoolError {
     Store(#[from] StoreError),
 }
 
-const SELECT: &str = "SELECT n.name, COALESCE(o.network, 'host') AS network, o.memory, o.processes, o.cpu, \
-     ARRAY(SELECT p.name FROM pool_projects pp JOIN projects p ON p.id = pp.project_id WHERE pp.pool = n.name ORDER BY 1) \
-       AS projects, \
-     ARRAY(SELECT u.name FROM pool_users pu JOIN users u ON u.id = pu.user_id WHERE pu.pool = n.name ORDER BY 1) AS users, \
-     ARRAY(SELECT e.name FROM executors e WHERE e.pool = n.name AND e.removed_at IS NULL ORDER BY 1) AS executors, \
-     (SELECT count(*) FROM classes c JOIN tasks t ON t.class_id = c.id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
-       WHERE c.pool = n.name) AS waiting \
-     FROM (SELECT name FROM pools UNION SELECT pool FROM executors WHERE removed_at IS NULL) n \
-     LEFT JOIN pools o ON o.name = n.name";
-
 impl Store {
     /// Pools that were set, or that executors are in, by name.
     pub async fn pools(&self, _by: &May<Fleet>) -> Result<Vec<Pool>, StoreError> {
         let mut conn = self.read().await?;
-        let sql = format!("{SELECT} ORDER BY n.name");
+        let sql = format!("{} ORDER BY n.name", select());
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *conn).await?)
     }
 
@@ -163,8 +156,25 @@ impl Store {
     }
 }
 
+/// Pools that were set, or that executors are in, as SQL.
+fn select() -> String {
+    format!(
+        "SELECT n.name, COALESCE(o.network, 'host') AS network, o.memory, o.processes, o.cpu, \
+     ARRAY(SELECT p.name FROM pool_projects pp JOIN projects p ON p.id = pp.project_id WHERE pp.pool = n.name ORDER BY 1) \
+       AS projects, \
+     ARRAY(SELECT u.name FROM pool_users pu JOIN users u ON u.id = pu.user_id WHERE pu.pool = n.name ORDER BY 1) AS users, \
+     ARRAY(SELECT e.name FROM executors e WHERE e.pool = n.name AND e.removed_at IS NULL ORDER BY 1) AS executors, \
+     ARRAY(SELECT e.name FROM executors e WHERE e.pool = n.name AND e.removed_at IS NULL AND cardinality({UNMET}) > 0 \
+       ORDER BY 1) AS unlimited, \
+     (SELECT count(*) FROM classes c JOIN tasks t ON t.class_id = c.id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
+       WHERE c.pool = n.name) AS waiting \
+     FROM (SELECT name FROM pools UNION SELECT pool FROM executors WHERE removed_at IS NULL) n \
+     LEFT JOIN pools o ON o.name = n.name"
+    )
+}
+
 async fn one(conn: &mut Connection, name: &str) -> Result<Option<Pool>, StoreError> {
-    let sql = format!("{SELECT} WHERE n.name = $1");
+    let sql = format!("{} WHERE n.name = $1", select());
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(name).fetch_optional(conn).await?)
 }
 

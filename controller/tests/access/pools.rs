@@ -12,6 +12,7 @@ use sculpt_controller::{
     dispatch::Dispatch,
     store::{
         Store,
+        executors::Counters,
         joins::{Join, JoinError, NewJoinToken},
         locks::Target,
         pools::{PoolError, Wish},
@@ -231,6 +232,52 @@ async fn an_attempt_is_told_what_its_pool_allows_when_it_is_placed() {
         let spec: Vec<u8> = sqlx::query_scalar(sql).bind(task.0).fetch_one(&mut *conn).await.unwrap();
         assert_eq!(AttemptSpec::decode(&spec[..]).unwrap().confinement, Some(expected));
     }
+}
+
+/// An attempt is placed there all the same: a limit keeps a host from harm, and its owner has let it run so.
+#[tokio::test]
+async fn limits_that_nothing_counts_are_said_of_the_executor_and_of_its_pool() {
+    let world = super::World::new().await;
+    let store = world.stack.store();
+    let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
+    let counted = |memory: &str, cpu: &str| {
+        let lacking = if cpu.is_empty() { "it can make no cgroups" } else { "" };
+        Some(Counters {
+            memory: memory.into(),
+            processes: "the attempt's account".into(),
+            cpu: cpu.into(),
+            lacking: lacking.into(),
+        })
+    };
+    for (name, counters) in [
+        ("counts", counted("cgroup v2", "cgroup v2")),
+        ("counts-not", counted("", "")),
+        ("counts-some", counted("cgroup v1", "")),
+        ("says-nothing", None),
+    ] {
+        make::open(store, Introduction { counters, ..make::introduction(name, 4) }).await;
+    }
+    let mut executors = v1::executors_client::ExecutorsClient::new(world.stack.showing(&zoe));
+    for (limits, expected) in [
+        (open("default"), [vec![], vec![]]),
+        (Wish { memory: Some(1 << 30), processes: Some(8), ..open("default") }, [vec!["memory"], vec![]]),
+        (Wish { memory: Some(1 << 30), cpu: Some(500), ..open("default") }, [vec!["memory", "cpu"], vec!["cpu"]]),
+    ] {
+        set(store, limits).await;
+        let all = executors.list_executors(v1::ListExecutorsRequest {}).await.unwrap().into_inner().executors;
+        let of = |name: &str| all.iter().find(|executor| executor.name == name).unwrap();
+        assert_eq!([&of("counts-not").unmet[..], &of("counts-some").unmet[..]], [&expected[0][..], &expected[1][..]]);
+        assert!(of("counts").unmet.is_empty() && of("says-nothing").unmet.is_empty());
+        let pools = executors.list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools;
+        let lacking = ["counts-not", "counts-some"].iter().zip(&expected);
+        let lacking: Vec<_> = lacking.filter_map(|(name, unmet)| (!unmet.is_empty()).then_some(*name)).collect();
+        assert_eq!(pools[0].unlimited, lacking);
+    }
+    let shown = v1::GetExecutorRequest { executor: "counts-not".into() };
+    let shown = executors.get_executor(shown).await.unwrap().into_inner().executor.unwrap();
+    assert_eq!(shown.separated_by, "account");
+    assert_eq!(shown.counters.unwrap().lacking, "it can make no cgroups");
+    world.stack.stop().await;
 }
 
 #[tokio::test]
