@@ -8,7 +8,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
+use sculpt_proto::v1::{Attempt, Failure, LogFrame, LogStream, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
+
+use tonic::Status;
 
 use crate::{
     controller::{Controller, PROJECT},
@@ -73,6 +75,48 @@ async fn every_byte_arrives_once_whatever_breaks() {
     let (_, rest) = bytes(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "159999"])).await;
     assert_eq!(rest, log[159_999..]);
     run(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "160001"])).await.refuses(64, &["160000 bytes"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_agent_are_errors_here() {
+    let (sandbox, controller) = start(failed()).await;
+    controller.script.log.lock().unwrap().extend_from_slice(b"outerr\x1b[31mmore");
+    let frame = |length, stream: LogStream| LogFrame { length, stream: stream.into(), time_ms: 0 };
+    let frames = [frame(3, LogStream::Stdout), frame(8, LogStream::Stderr), frame(4, LogStream::Stdout)];
+    controller.script.frames.lock().unwrap().extend(frames);
+    let home = sandbox.path("home");
+    for (args, errors) in [
+        (&["run", "--no-repo", "--no-tty", "--", "work"][..], "err\x1b[31m"),
+        (&["logs", "17"], "err\x1b[31m"),
+        (&["logs", "17", "--plain"], "err"),
+        (&["logs", "-f", "17"], "err\x1b[31m"),
+    ] {
+        let done = run(sandbox.sculpt(&home, args)).await;
+        assert_eq!(done.stdout, "outmore", "{args:?}");
+        assert!(done.stderr.contains(errors) && !done.stderr.contains("more"), "{args:?}: {:?}", done.stderr);
+    }
+    // From within a frame, too; and a program is told which bytes are which.
+    let rest = run(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "4"])).await;
+    assert_eq!((rest.stdout.as_str(), rest.stderr.as_str()), ("more", "rr\x1b[31m"));
+    let told = run(sandbox.sculpt(&home, &["logs", "17", "-o", "json"])).await;
+    assert!(told.stderr.is_empty() && told.stdout.lines().count() == 3, "{}{}", told.stdout, told.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_called_by_its_number() {
+    let (sandbox, controller) = start(failed()).await;
+    *controller.script.no_log.lock().unwrap() = Some(Status::not_found("the task was removed"));
+    let home = sandbox.path("home");
+    for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "17"], &["logs", "-f", "17"]] {
+        let done = run(sandbox.sculpt(&home, args)).await;
+        assert_eq!(done.code, 6, "{args:?}: {}", done.stderr);
+        assert!(
+            done.stderr.contains("cannot read the log of attempt 1 of task 17: the task was removed"),
+            "{}",
+            done.stderr
+        );
+        assert!(!done.stderr.contains("0198c0de"), "{}", done.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use sculpt_proto::v1::{RoleBinding, Task, lock_target::Target};
+use sculpt_tls::{Kind, Token};
 use serde_json::Value;
 
 use crate::{
@@ -111,16 +112,20 @@ async fn signing_in_in_vain_leaves_nothing() {
     let expired = controller.authority.token();
     controller.script.refused.lock().unwrap().insert(expired.clone(), "the token has expired");
     let torn = &expired[..expired.len() - 1];
+    let join = Token::fresh(Kind::Join, None).reveal();
     for (url, token, code, why) in [
         (url.as_str(), expired.as_str(), 77, "the token has expired"),
         (&url, &stray_token(), 77, "not the controller of the token"),
         (&url, torn, 77, "is damaged"),
+        (&url, "ghp_abc", 77, "is not a token of sculpt"),
+        (&url, &join, 77, "this is a join token, and a user token is needed"),
         (&url, "", 64, "holds no token"),
         (&url.replace("https", "http"), &expired, 64, "nothing is sent in the clear"),
         ("https://127.0.0.1:1", &expired, 69, "reach the controller"),
     ] {
         login(&sandbox, &[url], token).await.refuses(code, &[why]);
     }
+    login(&sandbox, &[&url], &join).await.refuses(77, &["sculpt-executor join URL", "sculpt token create"]);
     login(&sandbox, &[&url, "--context", "../x"], &expired).await.refuses(64, &["cannot be the name of a context"]);
     sculpt(&sandbox, &["login", &url, "--token-file", "/no/such"]).await.refuses(64, &["/no/such"]);
     assert_eq!(files(&sandbox.path("home")), Vec::<PathBuf>::new());

@@ -1,10 +1,12 @@
 //! `sculpt doctor`: every part, whether it works, and how to mend it.
 
+mod fleet;
+mod identity;
 mod local;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use sculpt_proto::v1::{GetInfoRequest, ListExecutorsRequest};
+use sculpt_proto::v1::GetInfoRequest;
 use serde::Serialize;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::{Format, clean, json, line, paint},
-    up::{data_of, running, start_command},
+    up::start_command,
 };
 
 /// What a check found.
@@ -117,11 +119,13 @@ async fn controller(context: Context, findings: &mut Vec<Finding>) {
     for check in info.checks {
         let name = format!("controller {}", check.name);
         findings.push(match check.ok {
-            true => Finding::ok(&name, check.text),
+            true if check.remedy.is_empty() => Finding::ok(&name, check.text),
+            true => Finding::bad(Verdict::Warn, &name, check.text, check.remedy),
             false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
         });
     }
-    executors(&client, &token, findings).await;
+    identity::check(&client, findings).await;
+    fleet::check(&client, findings).await;
 }
 
 /// A controller that does not answer; what other commands advise then is to ask the doctor.
@@ -135,52 +139,6 @@ fn absent(failure: &Failure, start: &str) -> Finding {
         "start it with `{start}`; if it runs, logs/controller.log in its data directory says what it waits for"
     );
     Finding { remedy: Some(remedy), ..finding }
-}
-
-async fn executors(client: &Client, token: &Path, findings: &mut Vec<Finding>) {
-    let list = match client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await {
-        Ok(list) => list.executors,
-        Err(failure) => return findings.push(Finding::failure("executors", &failure)),
-    };
-    let connected = list.iter().filter(|executor| executor.liveness == "connected").count();
-    let text = format!("{connected} of {} connected", list.len());
-    findings.push(if connected == 0 {
-        Finding::bad(Verdict::Fail, "executors", text, absent_executor(token))
-    } else if connected < list.len() {
-        Finding::bad(Verdict::Warn, "executors", text, "`sculpt executor ls` shows which are away; their agents go on")
-    } else {
-        Finding::ok("executors", text)
-    });
-    for executor in list {
-        if !executor.closed_reason.is_empty() {
-            let text = format!("takes no new work: {}", executor.closed_reason);
-            let remedy = format!("`sculpt executor gc {} --dry-run` shows what can go", executor.name);
-            findings.push(Finding::bad(Verdict::Warn, &format!("executor {}", executor.name), text, remedy));
-        }
-        for remark in executor.notes {
-            let name = format!("executor {}", executor.name);
-            findings.push(Finding::bad(
-                Verdict::Warn,
-                &name,
-                remark,
-                format!("sculpt executor show {}", executor.name),
-            ));
-        }
-    }
-}
-
-/// What to do when no executor is connected; the one of a running `sculpt up` is being seen to.
-fn absent_executor(token: &Path) -> String {
-    match data_of(token).and_then(|data| running(&data).map(|pid| (data, pid))) {
-        Some((data, pid)) => {
-            let log = data.join("logs/executor.log");
-            format!(
-                "`sculpt up` runs (pid {pid}) and keeps one here: {} says why it is away; its agents go on",
-                log.display()
-            )
-        }
-        None => format!("start one: `{}` on this machine; queued tasks wait for it", start_command(token)),
-    }
 }
 
 fn show(finding: &Finding, width: usize) -> Result<(), Failure> {

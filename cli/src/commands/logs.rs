@@ -29,7 +29,7 @@ pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure>
     let task = task_named(&client, &args.task, &attempted).await?;
     let number = task.number;
     let sink = Sink::stdout(format, args.plain);
-    let screen = sink.screen();
+    let screens = sink.screens();
     let reading = read(&client, &args, task, sink);
     let outcome = tokio::select! {
         outcome = reading => outcome,
@@ -40,8 +40,8 @@ pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure>
             Ok(Exit::Detached)
         }
     };
-    if let Some(screen) = screen {
-        screen.restore()?;
+    if let Some(screens) = screens {
+        screens.restore()?;
     }
     outcome
 }
@@ -57,6 +57,7 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
     let reader = LogReader {
         client: client.clone(),
         task: task.uuid.clone(),
+        number: task.number,
         attempt,
         offset: args.from_offset,
         follow: args.follow || rest,
@@ -138,7 +139,7 @@ async fn attempt(client: &Client, args: &LogsArgs, mut task: Task) -> Result<Opt
         }
         let watch = watch.get_or_insert_with(|| {
             note(format!("task {} is {state}{why}", task.number));
-            Watch::new(client, &task.uuid, false)
+            Watch::new(client, task.number, &task.uuid, false)
         });
         task = watch.next().await?;
     }
