@@ -228,6 +228,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     cgroup::step_aside();
     let counting = cgroup::Cgroup::probe();
     let separation = Separation::find(wanted, &program).await;
+    settings.overruled.iter().for_each(|vain| warn!("{vain}"));
     match (&separation, settings.separate) {
         (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
         (Separation::Nothing(why), Separate::WhereItCan) => {

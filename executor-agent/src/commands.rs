@@ -31,7 +31,8 @@ pub struct Cli {
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
     Run(Box<RunArgs>),
-    /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives
+    /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives; its pool and labels are
+    /// those of the token
     Join(JoinArgs),
     /// Say who this executor is, until when it can prove it, and whether its controller lets it in
     Status(StatusArgs),

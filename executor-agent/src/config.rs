@@ -1,6 +1,7 @@
 //! Settings: flags, then `SCULPT_EXECUTOR_*`, then the TOML file, then defaults.
 
 mod args;
+mod overruled;
 mod values;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
 use serde::Deserialize;
 
 pub use self::args::RunArgs;
-use self::values::{KEEP_WORKSPACES, cpu_limit, disk_budget, memory_limit, pids_limit, span};
+use self::{
+    overruled::overruled,
+    values::{KEEP_WORKSPACES, cpu_limit, disk_budget, memory_limit, pids_limit, span},
+};
 use crate::{app::Identity, cgroup::Limits};
 
 /// Settings that cannot be used.
@@ -142,6 +146,8 @@ pub struct Settings {
     pub agents: BTreeMap<String, AgentTemplate>,
     /// End when standard input is closed.
     pub lifeline: bool,
+    /// What was set and has no effect, as something else counts; with what to do instead.
+    pub overruled: Vec<String>,
 }
 
 impl Settings {
@@ -165,13 +171,15 @@ impl Settings {
         let data_dir = data_dir.ok_or(ConfigError::Missing("data_dir"))?;
         // What cannot be read is said by who needs it.
         let joined = Identity::read(&data_dir).ok().flatten();
+        let (named, pooled) = (args.name.or(file.name), args.pool.or(file.pool));
+        let overruled = joined.as_ref().map(|joined| overruled(joined, named.as_deref(), pooled.as_deref(), &labels));
         let (name, pool, given) = joined.map_or((None, None, None), |joined| (joined.name, joined.pool, joined.labels));
         let settings = Self {
             controller: args.controller.or(file.controller),
-            name: name.or(args.name).or(file.name).unwrap_or_else(crate::host::hostname),
+            name: name.or(named).unwrap_or_else(crate::host::hostname),
             data_dir,
             slots: args.slots.or(file.slots).unwrap_or_else(default_slots),
-            pool: pool.or(args.pool).or(file.pool).unwrap_or_else(|| "default".to_owned()),
+            pool: pool.or(pooled).unwrap_or_else(|| "default".to_owned()),
             labels: given.unwrap_or(labels),
             separate: match args.separate.or(file.separate) {
                 Some(true) => Separate::Always,
@@ -196,6 +204,7 @@ impl Settings {
             },
             agents: file.agents,
             lifeline: args.lifeline,
+            overruled: overruled.unwrap_or_default(),
         };
         settings.check()?;
         Ok(settings)
@@ -306,6 +315,14 @@ mod tests {
         let settings = settings("labels = { arch = 'amd64', os = 'x' }", args).unwrap();
         assert_eq!((settings.name.as_str(), settings.pool.as_str()), ("till", "build"));
         assert_eq!(settings.labels, [("arch".to_owned(), "arm64".to_owned())].into());
+        let said = settings.overruled.join("\n");
+        for words in [
+            "say name desk, but this executor has joined with name till",
+            "say pool release, but this executor has joined with pool build",
+            "say labels arch=amd64 os=x, but this executor has joined with labels arch=arm64",
+        ] {
+            assert!(said.contains(words) && settings.overruled.len() == 3, "{words:?} is not in {said}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ async fn a_token_that_is_no_good_is_named_and_nothing_stays() {
         (host.controller.token_that(Ok(0)), "is used up"),
         (unknown, "not one of this controller"),
         (other, "not the controller of the token"),
-        (user, "this is a user token"),
+        (user, "this is a user token, and a join token is needed; `sculpt login` takes that one"),
         (unpinned, "names no authority"),
         (good[..50].to_owned(), "is damaged"),
         (format!("{good}x"), "is damaged"),

@@ -64,6 +64,7 @@ fn settings(machine: &Machine, directory: &Path) -> Settings {
         limits: sculpt_executor::cgroup::Limits::default(),
         agents: BTreeMap::new(),
         lifeline: false,
+        overruled: Vec::new(),
     }
 }
 
