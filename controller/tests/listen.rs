@@ -228,6 +228,27 @@ async fn headers_without_end_are_refused_at_a_limit() {
     assert!(listening.serves().await.ends_with("served"));
 }
 
+/// A header counts its name, its value and 32 bytes, in both versions of HTTP.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_are_taken_up_to_the_limit_and_not_a_byte_beyond() {
+    const MOST: usize = 64 << 10;
+    let listening = Listening::start(Limits::default()).await;
+    let others = "host".len() + "x".len() + "connection".len() + "close".len() + "x".len() + 3 * 32;
+    for (length, answer) in [
+        (MOST - others, "HTTP/1.1 200"),
+        (MOST - others + 1, "HTTP/1.1 431"),
+        // What the piece that reaches the limit may hold besides.
+        (MOST + 4096, "HTTP/1.1 431"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n", "x".repeat(length));
+        let mut stream = listening.says(HTTP1, request.as_bytes()).await;
+        let mut said = Vec::new();
+        let _reset = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("an answer");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.starts_with(answer), "{length}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_speaks_in_the_clear_is_told() {
     let listening = Listening::start(hasty()).await;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::Router;
+use axum::{Router, middleware};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -29,6 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use super::patience::Limits;
 use super::{
+    headers,
     newcomers::{Newcomer, Newcomers},
     patience::Watched,
 };
@@ -42,9 +43,6 @@ const IN_THE_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 
 /// Most calls at a time on one connection.
 const STREAMS: u32 = 1024;
-
-/// Most that the headers of a call may take, in bytes.
-const HEADERS: u32 = 64 << 10;
 
 /// What one call, and all calls of a connection together, may send ahead of being read. The second is so much larger that
 /// calls which nobody reads do not stall their neighbours.
@@ -120,6 +118,7 @@ pub async fn serve(
     ending: CancellationToken,
     tracker: TaskTracker,
 ) {
+    let router = router.layer(middleware::from_fn(headers::bounded));
     let (seats, newcomers) = (Arc::new(Semaphore::new(limits.connections)), Newcomers::new(limits.strangers));
     loop {
         if seats.available_permits() == 0 {
@@ -217,7 +216,7 @@ fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecut
     let builder = Builder::new(TokioExecutor::new());
     let mut builder =
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(HEADERS as usize);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(headers::MOST as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -226,6 +225,6 @@ fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecut
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping)
-        .max_header_list_size(HEADERS);
+        .max_header_list_size(headers::MOST);
     builder
 }

@@ -3,6 +3,7 @@
 pub mod deadline;
 pub mod git_http;
 pub mod guesses;
+mod headers;
 pub mod listen;
 mod newcomers;
 mod patience;
