@@ -51,7 +51,7 @@ pub(super) fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_r
     routes.add_service(reflection().build_v1()?);
     // What most clients still speak.
     routes.add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
+    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone(), dispatch.store().clone())))
 }
 
 /// What executors call.
@@ -70,7 +70,7 @@ pub(super) fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Auth
     let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
     let enrolment = EnrolmentApi { store, bus, authority, cluster, life };
     let services = Routes::new(api.into_service()).add_service(enrolment.into_service()).into_axum_router();
-    let git = git_http::routes_of_executors(repositories, parts.dispatch.store().clone());
+    let git = git_http::routes(repositories, parts.dispatch.store().clone());
     services.merge(git).fallback(nothing_here).layer(door)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
+use axum::Extension;
 use sculpt_controller::web::git_http;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -9,6 +10,7 @@ use super::{
     World,
     repo::{Repo, try_git},
 };
+use crate::harness;
 
 struct Served {
     url: String,
@@ -18,7 +20,8 @@ struct Served {
 async fn serve(world: &World) -> Served {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/git/{}.git", listener.local_addr().unwrap(), world.project);
-    let routes = git_http::routes(world.repositories.clone());
+    let ada = harness::admin(&world.store).await;
+    let routes = git_http::routes(world.repositories.clone(), world.store.clone()).layer(Extension(ada));
     let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
     Served { url, _server: AbortOnDropHandle::new(server) }
 }
