@@ -1,5 +1,6 @@
 //! The wiring: build, spawn, drain.
 
+mod closed;
 mod data_dir;
 mod routes;
 mod signals;
@@ -64,6 +65,7 @@ const TRUST: &str = "trust.pem";
 
 /// Runs the controller until it is told to end.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    closed::from_now_on();
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let served = runtime.block_on(async {
@@ -162,30 +164,37 @@ impl Controller {
         };
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
-        let built = tokio::select! {
-            built = build(&config, &data_dir, &base, &store, &pki, executor) => built.map(Some),
+        let prepared = async {
+            let (parts, user_routes) = build(&config, &data_dir, &base, &store, &pki, executor).await?;
+            access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
+                .await
+                .context("make the first admin")?;
+            keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
+            let ready = json!({
+                "ready": true,
+                "user_url": format!("https://{user}"),
+                "executor_url": format!("https://{executor}"),
+                "trust": data_dir.join(TRUST),
+                "cluster_id": parts.cluster,
+                "postgres": base.version,
+            });
+            let mut announced = ready.clone();
+            announced["pid"] = std::process::id().into();
+            data_dir.announce(&announced)?;
+            anyhow::Ok(Some((parts, user_routes, ready)))
+        };
+        let prepared = tokio::select! {
+            prepared = prepared => prepared,
             () = told.cancelled() => Ok(None),
         };
-        let (parts, user_routes) = match built {
-            Ok(Some(parts)) => parts,
-            unbuilt => {
+        // The database does not outlive a start that came to nothing, and nothing below can fail.
+        let (parts, user_routes, ready) = match prepared {
+            Ok(Some(prepared)) => prepared,
+            unprepared => {
                 end_database(&store, base.postgres).await;
-                return unbuilt.map(|_| None);
+                return unprepared.map(|_| None);
             }
         };
-        access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
-            .await
-            .context("make the first admin")?;
-        let ready = json!({
-            "ready": true,
-            "user_url": format!("https://{user}"),
-            "executor_url": format!("https://{executor}"),
-            "trust": data_dir.join(TRUST),
-            "cluster_id": parts.cluster,
-            "postgres": base.version,
-        });
-        let mut announced = ready.clone();
-        announced["pid"] = std::process::id().into();
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
@@ -195,10 +204,8 @@ impl Controller {
         let counted = middleware::from_fn_with_state(guesses.elsewhere(), guesses::counted);
         let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life).layer(counted);
         spawn(&parts, executor_listener, pki.executors, executors);
-        keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
         parts.tracker.spawn(keeper.run(parts.ending.clone()));
-        data_dir.announce(&announced)?;
         Ok(Some(Self { data_dir, ready, user, executor, store, postgres: base.postgres, ending, tracker }))
     }
 
