@@ -324,7 +324,7 @@ async fn build(
         data_dir: config.data_dir.clone(),
         git: config.git.program.clone(),
         authority: pki.authority.clone(),
-        public: config.tls.public.is_some(),
+        public: pki.public.clone(),
         executor_url: executor_url(config, executors),
     };
     let routes = user_routes(&parts, about).context("prepare reflection")?;

@@ -9,7 +9,7 @@ use sculpt_tls::Pin;
 use super::{CommandError, Reached, Told, of_this_account};
 use crate::{
     config::{Place, PlaceArgs},
-    pki::{Authority, LEAF_LIFE, Phase, SshAuthorities},
+    pki::{Authority, LEAF_LIFE, Phase, SshAuthorities, VouchError},
     store::{Store, StoreError, Time, certificates::Untold},
 };
 
@@ -28,9 +28,11 @@ enum AuthorityVerb {
     Prepare,
     /// Let the next authority certify; the one before stays trusted
     ///
-    /// Executors that are connected have a certificate of the new one within a minute.
+    /// Executors that are connected have a certificate of the new one within a minute. The one before vouches for it: tokens
+    /// made before are believed until it is retired, also where the new one is not known yet.
     Activate {
-        /// Also when executors have not learnt of the next one yet, or the database cannot be asked
+        /// Also when the present one cannot vouch for the next one, and executors have not learnt of that yet or the database
+        /// cannot be asked
         #[arg(long)]
         force: bool,
     },
@@ -64,10 +66,9 @@ impl AuthorityArgs {
             AuthorityVerb::Show => Authority::open(directory)?,
             AuthorityVerb::Prepare => Authority::prepare(directory)?,
             AuthorityVerb::Activate { force } => {
-                if let Some(next) = Authority::open(directory)?.next()
-                    && !force
-                {
-                    everybody_knows(&place, next).await?;
+                let present = Authority::open(directory)?;
+                if let (Some(next), Err(why), false) = (present.next(), present.vouch(), force) {
+                    everybody_knows(&place, next, why).await?;
                 }
                 Authority::activate(directory)?
             }
@@ -87,8 +88,8 @@ impl AuthorityArgs {
     }
 }
 
-/// Whether every executor knows the authority `next`.
-async fn everybody_knows(place: &Place, next: Pin) -> Result<(), CommandError> {
+/// Whether every executor knows the authority `next`, for which the present one cannot vouch.
+async fn everybody_knows(place: &Place, next: Pin, why: VouchError) -> Result<(), CommandError> {
     let ask = async |store: &Store| store.untold_of(next.bytes()).await;
     let untold = asked(place, ask).await.map_err(|error| CommandError::Untellable(Box::new(error)))?;
     let renews = |executor: Untold| match (executor.connected, executor.certified_until) {
@@ -102,7 +103,8 @@ async fn everybody_knows(place: &Place, next: Pin) -> Result<(), CommandError> {
         }
         (false, _) => format!("{} (when it comes back)", executor.name),
     };
-    named(untold.into_iter().map(renews).collect()).map_or(Ok(()), |names| Err(CommandError::Untold(names)))
+    let names = named(untold.into_iter().map(renews).collect());
+    names.map_or(Ok(()), |names| Err(CommandError::Untold { names, why }))
 }
 
 /// Whether every executor can do without the authority `previous`.
@@ -136,15 +138,35 @@ fn named(names: Vec<String>) -> Option<String> {
 
 fn told(authority: &Authority, ssh: Option<&SshAuthorities>) -> Told {
     let (second, next) = match authority.phase() {
-        Phase::Steady => ("", "nothing is being changed; `prepare` begins"),
-        Phase::Prepared => ("next", "`activate` when everybody has learnt of the next one; it names who has not"),
-        Phase::Activated => ("previous", "`retire` when nobody needs the previous one; it names who does"),
+        Phase::Steady => ("", "nothing is being changed; `prepare` begins".to_owned()),
+        Phase::Prepared => ("next", prepared(authority.vouch().err())),
+        Phase::Activated => ("previous", activated(authority.is_vouched_for()).to_owned()),
     };
     let pins = authority.trust().pins().enumerate();
     let mut lines: Vec<String> =
         pins.map(|(at, pin)| format!("{:<9} {pin}", if at == 0 { "certifies" } else { second })).collect();
     lines.extend(ssh.into_iter().flat_map(SshAuthorities::public).map(|(whose, key)| format!("{whose:<9} {key}")));
-    Told { answer: lines.join("\n"), note: next.to_owned() }
+    Told { answer: lines.join("\n"), note: next }
+}
+
+fn prepared(cannot_vouch: Option<VouchError>) -> String {
+    match cannot_vouch {
+        None => "`activate` lets the next one certify; the present one vouches for it until it is retired".to_owned(),
+        Some(why) => format!(
+            "`activate` when everybody has learnt of the next one; it names the executors that have not. The present one cannot \
+             vouch for it: {why}. Tokens made before `activate` are good then only where they were used after `prepare`"
+        ),
+    }
+}
+
+const fn activated(vouched_for: bool) -> &'static str {
+    if vouched_for {
+        "`retire` when nobody needs the previous one; it names the executors that do. Tokens made before `activate` are \
+         good then only where they were used since `prepare`"
+    } else {
+        "`retire` when nobody needs the previous one; it names the executors that do. The previous one does not vouch for \
+         this one: tokens made before `activate` are good only where they were used since `prepare`"
+    }
 }
 
 #[cfg(test)]
@@ -191,11 +213,38 @@ mod tests {
         assert!(matches!(again, Err(CommandError::Authority(AuthorityError::Order(_)))), "{again:?}");
     }
 
+    /// An authority as it may be given from outside: it certifies ends of chains alone.
+    fn given(path: &std::path::Path) {
+        let key = sculpt_tls::Key::fresh().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        let certificate = params.self_signed(key.pair()).expect("a certificate").pem();
+        let pem = format!("{}{certificate}", key.to_pem());
+        sculpt_tls::private::write(&path.join("tls.pem"), &pem).expect("it is written");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_left_out_by_one_that_is_vouched_for() {
+        for (outside, vouches) in [(false, true), (true, false)] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path();
+            if outside {
+                given(path);
+            }
+            Authority::open(path).expect("it is there");
+            let said = run(path, &["prepare"]).await.expect("it is prepared").note;
+            assert_eq!(said.contains("cannot vouch for it: its certificate forbids it"), !vouches, "{said}");
+            assert_eq!(run(path, &["activate"]).await.is_ok(), vouches, "nobody needs to be asked for");
+            let said = run(path, if vouches { &["show"] } else { &["activate", "--force"] }).await.expect("it is").note;
+            assert_eq!(said.contains("does not vouch for this one"), !vouches, "{said}");
+        }
+    }
+
     #[tokio::test]
     async fn what_cannot_be_asked_for_is_neither_activated_nor_retired() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
-        Authority::open(path).expect("it is made");
+        given(path);
         run(path, &["prepare"]).await.expect("it is prepared");
         let error = run(path, &["activate"]).await.expect_err("there is no database").to_string();
         assert!(error.contains("there is no database in") && error.contains("--force"), "{error}");

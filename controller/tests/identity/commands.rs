@@ -1,8 +1,14 @@
 //! The commands of the controller's host, beside a controller that runs.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use clap::Parser as _;
+use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use sculpt_controller::{
     commands::{CommandError, Told},
     config::{Cli, Command},
@@ -12,6 +18,7 @@ use sculpt_proto::{
     executor::v1::{Heartbeat, control_request, control_response},
     v1::{self, identity_client::IdentityClient},
 };
+use sculpt_tls::{Key, private};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -106,9 +113,19 @@ async fn renewed_by(stack: &Stack, mut enrolled: Enrolled, authority: &Authority
     }
 }
 
+/// An authority as it may be given from outside: it certifies the ends of chains alone, and vouches for no other.
+fn given(directory: &Path) {
+    DirBuilder::new().mode(0o700).create(directory).expect("a directory");
+    let key = Key::fresh().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let certificate = params.self_signed(key.pair()).expect("a certificate").pem();
+    private::write(&directory.join("tls.pem"), &format!("{}{certificate}", key.to_pem())).expect("it is written");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
-    let stack = harness::stack().await;
+    let stack = harness::stack_with(|config| given(&config.tls.authority)).await;
     let who = hello("one");
     let enrolled = stack.enrol(&who).await;
     let mut executor = ready(&stack, &enrolled, &who).await;
@@ -117,6 +134,7 @@ async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
     command(&stack, &["authority", "prepare"]).await.expect("it is prepared");
     learnt(&stack, 2).await;
     let refused = command(&stack, &["authority", "activate"]).await.expect_err("somebody would be cut off").to_string();
+    assert!(refused.contains("cannot vouch for the next one"), "{refused}");
     assert!(refused.contains("one (connected: within a minute)") && refused.contains("--force"), "{refused}");
     let prepared = Authority::open(stack.authority()).expect("it is there");
     assert_eq!(prepared.phase(), Phase::Prepared, "nothing has happened");
