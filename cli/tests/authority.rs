@@ -30,7 +30,11 @@ impl Authority {
 
     /// A user's token that names this authority.
     pub(crate) fn token(&self) -> String {
-        Token::fresh(Kind::User, Some(Pin::of(&self.certificate).unwrap())).reveal()
+        Token::fresh(Kind::User, Some(self.pin())).reveal()
+    }
+
+    pub(crate) fn pin(&self) -> Pin {
+        Pin::of(&self.certificate).unwrap()
     }
 
     /// What a controller shows.
@@ -57,8 +61,9 @@ pub(crate) fn bundle(authorities: &[&Authority]) -> String {
     Trust::of(authorities.iter().map(|authority| authority.certificate.clone())).unwrap().to_pem()
 }
 
-/// A port of this machine that shows what `shown` says at the time, for as long as the test runs.
-pub(crate) async fn listen(shown: watch::Receiver<Arc<ServerConfig>>, routes: Routes) -> (SocketAddr, JoinSet<()>) {
+/// A port of this machine that shows what `shown` says at the time, for as long as the test runs. Whoever shows something
+/// else was started anew: connections that stood are cut.
+pub(crate) async fn listen(mut shown: watch::Receiver<Arc<ServerConfig>>, routes: Routes) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = routes.into_axum_router();
@@ -67,7 +72,14 @@ pub(crate) async fn listen(shown: watch::Receiver<Arc<ServerConfig>>, routes: Ro
         // Connections end with the listener.
         let mut connections = JoinSet::new();
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
+            let stream = tokio::select! {
+                biased;
+                Ok(()) = shown.changed() => {
+                    connections.abort_all();
+                    continue;
+                }
+                accepted = listener.accept() => accepted.unwrap().0,
+            };
             let acceptor = TlsAcceptor::from(Arc::clone(&shown.borrow()));
             let service = hyper_util::service::TowerToHyperService::new(router.clone());
             connections.spawn(async move {

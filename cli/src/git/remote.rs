@@ -96,7 +96,7 @@ pub(crate) async fn introduce(directory: &Path, scope: &str, context: &Context) 
 async fn trust(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
     let key = format!("http.{}.sslCAInfo", context.address());
     let present = program::text(directory, &["config", scope, "--get", &key]).await.unwrap_or_default();
-    let wanted = context.pin.and_then(|pin| authority::file(&pin).ok());
+    let wanted = authority::for_git(context);
     match wanted {
         Some(file) if Path::new(&present) != file => {
             program::run(directory, ["config".as_ref(), scope.as_ref(), key.as_ref(), file.as_os_str()]).await?;
@@ -114,7 +114,7 @@ pub(crate) fn fetch(repo: &Repo, context: &Context) -> Command {
     let mut git = program::git(&repo.directory);
     // What came is said by `report`; git's own list of the same refs would only double it.
     git.args(["-c", "http.sslVerify=true", "fetch", "--quiet", NAME]).env_remove("GIT_SSL_NO_VERIFY");
-    if let Some(file) = context.pin.and_then(|pin| authority::file(&pin).ok()) {
+    if let Some(file) = authority::for_git(context) {
         git.env(CA_VARIABLE, file).env_remove("GIT_SSL_CAPATH");
     }
     git
