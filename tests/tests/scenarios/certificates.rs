@@ -1,11 +1,11 @@
 //! Certificates that last seconds instead of a day: they are renewed under running agents, by hosts that come back late, and
-//! a copy of the key gives itself away.
+//! a copy of the key gives itself away. And an authority that takes over from another.
 
 use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use sculpt_tests::harness::{DEADLINE, Stack, eventually};
+use sculpt_tests::harness::{Cli, DEADLINE, Options, Stack, eventually, within};
 use sculpt_tls::{Subject, Trust, validity};
 
 /// How long certificates are good here. Two thirds of it are left to see one that is still good.
@@ -98,5 +98,68 @@ async fn a_copy_of_the_key_locks_both() -> Result<()> {
     stack.sculpt(["unlock", "executor", "worker"]).run().await?.done()?;
     running.arrives(&stack).await?;
     running.ends_well(&stack).await?;
+    stack.finish().await
+}
+
+/// `sculpt-controller authority STEP` on the controller's host.
+fn authority(stack: &Stack, step: &str) -> Cli {
+    let data = stack.data().join("controller").display().to_string();
+    stack.shell("sculpt-controller", ["authority", step, "--data-dir", &data])
+}
+
+/// Who carries the pin of one authority and was away while another took over is let in until the first is retired: by an old
+/// token, an old token for joining, in the middle of following, and by tools that know its certificate alone.
+#[tokio::test]
+async fn another_authority_takes_over_and_who_was_away_comes_back() -> Result<()> {
+    let mut stack = Stack::parts().await?;
+    let repo = stack.repo()?;
+    let project = stack.sculpt(["project", "add", "-o", "json"]).dir(repo.path()).run().await?.done()?.json()?;
+    let running = stack.counting(&[]).await?;
+    let (join, before) = (stack.join_token("default").await?, stack.root().join("before.pem"));
+    fs::copy(stack.data().join("controller/trust.pem"), &before)?;
+    let following = stack.following(&running).await?;
+
+    authority(&stack, "prepare").run().await?.done()?.says("the present one vouches for it")?;
+    authority(&stack, "activate").run().await?.done()?;
+    stack.controller()?.end(Signal::TERM, DEADLINE).await?;
+    stack.start_controller().await?;
+    ensure!(stack.trust()?.pins().len() == 2, "one of them is not trusted");
+
+    let home = stack.fresh("homes");
+    fs::create_dir_all(&home)?;
+    let url = stack.url()?;
+    let signs_in = stack.sculpt(["login", &url]).env("HOME", &home).stdin(stack.token()?);
+    signs_in.run().await?.done()?;
+    let kept = fs::read_dir(home.join(".config/sculpt/authorities"))?.next().context("an authority is kept")??;
+    ensure!(fs::read_to_string(kept.path())? == stack.trust()?.to_pem(), "not all of them are kept");
+    stack.sculpt(["git-credential", "setup"]).env("HOME", &home).run().await?.done()?;
+    let clone = format!("{url}{}", project["git_path"].as_str().context("the path of a project")?);
+    let lists = stack.shell("git", ["ls-remote", &clone]).env("HOME", &home).env("GIT_SSL_CAINFO", &before);
+    lists.run().await?.done()?;
+    if stack.shell("curl", ["--version"]).run().await.is_ok() {
+        let before = before.display().to_string();
+        stack.shell("curl", ["-sS", "-o", "/dev/null", "--cacert", &before, &url]).run().await?.done()?;
+    }
+    let late = stack.fresh("executors");
+    let (data, executors) = (late.display().to_string(), stack.executor_url()?);
+    let joins = ["join", &executors, "--token-file", "-", "--data-dir", &data, "--name", "late"];
+    stack.shell("sculpt-executor", joins).stdin(join).run().await?.done()?;
+    stack.executor_made(&late);
+    following.saw_all(&stack, running).await?;
+
+    // The executor that runs renews by itself, and nobody needs the first one any more.
+    let retires = async {
+        while authority(&stack, "retire").run().await?.code != 0 {}
+        Ok(())
+    };
+    within(DEADLINE, "the first authority to be retired", retires).await?;
+    let alone = || Ok((stack.trust()?.pins().len() == 1).then_some(()));
+    eventually("the controller to see it", alone).await?;
+    let stranger = stack.fresh("homes");
+    fs::create_dir_all(&stranger)?;
+    let refused = stack.sculpt(["whoami"]).env("HOME", &stranger).run().await?.exits(77)?;
+    refused.says("another authority has taken over there")?.says("new token")?;
+    stack.sculpt(["whoami"]).env("HOME", &home).run().await?.done()?;
+    stack.sculpt(["whoami"]).run().await?.done()?;
     stack.finish().await
 }
