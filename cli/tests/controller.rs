@@ -58,6 +58,8 @@ pub(crate) struct Script {
     /// The one token that is good, and what is said of others.
     pub(crate) token: String,
     pub(crate) refused: Mutex<HashMap<String, &'static str>>,
+    /// What everybody is told who calls here by mistake.
+    pub(crate) elsewhere: Mutex<Option<&'static str>>,
     /// The authorities that it names.
     pub(crate) trust: Mutex<String>,
     /// Whether it says to have a public certificate.
@@ -95,6 +97,7 @@ impl Controller {
             known_project: Mutex::default(),
             token: authority.token(),
             refused: Mutex::default(),
+            elsewhere: Mutex::default(),
             trust: Mutex::new(bundle(&[&authority])),
             public: Mutex::default(),
             book: Book::default(),
@@ -123,6 +126,9 @@ impl Controller {
 impl Script {
     /// Lets in who shows the token.
     fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(why) = *self.elsewhere.lock().unwrap() {
+            return Err(Status::unimplemented(why));
+        }
         let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let shown = shown.strip_prefix("Bearer ").unwrap_or_default();
         if shown == self.token {

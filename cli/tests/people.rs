@@ -126,6 +126,11 @@ async fn signing_in_in_vain_leaves_nothing() {
         login(&sandbox, &[url], token).await.refuses(code, &[why]);
     }
     login(&sandbox, &[&url], &join).await.refuses(77, &["sculpt-executor join URL", "sculpt token create"]);
+    *controller.script.elsewhere.lock().unwrap() = Some("executors call here, people call at https://x.example:7433");
+    let wrong = login(&sandbox, &[&url], &controller.script.token).await;
+    wrong.refuses(64, &["cannot sign in: executors call here, people call at https://x.example:7433\n"]);
+    assert_eq!(wrong.stderr.lines().count(), 1, "another token would not help: {}", wrong.stderr);
+    *controller.script.elsewhere.lock().unwrap() = None;
     login(&sandbox, &[&url, "--context", "../x"], &expired).await.refuses(64, &["cannot be the name of a context"]);
     sculpt(&sandbox, &["login", &url, "--token-file", "/no/such"]).await.refuses(64, &["/no/such"]);
     assert_eq!(files(&sandbox.path("home")), Vec::<PathBuf>::new());

@@ -12,6 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sculpt_proto::v1::{WhoAmIRequest, WhoAmIResponse};
 use sculpt_tls::{TokenError, private};
 use serde::Serialize;
+use tonic::Code;
 use url::Url;
 
 use crate::{
@@ -71,7 +72,19 @@ pub(super) async fn login(args: LoginArgs, format: Format) -> Result<Exit, Failu
     let context = Context::new(name.clone(), url, token, source).map_err(|error| unfit(&error))?;
     // Nothing is written before the controller has proved itself and taken the token.
     let (client, server) = Client::dial(context).await?;
-    let who = client.read(ATTEMPTED, client.identity().who_am_i(WhoAmIRequest {})).await?;
+    // A listener of executors serves nothing of this, and says where people call.
+    let mut elsewhere = None;
+    let asked = async {
+        let answer = client.identity().who_am_i(WhoAmIRequest {}).await;
+        answer.inspect_err(|status| {
+            elsewhere = (status.code() == Code::Unimplemented).then(|| status.message().to_owned());
+        })
+    };
+    let who = client.read(ATTEMPTED, asked).await;
+    let who = who.map_err(|failure| match elsewhere {
+        Some(why) => Failure::new(Exit::BadInput, ATTEMPTED, why),
+        None => failure,
+    })?;
     client.met(&server);
     client.trust_from_now_on(&who);
     let token_file = tokens().map_err(bad)?.join(&name);

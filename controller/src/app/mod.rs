@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::HealthReporter;
 
 pub use self::data_dir::{DataDir, DataDirError};
-use self::routes::{executor_routes, executor_url, nothing_here, user_routes};
+use self::routes::{executor_routes, executor_url, nothing_here, user_routes, user_url};
 pub(crate) use self::signals::account;
 use crate::{
     access::{self, Gate},
@@ -41,6 +41,7 @@ use crate::{
     store::{Database, Store, let_serve, migrate},
     web::{
         deadline,
+        doors::{self, Other},
         guesses::{self, Guesses},
         listen::{self, Limits},
     },
@@ -172,8 +173,8 @@ impl Controller {
             keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
             let ready = json!({
                 "ready": true,
-                "user_url": format!("https://{user}"),
-                "executor_url": format!("https://{executor}"),
+                "user_url": user_url(&config, user),
+                "executor_url": executor_url(&config, executor),
                 "trust": data_dir.join(TRUST),
                 "cluster_id": parts.cluster,
                 "postgres": base.version,
@@ -200,9 +201,14 @@ impl Controller {
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
         let guesses = Guesses::default();
         let people = middleware::from_fn_with_state(Gate::new(parts.access.clone(), guesses.clone()), access::enter);
-        spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
+        let elsewhere = |other| middleware::from_fn_with_state(other, doors::shown);
+        let people = timely.fallback(nothing_here).layer(people);
+        let other = Other::of_executors(&executor_url(&config, executor));
+        spawn(&parts, user_listener, pki.people, people.layer(elsewhere(other)));
         let counted = middleware::from_fn_with_state(guesses.elsewhere(), guesses::counted);
-        let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life).layer(counted);
+        let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life);
+        let other = Other::of_people(&user_url(&config, user));
+        let executors = executors.layer(elsewhere(other)).layer(counted);
         spawn(&parts, executor_listener, pki.executors, executors);
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
         parts.tracker.spawn(keeper.run(parts.ending.clone()));

@@ -1,6 +1,7 @@
 //! Listeners and what stands before every call: TLS, limits, deadlines. Who calls is asked behind them.
 
 pub mod deadline;
+pub mod doors;
 pub mod git_http;
 pub mod guesses;
 mod headers;

@@ -173,7 +173,8 @@ impl JoinError {
             Self::Refused { status, .. } => match status.code() {
                 Code::Unauthenticated | Code::PermissionDenied => NOT_ALLOWED,
                 Code::AlreadyExists | Code::FailedPrecondition => CONFLICT,
-                Code::InvalidArgument => BAD_INPUT,
+                // It may be well, and not where machines join.
+                Code::InvalidArgument | Code::Unimplemented => BAD_INPUT,
                 _ => FAILED,
             },
         }
@@ -235,6 +236,7 @@ impl JoinError {
                     | Code::AlreadyExists
                     | Code::FailedPrecondition
                     | Code::InvalidArgument
+                    | Code::Unimplemented
             ),
             _ => false,
         }

@@ -203,7 +203,7 @@ mod tests {
         let closed = Pool { name: "build".to_owned(), network: "none".to_owned(), ..Pool::default() };
         let open = Executor { closes_network: false, ..executor() };
         assert!(said(&unserved(&closed, &[executor()])).is_empty());
-        assert!(said(&unserved(&closed, &[open.clone()]))[0].1.contains("nothing done on worker"));
+        assert!(said(&unserved(&closed, std::slice::from_ref(&open)))[0].1.contains("nothing done on worker"));
         let elsewhere = Executor { pool: "other".to_owned(), ..open };
         assert!(said(&unserved(&closed, &[elsewhere])).is_empty());
         let waiting = Pool { waiting: 2, network: "host".to_owned(), ..closed };
