@@ -7,7 +7,10 @@ use sculpt_proto::{FieldError, duration, id::ProjectId, required, timestamp, v1}
 use sculpt_tls::{Kind, Token as Fresh};
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller, projects::once};
+use super::{
+    Api, caller,
+    once::{once, once_of},
+};
 use crate::{
     access::Whose,
     store::{
@@ -42,8 +45,7 @@ impl v1::identity_server::Identity for Api {
     async fn add_user(&self, request: Request<v1::AddUserRequest>) -> Result<Response<v1::AddUserResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::AddUserRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "AddUser", &without_id)?;
+        let request = once_of(&message, "AddUser", |message| &mut message.request_id)?;
         let new = NewUser {
             name: message.name,
             email: short(message.email, "email")?,
@@ -81,8 +83,7 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::GrantRoleResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::GrantRoleRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "GrantRole", &without_id)?;
+        let request = once_of(&message, "GrantRole", |message| &mut message.request_id)?;
         let wish = wish(required(message.role, "role")?, "role")?;
         let user = self.store.grant_role(by, request, message.user, wish).await?;
         self.bus.access();
@@ -95,8 +96,7 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::RevokeRoleResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::RevokeRoleRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "RevokeRole", &without_id)?;
+        let request = once_of(&message, "RevokeRole", |message| &mut message.request_id)?;
         let wish = wish(required(message.role, "role")?, "role")?;
         let user = self.store.revoke_role(by, request, message.user, wish).await?;
         self.bus.access();
@@ -109,8 +109,7 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
-        let without_id = v1::CreateTokenRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "CreateToken", &without_id)?;
+        let request = once_of(&message, "CreateToken", |message| &mut message.request_id)?;
         let whom = if message.user.is_empty() || message.user == caller.name() {
             For::Caller(caller)
         } else {
@@ -167,8 +166,7 @@ impl v1::identity_server::Identity for Api {
     async fn lock(&self, request: Request<v1::LockRequest>) -> Result<Response<v1::LockResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::LockRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "Lock", &without_id)?;
+        let request = once_of(&message, "Lock", |message| &mut message.request_id)?;
         let reason = short(message.reason, "reason")?;
         let (target, ttl) = (target(message.target)?, ttl(message.ttl)?);
         let lock = self.store.lock(by, request, target, reason, ttl).await?;
@@ -179,8 +177,7 @@ impl v1::identity_server::Identity for Api {
     async fn unlock(&self, request: Request<v1::UnlockRequest>) -> Result<Response<v1::UnlockResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::UnlockRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "Unlock", &without_id)?;
+        let request = once_of(&message, "Unlock", |message| &mut message.request_id)?;
         let locks = self.store.unlock(by, request, target(message.target)?).await?;
         self.bus.access();
         Ok(Response::new(v1::UnlockResponse { locks: locks.into_iter().map(shown_lock).collect() }))

@@ -11,6 +11,7 @@ mod executors;
 mod git;
 mod identity;
 pub mod logs;
+mod once;
 mod projects;
 pub(crate) mod spec;
 pub mod status;
