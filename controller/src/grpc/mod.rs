@@ -2,6 +2,7 @@
 
 mod absent;
 mod audit;
+mod author;
 pub(crate) mod brief;
 mod convert;
 mod cursor;
