@@ -11,15 +11,36 @@ use sculpt_proto::{
     v1::{self, identity_client::IdentityClient, lock_target::Target},
 };
 
+use tonic::Status;
+use uuid::Uuid;
+
 use crate::{
-    harness::{Enrolled, Stack},
-    sessions::executor::Scripted,
+    harness::{self, Enrolled, Stack},
+    sessions::executor::{Scripted, hello},
 };
 
 /// A Control connection of an executor.
 async fn dial(stack: &Stack, enrolled: &Enrolled, hello: &Hello) -> Scripted {
     let client = ExecutorServiceClient::new(stack.executor_channel(enrolled).await);
     Scripted::over(client, hello.clone()).await
+}
+
+/// A controller, and an executor that has joined it.
+async fn joined() -> (Stack, Hello, Enrolled) {
+    let stack = harness::stack().await;
+    let who = hello("one");
+    let enrolled = stack.enrol(&who).await;
+    (stack, who, enrolled)
+}
+
+/// What an executor has after it has renewed its certificate.
+async fn renewed(stack: &Stack, enrolled: &Enrolled) -> Enrolled {
+    stack.renew(enrolled, Uuid::new_v4()).await.expect("it is renewed")
+}
+
+/// What an executor is told whose certificate is not renewed.
+async fn unrenewed(stack: &Stack, enrolled: &Enrolled) -> Status {
+    stack.renew(enrolled, Uuid::new_v4()).await.err().expect("it is refused")
 }
 
 /// The same, welcomed and without attempts.
