@@ -47,7 +47,7 @@ demo: build ## run the main job for real, in a directory of its own, and clean u
 	@scripts/demo target/debug
 
 release: setup ## build the three programs for use, into target/release
-	$(CARGO) build --workspace --bins --locked --release
+	$(CARGO) build -p sculpt -p sculpt-controller -p sculpt-executor --bins --locked --release
 
 clean: ## remove what was built
 	$(CARGO) clean
