@@ -4,19 +4,19 @@ use std::{
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt as _,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::Parser as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use sculpt_controller::{
     commands::{CommandError, Told},
-    config::{Cli, Command},
+    config::{Cli, Command, PublicFiles},
     pki::{Authority, Phase},
 };
 use sculpt_proto::{
     executor::v1::{Heartbeat, control_request, control_response},
-    v1::{self, identity_client::IdentityClient},
+    v1::{self, identity_client::IdentityClient, system_client::SystemClient},
 };
 use sculpt_tls::{Key, private};
 use tonic::Code;
@@ -29,6 +29,8 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 async fn command(stack: &Stack, words: &[&str]) -> Result<Told, CommandError> {
     let place = stack.place();
@@ -169,4 +171,30 @@ async fn executors_are_told_where_to_dial() {
     let (told, listens) = of(None).await;
     assert_eq!(told, format!("https://{listens}"), "with the port that was found");
     assert_eq!(of(Some("https://sculpt.example:7434")).await.0, "https://sculpt.example:7434");
+}
+
+/// A client that has pinned our authority goes on by it, whatever browsers are shown, and must learn when it changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_public_certificate_whom_to_trust_is_told_all_the_same() {
+    for (left, said) in [(YEAR / 730, "runs out in 0 days"), (YEAR, "is good until")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = PublicFiles { certificates: directory.path().join("crt"), key: directory.path().join("key") };
+        let key = Key::fresh().expect("a key");
+        let mut params = CertificateParams::new(["sculpt.example".to_owned()]).expect("names");
+        params.not_before = (SystemTime::now() - YEAR).into();
+        params.not_after = (SystemTime::now() + left).into();
+        let certificate = params.self_signed(key.pair()).expect("a certificate").pem();
+        std::fs::write(&files.certificates, certificate).expect("it is written");
+        std::fs::write(&files.key, key.to_pem()).expect("it is written");
+        let stack = harness::stack_with(|config| config.tls.public = Some(files)).await;
+        let mut identity = IdentityClient::new(stack.authorised());
+        let who = identity.who_am_i(v1::WhoAmIRequest {}).await.expect("an answer").into_inner();
+        assert!(who.public && who.trust == std::fs::read_to_string(stack.trust()).expect("it is there"), "{who:?}");
+        let mut system = SystemClient::new(stack.authorised());
+        let info = system.get_info(v1::GetInfoRequest {}).await.expect("an answer").into_inner();
+        let check = info.checks.iter().find(|check| check.name == "certificate").expect("it is looked at");
+        assert!(check.ok && check.text.contains(said), "{check:?}");
+        assert_eq!(check.remedy.is_empty(), left == YEAR, "{check:?}");
+        stack.stop().await;
+    }
 }
