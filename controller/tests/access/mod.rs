@@ -54,8 +54,10 @@ async fn in_order<A: Send + 'static, B: Send + 'static>(
     sqlx::query(gate).execute(&mut *held).await.unwrap();
     let first = tokio::spawn(first);
     harness::until_waiting(store, 1, || first.is_finished()).await;
+    assert!(!first.is_finished(), "the first waits for nobody");
     let second = tokio::spawn(second);
     harness::until_waiting(store, 2, || second.is_finished()).await;
+    assert!(!first.is_finished() && !second.is_finished(), "the second waits for nobody");
     held.commit().await.unwrap();
     (first.await.unwrap(), second.await.unwrap())
 }
