@@ -84,7 +84,7 @@ pub enum TokenError {
     /// It would be limited to what its owner may not.
     #[error(
         "{owner} has {has}, and the token would have {asked}; a token gives no more than its owner has: ask for less, or let \
-         an admin give {owner} that role with `sculpt admin role grant`"
+         an admin give {owner} that role with `sculpt admin user grant`"
     )]
     Wider {
         /// Whose it would be.
