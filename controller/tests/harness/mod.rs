@@ -77,10 +77,15 @@ pub(crate) async fn until_waiting(store: &sculpt_controller::store::Store, many:
     // Not in anybody's transaction, which would see the same for ever.
     let mut conn = store.read().await.unwrap();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let begun = std::time::Instant::now();
-    while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {
-        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "nobody waits for a lock");
-        // The database tells nobody who waits.
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    in_time("somebody to wait for a lock", async {
+        // Nobody is told who waits, so the database is asked again as soon as it has answered.
+        while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {}
+    })
+    .await;
+}
+
+/// Waits for what has to come, and fails when it does not.
+pub(crate) async fn in_time(what: &str, coming: impl Future<Output = ()>) {
+    let limit = std::time::Duration::from_secs(30);
+    assert!(tokio::time::timeout(limit, coming).await.is_ok(), "waited {limit:?} in vain for {what}");
 }

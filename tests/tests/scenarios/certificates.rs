@@ -87,7 +87,7 @@ async fn a_copy_of_the_key_locks_both() -> Result<()> {
         .stderr(fs::File::create(stack.root().join("thief.log"))?)
         .spawn()
         .context("start the copy")?;
-    stack.executor_until("worker", "locked", DEADLINE, |found| found.locked).await?;
+    stack.recorded("executor.lock").await?;
     let locks = stack.sculpt(["locks", "-o", "json"]).run().await?.done()?.json()?;
     ensure!(locks.as_array().is_some_and(|all| all.len() == 1), "{locks:#}");
     running.counter.prints(50).await?;
