@@ -1,6 +1,8 @@
 //! The last step before an agent or a tool runs: a re-executed process that sets up what only the process itself can
 //! (session, controlling terminal, cgroup, user, signal dispositions) and becomes the program by exec.
 
+mod apart;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -63,6 +65,8 @@ pub struct Stage {
     pub goes_first: bool,
     /// A session of its own; its controlling terminal is the first of stdin and stdout that is a terminal.
     pub session: bool,
+    /// Its account has nothing from before; one that is shared is left alone.
+    pub forgets: bool,
     /// It is killed when the process (exactly: the thread) that started it dies.
     pub dies_with_parent: bool,
     /// What is put around it. Absent: nothing.
@@ -193,6 +197,7 @@ impl From<shim::Launch> for Stage {
             processes: launch.processes,
             goes_first: launch.goes_first,
             session: true,
+            forgets: true,
             dies_with_parent: true,
             sandbox: launch.sandbox,
             inside: None,
@@ -259,7 +264,14 @@ impl Stage {
             }
         }
         if let Some(identity) = &self.identity {
+            apart::leave_shared_memory().map_err(|error| failed("leave what processes share", error))?;
             identity.assume()?;
+        }
+        if self.identity.is_some() || !here {
+            apart::leave_keys().map_err(|error| failed("leave the kernel's keys", error))?;
+        }
+        if self.forgets && self.identity.is_some() {
+            apart::forget_keys().map_err(|error| failed("forget the kernel's keys of its account", error))?;
         }
         if !here {
             return Ok(());

@@ -19,6 +19,7 @@ mod host;
 mod hostile;
 mod join;
 mod kept;
+mod keys;
 mod late;
 mod life;
 mod listener;
