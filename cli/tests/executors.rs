@@ -137,6 +137,7 @@ async fn what_an_executor_keeps_apart_is_said() {
         unseparated: "bubblewrap is not installed".into(),
         owner: "ada".into(),
         locked: true,
+        closed_reason: "locked (lost laptop)".into(),
         certified_until: soon(),
         ..executor()
     };

@@ -137,7 +137,7 @@ fn page(executor: &Executor) -> String {
 }
 
 fn state(executor: &Executor) -> String {
-    let closed = !executor.draining && !executor.closed_reason.is_empty();
+    let closed = !executor.locked && !executor.draining && !executor.closed_reason.is_empty();
     let marks = [(executor.draining, "draining"), (closed, "closed")];
     let words = marks.into_iter().filter_map(|(holds, word)| holds.then_some(word));
     [standing(executor)].into_iter().chain(words).collect::<Vec<_>>().join(", ")

@@ -13,7 +13,7 @@ use super::{
 /// Where an entry that is wider than the terminal goes on: below who did it.
 const INDENT: &str = "                             ";
 
-/// An entry on one line, or on several where a terminal of `width` columns is narrower. Nothing is left out.
+/// An entry on one line, or on several where a terminal of `width` columns is narrower.
 pub(crate) fn lines(entry: &AuditEntry, width: Option<u16>) -> String {
     let head = format!(
         "{:>6}  {:<19}  {:<12}  {:<18}",
@@ -71,10 +71,13 @@ fn told(details: &Map<String, Value>, project: &str) -> Vec<String> {
     first.into_iter().chain(rest).collect()
 }
 
-/// Roles as they are typed, from pairs of role and project.
+/// Roles as they are typed, from objects, or pairs as older entries have them.
 fn bindings(value: &Value) -> Option<String> {
-    let pair = |pair: &Value| Some(binding(pair.get(0)?.as_str()?, pair.get(1).and_then(Value::as_str)));
-    let all = value.as_array()?.iter().map(|one| pair(one).or_else(|| words(one)));
+    let one =
+        |role: Option<&Value>, project: Option<&Value>| Some(binding(role?.as_str()?, project.and_then(Value::as_str)));
+    let all = value.as_array()?.iter().map(|told| {
+        one(told.get("role"), told.get("project")).or_else(|| one(told.get(0), told.get(1))).or_else(|| words(told))
+    });
     Some(all.flatten().collect::<Vec<_>>().join(", ")).filter(|text| !text.is_empty())
 }
 
@@ -88,7 +91,7 @@ fn words(value: &Value) -> Option<String> {
         Value::Null | Value::Bool(false) => String::new(),
         Value::Bool(true) => "yes".to_owned(),
         Value::Number(number) => number.to_string(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => beginning(text).to_owned(),
         Value::Array(values) => values.iter().filter_map(words).collect::<Vec<_>>().join(", "),
         Value::Object(fields) => {
             let pairs = fields.iter().filter_map(|(name, value)| Some(format!("{name}={}", words(value)?)));
@@ -96,6 +99,12 @@ fn words(value: &Value) -> Option<String> {
         }
     };
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// A digest by its beginning, which tells it from others; anything else whole.
+fn beginning(text: &str) -> &str {
+    let digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digest { text.get(..16).unwrap_or(text) } else { text }
 }
 
 #[cfg(test)]
@@ -119,6 +128,16 @@ mod tests {
             ("role.grant", r#"{"role":"operator","project":"website"}"#, "x  as operator@website"),
             ("role.revoke", r#"{"role":"admin","project":null}"#, "x  as admin"),
             ("user.add", r#"{"roles":[["viewer",null],["pair","website"]]}"#, "x  roles viewer, pair@website"),
+            (
+                "user.add",
+                r#"{"roles":[{"role":"viewer","project":null},{"role":"pair","project":"website"}]}"#,
+                "x  roles viewer, pair@website",
+            ),
+            (
+                "executor.join",
+                r#"{"key":"00851c82eb7091994cce206fa596f9450f1bd6320698acbacca4e1a99d06de2d"}"#,
+                "x  key 00851c82eb709199",
+            ),
             (
                 "token.create",
                 r#"{"name":"board","scope":[["viewer","website"]],"seconds":900,"user":"ben"}"#,

@@ -20,7 +20,7 @@ pub(super) async fn check(client: &Client, findings: &mut Vec<Finding>) {
         Err(failure) => return findings.push(Finding::failure("executors", &failure)),
     };
     let here = data_of(Path::new(&client.context.token_source)).is_some();
-    findings.push(connected(&list, || absent(&client.context)));
+    findings.push(connected(&list, || absent(&client.context, list.is_empty())));
     findings.extend(list.iter().flat_map(|executor| remarks(executor, here)));
     match client.read("list pools", client.executors().list_pools(ListPoolsRequest {})).await {
         Ok(pools) => findings.extend(pools.pools.iter().flat_map(|pool| unserved(pool, &list))),
@@ -55,7 +55,7 @@ fn remarks(executor: &Executor, here: bool) -> Vec<Finding> {
         let remedy = format!("`sculpt locks` says why; `sculpt unlock executor {quoted}` lets it in");
         findings.push(warn("is locked, and refused".to_owned(), remedy));
     }
-    if !executor.closed_reason.is_empty() {
+    if !executor.locked && !executor.closed_reason.is_empty() {
         let text = format!("takes no new work: {}", executor.closed_reason);
         findings.push(warn(text, format!("`sculpt executor gc {quoted} --dry-run` shows what can go")));
     }
@@ -112,7 +112,7 @@ fn unserved(pool: &Pool, executors: &[Executor]) -> Vec<Finding> {
 }
 
 /// What to do when no executor is connected; the one of a running `sculpt up` is being seen to.
-fn absent(context: &Context) -> String {
+fn absent(context: &Context, none: bool) -> String {
     let data = data_of(Path::new(&context.token_source));
     match data.and_then(|data| running(&data).map(|pid| (data, pid))) {
         Some((data, pid)) => {
@@ -122,7 +122,12 @@ fn absent(context: &Context) -> String {
                 log.display()
             )
         }
-        None => format!("{}; queued tasks wait for one", another(context)),
+        None if none || data_of(Path::new(&context.token_source)).is_some() => {
+            format!("{}; queued tasks wait for one", another(context))
+        }
+        None => {
+            "`sculpt executor ls` shows which are away or locked; their agents go on, and queued tasks wait".to_owned()
+        }
     }
 }
 
@@ -164,7 +169,11 @@ mod tests {
             Executor { unmet: vec!["memory".to_owned(), "cpu".to_owned()], counters: Some(lacking), ..executor() };
         let cases = [
             (executor(), false, None),
-            (Executor { locked: true, ..executor() }, false, Some((Verdict::Warn, "unlock executor worker"))),
+            (
+                Executor { locked: true, closed_reason: "locked".to_owned(), ..executor() },
+                false,
+                Some((Verdict::Warn, "unlock executor worker")),
+            ),
             (open.clone(), false, Some((Verdict::Warn, "(no bubblewrap), so it runs the tasks of ada alone"))),
             (open.clone(), true, Some((Verdict::Ok, "the tasks of ada alone"))),
             (Executor { liveness: "lost".to_owned(), ..open }, false, None),
