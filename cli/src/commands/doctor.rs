@@ -6,7 +6,7 @@ mod local;
 
 use std::path::PathBuf;
 
-use sculpt_proto::v1::GetInfoRequest;
+use sculpt_proto::v1::{Check, GetInfoRequest};
 use serde::Serialize;
 
 use crate::{
@@ -116,16 +116,19 @@ async fn controller(context: Context, findings: &mut Vec<Finding>) {
             "use the same version on both sides",
         )
     });
-    for check in info.checks {
-        let name = format!("controller {}", check.name);
-        findings.push(match check.ok {
-            true if check.remedy.is_empty() => Finding::ok(&name, check.text),
-            true => Finding::bad(Verdict::Warn, &name, check.text, check.remedy),
-            false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
-        });
-    }
+    findings.extend(info.checks.into_iter().map(judged));
     identity::check(&client, findings).await;
     fleet::check(&client, findings).await;
+}
+
+/// What the controller has found about a part of its own. With a part that is well it may say what to do so that it stays so.
+fn judged(check: Check) -> Finding {
+    let name = format!("controller {}", check.name);
+    match check.ok {
+        true if check.remedy.is_empty() => Finding::ok(&name, check.text),
+        true => Finding::bad(Verdict::Warn, &name, check.text, check.remedy),
+        false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
+    }
 }
 
 /// A controller that does not answer; what other commands advise then is to ask the doctor.
@@ -151,5 +154,25 @@ fn show(finding: &Finding, width: usize) -> Result<(), Failure> {
     match &finding.remedy {
         Some(remedy) => line(format!("     {:<width$}  → {}", "", clean(remedy))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_soon_is_a_warning() {
+        for (ok, remedy, verdict) in [
+            (true, "", Verdict::Ok),
+            (true, "Renew it.", Verdict::Warn),
+            (false, "Renew it.", Verdict::Fail),
+            (false, "", Verdict::Fail),
+        ] {
+            let check = Check { name: "certificate".into(), ok, remedy: remedy.into(), ..Check::default() };
+            let found = judged(check);
+            assert_eq!((found.name.as_str(), found.verdict), ("controller certificate", verdict), "{ok} {remedy:?}");
+            assert_eq!(found.remedy.unwrap_or_default(), remedy);
+        }
     }
 }
