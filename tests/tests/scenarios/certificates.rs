@@ -11,12 +11,12 @@ use sculpt_tls::{Subject, Trust, validity};
 /// How long certificates are good here. Two thirds of it are left to see one that is still good.
 const LIFE: &str = "15s";
 
-async fn short_lived() -> Result<Stack> {
-    Stack::options().env("SCULPT_CONTROLLER_CERTIFICATE_LIFE", LIFE).parts().await
+pub(crate) fn short_lived() -> Options {
+    Stack::options().env("SCULPT_CONTROLLER_CERTIFICATE_LIFE", LIFE)
 }
 
 /// The certificate of the executor on `data`: whom it names, and until when.
-fn certificate(data: &Path) -> Result<(Subject, SystemTime)> {
+pub(crate) fn certificate(data: &Path) -> Result<(Subject, SystemTime)> {
     let pem = fs::read(data.join("identity/certificate.pem")).context("read the certificate")?;
     let chain = Trust::from_pem(&pem)?;
     let own = chain.certificates().next().context("a certificate")?;
@@ -31,13 +31,13 @@ async fn renews(data: &Path, more: u64) -> Result<()> {
 }
 
 /// Waits until a certificate that is good until then is not any more.
-async fn runs_out(until: SystemTime) -> Result<()> {
+pub(crate) async fn runs_out(until: SystemTime) -> Result<()> {
     eventually("the certificate to run out", || Ok((SystemTime::now() > until).then_some(()))).await
 }
 
 #[tokio::test]
 async fn certificates_run_out_under_a_running_agent_and_nobody_notices() -> Result<()> {
-    let stack = short_lived().await?;
+    let stack = short_lived().parts().await?;
     let key = fs::read(stack.executor_data().join("identity/key.pem"))?;
     let running = stack.counting(&[]).await?;
     // At its start it renews at once: so short a life is nearly over for a clock that may be an hour behind.
@@ -59,7 +59,7 @@ async fn certificates_run_out_under_a_running_agent_and_nobody_notices() -> Resu
 
 #[tokio::test]
 async fn a_host_that_was_off_for_longer_renews_and_its_spool_arrives() -> Result<()> {
-    let mut stack = short_lived().await?;
+    let mut stack = short_lived().parts().await?;
     let running = stack.counting(&["--no-tty"]).await?;
     let (before, until) = certificate(&stack.executor_data())?;
     stack.executor()?.end(Signal::TERM, DEADLINE).await?;
@@ -76,7 +76,7 @@ async fn a_host_that_was_off_for_longer_renews_and_its_spool_arrives() -> Result
 /// Of two that hold one key only one has the newest certificate; the other's renewal locks both, until a person has looked.
 #[tokio::test]
 async fn a_copy_of_the_key_locks_both() -> Result<()> {
-    let stack = short_lived().await?;
+    let stack = short_lived().parts().await?;
     let running = stack.counting(&[]).await?;
     let copy = stack.data().join("copy");
     stack.copy_identity(&copy)?;
