@@ -114,7 +114,7 @@ async fn signing_in_in_vain_leaves_nothing() {
     let torn = &expired[..expired.len() - 1];
     let join = Token::fresh(Kind::Join, None).reveal();
     for (url, token, code, why) in [
-        (url.as_str(), expired.as_str(), 77, "the token has expired"),
+        (url.as_str(), expired.as_str(), 77, "the token has expired\n  `sculpt token create` makes one"),
         (&url, &stray_token(), 77, "not the controller of the token"),
         (&url, torn, 77, "is damaged"),
         (&url, "ghp_abc", 77, "is not a token of sculpt"),
@@ -160,7 +160,7 @@ async fn signing_out_forgets_the_token() {
         assert!(!kept.exists());
         assert_eq!(controller.script.book.pages().revoked, if revoke { vec![identity::TOKEN] } else { vec![] });
     }
-    sculpt(&sandbox, &["logout", "work"]).await.refuses(6, &["no context \"work\""]);
+    sculpt(&sandbox, &["logout", "work"]).await.refuses(6, &["no context \"work\"", "nobody is signed in here"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,18 +72,21 @@ pub(super) async fn login(args: LoginArgs, format: Format) -> Result<Exit, Failu
     let context = Context::new(name.clone(), url, token, source).map_err(|error| unfit(&error))?;
     // Nothing is written before the controller has proved itself and taken the token.
     let (client, server) = Client::dial(context).await?;
-    // A listener of executors serves nothing of this, and says where people call.
-    let mut elsewhere = None;
+    let mut refusal = None;
     let asked = async {
         let answer = client.identity().who_am_i(WhoAmIRequest {}).await;
-        answer.inspect_err(|status| {
-            elsewhere = (status.code() == Code::Unimplemented).then(|| status.message().to_owned());
-        })
+        answer.inspect_err(|status| refusal = Some((status.code(), status.message().to_owned())))
     };
     let who = client.read(ATTEMPTED, asked).await;
-    let who = who.map_err(|failure| match elsewhere {
-        Some(why) => Failure::new(Exit::BadInput, ATTEMPTED, why),
-        None => failure,
+    let who = who.map_err(|failure| match refusal {
+        // A listener of executors serves nothing of this, and says where people call.
+        Some((Code::Unimplemented, why)) => Failure::new(Exit::BadInput, ATTEMPTED, why),
+        // What other commands advise is about the token that is kept, which is not this one.
+        Some((Code::Unauthenticated, why)) => {
+            let failure = Failure::new(Exit::NotAllowed, ATTEMPTED, why);
+            if failure.mentions("ask an admin") { failure } else { failure.next(ANOTHER) }
+        }
+        Some(_) | None => failure,
     })?;
     client.met(&server);
     client.trust_from_now_on(&who);
@@ -173,6 +176,7 @@ fn name_for(config: &Config, url: &Url, tokens: &Path) -> String {
 fn token(file: Option<&Path>, url: &Url) -> Result<(String, String), Failure> {
     let failed = |source: &str, error: io::Error| {
         Failure::new(Exit::BadInput, ATTEMPTED, format!("the token cannot be read from {source}: {error}"))
+            .next("name a file of yours with --token-file, or leave that out and paste the token")
     };
     let (text, source) = match file {
         Some(path) if path.as_os_str() != "-" => {
@@ -211,7 +215,9 @@ fn prompted(url: &Url) -> io::Result<String> {
 }
 
 fn keep(file: &Path, token: &str) -> Result<(), Failure> {
-    let failed = |why: String| Failure::new(Exit::Failed, "keep the token", why);
+    let failed = |why: String| {
+        Failure::new(Exit::Failed, "keep the token", why).next("see that you may write there, or set XDG_CONFIG_HOME")
+    };
     if let Some(folder) = file.parent() {
         fs::DirBuilder::new()
             .recursive(true)

@@ -34,7 +34,12 @@ pub(super) async fn run(args: LogoutArgs) -> Result<Exit, Failure> {
     let name = config.chosen(&overrides).ok_or_else(|| unusable(&ConfigError::NoContext(file.clone())))?;
     let Some(entry) = config.contexts.get(&name).cloned() else {
         let why = format!("there is no context {name:?} in {}", file.display());
-        return Err(Failure::new(Exit::NotFound, ATTEMPTED, why));
+        let known: Vec<&str> = config.contexts.keys().map(String::as_str).collect();
+        let next = match known.as_slice() {
+            [] => "nobody is signed in here".to_owned(),
+            names => format!("there are: {}", names.join(", ")),
+        };
+        return Err(Failure::new(Exit::NotFound, ATTEMPTED, why).next(next));
     };
     if let Some(data) = data_of(&entry.token_file) {
         let why = format!("context {name} is that of `sculpt up` in {}", data.display());
