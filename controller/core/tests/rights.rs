@@ -87,13 +87,13 @@ proptest! {
 }
 
 /// What somebody is, in projects or everywhere.
-type Roles = &'static [(Option<u8>, Role)];
+type Roles<'r> = &'r [(Option<u8>, Role)];
 
 #[test]
 fn what_a_scope_leaves_is_shown_as_roles() {
     use Role::{Admin, Maintainer, Operator, Pair, Viewer};
     let (all, web, ops) = (None, Some(1), Some(2));
-    let table: &[[Roles; 3]] = &[
+    let table: &[[Roles<'_>; 3]] = &[
         [&[(web, Viewer)], &[(web, Maintainer)], &[(web, Viewer)]],
         [&[(web, Maintainer)], &[(web, Viewer)], &[(web, Viewer)]],
         [&[(web, Operator)], &[(ops, Operator)], &[]],
