@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, Needs, Unwelcome, why};
 use sculpt_proto::{timestamp, v1};
-use sqlx::types::Json;
 
 use super::absent::Absent;
 use crate::store::{
@@ -314,11 +313,9 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         unseparated: row.unseparated,
         closes_network: row.closes_network,
         separated_by: row.separated_by,
-        counters: row.counters.map(|Json(Counters { memory, processes, cpu, lacking })| v1::Counters {
-            memory,
-            processes,
-            cpu,
-            lacking,
+        counters: row.counters.map(|counters| {
+            let Counters { memory, processes, cpu, lacking } = counters.0;
+            v1::Counters { memory, processes, cpu, lacking }
         }),
         unmet: row.unmet,
         owner: row.owner,
