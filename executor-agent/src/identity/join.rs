@@ -236,7 +236,6 @@ impl JoinError {
                     | Code::AlreadyExists
                     | Code::FailedPrecondition
                     | Code::InvalidArgument
-                    | Code::Unimplemented
             ),
             _ => false,
         }
