@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ExitCode, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -36,12 +37,21 @@ pub const ATTEMPT: &str = "attempt";
 /// Exit code when the terminal has closed, and not the person left it.
 const CLOSED: u8 = 10;
 
+/// How long a server whose socket is there may take to have its session, too.
+const APPEARS: Duration = Duration::from_secs(10);
+
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What tmux is told of the person's own environment.
 const TOLD: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 
 /// Entry of `sculpt-executor shim seat TMUX_SOCKET`: attaches until the person leaves, or the terminal closes.
 pub fn main(tmux_socket: &Path) -> io::Result<ExitCode> {
     let view = view(tmux_socket)?;
+    if !begins(&view)? {
+        return Ok(ExitCode::from(CLOSED));
+    }
     let env =
         TOLD.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?.as_os_str().into()))).collect();
     let stage =
@@ -84,7 +94,19 @@ fn program() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// Whether the session that was left is still there.
+/// Waits until there is a session: a server listens before it has made one. False when none comes.
+fn begins(view: &View) -> io::Result<bool> {
+    let since = Instant::now();
+    while !goes_on(view)? {
+        if since.elapsed() > APPEARS {
+            return Ok(false);
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(true)
+}
+
+/// Whether the session is there.
 fn goes_on(view: &View) -> io::Result<bool> {
     let stage = view
         .stage(&["has-session".as_ref(), "-t".as_ref(), OsStr::new(SESSION)], [("TERM".into(), "xterm".into())].into());
