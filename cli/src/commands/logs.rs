@@ -28,7 +28,7 @@ pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure>
     let attempted = format!("read the log of task {}", args.task);
     let task = task_named(&client, &args.task, &attempted).await?;
     let number = task.number;
-    let sink = Sink::stdout(format, args.plain);
+    let sink = Sink::whole(format, args.plain);
     let screens = sink.screens();
     let reading = read(&client, &args, task, sink);
     let outcome = tokio::select! {

@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     io::{self, IsTerminal, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -19,8 +19,8 @@ use crate::{
 
 /// Standard output as a log's reader wants it.
 pub(crate) enum Sink {
-    /// What people see: on standard output, and what the log knows to be of the agent's standard error on ours.
-    Text { out: Stdout, errors: Stderr, screens: Screens },
+    /// What people see. With `errors`, what the log knows to be of the agent's standard error goes there.
+    Text { out: Stdout, errors: Option<Stderr>, screens: Screens },
     /// One JSON object for each frame.
     Json(Stdout),
     /// Nowhere.
@@ -39,14 +39,17 @@ struct FrameJson {
 }
 
 impl Sink {
-    /// Plain text, JSON, what a terminal may see, or exact bytes.
-    pub(crate) fn stdout(format: Format, plain: bool) -> Self {
+    /// The log as it is: plain text, JSON, what a terminal may see, or exact bytes, as many as the log has.
+    pub(crate) fn whole(format: Format, plain: bool) -> Self {
         match format {
             Format::Json => Self::Json(tokio::io::stdout()),
-            Format::Text => {
-                Self::Text { out: tokio::io::stdout(), errors: tokio::io::stderr(), screens: Screens::new(plain) }
-            }
+            Format::Text => Self::Text { out: tokio::io::stdout(), errors: None, screens: Screens::new(plain) },
         }
+    }
+
+    /// As if the agent ran here: each of its streams on ours.
+    pub(crate) fn apart() -> Self {
+        Self::Text { out: tokio::io::stdout(), errors: Some(tokio::io::stderr()), screens: Screens::new(false) }
     }
 
     /// Writes a chunk of this attempt's log.
@@ -54,10 +57,9 @@ impl Sink {
         match self {
             Self::Text { out, errors, screens } => {
                 for piece in pieces(chunk) {
-                    let shown = screens.feed(piece.stream, piece.bytes);
-                    match piece.stream {
-                        LogStream::Stderr => complain(errors, &shown).await?,
-                        LogStream::Unspecified | LogStream::Terminal | LogStream::Stdout => put(out, &shown).await?,
+                    match errors.as_mut().filter(|_| piece.stream == LogStream::Stderr) {
+                        Some(errors) => complain(errors, &screens.errors(piece.bytes)).await?,
+                        None => put(out, &screens.out(piece.bytes)).await?,
                     }
                 }
                 Ok(())
@@ -98,15 +100,21 @@ impl Screens {
         Self(Arc::new(Mutex::new(filters)))
     }
 
-    fn feed<'a>(&self, stream: LogStream, bytes: &'a [u8]) -> Cow<'a, [u8]> {
-        let mut filters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let filter = if stream == LogStream::Stderr { &mut filters.errors } else { &mut filters.out };
-        filter.as_mut().map_or(Cow::Borrowed(bytes), |screen| Cow::Owned(screen.feed(bytes)))
+    fn out<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        filtered(&mut self.filters().out, bytes)
+    }
+
+    fn errors<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        filtered(&mut self.filters().errors, bytes)
+    }
+
+    fn filters(&self) -> MutexGuard<'_, Filters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the terminal back as a shell expects it.
     pub(crate) fn restore(&self) -> Result<(), Failure> {
-        let mut filters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut filters = self.filters();
         let sequences = |screen: &mut Option<Screen>| screen.as_mut().map(Screen::restore).unwrap_or_default();
         let (to_out, to_errors) = (sequences(&mut filters.out), sequences(&mut filters.errors));
         said(io::stdout().lock(), &to_out).map_err(Failure::output)?;
@@ -114,6 +122,10 @@ impl Screens {
         let _ = said(io::stderr().lock(), &to_errors);
         Ok(())
     }
+}
+
+fn filtered<'a>(filter: &mut Option<Screen>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    filter.as_mut().map_or(Cow::Borrowed(bytes), |screen| Cow::Owned(screen.feed(bytes)))
 }
 
 fn said(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {

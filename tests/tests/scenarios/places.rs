@@ -45,7 +45,7 @@ async fn an_ordinary_user_needs_nothing_more() -> Result<()> {
     let stack = Stack::options().ordinary().separate().up().await?;
     let key = stack.executor_data().join("identity/key.pem").to_string_lossy().into_owned();
     ensure!(fs::exists(&key)?, "{key}");
-    let script = r#"echo > file && ls file; cat "$1" 2>&1 || echo closed"#;
+    let script = r#"echo > file && ls file; cat "$1" || echo closed"#;
     let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", "sh", "-c", script, "x", &key]).await?;
     stack.done(&task).await?;
     let log = String::from_utf8(stack.logs(&task).await?)?;
