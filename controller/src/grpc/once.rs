@@ -26,7 +26,7 @@ pub(super) fn once_of<M: Message + Clone>(
 
 #[cfg(test)]
 mod tests {
-    use sculpt_proto::v1::RemoveUserRequest;
+    use sculpt_proto::v1::{CreateJoinTokenRequest, RemoveUserRequest};
 
     use super::*;
 
@@ -43,5 +43,19 @@ mod tests {
         assert_ne!(first.id, again.id);
         assert_ne!(first.digest, other.digest);
         assert_eq!(request("", "ben").expect_err("there is none").field, "request_id");
+    }
+
+    #[test]
+    fn what_arrives_in_another_order_is_the_same_wish() {
+        let id = uuid::Uuid::new_v4().to_string();
+        let digest = |keys: &[&str]| {
+            let labels = keys.iter().map(|key| ((*key).to_owned(), "1".to_owned())).collect();
+            let message = CreateJoinTokenRequest { request_id: id.clone(), labels, ..Default::default() };
+            once_of(&message, "CreateJoinToken", |message| &mut message.request_id).expect("an id").digest
+        };
+        let keys = ["a", "b", "c", "d", "e", "f"];
+        let back: Vec<_> = keys.into_iter().rev().collect();
+        assert_eq!(digest(&keys), digest(&back));
+        assert_ne!(digest(&keys), digest(&keys[1..]));
     }
 }

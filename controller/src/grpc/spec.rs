@@ -95,7 +95,7 @@ impl TryFrom<v1::TaskSpec> for Wish {
 pub(super) fn digest(spec: &v1::TaskSpec) -> [u8; 32] {
     let mut plain = spec.clone();
     let maps = [&mut plain.env, &mut plain.requirements, &mut plain.labels]
-        .map(|map| std::mem::take(map).into_iter().collect::<BTreeMap<_, _>>());
+        .map(std::mem::take);
     let mut hash = Sha256::new();
     let body = plain.encode_to_vec();
     hash.update((body.len() as u64).to_be_bytes());
