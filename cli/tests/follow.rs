@@ -235,8 +235,15 @@ async fn many_at_once_in_a_fresh_repository() {
         assert!(!done.stderr.contains("not set up"), "{}", done.stderr);
     }
     assert_eq!(controller.script.created.lock().unwrap().len(), 8);
-    let helpers = sandbox.git(&repo, &["config", "--get-all", &format!("credential.{}.helper", controller.url())]);
-    assert_eq!(helpers.lines().filter(|line| line.contains("git-credential")).count(), 1, "{helpers}");
+    let values = |key: &str| {
+        let values = sandbox.git(&repo, &["config", "--local", "--null", "--get-all", key]);
+        values.split_terminator('\0').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let helpers = values(&format!("credential.{}.helper", controller.url()));
+    let [reset, ours] = &helpers[..] else { panic!("{helpers:?}") };
+    assert!(reset.is_empty() && ours.ends_with("/sculpt' git-credential"), "{helpers:?}");
+    assert_eq!(values("remote.sculpt.fetch"), ["+refs/heads/*:refs/remotes/sculpt/*"]);
+    assert_eq!(values("remote.sculpt.url"), [format!("{}/git/{PROJECT}.git", controller.url())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
