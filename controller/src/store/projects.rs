@@ -36,6 +36,8 @@ pub struct Project {
     pub default_agent: String,
     /// Whether an agent's uncommitted changes are committed.
     pub commit_changes: bool,
+    /// Whether it was made from an attempt that was taken over, and no repository has been told to be it since.
+    pub adopted: bool,
     /// When it was registered.
     pub created_at: Time,
     /// How many tasks it has had.
@@ -117,7 +119,7 @@ pub enum ProjectError {
     Store(#[from] StoreError),
 }
 
-const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, created_at, \
+const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, adopted, created_at, \
                       (SELECT count(*) FROM tasks WHERE project_id = projects.id) AS task_count FROM projects";
 
 /// How many tasks a refusal names.
@@ -135,6 +137,11 @@ impl Wish {
         self.default_agent.as_ref().is_some_and(|agent| *agent != known.default_agent)
             || self.commit_changes.is_some_and(|commit| commit != known.commit_changes)
             || (self.exact_name && sanitised(&self.name) != known.name)
+    }
+
+    /// Whether it says more of what a project that is there is known by than is known.
+    fn tells_of(&self, known: &Project) -> bool {
+        known.adopted || (known.remote.is_empty() && !self.remote.is_empty())
     }
 }
 
@@ -268,13 +275,14 @@ async fn ensure(
             update(conn, known, wish).await?;
             Some("project.change")
         }
-        (Some(known), Ensured::Known | Ensured::Created) => {
-            // A project without a remote takes on that of a clone, where its owner works.
-            if known.remote.is_empty() && !wish.remote.is_empty() && caller.within::<Merge>(known).is_ok() {
-                update(conn, known, wish).await?;
-            }
-            None
+        // A project takes on what a clone tells of it where its owner works; others use it as it is.
+        (Some(known), Ensured::Known | Ensured::Created)
+            if wish.tells_of(known) && caller.within::<Merge>(known).is_ok() =>
+        {
+            update(conn, known, wish).await?;
+            Some("project.change")
         }
+        (Some(_), Ensured::Known | Ensured::Created) => None,
     };
     let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
     if let Some(action) = action {
@@ -305,15 +313,19 @@ async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64
     Ok(sqlx::query_scalar(sql).bind(project.0).fetch_all(conn).await?)
 }
 
+/// Gives a project what is wished for it, and what it lacks of what it is known by.
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
-         commit_changes = COALESCE($3, commit_changes), remote = CASE remote WHEN '' THEN $4 ELSE remote END WHERE id = $1",
+         commit_changes = COALESCE($3, commit_changes), adopted = false, \
+         root_commit = CASE WHEN adopted THEN $5 ELSE root_commit END, \
+         remote = CASE WHEN adopted OR remote = '' THEN $4 ELSE remote END WHERE id = $1",
     )
     .bind(known.id)
     .bind(&wish.default_agent)
     .bind(wish.commit_changes)
     .bind(&wish.remote)
+    .bind(&wish.root_commit)
     .execute(conn)
     .await?;
     Ok(())

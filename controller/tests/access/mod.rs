@@ -7,6 +7,7 @@ mod enrolment;
 mod guesses;
 mod machines;
 mod pools;
+mod recognised;
 mod rules;
 mod separation;
 mod standing;

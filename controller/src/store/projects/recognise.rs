@@ -1,17 +1,15 @@
 //! Which project a repository is: by its history and its remote, or by the name that a person gives.
 
-use sculpt_proto::id::ProjectId;
-use uuid::Uuid;
-
-use super::{Project, SELECT, Wish, by_id, names::sanitised};
+use super::{Project, SELECT, Wish, names::sanitised};
 use crate::store::{Connection, StoreError};
 
-/// The project that this repository is among those that are registered.
+/// The project that this repository is among those that are registered. Nothing is changed about it: who asks may not be
+/// one who sees it.
 pub(super) async fn recognised(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
     if let Some(known) = by_identity(conn, wish).await? {
         return Ok(Some(known));
     }
-    if let Some(known) = identify(conn, wish).await? {
+    if let Some(known) = adopted(conn, wish).await? {
         return Ok(Some(known));
     }
     let sql = format!("{SELECT} WHERE removed_at IS NULL AND root_commit = $1 LIMIT 2");
@@ -33,20 +31,10 @@ async fn by_identity(conn: &mut Connection, wish: &Wish) -> Result<Option<Projec
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).bind(&wish.remote).fetch_optional(conn).await?)
 }
 
-/// The project of this name that was made from an attempt which was taken over: now it is known what it is known by.
-async fn identify(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
-    let sql = "UPDATE projects SET root_commit = $2, remote = $3, adopted = false \
-               WHERE name = $1 AND adopted AND removed_at IS NULL RETURNING id";
-    let found: Option<Uuid> = sqlx::query_scalar(sql)
-        .bind(sanitised(&wish.name))
-        .bind(&wish.root_commit)
-        .bind(&wish.remote)
-        .fetch_optional(&mut *conn)
-        .await?;
-    match found {
-        Some(id) => by_id(conn, ProjectId(id)).await,
-        None => Ok(None),
-    }
+/// The project of this name that was made from an attempt which was taken over: nothing else is known of it yet.
+async fn adopted(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
+    let sql = format!("{SELECT} WHERE name = $1 AND adopted AND removed_at IS NULL");
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(sanitised(&wish.name)).fetch_optional(conn).await?)
 }
 
 /// The only project with this history, unless something says that it is another: forks share their history, and differ in
@@ -70,6 +58,7 @@ mod tests {
             remote: remote.to_owned(),
             default_agent: String::new(),
             commit_changes: true,
+            adopted: false,
             created_at: chrono::DateTime::UNIX_EPOCH,
             task_count: 0,
         }
