@@ -46,6 +46,17 @@ pub enum DataDirError {
         /// What is not ours.
         foreign: PathBuf,
     },
+    /// Others could write to a directory in it.
+    #[error(
+        "others can write to {} (mode {mode:o}): what is in it could be theirs. Remove what you do not know and \
+         `chmod -R go-w` it, or choose another --data-dir", path.display()
+    )]
+    Writable {
+        /// The directory in it.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// A file or directory in it cannot be used.
     #[error("cannot {what} {}: {source}", path.display())]
     File {
@@ -66,11 +77,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory unless it is there, closes it to others, and takes it.
+    /// Makes the directory unless it is there, takes it, and closes it to others.
     pub fn take(path: &Path) -> Result<Self, DataDirError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(failed("make", path))?;
-        closed::close(path)?;
+        // First whose it is: a lock that another has put there could be a link to anywhere.
+        let gaps = closed::gaps(path)?;
         let file = path.join(closed::LOCK);
         let mut lock = File::options()
             .read(true)
@@ -88,6 +100,7 @@ impl DataDir {
             return Err(DataDirError::Held { path: path.to_owned(), holder: holder.trim().to_owned() });
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed("write", &file))?;
+        gaps.close()?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -132,6 +145,17 @@ mod tests {
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
         DataDir::take(&path).expect("it is free again");
+    }
+
+    #[test]
+    fn one_that_is_in_use_is_left_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let _first = DataDir::take(directory.path()).expect("it is free");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("open it");
+        let second = DataDir::take(directory.path());
+        assert!(matches!(second, Err(DataDirError::Held { .. })), "{second:?}");
+        let mode = fs::metadata(directory.path()).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "by the one who has it, or by nobody");
     }
 
     #[test]
