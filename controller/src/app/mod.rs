@@ -41,7 +41,7 @@ use crate::{
     store::{Database, Store, let_serve, migrate},
     web::{
         deadline,
-        doors::{self, Other},
+        doors::{self, OtherListener},
         guesses::{self, Guesses},
         listen::{self, Limits},
     },
@@ -203,12 +203,13 @@ impl Controller {
         let people = middleware::from_fn_with_state(Gate::new(parts.access.clone(), guesses.clone()), access::enter);
         let elsewhere = |other| middleware::from_fn_with_state(other, doors::shown);
         let people = timely.fallback(nothing_here).layer(people);
-        let other = Other::of_executors(&executor_url(&config, executor));
+        let other = OtherListener::of_executors(&executor_url(&config, executor), guesses.clone());
         spawn(&parts, user_listener, pki.people, people.layer(elsewhere(other)));
-        let counted = middleware::from_fn_with_state(guesses.elsewhere(), guesses::counted);
+        let guesses = guesses.elsewhere();
+        let counted = middleware::from_fn_with_state(guesses.clone(), guesses::counted);
         let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life);
-        let other = Other::of_people(&user_url(&config, user));
-        let executors = executors.layer(elsewhere(other)).layer(counted);
+        let other = OtherListener::of_people(&user_url(&config, user), guesses);
+        let executors = executors.layer(counted).layer(elsewhere(other));
         spawn(&parts, executor_listener, pki.executors, executors);
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
         parts.tracker.spawn(keeper.run(parts.ending.clone()));
