@@ -18,10 +18,18 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// How long before the end it is said that it comes; of certificates that are meant to be short-lived, in their last third.
 const EARLY: Duration = Duration::from_secs(21 * 24 * 3_600);
 
-/// From when until when all the certificates in a file are good.
+/// From when until when the certificates in a file are good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     path: PathBuf,
+    /// That of the name.
+    own: Span,
+    /// Those behind it, all at once. Not every client needs each of them: some know a root that others know by another alone.
+    behind: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
     from: SystemTime,
     until: SystemTime,
 }
@@ -44,37 +52,65 @@ impl fmt::Display for Worry {
 
 impl fmt::Display for Lifetime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is good until {}", self.path.display(), format_rfc3339_seconds(self.until))
+        write!(f, "{} is good until {}", self.path.display(), format_rfc3339_seconds(self.own.until))
     }
 }
 
-impl Lifetime {
-    fn of(path: &Path, chain: &[CertificateDer<'_>]) -> Option<Self> {
-        let each = chain.iter().filter_map(validity);
-        let (from, until) = each.reduce(|all, one| (all.0.max(one.0), all.1.min(one.1)))?;
-        Some(Self { path: path.to_owned(), from, until })
+impl Span {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        validity(certificate).map(|(from, until)| Self { from, until })
     }
 
-    /// What there is to worry about at `now`.
-    pub fn worry(&self, now: SystemTime) -> Option<Worry> {
+    /// When both are good.
+    fn and(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
+    /// What there is to worry about at `now` for what `what` names.
+    fn worry(&self, what: &str, now: SystemTime) -> Option<Worry> {
         const RENEW: &str = "Renew it; the files are read again when they change.";
-        let (path, from, until) =
-            (self.path.display(), format_rfc3339_seconds(self.from), format_rfc3339_seconds(self.until));
+        let (from, until) = (format_rfc3339_seconds(self.from), format_rfc3339_seconds(self.until));
         let early = EARLY.min(self.until.duration_since(self.from).unwrap_or_default() / 3);
         let (refused, text, remedy) = match self.until.duration_since(now) {
             _ if now < self.from => (
                 true,
-                format!("the public certificate in {path} is not good before {from}"),
+                format!("{what} is not good before {from}"),
                 "See that this machine's clock is right, or put the certificate before it back until then.",
             ),
-            Err(_) => (true, format!("the public certificate in {path} ran out at {until}"), RENEW),
+            Err(_) => (true, format!("{what} ran out at {until}"), RENEW),
             Ok(left) if left <= early => {
                 let days = left.as_secs() / DAY.as_secs();
-                (false, format!("the public certificate in {path} runs out in {days} days, at {until}"), RENEW)
+                let unit = if days == 1 { "day" } else { "days" };
+                (false, format!("{what} runs out in {days} {unit}, at {until}"), RENEW)
             }
             Ok(_) => return None,
         };
         Some(Worry { refused, text, remedy })
+    }
+}
+
+impl Lifetime {
+    fn of(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Self, ShownError> {
+        let mut spans = Vec::with_capacity(chain.len());
+        for (at, certificate) in (1..).zip(chain) {
+            let span = Span::of(certificate).ok_or_else(|| ShownError::Unreadable { path: path.to_owned(), at })?;
+            spans.push(span);
+        }
+        let mut spans = spans.into_iter();
+        let own = spans.next().ok_or_else(|| ShownError::Empty(path.to_owned()))?;
+        Ok(Self { path: path.to_owned(), own, behind: spans.reduce(Span::and) })
+    }
+
+    /// What there is to worry about at `now`.
+    pub fn worry(&self, now: SystemTime) -> Option<Worry> {
+        let path = self.path.display();
+        let own = self.own.worry(&format!("the public certificate in {path}"), now);
+        own.or_else(|| {
+            let worry = self.behind?.worry(&format!("a certificate behind the public one in {path}"), now)?;
+            let remedy =
+                "Put the certificates there that come with it now; clients that need this one connect no more then.";
+            Some(Worry { refused: false, remedy, ..worry })
+        })
     }
 }
 
@@ -108,8 +144,7 @@ pub(super) fn read(files: &PublicFiles) -> Result<(Proof, Lifetime), ShownError>
     let chain: Vec<_> = CertificateDer::pem_file_iter(&files.certificates)
         .and_then(Iterator::collect)
         .map_err(failed(&files.certificates))?;
-    let lifetime =
-        Lifetime::of(&files.certificates, &chain).ok_or_else(|| ShownError::Empty(files.certificates.clone()))?;
+    let lifetime = Lifetime::of(&files.certificates, &chain)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
     Ok((Proof { chain, key }, lifetime))
 }
@@ -123,7 +158,11 @@ mod tests {
     }
 
     fn lifetime(from: u64, until: u64) -> Lifetime {
-        Lifetime { path: "public.crt".into(), from: days(from), until: days(until) }
+        Lifetime { path: "public.crt".into(), own: span(from, until), behind: None }
+    }
+
+    fn span(from: u64, until: u64) -> Span {
+        Span { from: days(from), until: days(until) }
     }
 
     #[test]
@@ -133,7 +172,7 @@ mod tests {
             (100, 190, 100, None),
             (100, 190, 168, None),
             (100, 190, 169, Some((false, "runs out in 21 days"))),
-            (100, 190, 189, Some((false, "runs out in 1 days"))),
+            (100, 190, 189, Some((false, "runs out in 1 day,"))),
             (100, 190, 190, Some((false, "runs out in 0 days"))),
             (100, 190, 191, Some((true, "ran out at"))),
             // Some are renewed every few days.
@@ -148,16 +187,39 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_good_while_all_of_it_is() {
-        let certificate = |from, until| {
+    fn the_certificate_of_the_name_decides_and_those_behind_it_are_warned_of() {
+        let certificate = |(from, until)| {
             let mut params = rcgen::CertificateParams::default();
             (params.not_before, params.not_after) = (days(from).into(), days(until).into());
             let key = rcgen::KeyPair::generate().expect("a key");
             params.self_signed(&key).expect("a certificate").der().clone()
         };
-        let found = Lifetime::of(Path::new("public.crt"), &[certificate(100, 190), certificate(50, 180)]);
-        assert_eq!(found, Some(lifetime(100, 180)));
-        assert_eq!(Lifetime::of(Path::new("public.crt"), &[]), None);
+        for (chain, refused, words) in [
+            (&[(100, 190)][..], None, ""),
+            (&[(100, 190), (50, 500)], None, ""),
+            (&[(100, 190), (50, 500), (1, 120)], Some(false), "behind the public one in public.crt ran out"),
+            (&[(100, 190), (50, 151), (1, 500)], Some(false), "behind the public one in public.crt runs out in 1 day,"),
+            (&[(100, 190), (160, 500)], Some(false), "behind the public one in public.crt is not good before"),
+            (&[(100, 149), (1, 120)], Some(true), "the public certificate in public.crt ran out"),
+        ] {
+            let chain: Vec<_> = chain.iter().copied().map(certificate).collect();
+            let worry = Lifetime::of(Path::new("public.crt"), &chain).expect("it is read").worry(days(150));
+            assert_eq!(worry.as_ref().map(|worry| worry.refused), refused, "{worry:?}");
+            assert!(worry.is_none_or(|worry| worry.to_string().contains(words)), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_what_cannot_be_read_is_refused() {
+        let path = Path::new("public.crt");
+        let junk = CertificateDer::from(b"no certificate".to_vec());
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let good = rcgen::CertificateParams::default().self_signed(&key).expect("a certificate").der().clone();
+        for (chain, at) in [(vec![junk.clone()], 1), (vec![good, junk], 2)] {
+            let error = Lifetime::of(path, &chain).expect_err("what would it say?").to_string();
+            assert!(error.contains("public.crt") && error.contains(&format!("certificate {at}")), "{error}");
+        }
+        assert!(matches!(Lifetime::of(path, &[]), Err(ShownError::Empty(_))));
     }
 
     #[test]

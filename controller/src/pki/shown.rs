@@ -71,6 +71,14 @@ pub enum ShownError {
         /// What is wrong with it.
         source: rustls::pki_types::pem::Error,
     },
+    /// What stands in a file as a certificate and is none.
+    #[error("certificate {at} in {} cannot be read; put there again what your authority has given", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Which one, from 1.
+        at: usize,
+    },
     /// A file without what it should hold.
     #[error("{} holds no certificate in PEM form", .0.display())]
     Empty(PathBuf),
