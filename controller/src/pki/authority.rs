@@ -215,7 +215,7 @@ impl Authority {
     /// The next authority as the present one vouches for it, for whoever knows the present one alone.
     pub fn vouch(&self) -> Result<CertificateDer<'static>, VouchError> {
         let next = self.other.as_ref().filter(|_| self.phase == Phase::Prepared);
-        let (_, next) = next.ok_or_else(|| VouchError::Crypto("no next authority is prepared".to_owned()))?;
+        let (_, next) = next.ok_or(VouchError::NotPrepared)?;
         vouch(&self.issuer, &self.certificate, next)
     }
 

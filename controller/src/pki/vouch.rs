@@ -1,4 +1,5 @@
-//! One authority says of another that it has taken over: who believes the first, believes the second.
+//! Cross-certificates (RFC 5280; NewWithOld in RFC 4210): one authority says of another that it has taken over. Who believes
+//! the first, believes the second.
 
 use std::time::SystemTime;
 
@@ -18,6 +19,9 @@ use x509_parser::{
 /// Why an authority cannot vouch for another, in words for who wants one to take over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VouchError {
+    /// There is nobody to vouch for.
+    #[error("no next authority is prepared; prepare one first")]
+    NotPrepared,
     /// What was given from outside may certify the ends of a chain alone.
     #[error("its certificate forbids it (pathLenConstraint 0)")]
     Forbidden,

@@ -93,7 +93,7 @@ fn the_previous_one_vouches_from_activate_to_retire() {
     let path = directory.path();
     let file = path.join(VOUCHED);
     let opened = Authority::open(path).expect("it is made");
-    assert!(opened.vouch().is_err() && !opened.is_vouched_for());
+    assert_eq!((opened.vouch().err(), opened.is_vouched_for()), (Some(VouchError::NotPrepared), false));
     let prepared = Authority::prepare(path).expect("it is prepared");
     assert!(prepared.vouch().is_ok() && !prepared.is_vouched_for() && !file.exists());
     let activated = Authority::activate(path).expect("it is activated");
