@@ -61,23 +61,26 @@ impl Store {
     }
 }
 
+/// By which all that gives or takes rights is told to wait.
+const RIGHTS: &str = "sculpt rights";
+
 /// Keeps everybody's rights until the transaction ends, and refuses a `caller` who has lost theirs since they were let in.
 /// Before what gives rights.
-pub(super) async fn hold(conn: &mut Connection, caller: &Caller) -> Result<(), Unknown> {
-    let sql = "SELECT pg_advisory_xact_lock_shared(hashtext('sculpt rights'))";
-    sqlx::query(sql).execute(&mut *conn).await.map_err(StoreError::from)?;
+pub(super) async fn lock_rights_shared(conn: &mut Connection, caller: &Caller) -> Result<(), Unknown> {
+    let sql = "SELECT pg_advisory_xact_lock_shared(hashtext($1))";
+    sqlx::query(sql).bind(RIGHTS).execute(&mut *conn).await.map_err(StoreError::from)?;
     still(conn, caller).await
 }
 
 /// Lets nobody else give or take rights until the transaction ends.
-pub(super) async fn alone(conn: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt rights'))").execute(conn).await?;
+pub(super) async fn lock_rights_exclusive_as_host(conn: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))").bind(RIGHTS).execute(conn).await?;
     Ok(())
 }
 
 /// The same, and refuses a `caller` who has lost theirs since they were let in. Before what takes rights.
-pub(super) async fn hold_alone(conn: &mut Connection, caller: &Caller) -> Result<(), Unknown> {
-    alone(conn).await?;
+pub(super) async fn lock_rights_exclusive(conn: &mut Connection, caller: &Caller) -> Result<(), Unknown> {
+    lock_rights_exclusive_as_host(conn).await?;
     still(conn, caller).await
 }
 

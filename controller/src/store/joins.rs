@@ -200,7 +200,7 @@ impl Store {
     ) -> Result<JoinToken, JoinError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let id = JoinTokenId::fresh();
                 if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
                     return Err(JoinError::Repeated(JoinTokenId(done)));
@@ -249,7 +249,7 @@ impl Store {
     ) -> Result<JoinToken, JoinError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 if let Some(done) = super::requests::repeated(conn, &request).await? {
                     return Ok(one(conn, JoinTokenId(done)).await?);
                 }

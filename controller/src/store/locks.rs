@@ -120,7 +120,7 @@ impl Store {
     ) -> Result<Lock, LockError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold_alone(conn, by.caller()).await?;
+                bearers::lock_rights_exclusive(conn, by.caller()).await?;
                 let (subject, name) = resolve(conn, &by, &target).await?;
                 if subject == Subject::User(by.caller().user()) || subject == Subject::Token(by.caller().token()) {
                     return Err(LockError::Oneself);
@@ -145,7 +145,7 @@ impl Store {
     pub async fn unlock(&self, by: May<Administer>, request: Request, target: Target) -> Result<Vec<Lock>, LockError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let (subject, name) = resolve(conn, &by, &target).await?;
                 let standing = of(conn, subject).await?;
                 let id = match subject {

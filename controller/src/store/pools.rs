@@ -117,7 +117,7 @@ impl Store {
     pub async fn set_pool(&self, by: May<Fleet>, request: Request, wish: Wish) -> Result<Pool, PoolError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 if let Taken::Fresh = take_request(conn, &request, Uuid::nil()).await? {
                     set(conn, &wish).await?;
                     let Wish { name, projects, users, network, memory, processes, cpu } = &wish;
@@ -138,7 +138,7 @@ impl Store {
     pub async fn remove_pool(&self, by: May<Fleet>, request: Request, name: String) -> Result<Option<Pool>, PoolError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 if let Taken::Done(_) = take_request(conn, &request, Uuid::nil()).await? {
                     return Ok(None);
                 }

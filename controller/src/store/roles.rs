@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError,
     audit::{self, Act},
-    bearers, columns, projects,
+    bearers, columns, joins, projects,
     requests::{Request, Taken, take_request},
     users::{self, User, UserError},
 };
@@ -72,12 +72,12 @@ impl Store {
     ) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let user = users::named(conn, &user).await?;
                 if let Taken::Fresh = take_request(conn, &request, user.id).await? {
                     let binding = resolve(conn, &Sees::everything(), wish).await?;
                     if bind(conn, user.id(), &binding, by.by().actor()).await? {
-                        tell(conn, &by, "role.grant", &user, &binding).await?;
+                        tell(conn, &by, "role.grant", &user, &binding, binding.told()).await?;
                     }
                 }
                 users::by_id(conn, user.id()).await
@@ -86,7 +86,7 @@ impl Store {
         .await
     }
 
-    /// Takes a role from `user`; not to have it is fine.
+    /// Takes a role from `user`; not to have it is fine. Who may tend executors no more leaves no way for machines to join.
     pub async fn revoke_role(
         &self,
         by: May<Administer>,
@@ -96,13 +96,18 @@ impl Store {
     ) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold_alone(conn, by.caller()).await?;
+                bearers::lock_rights_exclusive(conn, by.caller()).await?;
                 let user = users::named(conn, &user).await?;
                 if let Taken::Fresh = take_request(conn, &request, user.id).await? {
                     let binding = resolve(conn, &Sees::everything(), wish).await?;
                     if unbind(conn, user.id(), &binding).await? {
                         users::still_ruled(conn).await?;
-                        tell(conn, &by, "role.revoke", &user, &binding).await?;
+                        let left = users::by_id(conn, user.id()).await?;
+                        let mut told = binding.told();
+                        if !left.tends_executors() {
+                            told["join_tokens"] = json!(joins::revoke_of(conn, &left.name).await?);
+                        }
+                        tell(conn, &by, "role.revoke", &user, &binding, told).await?;
                     }
                 }
                 users::by_id(conn, user.id()).await
@@ -119,8 +124,9 @@ async fn tell(
     action: &'static str,
     user: &User,
     binding: &Binding,
+    told: Value,
 ) -> Result<(), StoreError> {
-    let act = Act::new(action, format!("user:{}", user.name)).within(binding.grant().0).with(binding.told());
+    let act = Act::new(action, format!("user:{}", user.name)).within(binding.grant().0).with(told);
     audit::append(conn, &by.by(), act).await
 }
 

@@ -120,7 +120,7 @@ impl Store {
         }
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, &caller).await?;
+                bearers::lock_rights_shared(conn, &caller).await?;
                 let id = TokenId::fresh();
                 if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
                     return Err(TokenError::Repeated(TokenId(done)));
@@ -160,7 +160,7 @@ impl Store {
         self.write(move |conn| {
             Box::pin(async move {
                 let caller = whose.caller();
-                bearers::hold_alone(conn, caller).await?;
+                bearers::lock_rights_exclusive(conn, caller).await?;
                 let id = find(conn, &whose, &name).await?;
                 if whose.user().is_some() && caller.is_limited() && id != caller.token() {
                     return Err(TokenError::Limited);
@@ -302,7 +302,8 @@ pub(super) async fn insert_first(
     Ok(id)
 }
 
-/// Revokes all tokens of `user`. Who does it is [alone](bearers::alone), so that nobody is making one meanwhile.
+/// Revokes all tokens of `user`. Who does it has the rights [to
+/// themselves](bearers::lock_rights_exclusive), so that nobody is making one meanwhile.
 pub(super) async fn revoke_all(conn: &mut Connection, user: UserId) -> Result<(), StoreError> {
     let sql = "UPDATE tokens SET revoked_at = now() WHERE user_id = $1 AND revoked_at IS NULL";
     sqlx::query(sql).bind(user.0).execute(conn).await?;

@@ -1,6 +1,6 @@
 //! Users: who can be given roles and tokens.
 
-use sculpt_core::rights::Role;
+use sculpt_core::rights::{Grants, Right, Role};
 use sculpt_proto::id::{TokenId, UserId};
 use serde_json::json;
 use sqlx::{FromRow, Row as _, postgres::PgRow};
@@ -38,6 +38,11 @@ impl User {
     /// Their id.
     pub fn id(&self) -> UserId {
         UserId(self.id)
+    }
+
+    /// Whether they may let machines join, as far as their roles say.
+    pub(super) fn tends_executors(&self) -> bool {
+        Grants::of(self.roles.iter().map(Binding::grant)).everywhere().has(Right::Fleet)
     }
 }
 
@@ -124,7 +129,7 @@ impl Store {
     pub async fn add_user(&self, by: May<Administer>, request: Request, new: NewUser) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold(conn, by.caller()).await?;
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let id = UserId::fresh();
                 match take_request(conn, &request, id.0).await? {
                     Taken::Done(done) => by_id(conn, UserId(done)).await,
@@ -156,7 +161,7 @@ impl Store {
     pub async fn remove_user(&self, by: May<Administer>, request: Request, name: String) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::hold_alone(conn, by.caller()).await?;
+                bearers::lock_rights_exclusive(conn, by.caller()).await?;
                 if let Some(done) = super::requests::repeated(conn, &request).await? {
                     return any(conn, done).await;
                 }
@@ -180,7 +185,7 @@ impl Store {
         let name = name.to_owned();
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::alone(conn).await?;
+                bearers::lock_rights_exclusive_as_host(conn).await?;
                 let known = sqlx::query_scalar("SELECT EXISTS (SELECT FROM users)").fetch_one(&mut *conn).await;
                 let known: bool = known.map_err(StoreError::from)?;
                 if known {
@@ -197,12 +202,12 @@ impl Store {
     }
 
     /// Makes `name` an admin who is known by a token of this digest and by no other; made if there is no such user. For who
-    /// has the controller's host, when nobody else can do it any more.
+    /// has the controller's host, when nobody else can do it any more. What let machines join in their name is revoked too.
     pub async fn reset_admin(&self, name: &str, digest: [u8; 32]) -> Result<TokenId, UserError> {
         let name = name.to_owned();
         self.write(move |conn| {
             Box::pin(async move {
-                bearers::alone(conn).await?;
+                bearers::lock_rights_exclusive_as_host(conn).await?;
                 let by = By::host();
                 let admin = Wish { role: Role::Admin, project: None };
                 let user = match named(conn, &name).await {
@@ -217,8 +222,10 @@ impl Store {
                 let lift = "UPDATE locks SET lifted_at = now() WHERE user_id = $1 AND lifted_at IS NULL";
                 sqlx::query(lift).bind(user.id).execute(&mut *conn).await.map_err(StoreError::from)?;
                 tokens::revoke_all(conn, user.id()).await?;
+                let orphans = joins::revoke_of(conn, &user.name).await?;
                 let token = tokens::insert_first(conn, &by, &user, digest).await?;
-                audit::append(conn, &by, Act::new("user.reset", format!("user:{}", user.name))).await?;
+                let act = Act::new("user.reset", format!("user:{}", user.name)).with(json!({ "join_tokens": orphans }));
+                audit::append(conn, &by, act).await?;
                 Ok(token)
             })
         })
