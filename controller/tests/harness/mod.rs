@@ -3,12 +3,15 @@
 mod server;
 mod stack;
 
+use std::time::Duration;
+
 use sculpt_controller::{
     access::{Authority, Caller},
     bus::Bus,
     store::{Database, Store},
 };
 use sculpt_tls::{Kind, Token};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::stack::{Authorised, Enrolled, Stack, authorised, connect, stack, stack_with};
 
@@ -78,14 +81,36 @@ pub(crate) async fn until_waiting(store: &sculpt_controller::store::Store, many:
     let mut conn = store.read().await.unwrap();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     in_time("somebody to wait for a lock", async {
-        // Nobody is told who waits, so the database is asked again as soon as it has answered.
-        while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {}
+        let mut again = looks();
+        while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {
+            again.tick().await;
+        }
     })
     .await;
 }
 
-/// Waits for what has to come, and fails when it does not.
-pub(crate) async fn in_time(what: &str, coming: impl Future<Output = ()>) {
-    let limit = std::time::Duration::from_secs(30);
-    assert!(tokio::time::timeout(limit, coming).await.is_ok(), "waited {limit:?} in vain for {what}");
+/// Looks again and again until `look` gives something, and fails when it does not.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        let mut again = looks();
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            again.tick().await;
+        }
+    };
+    in_time(what, looking).await
+}
+
+/// When to look again at what nobody is told of: between two looks others have the processor and the database.
+fn looks() -> Interval {
+    let mut again = interval(Duration::from_millis(10));
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    again
+}
+
+async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(30);
+    timeout(limit, coming).await.unwrap_or_else(|_| panic!("waited {limit:?} in vain for {what}"))
 }

@@ -1,14 +1,9 @@
 //! The commands of the controller's host, beside a controller that runs.
 
-use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use clap::Parser as _;
-use rcgen::{BasicConstraints, CertificateParams, IsCa};
+use rcgen::CertificateParams;
 use sculpt_controller::{
     commands::{CommandError, Told},
     config::{Cli, Command, PublicFiles},
@@ -18,17 +13,15 @@ use sculpt_proto::{
     executor::v1::{Heartbeat, control_request, control_response},
     v1::{self, identity_client::IdentityClient, system_client::SystemClient},
 };
-use sculpt_tls::{Key, private};
+use sculpt_tls::Key;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{ready, recorded, shown};
+use super::{given, ready, recorded, shown};
 use crate::{
     harness::{self, Enrolled, Stack},
     sessions::executor::{Scripted, hello},
 };
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
@@ -58,10 +51,8 @@ async fn a_lost_admin_is_replaced_while_the_controller_runs() {
     assert!(told.note.contains("tokens/user") && !told.note.contains(&told.answer), "{told:?}");
     let me_now = me(&stack, &told.answer).await.expect("it is known");
     assert!(me_now.roles.iter().any(|role| role.role == "admin" && role.project.is_empty()), "{me_now:?}");
-    let begun = Instant::now();
-    while me(&stack, &lost).await != Err(Code::Unauthenticated) {
-        assert!(begun.elapsed() < PATIENCE, "the lost token is still good");
-    }
+    let ended = async || (me(&stack, &lost).await == Err(Code::Unauthenticated)).then_some(());
+    harness::eventually("the lost token to be good no more", ended).await;
     assert_eq!(recorded(&stack, "user.reset").await, 1);
 
     // Somebody else, whose token is theirs to keep.
@@ -76,53 +67,40 @@ async fn a_lost_admin_is_replaced_while_the_controller_runs() {
 /// Waits until who asks the controller whom to trust is told of so many.
 async fn learnt(stack: &Stack, many: usize) {
     let mut identity = IdentityClient::new(stack.authorised());
-    let begun = Instant::now();
-    loop {
+    harness::eventually("the controller to see the change", async || {
         let told = identity.who_am_i(v1::WhoAmIRequest {}).await.expect("an answer").into_inner().trust;
         let kept = std::fs::read_to_string(stack.trust()).expect("it is there");
-        if told == kept && told.matches("BEGIN CERTIFICATE").count() == many {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "the controller does not see the change");
-    }
+        (told == kept && told.matches("BEGIN CERTIFICATE").count() == many).then_some(())
+    })
+    .await;
 }
 
 /// Waits until an executor that has a session is told to trust these, in this order.
 async fn told_of(executor: &mut Scripted, authority: &Authority) {
-    let begun = Instant::now();
-    for sequence in 1.. {
+    let mut sequence = 0;
+    harness::eventually("the session to tell of the change", async || {
+        sequence += 1;
         executor.send(control_request::Part::Heartbeat(Heartbeat { sequence, ..Heartbeat::default() })).await;
         loop {
-            match executor.next().await {
-                control_response::Part::HeartbeatAck(ack) if ack.trusted == authority.trusted() => return,
-                control_response::Part::HeartbeatAck(ack) if ack.sequence == sequence => break,
-                _ => {}
+            if let control_response::Part::HeartbeatAck(ack) = executor.next().await {
+                let told = ack.trusted == authority.trusted();
+                if told || ack.sequence == sequence {
+                    return told.then_some(());
+                }
             }
         }
-        assert!(begun.elapsed() < PATIENCE, "the session does not tell of the change");
-    }
+    })
+    .await;
 }
 
 /// Renews until the certificate is one of the authority that certifies now; the controller sees the change by itself.
 async fn renewed_by(stack: &Stack, mut enrolled: Enrolled, authority: &Authority) -> Enrolled {
-    let begun = Instant::now();
-    loop {
+    harness::eventually("the controller to see the change", async || {
         enrolled = stack.renew(&enrolled, Uuid::new_v4()).await.expect("it is renewed");
-        if stack.store().certified_by(authority.pin().bytes()).await.expect("names") == ["one"] {
-            return enrolled;
-        }
-        assert!(begun.elapsed() < PATIENCE, "the controller does not see the change");
-    }
-}
-
-/// An authority as it may be given from outside: it certifies the ends of chains alone, and vouches for no other.
-fn given(directory: &Path) {
-    DirBuilder::new().mode(0o700).create(directory).expect("a directory");
-    let key = Key::fresh().expect("a key");
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let certificate = params.self_signed(key.pair()).expect("a certificate").pem();
-    private::write(&directory.join("tls.pem"), &format!("{}{certificate}", key.to_pem())).expect("it is written");
+        (stack.store().certified_by(authority.pin().bytes()).await.expect("names") == ["one"]).then_some(())
+    })
+    .await;
+    enrolled
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,20 @@
 //! Executors by their certificates, over real listeners; and the commands of the controller's host.
 
 mod commands;
+mod directory;
 mod evicted;
 mod known;
 mod lapsed;
 
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, path::Path};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use sculpt_proto::{
     executor::v1::{Hello, executor_service_client::ExecutorServiceClient},
     id::RequestId,
     v1::{self, identity_client::IdentityClient, lock_target::Target},
 };
-
+use sculpt_tls::{Key, private};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -81,4 +85,15 @@ async fn recorded(stack: &Stack, action: &str) -> i64 {
 
 async fn run(stack: &Stack, sql: &'static str) {
     sqlx::query(sql).execute(&mut *stack.store().read().await.unwrap()).await.unwrap();
+}
+
+/// Puts an authority into `directory` as it may be given from outside: it certifies the ends of chains alone, and vouches for
+/// no other.
+fn given(directory: &Path) {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).expect("a directory");
+    let key = Key::fresh().expect("a key");
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let certificate = params.self_signed(key.pair()).expect("a certificate").pem();
+    private::write(&directory.join("tls.pem"), &format!("{}{certificate}", key.to_pem())).expect("it is written");
 }
