@@ -21,7 +21,7 @@ use sculpt_tls::{Caller, CallerError};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -73,6 +73,11 @@ impl Peer {
     pub fn proved(&self) {
         self.newcomer.proved();
     }
+
+    /// It has, some time.
+    pub(super) fn has_proved(&self) -> bool {
+        self.newcomer.has_proved()
+    }
 }
 
 /// Binds `address`.
@@ -98,6 +103,10 @@ pub enum ListenError {
 enum Early {
     #[error("it said nothing, or not all, in time")]
     Silent,
+    #[error("it has proved nothing in time")]
+    Unproved,
+    #[error("it has proved nothing, and makes way for another one")]
+    Displaced,
     #[error("it does not speak TLS")]
     InTheClear,
     #[error(transparent)]
@@ -121,29 +130,27 @@ pub async fn serve(
     let router = router.layer(middleware::from_fn(headers::bounded));
     let (seats, newcomers) = (Arc::new(Semaphore::new(limits.connections)), Newcomers::new(limits.strangers));
     loop {
-        if seats.available_permits() == 0 {
-            tracing::warn!(limit = limits.connections, "all connections are taken; more clients wait for one to end");
-        }
-        let seat = tokio::select! {
-            () = ending.cancelled() => return,
-            seat = Arc::clone(&seats).acquire_owned() => seat,
-        };
-        let Ok(seat) = seat else { return };
         let accepted = tokio::select! {
             () = ending.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
-                let Some(newcomer) = newcomers.admit(address.ip()) else {
-                    tracing::debug!(%address, "a connection more of an address with too many that prove nothing");
-                    continue;
+                let seat = tokio::select! {
+                    () = ending.cancelled() => return,
+                    seat = seat(&seats, &newcomers) => seat,
                 };
+                let newcomer = newcomers.admit(address.ip());
+                let displaced = newcomer.displaced();
                 let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
                 let connection =
                     connection(stream, address, newcomer, acceptor, router.clone(), limits, ending.clone());
                 tracker.spawn(async move {
-                    if let Err(error) = connection.await {
+                    let ended = tokio::select! {
+                        ended = connection => ended,
+                        () = displaced.cancelled() => Err(Early::Displaced),
+                    };
+                    if let Err(error) = ended {
                         tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection ended early");
                     }
                     drop(seat);
@@ -156,6 +163,15 @@ pub async fn serve(
             }
         }
     }
+}
+
+/// A seat for one more, if need be that of the oldest stranger.
+async fn seat(seats: &Arc<Semaphore>, newcomers: &Newcomers) -> Option<OwnedSemaphorePermit> {
+    if seats.available_permits() == 0 && !newcomers.displace() {
+        tracing::warn!("all connections are taken by clients that are known; more wait for one to end");
+    }
+    // Nobody closes it.
+    Arc::clone(seats).acquire_owned().await.ok()
 }
 
 async fn connection(
@@ -177,12 +193,17 @@ async fn connection(
         peer.proved();
     }
     let calls = Watched::new(router, peer, limits);
-    let (builder, lost) = (builder(&stream, limits), calls.lost());
+    let (builder, lost, unproved) = (builder(&stream, limits), calls.lost(), calls.unproved());
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(calls));
     tokio::pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
         () = lost => return Err(Early::Silent),
+        () = unproved => {
+            // Who asks without a credential, as what looks whether the controller lives does, need not see it break.
+            serving.as_mut().graceful_shutdown();
+            timeout(limits.headers, serving).await.map_err(|_| Early::Unproved)?
+        }
         () = ending.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
