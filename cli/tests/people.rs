@@ -164,6 +164,32 @@ async fn signing_out_forgets_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signing_out_with_the_token_of_a_variable_leaves_the_contexts_alone() {
+    let (sandbox, controller) = start().await;
+    // The controller knows the variable's alone: it would not be told to revoke by the other one.
+    let file = sandbox.context(&controller.url(), &controller.authority.token());
+    let config = sandbox.path("home/.config/sculpt/config.toml");
+    let before = (fs::read_to_string(&file).unwrap(), fs::read_to_string(&config).unwrap());
+    let logout = async |args: &[&str]| {
+        let mut command = sandbox.sculpt(&sandbox.path("home"), args);
+        command.env("SCULPT_TOKEN", &controller.script.token);
+        run(command).await
+    };
+    logout(&["logout"]).await.refuses(7, &["that of SCULPT_TOKEN", "unset SCULPT_TOKEN", "sculpt logout --revoke"]);
+    assert_eq!(controller.script.book.pages().revoked, Vec::<String>::new());
+    let revoked = logout(&["logout", "--revoke"]).await;
+    assert_eq!(revoked.code, 0, "{}", revoked.stderr);
+    assert!(revoked.stdout.contains("revoked the token of SCULPT_TOKEN"), "{}", revoked.stdout);
+    assert_eq!(controller.script.book.pages().revoked, [identity::TOKEN]);
+    assert_eq!((fs::read_to_string(&file).unwrap(), fs::read_to_string(&config).unwrap()), before);
+
+    // Who names a context means its own token.
+    logout(&["logout", "local", "--revoke"]).await.refuses(77, &["not one of this controller"]);
+    assert_eq!(logout(&["logout", "local"]).await.code, 0);
+    assert!(!fs::read_to_string(&config).unwrap().contains(&controller.url()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn admins_rule_users() {
     let (sandbox, _controller) = known().await;
     let role = ["--role", "viewer", "--role", "operator@website"];
