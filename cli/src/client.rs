@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use sculpt_proto::v1::{
     WhoAmIRequest, WhoAmIResponse, audit_client::AuditClient, events_client::EventsClient,
     executors_client::ExecutorsClient, git_client::GitClient, identity_client::IdentityClient, logs_client::LogsClient,
@@ -59,7 +60,7 @@ type Wire = InterceptedService<Channel, Credential>;
 pub(crate) struct Client {
     pub(crate) context: Context,
     wire: Wire,
-    /// Told of each connection after the first.
+    /// Told of each connection after the first, and of the first when it shows an authority that is not kept.
     again: Arc<Notify>,
     /// Ends with the last clone.
     _learning: Option<Arc<JoinSet<()>>>,
@@ -76,7 +77,9 @@ impl Client {
     pub(crate) async fn to(context: Context) -> Result<Self, Failure> {
         let (client, server) = Self::dial(context).await?;
         client.met(&server);
-        if authority::is_due(&client.context) {
+        // Who vouches for the other authority may be retired before the hour is over.
+        let another = client.again.notified().now_or_never().is_some();
+        if another || authority::is_due(&client.context) {
             client.learn_authorities().await;
         }
         let learning = trust::learning(client.clone());

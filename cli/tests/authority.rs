@@ -44,6 +44,21 @@ impl Authority {
 
     /// What a controller shows whose certificate differs in this.
     pub(crate) fn shows(&self, differs: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
+        self.shows_with(self.certificate.clone(), differs)
+    }
+
+    /// What a controller shows for as long as `before`, from which this one has taken over, vouches for it.
+    pub(crate) fn vouched_by(&self, before: &Self) -> Arc<ServerConfig> {
+        let issuer = Issuer::from_params(&before.params, before.key.pair());
+        let vouched = self.params.signed_by(self.key.pair(), &issuer).unwrap().der().clone();
+        self.shows_with(vouched, |_| {})
+    }
+
+    fn shows_with(
+        &self,
+        authority: CertificateDer<'static>,
+        differs: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::DnsName(CONTROLLER_NAME.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -51,7 +66,7 @@ impl Authority {
         let key = Key::fresh().unwrap();
         let issuer = Issuer::from_params(&self.params, self.key.pair());
         let own = params.signed_by(key.pair(), &issuer).unwrap().der().clone();
-        let proof = Proof::new(vec![own, self.certificate.clone()], &key);
+        let proof = Proof::new(vec![own, authority], &key);
         Arc::new(server_config(Identity::new(proof, None).unwrap(), &Callers::Anyone).unwrap())
     }
 }

@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use rcgen::{SanType, date_time_ymd};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify::{self, CreateFlags, WatchFlags},
+};
 use rustls::ServerConfig;
 use sculpt_proto::v1::{Attempt, Task, TaskState};
 use sculpt_tls::{Kind, Token};
@@ -177,19 +180,50 @@ async fn another_authority_takes_over_unnoticed() {
     ls(&sandbox).await.refuses(77, &["an authority that is not trusted here"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_vouched_for_is_learnt_of_at_once() {
+    let (sandbox, controller) = start().await;
+    let (first, next) = (&controller.authority, Authority::fresh());
+    assert_eq!(ls(&sandbox).await.code, 0);
+    let kept = kept(&sandbox);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[first]));
+
+    // Prepared and activated within the hour.
+    *controller.script.trust.lock().unwrap() = bundle(&[&next, first]);
+    controller.shown.send_replace(next.vouched_by(first));
+    assert_eq!(ls(&sandbox).await.code, 0);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&next, first]));
+
+    // What is shown is known now, and nobody asks; so whoever used their tool is not locked out.
+    *controller.script.trust.lock().unwrap() = bundle(&[&next]);
+    assert_eq!(ls(&sandbox).await.code, 0);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&next, first]));
+    controller.shown.send_replace(next.controller());
+    assert_eq!(ls(&sandbox).await.code, 0);
+}
+
 /// Waits until these authorities are kept.
 async fn learnt(kept: &Path, authorities: &[&Authority]) {
-    let begun = Instant::now();
-    while fs::read_to_string(kept).unwrap() != bundle(authorities) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nobody learns of them");
-        tokio::task::yield_now().await;
-    }
+    let (kept, wanted) = (kept.to_owned(), bundle(authorities));
+    let waiting = tokio::task::spawn_blocking(move || {
+        let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
+        // What is kept is written elsewhere, and named when it is whole.
+        inotify::add_watch(&changes, kept.parent().unwrap(), WatchFlags::MOVED_TO).unwrap();
+        let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+        while fs::read_to_string(&kept).unwrap() != wanted {
+            let changed = poll(&mut [PollFd::new(&changes, PollFlags::IN)], Some(&limit)).unwrap();
+            assert!(changed > 0, "nobody learns of them");
+            rustix::io::read(&changes, &mut [0; 4096]).unwrap();
+        }
+    });
+    waiting.await.unwrap();
 }
 
 /// The file of authorities that is kept for the one controller.
 fn kept(sandbox: &Sandbox) -> PathBuf {
     let files = fs::read_dir(sandbox.path("home/.config/sculpt/authorities")).unwrap();
-    let mut files = files.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() == "pem");
+    let mut files =
+        files.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "pem"));
     files.next().unwrap()
 }
 
@@ -227,7 +261,7 @@ async fn who_follows_comes_back_to_another_authority_and_to_no_stranger() {
     let stranger = Authority::fresh();
     controller.shown.send_replace(stranger.controller());
     let ended = tokio::task::spawn_blocking(move || Ran::from(child.wait_with_output().unwrap())).await.unwrap();
-    let shown = format!("it shows the authority {}, and known is {}", stranger.pin(), last.pin());
+    let shown = format!("it shows the authority {}, and the known one is {}", stranger.pin(), last.pin());
     ended.refuses(77, &[&shown, "another authority has taken over there", "ask its administrator for a new token"]);
     assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&last]), "a stranger's authority is not kept");
 }

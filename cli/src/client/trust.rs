@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sculpt_tls::{Server, client_config, connector};
+use sculpt_tls::{Server, client_config, connector, shows_another};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::{BoxError, ServiceExt as _, service_fn};
@@ -11,7 +11,7 @@ use super::Client;
 use crate::{authority, config::Context};
 
 /// Reaches the controller of `context`, now believing `server`, and whenever the connection is lost whoever is stored then.
-/// Each later connection is told to `again`.
+/// Each later connection is told to `again`, and so is the first one if it shows an authority that is not stored.
 pub(super) async fn connect(
     endpoint: Endpoint,
     context: &Context,
@@ -21,15 +21,16 @@ pub(super) async fn connect(
 ) -> Result<Channel, Error> {
     let (context, mut first) = (context.clone(), Some(server));
     let connect = service_fn(move |uri: Uri| {
-        let (believed, again) = match first.take() {
-            Some(server) => (Ok(server), None),
-            None => (authority::server(&context), Some(Arc::clone(&again))),
+        let (believed, is_first) = match first.take() {
+            Some(server) => (Ok(server), true),
+            None => (authority::server(&context), false),
         };
+        let again = Arc::clone(&again);
         async move {
             let server = believed?;
             let config = client_config(&server, None)?;
             let stream = connector(&server, config, patience).oneshot(uri).await?;
-            if let Some(again) = again {
+            if !is_first || shows_another(&server, &stream) {
                 again.notify_one();
             }
             Ok::<_, BoxError>(stream)
