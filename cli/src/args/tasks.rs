@@ -85,6 +85,10 @@ pub(crate) struct LogsArgs {
     /// Text alone, without colours and other control sequences
     #[arg(long)]
     pub(crate) plain: bool,
+    /// How long the rest of an ended attempt's log may stand still: an executor that sends nothing for so long is out of
+    /// reach
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = span, hide = true)]
+    pub(crate) patience: Duration,
 }
 
 #[derive(Args)]
