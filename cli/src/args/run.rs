@@ -25,7 +25,7 @@ pub(crate) struct UpArgs {
     /// Attempts that run at once on this machine
     #[arg(long, value_name = "N", value_parser = whole::<u32>(1, 10_000))]
     pub(crate) slots: Option<u32>,
-    /// Run each attempt under an account of its own (root only)
+    /// Keep attempts apart: each under an account of its own as root, else in a sandbox of bubblewrap
     #[arg(long)]
     pub(crate) separate: bool,
 }

@@ -80,8 +80,6 @@ fn is_ours(line: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may end at the first surprise")]
-
     use super::*;
 
     const US: &str = "!'/new/sculpt' git-credential";

@@ -36,8 +36,8 @@ pub(crate) fn relative(stamp: Option<&Timestamp>) -> Option<String> {
     Some(distance(instant(stamp)? - Utc::now()))
 }
 
-/// A clock that is a moment behind makes nothing come that has been.
-fn distance(ahead: TimeDelta) -> String {
+/// The same of what is so far ahead. A clock that is a moment behind makes nothing come that has been.
+pub(crate) fn distance(ahead: TimeDelta) -> String {
     let seconds = ahead.num_seconds();
     let span = brief(Duration::from_secs(seconds.unsigned_abs()));
     if seconds > 0 { format!("in {span}") } else { format!("{span} ago") }

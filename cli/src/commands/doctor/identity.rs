@@ -11,7 +11,7 @@ use crate::{
     config::Context,
     output::{
         identity::roles,
-        time::{instant, relative},
+        time::{distance, instant},
     },
 };
 
@@ -52,10 +52,10 @@ fn identity(who: &WhoAmIResponse, address: &str, now: DateTime<Utc>) -> Finding 
         let remedy = format!("`sculpt admin user grant {user} ROLE` of an admin gives one");
         return Finding::bad(Verdict::Warn, NAME, format!("{user} has no role here"), remedy);
     }
-    let end = who.token.as_ref().and_then(|token| token.expires_at.as_ref());
-    let until = relative(end).map_or("does not run out".to_owned(), |until| format!("runs out {until}"));
+    let left = instant(who.token.as_ref().and_then(|token| token.expires_at.as_ref())).map(|end| end - now);
+    let until = left.map_or("does not run out".to_owned(), |left| format!("runs out {}", distance(left)));
     let text = format!("{user}, {}; the token {until}", roles(&who.roles));
-    if instant(end).is_some_and(|end| end - now < SOON) {
+    if left.is_some_and(|left| left < SOON) {
         let remedy = format!("`sculpt token create` makes another one, with which `sculpt login {address}` signs in");
         return Finding::bad(Verdict::Warn, NAME, text, remedy);
     }
@@ -79,8 +79,8 @@ mod tests {
         };
         for (left, roles, verdict, words) in [
             (None, 1, Verdict::Ok, "ada, viewer@website; the token does not run out"),
-            (Some(TimeDelta::days(30)), 1, Verdict::Ok, "runs out in 29d"),
-            (Some(TimeDelta::days(2)), 1, Verdict::Warn, "runs out in 1d"),
+            (Some(TimeDelta::days(30)), 1, Verdict::Ok, "runs out in 30d"),
+            (Some(TimeDelta::days(2)), 1, Verdict::Warn, "runs out in 2d"),
             (None, 0, Verdict::Warn, "ada has no role here"),
         ] {
             let finding = identity(&who(left, roles), "https://controller.example:7433", now);

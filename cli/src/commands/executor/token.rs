@@ -45,7 +45,7 @@ pub(crate) struct TokenArgs {
     #[arg(long, conflicts_with_all = ["pool", "labels", "ttl", "uses"])]
     ls: bool,
     /// Revoke this one instead, by its uuid or a unique prefix of it
-    #[arg(long, value_name = "TOKEN", value_parser = value::named,conflicts_with_all = ["pool", "labels", "ttl", "uses", "ls"])]
+    #[arg(long, value_name = "TOKEN", value_parser = value::named, conflicts_with_all = ["pool", "labels", "ttl", "uses", "ls"])]
     revoke: Option<String>,
 }
 
