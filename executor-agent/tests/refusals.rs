@@ -29,7 +29,8 @@ async fn a_permanent_rejection_ends_it_with_the_controllers_words() {
         (Code::Protocol, "speak version 9", 1),
         (Code::Cluster, "speak version 9", 1),
         (Code::Superseded, "another process has connected with this executor's id", 1),
-        (Code::Invalid, "speak version 9", 77),
+        (Code::Invalid, "speak version 9", 1),
+        (Code::Barred, "speak version 9", 77),
     ] {
         let reject = Reject { code: code.into(), text: "speak version 9".into(), retry_after: None };
         host.controller.change(|memory| memory.reject = Some(reject));

@@ -111,7 +111,7 @@ pub fn for_now(text: impl Into<String>, retry_after: Duration) -> Reject {
 impl From<OpenError> for Reject {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            OpenError::Removed(_) => permanent(Code::Barred, error.to_string()),
             // Another may have taken the name of one that a restored database does not know: an executor that ended would
             // be stranded, with agents that go on.
             OpenError::NameTaken { .. } => {

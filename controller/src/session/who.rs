@@ -91,11 +91,11 @@ impl Away {
         match self {
             Self::Cluster { .. } => hello::permanent(reject::Code::Cluster, text),
             Self::Stranger | Self::OtherKey | Self::Barred(Bar::Removed) => {
-                hello::permanent(reject::Code::Invalid, text)
+                hello::permanent(reject::Code::Barred, text)
             }
             // By the code it knows that it is the one that is turned away, and that the controller is well.
             Self::Barred(Bar::Locked(_)) => {
-                Reject { code: reject::Code::Invalid.into(), ..hello::for_now(text, LOCKED) }
+                Reject { code: reject::Code::Barred.into(), ..hello::for_now(text, LOCKED) }
             }
             // Its own clock may say that there is time.
             Self::Barred(Bar::Lapsed) | Self::Older => {
@@ -291,11 +291,11 @@ mod tests {
     fn who_may_come_back_is_told_so() {
         let cluster = || Away::Cluster { theirs: ClusterId::fresh(), ours: ClusterId::fresh() };
         for (away, word, back, code) in [
-            (Away::Stranger, reject::Code::Invalid, false, Code::Unauthenticated),
+            (Away::Stranger, reject::Code::Barred, false, Code::Unauthenticated),
             (cluster(), reject::Code::Cluster, false, Code::PermissionDenied),
-            (Away::OtherKey, reject::Code::Invalid, false, Code::PermissionDenied),
-            (Away::Barred(Bar::Removed), reject::Code::Invalid, false, Code::PermissionDenied),
-            (Away::Barred(Bar::Locked("lost".into())), reject::Code::Invalid, true, Code::Unavailable),
+            (Away::OtherKey, reject::Code::Barred, false, Code::PermissionDenied),
+            (Away::Barred(Bar::Removed), reject::Code::Barred, false, Code::PermissionDenied),
+            (Away::Barred(Bar::Locked("lost".into())), reject::Code::Barred, true, Code::Unavailable),
             (Away::Barred(Bar::Lapsed), reject::Code::Renew, true, Code::Unavailable),
             (Away::Older, reject::Code::Renew, true, Code::Unavailable),
             (Away::Database, reject::Code::Unavailable, true, Code::Unavailable),

@@ -20,7 +20,7 @@ pub enum Fatal {
         text: String,
         /// By name.
         code: &'static str,
-        /// It may not do what it asks for: it was removed, or is not who it says.
+        /// It may not connect: it was removed, or is not who it says. No change of its settings helps.
         barred: bool,
     },
     /// Another process has this executor's id.
@@ -97,11 +97,13 @@ pub(super) fn rejected(reject: Reject) -> Ended {
     let later = reject.retry_after.and_then(|span| duration(span, "reject.retry_after").ok());
     match later.map(|pause| pause.min(Duration::from_secs(300))) {
         // It is not the controller that is not ready.
-        Some(pause) if code == reject::Code::Invalid => Ended::Barred(pause, reject.text),
+        Some(pause) if matches!(code, reject::Code::Invalid | reject::Code::Barred) => {
+            Ended::Barred(pause, reject.text)
+        }
         Some(pause) if code == reject::Code::Renew => Ended::Stale(pause, reject.text),
         Some(pause) => Ended::Later(pause, reject.text),
         None => {
-            let barred = code == reject::Code::Invalid;
+            let barred = code == reject::Code::Barred;
             Fatal::Rejected { text: reject.text, code: code.as_str_name(), barred }.into()
         }
     }
