@@ -16,6 +16,7 @@ use sculpt_executor::{
     tmux::{Liveness, View},
     tree::ProcessId,
 };
+use tokio::io::AsyncWriteExt as _;
 
 use crate::attempt::{Attempt, PATIENCE, PROGRAM, ended, eventually, plain_env};
 
@@ -170,17 +171,18 @@ async fn who_comes_before_the_session_gets_a_seat() {
     let view = View { socket: sockets.join("view/tmux"), ..tmux_view(&attempt) };
     let early = UnixListener::bind(&view.socket).unwrap();
     let seat = format!("{PROGRAM} shim seat {}", view.socket.display());
-    let mut command = Command::new("script");
+    let mut command = tokio::process::Command::new("script");
     command.args(["-qec", &seat, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut seat = command.spawn().unwrap();
-    drop(early.accept().unwrap());
+    let mut seat = command.kill_on_drop(true).spawn().unwrap();
+    early.set_nonblocking(true).unwrap();
+    drop(eventually(|| early.accept().ok()).await);
     std::fs::remove_file(&view.socket).unwrap();
     drop(early);
     view.start().await.unwrap();
     let _server = Server(&view);
     eventually(|| (tmux(&view, &["list-clients"]).lines().count() == 1).then_some(())).await;
-    seat.stdin.as_mut().unwrap().write_all(b"\x02d").unwrap();
-    let left = seat.wait_with_output().unwrap();
+    seat.stdin.as_mut().unwrap().write_all(b"\x02d").await.unwrap();
+    let left = tokio::time::timeout(PATIENCE, seat.wait_with_output()).await.expect("the seat is left").unwrap();
     assert!(left.status.success(), "{left:?}");
     let seen = String::from_utf8_lossy(&left.stdout).into_owned();
     assert!(seen.contains("ready"), "{seen}");

@@ -86,7 +86,7 @@ impl Note {
 
     /// Whether everything around its first process is there, as it is once that has a child: before, it still sees the host.
     fn stands(&self) -> bool {
-        u32::try_from(self.child_pid).is_ok_and(|pid| !tree::descendants(pid).is_empty())
+        u32::try_from(self.child_pid).is_ok_and(tree::has_descendants)
     }
 
     /// What a process in the sandbox has in `/proc/<pid>/ns/pid`.
