@@ -35,7 +35,7 @@ use crate::{
     logs::Logs,
     sandbox::Separation,
     session::{Control, Fatal},
-    space, workspace,
+    space, stage, workspace,
 };
 
 /// How long the executor's own tasks may take to end.
@@ -228,6 +228,8 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     cgroup::step_aside();
     let counting = cgroup::Cgroup::probe();
     let separation = Separation::find(wanted, &program).await;
+    let shares_memory = stage::shares_memory();
+    separation.leaves(shares_memory).into_iter().for_each(|what| warn!("{what}"));
     settings.overruled.iter().for_each(|vain| warn!("{vain}"));
     match (&separation, settings.separate) {
         (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
@@ -237,7 +239,8 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
         _ => {}
     }
     let boot = host::boot_id().map_err(AppError::io("read the boot id"))?;
-    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer, separation, counting };
+    let executor = identity.executor_id;
+    let basis = Basis { settings, layout, executor, boot, program, dialer, separation, shares_memory, counting };
     let (context, ends) = Context::new(basis);
     let context = Arc::new(context);
     let cancel = context.cancel.clone();

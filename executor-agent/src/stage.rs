@@ -27,6 +27,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use apart::shares_memory;
+
 use crate::{
     cgroup,
     sandbox::{self, Envelope, Inside, Sandbox},

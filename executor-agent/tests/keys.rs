@@ -54,6 +54,7 @@ async fn look(mut host: Host, by: &str) -> [String; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_the_executor_and_of_earlier_attempts_are_out_of_reach() {
     if !has_keys() {
+        eprintln!("skipped: the kernel, or a container, lets nobody here have keys");
         return;
     }
     let nothing = ["nothing empty empty empty"; 2];

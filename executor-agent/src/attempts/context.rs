@@ -66,6 +66,8 @@ pub struct Context {
     pub stores: Stores,
     /// What keeps attempts from this executor and from each other.
     pub separation: Separation,
+    /// Root shares memory and queues with what it starts here, whatever account that has.
+    pub shares_memory: bool,
     /// What of them is counted.
     pub counting: Counting,
     /// Accounts for separated attempts.
@@ -107,6 +109,8 @@ pub struct Basis {
     pub dialer: Dialer,
     /// What keeps attempts from this executor and from each other.
     pub separation: Separation,
+    /// Root shares memory and queues with what it starts here, whatever account that has.
+    pub shares_memory: bool,
     /// What of them is counted.
     pub counting: Counting,
 }
@@ -130,7 +134,7 @@ const NEWS: usize = 1_024;
 impl Context {
     /// An executor at its beginning, without a session.
     pub fn new(basis: Basis) -> (Self, Ends) {
-        let Basis { settings, layout, executor, boot, program, dialer, separation, counting } = basis;
+        let Basis { settings, layout, executor, boot, program, dialer, separation, shares_memory, counting } = basis;
         let (link_sender, link) = watch::channel(None);
         let (lease_sender, lease) = watch::channel(None);
         let (news, told) = mpsc::channel(NEWS);
@@ -145,6 +149,7 @@ impl Context {
             dialer,
             stores: Stores::default(),
             separation,
+            shares_memory,
             counting,
             link,
             lease,

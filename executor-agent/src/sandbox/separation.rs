@@ -71,6 +71,15 @@ impl Separation {
         }
     }
 
+    /// What attempts have in common all the same, where root `shares_memory` with what it starts. bubblewrap leaves that by
+    /// itself.
+    pub fn leaves(&self, shares_memory: bool) -> Option<&'static str> {
+        (shares_memory && self.by_accounts()).then_some(
+            "attempts share System V objects and POSIX queues with this host and each other: root may make no namespaces \
+             here; a container lets it with CAP_SYS_ADMIN",
+        )
+    }
+
     /// Whether each attempt has an account of its own.
     pub fn by_accounts(&self) -> bool {
         matches!(self, Self::Accounts { .. })
@@ -148,6 +157,15 @@ mod tests {
         assert_eq!(Separation::choose(false, there()), Separation::Bubblewrap("/bwrap".into()));
         let nothing = Separation::choose(false, missing());
         assert!(!nothing.separates() && nothing.reason().unwrap().contains("package bubblewrap"));
+    }
+
+    #[test]
+    fn what_cannot_be_left_is_said_where_it_was_to_be_left() {
+        let accounts = Separation::Accounts { bwrap: there() };
+        assert!(accounts.leaves(true).unwrap().contains("System V") && accounts.leaves(false).is_none());
+        for other in [Separation::Bubblewrap("/bwrap".into()), Separation::Nothing("why".to_owned())] {
+            assert_eq!(other.leaves(true), None, "{other:?}");
+        }
     }
 
     #[tokio::test]

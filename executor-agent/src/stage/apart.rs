@@ -1,7 +1,7 @@
 //! What the kernel hands on from process to process, or keeps for an account, beyond files: keys, and what processes of one
 //! host share by a number.
 
-use std::io;
+use std::{io, thread};
 
 use keyutils_raw::{
     KEY_SPEC_SESSION_KEYRING, KEY_SPEC_USER_KEYRING, KEY_SPEC_USER_SESSION_KEYRING, KeyringSerial, keyctl_clear,
@@ -10,7 +10,14 @@ use keyutils_raw::{
 use nix::sched::{CloneFlags, unshare};
 use rustix::{io::Errno, process::getuid};
 
-/// Leaves the memory, queues and semaphores that processes of this host share. A container may not let root do that.
+/// Whether what is started here cannot leave that. Tried on a thread, which ends with what it has got.
+pub fn shares_memory() -> bool {
+    let tried = thread::Builder::new().name("apart".to_owned()).spawn(|| unshare(CloneFlags::CLONE_NEWIPC).is_ok());
+    !tried.is_ok_and(|thread| thread.join().unwrap_or_default())
+}
+
+/// Leaves the memory, queues and semaphores that processes of this host share. A container may not let root do that:
+/// [`shares_memory`] says so.
 pub(super) fn leave_shared_memory() -> io::Result<()> {
     match unshare(CloneFlags::CLONE_NEWIPC) {
         Ok(()) | Err(nix::errno::Errno::EPERM) => Ok(()),

@@ -18,6 +18,8 @@ impl<R: Roster> Control<R> {
             .agents
             .keys()
             .map(|name| AgentInfo { name: name.clone(), is_default: settings.default_agent.as_ref() == Some(name) });
+        let lasting = separation.leaves(self.context.shares_memory).map(str::to_owned);
+        let notes = lasting.into_iter().chain(self.attempts.notes()).collect();
         Hello {
             protocol: EXECUTOR_PROTOCOL,
             executor_id: self.context.executor.to_string(),
@@ -32,7 +34,7 @@ impl<R: Roster> Control<R> {
             agents: agents.collect(),
             separates: separation.separates(),
             hostname: host::hostname(),
-            notes: self.attempts.notes(),
+            notes,
             owner: if separation.separates() { String::new() } else { host::owner() },
             directory_id: self.context.layout.directory_id().to_string(),
             unseparated: separation.reason().unwrap_or_default().to_owned(),
