@@ -2,6 +2,7 @@
 //! (session, controlling terminal, cgroup, user, signal dispositions) and becomes the program by exec.
 
 mod apart;
+mod refused;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,7 @@ use rustix::{
     },
     stdio::{dup2_stdin, stdin, stdout},
     termios::isatty,
-    thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid},
+    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,8 +68,6 @@ pub struct Stage {
     pub goes_first: bool,
     /// A session of its own; its controlling terminal is the first of stdin and stdout that is a terminal.
     pub session: bool,
-    /// Its account has nothing from before; one that is shared is left alone.
-    pub forgets: bool,
     /// It is killed when the process (exactly: the thread) that started it dies.
     pub dies_with_parent: bool,
     /// What is put around it. Absent: nothing.
@@ -138,10 +137,7 @@ pub fn main_inside(handed: i32, words: Option<i32>) -> Error {
         Ok(read) => read,
         Err(error) => return error,
     };
-    let error = match set_no_new_privs(true) {
-        Ok(()) => stage.exec(),
-        Err(error) => failed("give up new privileges", error.into()),
-    };
+    let error = give_up().map_or_else(|error| error, |()| stage.exec());
     tell(words, &error);
     error
 }
@@ -199,7 +195,6 @@ impl From<shim::Launch> for Stage {
             processes: launch.processes,
             goes_first: launch.goes_first,
             session: true,
-            forgets: true,
             dies_with_parent: true,
             sandbox: launch.sandbox,
             inside: None,
@@ -265,15 +260,13 @@ impl Stage {
                 take_terminal().map_err(|error| failed("take the terminal", error.into()))?;
             }
         }
+        if self.identity.is_some() || !here {
+            // Before the change of account, which may have as many keys as it is let.
+            apart::leave_keys().map_err(|error| failed("leave the kernel's keys", error))?;
+        }
         if let Some(identity) = &self.identity {
             apart::leave_shared_memory().map_err(|error| failed("leave what processes share", error))?;
             identity.assume()?;
-        }
-        if self.identity.is_some() || !here {
-            apart::leave_keys().map_err(|error| failed("leave the kernel's keys", error))?;
-        }
-        if self.forgets && self.identity.is_some() {
-            apart::forget_keys().map_err(|error| failed("forget the kernel's keys of its account", error))?;
         }
         if !here {
             return Ok(());
@@ -302,10 +295,20 @@ impl Identity {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let changed = set_thread_groups(&groups)
             .and_then(|()| set_thread_gid(Gid::from_raw(self.gid)))
-            .and_then(|()| set_thread_uid(Uid::from_raw(self.uid)))
-            .and_then(|()| set_no_new_privs(true));
-        changed.map_err(|error| failed(format!("become account {}", self.uid), error.into()))
+            .and_then(|()| set_thread_uid(Uid::from_raw(self.uid)));
+        changed.map_err(|error| failed(format!("become account {}", self.uid), error.into()))?;
+        give_up()
     }
+}
+
+/// Gives up for good what nothing in an attempt has: a right by another account's program, and the kernel's keys.
+pub(crate) fn give_up() -> Result<(), Error> {
+    refused::give_up().map_err(|error| failed("give up new privileges and the kernel's keys (seccomp)", error))
+}
+
+/// Why [`give_up`] cannot be done on this host.
+pub(crate) fn cannot_give_up() -> Option<io::Error> {
+    refused::cannot()
 }
 
 fn take_terminal() -> rustix::io::Result<()> {

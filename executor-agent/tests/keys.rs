@@ -18,13 +18,35 @@ const BEGIN: [&str; 3] = [
     exec @ARGV"#,
 ];
 
-/// Says whether its session, or its account, has the executor's key or that of another attempt; then it leaves its own.
-const LOOK: &str = r#"id -un; perl -e 'my ($add, $ctl) = `uname -m` =~ /x86_64/ ? (248, 250) : (217, 219);
-    my ($kind, $name, $left, $key) = ("user", "of-the-executor", "of-an-attempt", "secret");
-    print syscall($ctl, 10, -3, $kind, $name, 0) >= 0 ? "found" : "nothing";
-    my $kept = syscall($ctl, 22, -1, -3);
-    for my $ring (-4, -5, $kept) { print syscall($ctl, 10, $ring, $kind, $left, 0) >= 0 ? " left" : " empty" }
-    syscall($add, $kind, $left, $key, 6, $_) for -4, -5, $kept; print "\n"'"#;
+/// Says what the kernel answers to each call for keys, whether it lists one of the executor's session, and whether its
+/// account's own keyring can be filled and locked.
+const LOOK: &str = r#"id -un; perl -e 'my ($add, $request, $ctl) = `uname -m` =~ /x86_64/ ? (248, 249, 250) : (217, 218, 219);
+    my ($kind, $name, $none, $key) = ("user", "of-the-executor", "", "secret");
+    sub say_it { print $_[0] >= 0 ? "answered " : "$_[1] " }
+    for my $ring (-3, -4, -5) {
+        say_it(syscall($ctl, 10, $ring, $kind, $name, 0), $! + 0);
+        say_it(syscall($add, $kind, $name, $key, 6, $ring), $! + 0);
+    }
+    say_it(syscall($request, $kind, $name, $none, -3), $! + 0);
+    say_it(syscall($ctl, 1, 0), $! + 0);
+    say_it(syscall($ctl, 22, -1, -3), $! + 0);
+    my $took = grep { my $of = "of-an-attempt-$_"; syscall($add, $kind, $of, $key, 6, -4) >= 0 } 1..250;
+    say_it(syscall($ctl, 5, -4, 0x1b1b0000), $! + 0);
+    open my $all, "<", "/proc/keys"; print "took $took, ", (grep(/of-the-executor/, <$all>) ? "listed" : "unlisted"), "\n"'"#;
+
+/// Takes all the keys that an account may have, for a minute, and locks its keyring against everybody.
+const FILL: &str = r#"my ($add, $ctl) = `uname -m` =~ /x86_64/ ? (248, 250) : (217, 219);
+    my ($kind, $key, $took, $last) = ("user", "secret", 0, -1);
+    while ($took < 100000) {
+        my $name = "left-$took";
+        $last = syscall($add, $kind, $name, $key, 6, -4);
+        last if $last < 0;
+        syscall($ctl, 15, $last, 60);
+        $took++;
+    }
+    my $full = $!{EDQUOT};
+    syscall($ctl, 5, -4, 0x1b1b0000) >= 0 or die $!;
+    exit($full ? 0 : 1)"#;
 
 /// Whether a process here may have keys at all: containers often forbid it.
 fn has_keys() -> bool {
@@ -32,36 +54,59 @@ fn has_keys() -> bool {
     std::process::Command::new("perl").args(["-e", ask]).status().is_ok_and(|status| status.success())
 }
 
-/// What two attempts say, one after the other.
-async fn look(mut host: Host, by: &str) -> [String; 2] {
+/// What an attempt says, and its account.
+async fn look(host: &Host) -> (String, Option<Account>) {
+    let (ended, log) = run(host, &host.shell(LOOK)).await;
+    assert_eq!(ended.outcome(), Outcome::Completed, "{ended:?}");
+    let (name, found) = log.split_once('\n').unwrap();
+    (found.trim().to_owned(), name.starts_with("sculpt-a").then(|| Account(name.to_owned())))
+}
+
+async fn begin(mut host: Host, by: &str) -> Host {
     host.via.extend(BEGIN);
     host.start().await;
     assert_eq!(host.controller.memory().hellos.last().unwrap().separated_by, by);
-    let mut said = [String::new(), String::new()];
-    let mut accounts = Vec::new();
-    for said in &mut said {
-        let (ended, log) = run(&host, &host.shell(LOOK)).await;
-        assert_eq!(ended.outcome(), Outcome::Completed, "{ended:?}");
-        let (name, found) = log.split_once('\n').unwrap();
-        accounts.extend(name.starts_with("sculpt-a").then(|| Account(name.to_owned())));
-        *said = found.trim().to_owned();
-    }
-    assert!(accounts.windows(2).all(|pair| pair[0].0 == pair[1].0), "one has the other's account");
-    host.stop();
-    said
+    host
+}
+
+/// As the account's own, by somebody whom nothing holds back.
+fn fill(account: &Account) {
+    let id = std::process::Command::new("id").args(["-u", &account.0]).output().unwrap();
+    let uid = String::from_utf8(id.stdout).unwrap();
+    let mut filler = std::process::Command::new("setpriv");
+    filler.arg(format!("--reuid={}", uid.trim())).args(["--clear-groups", "perl", "-MErrno", "-e", FILL]);
+    assert!(filler.status().unwrap().success(), "the account {} has no key left to take", account.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_of_the_executor_and_of_earlier_attempts_are_out_of_reach() {
+async fn the_kernel_has_no_keys_for_attempts_and_what_an_account_was_left_fails_none() {
     if !has_keys() {
         eprintln!("skipped: the kernel, or a container, lets nobody here have keys");
         return;
     }
-    let nothing = ["nothing empty empty empty"; 2];
-    let Some(accounts) = Host::separated("").await else { return };
-    assert_eq!(look(accounts, "account").await, nothing);
-    let Some(sandbox) = ordinary("", &["--separate"], "").await else { return };
-    assert_eq!(look(sandbox, "bubblewrap").await, nothing);
-    let Some(open) = ordinary("", &[], "").await else { return };
-    assert!(look(open, "").await[0].starts_with("found"));
+    let refused = format!("{}took 0, ", "38 ".repeat(10));
+    let Some(host) = Host::separated("").await else { return };
+    let mut host = begin(host, "account").await;
+    let (said, account) = look(&host).await;
+    assert_eq!(said, format!("{refused}unlisted"));
+    let account = account.unwrap();
+    fill(&account);
+    let (said, next) = look(&host).await;
+    assert_eq!(said, format!("{refused}unlisted"));
+    assert_eq!(next.unwrap().0, account.0, "one has the other's account");
+    host.stop();
+
+    let Some(host) = ordinary("", &["--separate"], "").await else { return };
+    let mut host = begin(host, "bubblewrap").await;
+    for _ in 0..2 {
+        let (said, _) = look(&host).await;
+        assert!(said.starts_with(&refused), "{said}");
+    }
+    host.stop();
+
+    let Some(host) = ordinary("", &[], "").await else { return };
+    let mut host = begin(host, "").await;
+    let (said, _) = look(&host).await;
+    assert!(said.starts_with("answered answered"), "who is not kept apart has the executor's keys: {said}");
+    host.stop();
 }

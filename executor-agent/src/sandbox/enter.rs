@@ -16,13 +16,13 @@ use rustix::{
     fs::{MemfdFlags, memfd_create},
     io::{FdFlags, fcntl_setfd},
     process::{Pid, PidfdFlags, pidfd_open},
-    thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
 use crate::{
-    stage::{Error, Stage, failed},
+    stage::{Error, Stage, failed, give_up},
     tree,
 };
 
@@ -167,7 +167,7 @@ pub(crate) fn join(inside: &Inside, inner: &Stage) -> Result<u8, Error> {
     }
     move_into_thread_name_spaces(pinned.as_fd(), all).map_err(|error| failed(attempt(), error.into()))?;
     // Whatever an agent has put in the program's place gets no more than that agent has.
-    set_no_new_privs(true).map_err(|error| failed("give up new privileges", error.into()))?;
+    give_up()?;
     // A process namespace is entered by children only.
     let mut command = Command::new(&inside.program);
     command.args(["stage", "--inside"]).arg(handed.as_raw_fd().to_string()).env_clear().current_dir("/");

@@ -10,7 +10,7 @@ use std::{
 use tokio::process::Command;
 
 use super::{Network, Sandbox};
-use crate::stage::{Identity, Stage};
+use crate::stage::{self, Identity, Stage};
 
 /// How long a sandbox may take: one stands within moments, or never.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,6 +37,12 @@ impl Separation {
     pub async fn find(wanted: bool, program: &Path) -> Self {
         if !wanted {
             return Self::Nothing("its settings say that attempts run as the executor's own account".to_owned());
+        }
+        if let Some(why) = stage::cannot_give_up() {
+            return Self::Nothing(format!(
+                "the kernel, or a container, lets no process give up calls, so that an attempt would keep the kernel's keys: \
+                 {why}; it needs seccomp filters"
+            ));
         }
         let root = crate::host::is_root();
         Self::choose(root, find_bwrap(program, root.then_some(ANYBODY)).await)

@@ -3,12 +3,9 @@
 
 use std::{io, thread};
 
-use keyutils_raw::{
-    KEY_SPEC_SESSION_KEYRING, KEY_SPEC_USER_KEYRING, KEY_SPEC_USER_SESSION_KEYRING, KeyringSerial, keyctl_clear,
-    keyctl_get_persistent, keyctl_join_session_keyring,
-};
+use keyutils_raw::keyctl_join_session_keyring;
 use nix::sched::{CloneFlags, unshare};
-use rustix::{io::Errno, process::getuid};
+use rustix::io::Errno;
 
 /// Whether what is started here cannot leave that. Tried on a thread, which ends with what it has got.
 pub fn shares_memory() -> bool {
@@ -25,22 +22,9 @@ pub(super) fn leave_shared_memory() -> io::Result<()> {
     }
 }
 
-/// Leaves the keys of whoever has started the executor, and with them those that other attempts have put there.
+/// Leaves the keys of whoever has started the executor, which the kernel would use for it, and list.
 pub(super) fn leave_keys() -> io::Result<()> {
     allowed(keyctl_join_session_keyring(None))
-}
-
-/// Removes the keys that an earlier attempt of this account has left with it.
-pub(super) fn forget_keys() -> io::Result<()> {
-    let clear = |keyring: KeyringSerial| allowed(keyctl_clear(keyring));
-    clear(KEY_SPEC_USER_KEYRING)?;
-    clear(KEY_SPEC_USER_SESSION_KEYRING)?;
-    // It outlives the account's processes for days, and is reached through another one only.
-    match keyctl_get_persistent(getuid().as_raw(), KEY_SPEC_SESSION_KEYRING) {
-        Ok(persistent) => clear(persistent)?,
-        refused => allowed(refused)?,
-    }
-    leave_keys()
 }
 
 /// Where the kernel has no keys, or lets nobody here ask for any, there are none to keep from anybody.
