@@ -80,7 +80,7 @@ async fn soon<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<O
 }
 
 /// The same where a look takes a while; what it waits for is better awaited than looked for again.
-async fn again<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn again<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     within(limit, what, async {
         loop {
             if let Some(found) = look().await? {
