@@ -179,6 +179,12 @@ fn there<T>(done: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// PURE: whether what stands under a name of ours in a directory of that mode is taken for ours, as account `us`. The account
+/// of the built-in Postgres is found out by its data, so that anybody could be it who can put some there.
+fn is_own(name: &str, owner: u32, us: u32, mode: u32) -> bool {
+    [us, ROOT].contains(&owner) || OF_POSTGRES.contains(&name) && mode & WRITES == 0
+}
+
 fn look(path: &Path, us: u32) -> io::Result<Found> {
     let directory = fs::metadata(path)?;
     let (mut held, mut foreign) = (false, None);
@@ -187,7 +193,7 @@ fn look(path: &Path, us: u32) -> io::Result<Found> {
         let Some(owner) = there(entry.metadata())?.map(|metadata| metadata.uid()) else { continue };
         let known = OURS.iter().find(|known| entry.file_name() == **known);
         match known {
-            Some(known) if [us, ROOT].contains(&owner) || OF_POSTGRES.contains(known) => held |= *known == LOCK,
+            Some(known) if is_own(known, owner, us, directory.mode()) => held |= *known == LOCK,
             Some(_) | None => foreign = Some(entry.path()),
         }
     }
@@ -232,6 +238,40 @@ mod tests {
         ] {
             assert_eq!(judge(&as_it_is, us), verdict, "{as_it_is:?} as {us}");
         }
+    }
+
+    #[test]
+    fn data_of_postgres_is_anybodys_where_others_can_write() {
+        const US: u32 = 1000;
+        for (name, owner, mode, own) in [
+            ("blobs", US, 0o777, true),
+            ("blobs", ROOT, 0o777, true),
+            ("blobs", 5, 0o700, false),
+            ("postgres", US, 0o777, true),
+            ("postgres", 5, 0o711, true),
+            ("postgres", 5, 0o755, true),
+            ("postgres", 5, 0o775, false),
+            ("postgres.new", 5, 0o1777, false),
+        ] {
+            assert_eq!(is_own(name, owner, US, mode), own, "{name} of {owner} in {mode:o}");
+        }
+    }
+
+    /// Only root can give something away, so that only root's run shows it.
+    #[test]
+    fn planted_data_of_postgres_is_refused() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("postgres");
+        fs::create_dir(&data).expect("make");
+        std::os::unix::fs::chown(&data, Some(12_345), None).expect("it is given away");
+        open(directory.path(), 0o777);
+        let error = close(directory.path()).expect_err("who put it there?").to_string();
+        assert!(error.contains("postgres") && error.contains("mode 777"), "{error}");
+        open(directory.path(), 0o755);
+        close(directory.path()).expect("nobody else could have put it there");
     }
 
     fn mode(path: &Path) -> u32 {
