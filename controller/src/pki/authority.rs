@@ -7,12 +7,13 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustix::process::geteuid;
 use rustls::pki_types::CertificateDer;
 use sculpt_tls::{
     Key, KeyError, Pin, Proof, Subject, Trust, TrustError,
@@ -22,7 +23,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
-    PublicKey,
+    PublicKey, SshAuthorities,
     issue::{self, IssueError, Names},
     vouch::{VouchError, is_vouched, vouch},
 };
@@ -81,6 +82,17 @@ pub enum AuthorityError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Another account knows what it is, or could put another one in its place.
+    #[error(
+        "{} belongs to the account {owner}: who has that account knows this authority, or could put their own in its place. If \
+         that is you, run this as that account, or `chown` it to this one; else use another directory", path.display()
+    )]
+    Anothers {
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// A file of a secret.
     #[error("the authority: {0}")]
     Private(#[from] PrivateError),
@@ -128,6 +140,8 @@ impl Authority {
         if mode & 0o022 != 0 {
             return Err(AuthorityError::Writable { path: directory.to_owned(), mode });
         }
+        let files = Self::files(directory).into_iter().chain(SshAuthorities::files(directory));
+        [directory.to_owned()].into_iter().chain(files).try_for_each(of_this_account)?;
         let (key, own) = read_or_make(&directory.join(CURRENT))?;
         let certificate = own.certificates().next().cloned().ok_or_else(|| mismatch(&directory.join(CURRENT)))?;
         let next = read(&directory.join(NEXT))?.map(|(_, trust)| trust);
@@ -282,6 +296,17 @@ impl Authority {
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").field("trust", &self.trust).field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+/// Refuses what belongs neither to us nor to root, who can change everything anyway. What is not there is nobody's.
+fn of_this_account(path: PathBuf) -> Result<(), AuthorityError> {
+    match fs::metadata(&path) {
+        Ok(data) if ![geteuid().as_raw(), 0].contains(&data.uid()) => {
+            Err(AuthorityError::Anothers { path, owner: data.uid() })
+        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AuthorityError::Directory { path, source }),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -33,6 +33,27 @@ fn is_made_once_for_its_owner_alone() {
     assert!(matches!(Authority::open(&path), Err(AuthorityError::Writable { mode: 0o770, .. })));
 }
 
+/// Only root can give something away, so that only root's run shows it.
+#[test]
+fn what_belongs_to_another_account_is_refused() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for name in ["", CURRENT, NEXT, PREVIOUS, VOUCHED, "ssh-users.key", "ssh-hosts.key"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let authority = directory.path().join("authority");
+        Authority::open(&authority).expect("it is made");
+        let path = if name.is_empty() { authority.clone() } else { authority.join(name) };
+        if !path.exists() {
+            private::write(&path, "planted").expect("it is written");
+        }
+        std::os::unix::fs::chown(&path, Some(12_345), None).expect("it is given away");
+        let refused = Authority::open(&authority).map(|found| found.pin());
+        let said = matches!(&refused, Err(AuthorityError::Anothers { path: found, owner: 12_345 }) if *found == path);
+        assert!(said, "{name}: {refused:?}");
+    }
+}
+
 #[test]
 fn another_takes_over_in_three_steps_and_no_other_order() {
     let directory = tempfile::tempdir().expect("a directory");
