@@ -128,6 +128,9 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// Two listeners on one port.
+    #[error("people and executors are both to call at {0}; give --listen and --executor-listen a port of its own each")]
+    OnePort(SocketAddr),
     /// Nothing could be done with it.
     #[error("{setting} is 0; give at least 1, or leave it out")]
     Zero {
@@ -193,10 +196,15 @@ impl ServeArgs {
         let authority = self.authority_dir.or(file.authority_dir).unwrap_or_else(|| data_dir.join("authority"));
         let tls = TlsSettings { names: Names::new(names.iter().map(String::as_str))?, public, authority };
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listen = self.listen.or(file.listen).unwrap_or(local(PORT));
+        let executor_listen = self.executor_listen.or(file.executor_listen).unwrap_or(local(0));
+        if listen == executor_listen && listen.port() != 0 {
+            return Err(ConfigError::OnePort(listen));
+        }
         Ok(Config {
             data_dir,
-            listen: self.listen.or(file.listen).unwrap_or(local(PORT)),
-            executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
+            listen,
+            executor_listen,
             executor_url: self.executor_url.or(file.executor_url).map(executor_url).transpose()?,
             tls,
             certificate_life: life(self.certificate_life.or(file.certificate_life).as_deref())?,
@@ -258,6 +266,16 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/d"));
         assert_eq!(config.event_days, 7);
         assert_eq!(config.executor_listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+
+    #[test]
+    fn people_and_executors_call_at_ports_of_their_own() {
+        let given = |one, other| resolve(&["--data-dir", "/d", "--listen", one, "--executor-listen", other]);
+        for (one, other) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "127.0.0.2:1"), ("[::1]:1", "[::1]:2")] {
+            given(one, other).expect("settings");
+        }
+        let error = given("127.0.0.1:1", "127.0.0.1:1").expect_err("there is one port").to_string();
+        assert!(error.contains("--listen") && error.contains("--executor-listen"), "{error}");
     }
 
     #[test]
