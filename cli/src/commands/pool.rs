@@ -186,9 +186,28 @@ async fn set(client: &Client, args: SetArgs, format: Format) -> Result<Exit, Fai
     let answer = client.change(&attempted, async || client.executors().set_pool(request.clone()).await).await?;
     match (format, &answer.pool) {
         (Format::Json, Some(pool)) => json(&PoolJson::from(pool))?,
-        _ => line(format!("set the rules of pool {}", clean(&args.pool)))?,
+        (Format::Text, Some(pool)) => {
+            line(format!("set the rules of pool {}: {}", clean(&args.pool), clean(&rules(pool))))?;
+        }
+        (_, None) => line(format!("set the rules of pool {}", clean(&args.pool)))?,
     }
     Ok(Exit::Done)
+}
+
+/// All that holds of a pool: what a call leaves out is not kept from before.
+fn rules(pool: &Pool) -> String {
+    let mut rules = vec![
+        format!("projects {}", everything_if_none(&pool.projects)),
+        format!("users {}", everything_if_none(&pool.users)),
+        format!("network {}", pool.network),
+    ];
+    let limits = [
+        (pool.memory > 0, format!("memory {}", size(pool.memory))),
+        (pool.processes > 0, format!("processes {}", pool.processes)),
+        (pool.cpu > 0, format!("cpu {}", f64::from(pool.cpu) / 1000.0)),
+    ];
+    rules.extend(limits.into_iter().filter(|(limited, _)| *limited).map(|(_, limit)| limit));
+    rules.join("; ")
 }
 
 async fn rm(client: &Client, pool: String, format: Format) -> Result<Exit, Failure> {
@@ -205,6 +224,21 @@ async fn rm(client: &Client, pool: String, format: Format) -> Result<Exit, Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_holds_of_a_pool_is_told_whole() {
+        let open = Pool { network: "host".into(), memory: 1 << 30, ..Pool::default() };
+        let closed = Pool {
+            projects: vec!["web".into()],
+            users: vec!["ada".into(), "ben".into()],
+            network: "none".into(),
+            processes: 64,
+            cpu: 1500,
+            ..Pool::default()
+        };
+        assert_eq!(rules(&open), format!("projects all; users all; network host; memory {}", size(1 << 30)));
+        assert_eq!(rules(&closed), "projects web; users ada, ben; network none; processes 64; cpu 1.5");
+    }
 
     #[test]
     fn processors_are_counted_in_thousandths() {
