@@ -97,7 +97,10 @@ pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure>
             let request = RevokeRoleRequest { request_id, user: name.clone(), role: Some(role.clone().into()) };
             let answer =
                 client.change(&attempted, async || client.identity().revoke_role(request.clone()).await).await?;
-            said(answer.user, &format!("{} is no longer {role}", clean(&name)), format)
+            // It may never have been theirs, or be theirs elsewhere still.
+            let left = answer.user.as_ref().map_or(String::new(), |user| roles(&user.roles));
+            let left = if left.is_empty() { "no role".to_owned() } else { clean(&left) };
+            said(answer.user, &format!("{} is not {role}, and has {left}", clean(&name)), format)
         }
     }
 }
