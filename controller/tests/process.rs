@@ -79,6 +79,7 @@ async fn start(data: &Path) -> Program {
 async fn refused(data: &Path, more: &[&str]) -> String {
     let output = timeout(DEADLINE, command(data, more).output()).await.expect("it ends").expect("it can be run");
     assert!(!output.status.success(), "{output:?}");
+    assert!(!output.stderr.contains(&0x1b), "no colours where nobody sees them: {output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
