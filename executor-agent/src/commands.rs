@@ -205,6 +205,8 @@ fn run(arguments: RunArgs) -> anyhow::Result<()> {
         .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        // It would be said where nobody reads any more, and by that end the thread that has something to say.
+        .log_internal_errors(false)
         .init();
     let settings = Settings::load(arguments)?;
     let program = std::env::current_exe().context("find this program's own file")?;

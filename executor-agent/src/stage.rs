@@ -262,7 +262,7 @@ impl Stage {
         }
         if self.identity.is_some() || !here {
             // Before the change of account, which may have as many keys as it is let.
-            apart::leave_keys().map_err(|error| failed("leave the kernel's keys", error))?;
+            apart::leave_keys();
         }
         if let Some(identity) = &self.identity {
             apart::leave_shared_memory().map_err(|error| failed("leave what processes share", error))?;

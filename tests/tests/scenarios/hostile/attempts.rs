@@ -45,12 +45,17 @@ const WATCH: &str = r#"perl -e 'my ($begin, $add) = `uname -m` =~ /x86_64/ ? (29
 const KEY: &str = r#"perl -e 'my ($kind, $name) = ("user", "theirs-$ENV{VICTIM}");
     exit(syscall(`uname -m` =~ /x86_64/ ? 250 : 219, 10, -5, $kind, $name, 0) >= 0 ? 0 : 1)'"#;
 
+/// Leaves a key with its account, for the minute that it takes.
+const LEAVE: &str = r#"perl -e 'my ($kind, $name, $key) = ("user", "left-by-$ENV{SCULPT_ATTEMPT}", "secret");
+    my ($add, $ctl) = `uname -m` =~ /x86_64/ ? (248, 250) : (217, 219); my $left = syscall($add, $kind, $name, $key, 6, -5);
+    exit($left >= 0 && syscall($ctl, 15, $left, 60) >= 0 ? 0 : 1)'"#;
+
 /// Removes the memory that another attempt shares with itself.
 const SHARED: &str = r#"perl -e 'my $id = shmget hex substr($ENV{VICTIM}, -7), 64, 0600;
     exit(defined $id && shmctl($id, 0, 0) ? 0 : 1)'"#;
 
 /// All of them.
-pub(crate) const ATTACKS: [Attack; 58] = [
+pub(crate) const ATTACKS: [Attack; 59] = [
     // The executor's own.
     attack("reads_the_executors_key", Succeeds, r#"cat "$DATA/identity/key.pem""#),
     attack("reads_the_key_through_a_symlink", Succeeds, r#"ln -s "$DATA/identity/key.pem" link && cat link"#),
@@ -131,6 +136,7 @@ pub(crate) const ATTACKS: [Attack; 58] = [
     attack("writes_on_another_agents_terminal", Succeeds, r#"[ -e "$TERMINAL" ] && : >> "$TERMINAL""#),
     // What the kernel keeps beyond files.
     attack("finds_another_attempts_key", Succeeds, KEY),
+    attack("leaves_a_key_with_its_account", Succeeds, LEAVE),
     attack("removes_another_attempts_shared_memory", Succeeds, SHARED),
     attack("says_where_the_kernel_dumps", Fails, r": >> /proc/sys/kernel/core_pattern"),
     // Sockets.
