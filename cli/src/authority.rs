@@ -12,7 +12,7 @@ use sculpt_tls::{Meeting, Pin, Server, Trust};
 use crate::config::{ConfigError, Context, xdg};
 
 /// How long authorities are not asked for again.
-const FRESH: Duration = Duration::from_secs(3_600);
+pub(crate) const FRESH: Duration = Duration::from_secs(3_600);
 
 /// Whom to believe that it is the controller of `context`.
 pub(crate) fn server(context: &Context) -> Result<Server, ConfigError> {
@@ -46,13 +46,34 @@ pub(crate) fn is_due(context: &Context) -> bool {
     file(&pin).ok().and_then(age).is_none_or(|age| age >= FRESH)
 }
 
-/// Keeps the authorities in `pem`, which the controller of `context` named over a connection that it had proved itself on.
-pub(crate) fn learn(context: &Context, pem: &str) -> Result<(), ConfigError> {
+/// Keeps the authorities in `pem`, which the controller of `context` named over a connection that it had proved itself on, and
+/// whether it has a certificate of the `public` beside.
+pub(crate) fn learn(context: &Context, pem: &str, public: bool) -> Result<(), ConfigError> {
     let Some(pin) = context.pin.filter(|_| !pem.is_empty()) else { return Ok(()) };
     let file = file(&pin)?;
     let broken = |source| ConfigError::File { file: file.clone(), source };
     let trust = Trust::from_pem(pem.as_bytes()).map_err(|error| broken(io::Error::other(error)))?;
-    write(&file, &trust.to_pem()).map_err(broken)
+    write(&file, &trust.to_pem()).map_err(broken)?;
+    let mark = mark(&file);
+    let marked = match public {
+        true => fs::write(&mark, ""),
+        false => fs::remove_file(&mark).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+    };
+    marked.map_err(|source| ConfigError::File { file: mark, source })
+}
+
+/// The authorities that git is to believe for the controller of `context`; none: whom the system believes. Git goes by the
+/// name in the URL, and a controller that has a public certificate shows that one to who does.
+pub(crate) fn for_git(context: &Context) -> Option<PathBuf> {
+    let file = file(&context.pin?).ok()?;
+    (!mark(&file).exists()).then_some(file)
+}
+
+fn mark(file: &Path) -> PathBuf {
+    file.with_extension("public")
 }
 
 /// Where the authorities behind `pin` stand once they were met.

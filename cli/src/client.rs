@@ -1,17 +1,22 @@
 //! The connection to the controller: credential, limits of time, retries, and what its refusals mean.
 
+mod trust;
+
 use std::{
     future::Future,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use sculpt_proto::v1::{
-    WhoAmIRequest, audit_client::AuditClient, events_client::EventsClient, executors_client::ExecutorsClient,
-    git_client::GitClient, identity_client::IdentityClient, logs_client::LogsClient, projects_client::ProjectsClient,
-    system_client::SystemClient, tasks_client::TasksClient,
+    WhoAmIRequest, WhoAmIResponse, audit_client::AuditClient, events_client::EventsClient,
+    executors_client::ExecutorsClient, git_client::GitClient, identity_client::IdentityClient, logs_client::LogsClient,
+    projects_client::ProjectsClient, system_client::SystemClient, tasks_client::TasksClient,
 };
 use sculpt_tls::{Matter, Problem, Server};
+use tokio::{sync::Notify, task::JoinSet};
 use tonic::{
     Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
@@ -55,6 +60,10 @@ type Wire = InterceptedService<Channel, Credential>;
 pub(crate) struct Client {
     pub(crate) context: Context,
     wire: Wire,
+    /// Told of each connection after the first, and of the first when it shows an authority that is not kept.
+    again: Arc<Notify>,
+    /// Ends with the last clone.
+    _learning: Option<Arc<JoinSet<()>>>,
 }
 
 impl Client {
@@ -68,10 +77,13 @@ impl Client {
     pub(crate) async fn to(context: Context) -> Result<Self, Failure> {
         let (client, server) = Self::dial(context).await?;
         client.met(&server);
-        if authority::is_due(&client.context) {
+        // Who vouches for the other authority may be retired before the hour is over.
+        let another = client.again.notified().now_or_never().is_some();
+        if another || authority::is_due(&client.context) {
             client.learn_authorities().await;
         }
-        Ok(client)
+        let learning = trust::learning(client.clone());
+        Ok(Self { _learning: Some(Arc::new(learning)), ..client })
     }
 
     /// Reaches this controller within 5 s, and says whom it was believed to be. Nothing is written down.
@@ -81,8 +93,6 @@ impl Client {
                 .next(start_it(&context))
         };
         let server = authority::server(&context).map_err(|error| unusable(&error))?;
-        let config = sculpt_tls::client_config(&server, None).map_err(|error| away(error.to_string()))?;
-        let connector = sculpt_tls::connector(&server, config, RECONNECT);
         let endpoint = Endpoint::from_shared(context.url.to_string())
             .map_err(|error| away(error.to_string()))?
             .connect_timeout(RECONNECT)
@@ -94,7 +104,9 @@ impl Client {
             // One stream that is read slowly does not stall the others.
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(16 << 20);
-        let channel = match tokio::time::timeout(CONNECT, endpoint.connect_with_connector(connector)).await {
+        let again = Arc::new(Notify::new());
+        let connecting = trust::connect(endpoint, &context, server.clone(), RECONNECT, Arc::clone(&again));
+        let channel = match tokio::time::timeout(CONNECT, connecting).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
                 return Err(match sculpt_tls::explain(&error) {
@@ -108,7 +120,8 @@ impl Client {
             .parse()
             .map(Credential)
             .map_err(|_| away("the token cannot stand in a header".to_owned()))?;
-        Ok((Self { wire: InterceptedService::new(channel, credential), context }, server))
+        let wire = InterceptedService::new(channel, credential);
+        Ok((Self { context, wire, again, _learning: None }, server))
     }
 
     /// Keeps the authority that was met.
@@ -123,13 +136,13 @@ impl Client {
     async fn learn_authorities(&self) {
         let answer = tokio::time::timeout(CONNECT, self.identity().who_am_i(WhoAmIRequest {})).await;
         if let Ok(Ok(who)) = answer {
-            self.trust_from_now_on(&who.into_inner().trust);
+            self.trust_from_now_on(&who.into_inner());
         }
     }
 
     /// Keeps the authorities that the controller names.
-    pub(crate) fn trust_from_now_on(&self, pem: &str) {
-        if let Err(error) = authority::learn(&self.context, pem) {
+    pub(crate) fn trust_from_now_on(&self, who: &WhoAmIResponse) {
+        if let Err(error) = authority::learn(&self.context, &who.trust, who.public) {
             note(format!("the controller's authorities are not remembered: {error}"));
         }
     }
@@ -173,6 +186,9 @@ impl Client {
     /// What a refusal means, with what to do about it.
     pub(crate) fn refused(&self, attempted: &str, status: &Status) -> Failure {
         // Only what was made on this side has a source: the answer never came.
+        if let Some(problem) = sculpt_tls::explain(status).filter(|problem| problem.matter == Matter::Authority) {
+            return untrusted(&self.context, problem);
+        }
         if let Some(source) = std::error::Error::source(status) {
             let why = format!("the controller at {} does not answer: {}", self.context.address(), root_cause(source));
             return Failure::status(attempted, &Status::unavailable(why));

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use sculpt_tls::Matter;
 use tonic::{Code, Status};
 
 use crate::exit::Exit;
@@ -91,8 +92,11 @@ fn as_typed(message: &str) -> String {
 
 /// Whether the same call may succeed when it is made again: the connection broke, or the controller is on its way
 /// down or up. Statuses that come from the transport carry a source; those of the controller never do, and it never
-/// answers UNKNOWN.
+/// answers UNKNOWN. Somebody else who answers in its place does not become the controller.
 pub(crate) fn is_transient(status: &Status) -> bool {
+    if sculpt_tls::explain(status).is_some_and(|problem| problem.matter == Matter::Authority) {
+        return false;
+    }
     let from_transport = std::error::Error::source(status).is_some();
     match status.code() {
         Code::Unavailable | Code::Unknown => true,

@@ -30,7 +30,11 @@ impl Authority {
 
     /// A user's token that names this authority.
     pub(crate) fn token(&self) -> String {
-        Token::fresh(Kind::User, Some(Pin::of(&self.certificate).unwrap())).reveal()
+        Token::fresh(Kind::User, Some(self.pin())).reveal()
+    }
+
+    pub(crate) fn pin(&self) -> Pin {
+        Pin::of(&self.certificate).unwrap()
     }
 
     /// What a controller shows.
@@ -40,6 +44,21 @@ impl Authority {
 
     /// What a controller shows whose certificate differs in this.
     pub(crate) fn shows(&self, differs: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
+        self.shows_with(self.certificate.clone(), differs)
+    }
+
+    /// What a controller shows for as long as `before`, from which this one has taken over, vouches for it.
+    pub(crate) fn vouched_by(&self, before: &Self) -> Arc<ServerConfig> {
+        let issuer = Issuer::from_params(&before.params, before.key.pair());
+        let vouched = self.params.signed_by(self.key.pair(), &issuer).unwrap().der().clone();
+        self.shows_with(vouched, |_| {})
+    }
+
+    fn shows_with(
+        &self,
+        authority: CertificateDer<'static>,
+        differs: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::DnsName(CONTROLLER_NAME.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -47,7 +66,7 @@ impl Authority {
         let key = Key::fresh().unwrap();
         let issuer = Issuer::from_params(&self.params, self.key.pair());
         let own = params.signed_by(key.pair(), &issuer).unwrap().der().clone();
-        let proof = Proof::new(vec![own, self.certificate.clone()], &key);
+        let proof = Proof::new(vec![own, authority], &key);
         Arc::new(server_config(Identity::new(proof, None).unwrap(), &Callers::Anyone).unwrap())
     }
 }
@@ -57,8 +76,9 @@ pub(crate) fn bundle(authorities: &[&Authority]) -> String {
     Trust::of(authorities.iter().map(|authority| authority.certificate.clone())).unwrap().to_pem()
 }
 
-/// A port of this machine that shows what `shown` says at the time, for as long as the test runs.
-pub(crate) async fn listen(shown: watch::Receiver<Arc<ServerConfig>>, routes: Routes) -> (SocketAddr, JoinSet<()>) {
+/// A port of this machine that shows what `shown` says at the time, for as long as the test runs. Whoever shows something
+/// else was started anew: connections that stood are cut.
+pub(crate) async fn listen(mut shown: watch::Receiver<Arc<ServerConfig>>, routes: Routes) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = routes.into_axum_router();
@@ -67,7 +87,14 @@ pub(crate) async fn listen(shown: watch::Receiver<Arc<ServerConfig>>, routes: Ro
         // Connections end with the listener.
         let mut connections = JoinSet::new();
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
+            let stream = tokio::select! {
+                biased;
+                Ok(()) = shown.changed() => {
+                    connections.abort_all();
+                    continue;
+                }
+                accepted = listener.accept() => accepted.unwrap().0,
+            };
             let acceptor = TlsAcceptor::from(Arc::clone(&shown.borrow()));
             let service = hyper_util::service::TowerToHyperService::new(router.clone());
             connections.spawn(async move {

@@ -19,6 +19,7 @@ use sculpt_proto::v1::{
     projects_server::{Projects, ProjectsServer},
     read_log_response::Part as LogPart,
     send_pack_request::Part as PackPart,
+    system_server::SystemServer,
     tasks_server::{Tasks, TasksServer},
     *,
 };
@@ -40,6 +41,10 @@ pub(crate) const PROJECT: &str = "0198c0de-0000-7000-8000-00000000000a";
 pub(crate) struct Script {
     pub(crate) task: watch::Sender<Task>,
     pub(crate) log: Mutex<Vec<u8>>,
+    /// What is known of the log's bytes, while they are one chunk.
+    pub(crate) frames: Mutex<Vec<LogFrame>>,
+    /// What is answered to who asks for a log.
+    pub(crate) no_log: Mutex<Option<Status>>,
     /// Bytes after which each next log stream breaks.
     pub(crate) breaks: Mutex<VecDeque<usize>>,
     /// How many creations are lost on the way back.
@@ -53,8 +58,12 @@ pub(crate) struct Script {
     /// The one token that is good, and what is said of others.
     pub(crate) token: String,
     pub(crate) refused: Mutex<HashMap<String, &'static str>>,
+    /// What everybody is told who calls here by mistake.
+    pub(crate) elsewhere: Mutex<Option<&'static str>>,
     /// The authorities that it names.
     pub(crate) trust: Mutex<String>,
+    /// Whether it says to have a public certificate.
+    pub(crate) public: Mutex<bool>,
     pub(crate) book: Book,
 }
 
@@ -77,6 +86,8 @@ impl Controller {
         let script = Arc::new(Script {
             task: watch::Sender::new(task),
             log: Mutex::default(),
+            frames: Mutex::default(),
+            no_log: Mutex::default(),
             breaks: Mutex::default(),
             lost_answers: Mutex::default(),
             created: Mutex::default(),
@@ -86,7 +97,9 @@ impl Controller {
             known_project: Mutex::default(),
             token: authority.token(),
             refused: Mutex::default(),
+            elsewhere: Mutex::default(),
             trust: Mutex::new(bundle(&[&authority])),
+            public: Mutex::default(),
             book: Book::default(),
         });
         let check = {
@@ -98,6 +111,7 @@ impl Controller {
             .add_service(InterceptedService::new(ProjectsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(ExecutorsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(IdentityServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(SystemServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(GitServer::from_arc(Arc::clone(&script)), check));
         let shown = watch::Sender::new(authority.controller());
         let (address, serving) = listen(shown.subscribe(), routes).await;
@@ -112,6 +126,9 @@ impl Controller {
 impl Script {
     /// Lets in who shows the token.
     fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(why) = *self.elsewhere.lock().unwrap() {
+            return Err(Status::unimplemented(why));
+        }
         let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let shown = shown.strip_prefix("Bearer ").unwrap_or_default();
         if shown == self.token {
@@ -173,7 +190,11 @@ impl Logs for Script {
 
     async fn read_log(&self, request: Request<ReadLogRequest>) -> Answer<Self::ReadLogStream> {
         let request = request.into_inner();
+        if let Some(status) = self.no_log.lock().unwrap().clone() {
+            return Err(status);
+        }
         let log = self.log.lock().unwrap().clone();
+        let frames = self.frames.lock().unwrap().clone();
         let from = usize::try_from(request.from_offset).unwrap().min(log.len());
         let cut = self.breaks.lock().unwrap().pop_front();
         let until = cut.map_or(log.len(), |cut| (from + cut).min(log.len()));
@@ -184,7 +205,7 @@ impl Logs for Script {
             .map(|(index, data)| ((index * 1000), data))
             .filter(|(offset, data)| offset + data.len() > from)
             .map(|(offset, data)| {
-                let chunk = LogChunk { offset: offset as u64, data: data.to_vec().into(), frames: Vec::new() };
+                let chunk = LogChunk { offset: offset as u64, data: data.to_vec().into(), frames: frames.clone() };
                 Ok(ReadLogResponse { part: Some(LogPart::Chunk(chunk)), attempt: 1 })
             })
             .collect();

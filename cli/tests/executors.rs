@@ -137,14 +137,29 @@ async fn what_an_executor_keeps_apart_is_said() {
         unseparated: "bubblewrap is not installed".into(),
         owner: "ada".into(),
         locked: true,
+        closed_reason: "locked (lost laptop)".into(),
         certified_until: soon(),
         ..executor()
     };
-    let apart = Executor { name: "apart".into(), separates: true, closes_network: true, ..executor() };
+    let apart = Executor {
+        name: "apart".into(),
+        separates: true,
+        closes_network: true,
+        separated_by: "bubblewrap".into(),
+        counters: Some(Counters {
+            processes: "the sandbox's own count of its account".into(),
+            lacking: "it can make no cgroups".into(),
+            ..Counters::default()
+        }),
+        unmet: vec!["memory".into(), "cpu".into()],
+        ..executor()
+    };
     controller.script.book.pages().executors = vec![open, apart];
     let page = said(&sandbox, &["executor", "show", "worker"]).await;
     for word in [
-        "connected, locked",
+        "state       locked\n",
+        "its calls are refused",
+        "sculpt unlock executor worker",
         "no: bubblewrap is not installed; so it runs its owner's tasks alone",
         "owner       ada",
         "certified   until",
@@ -152,11 +167,20 @@ async fn what_an_executor_keeps_apart_is_said() {
     ] {
         assert!(page.contains(word), "{word:?} is not in {page}");
     }
+    let table = said(&sandbox, &["executor", "ls"]).await;
+    let words: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!([words[1][1], words[2][1]], ["locked", "connected"], "{table}");
     let page = said(&sandbox, &["executor", "show", "apart"]).await;
-    assert!(
-        page.contains("yes: attempts reach neither the executor nor each other; it can close the network"),
-        "{page}"
-    );
+    for words in [
+        "yes, by bubblewrap: attempts reach neither the executor nor each other; it can close the network",
+        "limits      memory and cpu by nothing: it can make no cgroups; processes by the sandbox's own count",
+        "unlimited   pool build limits memory and cpu, and nothing counts that here: its attempts run without",
+    ] {
+        assert!(page.contains(words), "{words:?} is not in {page}");
+    }
+    let shown = json(&sandbox, &["executor", "show", "apart"]).await;
+    assert_eq!(shown["separated_by"], "bubblewrap");
+    assert_eq!((&shown["counters"]["memory"], &shown["unmet"][1]), (&Value::Null, &Value::from("cpu")));
     let shown = json(&sandbox, &["executor", "show", "worker"]).await;
     let owner_and_lock = (shown["owner"].as_str(), shown["locked"].as_bool(), shown["separates"].as_bool());
     assert_eq!(owner_and_lock, (Some("ada"), Some(true), Some(false)));
@@ -164,6 +188,37 @@ async fn what_an_executor_keeps_apart_is_said() {
     sculpt(&sandbox, &["executor", "rm", "worker"]).await.refuses(7, &["--force"]);
     assert!(said(&sandbox, &["executor", "rm", "worker", "--force"]).await.contains("removed executor worker"));
     sculpt(&sandbox, &["executor", "show", "worker"]).await.refuses(6, &["sculpt executor ls"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_without_executors_says_how_to_join_one() {
+    let (sandbox, _controller) = known().await;
+    let none = sculpt(&sandbox, &["executor", "ls"]).await;
+    assert_eq!((none.code, none.stdout.as_str()), (0, ""));
+    assert!(
+        none.stderr.contains("sculpt executor token") && none.stderr.contains("sculpt-executor join"),
+        "{}",
+        none.stderr
+    );
+    assert!(!none.stderr.contains("sculpt up"), "that would start another controller: {}", none.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_looks_at_identities_and_at_what_separates() {
+    let (sandbox, controller) = known().await;
+    let open = Executor { unseparated: "bubblewrap is not installed".into(), owner: "ada".into(), ..executor() };
+    let locked = Executor { name: "gone".into(), locked: true, ..executor() };
+    controller.script.book.pages().executors = vec![open, locked];
+    let told = sculpt(&sandbox, &["doctor"]).await.stdout;
+    for word in [
+        "the controller has proved the authority that the token names, sha256:",
+        "ada, operator@website, viewer; the token runs out in 29d",
+        "1 of 2 connected",
+        "does not keep attempts apart from itself (bubblewrap is not installed), so it runs the tasks of ada alone",
+        "sculpt unlock executor gone",
+    ] {
+        assert!(told.contains(word), "{word:?} is not in {told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

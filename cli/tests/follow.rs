@@ -1,12 +1,12 @@
 //! Running, following and waiting over a controller that breaks.
 
+mod streams;
+
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     process::{Command, Stdio},
 };
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
 
@@ -46,84 +46,6 @@ async fn start(task: Task) -> (Sandbox, Controller) {
 
 async fn run(command: Command) -> Ran {
     tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
-}
-
-/// Runs the command and gives its exact bytes.
-async fn bytes(mut command: Command) -> (i32, Vec<u8>) {
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    (output.status.code().unwrap(), output.stdout)
-}
-
-fn binary(length: u32) -> Vec<u8> {
-    (0..length).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_byte_arrives_once_whatever_breaks() {
-    let (sandbox, controller) = start(failed()).await;
-    let log = binary(40_000);
-    controller.script.log.lock().unwrap().clone_from(&log);
-    let home = sandbox.path("home");
-    for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "-f", "17"], &["logs", "17"]] {
-        controller.script.breaks.lock().unwrap().extend([0, 1, 999, 1000, 1001, 50_000]);
-        let (code, out) = bytes(sandbox.sculpt(&home, args)).await;
-        assert_eq!(code, i32::from(args[0] == "run"), "{args:?}");
-        assert!(out == log, "{args:?}: {} bytes of {}", out.len(), log.len());
-    }
-    let (_, rest) = bytes(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "159999"])).await;
-    assert_eq!(rest, log[159_999..]);
-    run(sandbox.sculpt(&home, &["logs", "17", "--from-offset", "160001"])).await.refuses(64, &["160000 bytes"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_whose_end_does_not_come_is_no_success() {
-    let mut ended = failed();
-    ended.attempts[0].state = "ended".into();
-    let (sandbox, controller) = start(ended).await;
-    controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
-    // Nothing comes after the first bytes, however often it is asked for.
-    controller.script.breaks.lock().unwrap().extend([1000; 1000]);
-    let done = run(sandbox.sculpt(&sandbox.path("home"), &["logs", "17"])).await;
-    assert_eq!((done.code, done.stdout.as_str()), (1, "the first line\n"), "{}", done.stderr);
-    assert!(done.stderr.contains("have not arrived") && done.stderr.contains("sculpt logs -f 17"), "{}", done.stderr);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_detaches_and_says_how_to_come_back() {
-    let (sandbox, controller) = start(task(TaskState::Running)).await;
-    controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
-    let home = sandbox.path("home");
-    for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "-f", "17"]] {
-        // The log goes on for ever: each stream of it breaks after its bytes.
-        controller.script.breaks.lock().unwrap().extend([1000; 1000]);
-        let mut command = sandbox.sculpt(&home, args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (ran, out) = tokio::task::spawn_blocking(move || {
-            let mut out = [0; 15];
-            child.stdout.as_mut().unwrap().read_exact(&mut out).unwrap();
-            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-            (Ran::from(child.wait_with_output().unwrap()), out)
-        })
-        .await
-        .unwrap();
-        assert_eq!(&out, b"the first line\n");
-        assert_eq!((ran.code, ran.stdout.as_str()), (130, ""), "{}", ran.stderr);
-        assert!(ran.stderr.contains("detached: task 17") && ran.stderr.contains("sculpt logs -f 17"), "{}", ran.stderr);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_leaves_is_no_error() {
-    let (sandbox, controller) = start(failed()).await;
-    controller.script.log.lock().unwrap().extend_from_slice(&binary(400_000));
-    let mut command = sandbox.sculpt(&sandbox.path("home"), &["logs", "17"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let ran = tokio::task::spawn_blocking(move || {
-        drop(child.stdout.take());
-        Ran::from(child.wait_with_output().unwrap())
-    });
-    let ran = ran.await.unwrap();
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,8 +112,15 @@ async fn many_at_once_in_a_fresh_repository() {
         assert!(!done.stderr.contains("not set up"), "{}", done.stderr);
     }
     assert_eq!(controller.script.created.lock().unwrap().len(), 8);
-    let helpers = sandbox.git(&repo, &["config", "--get-all", &format!("credential.{}.helper", controller.url())]);
-    assert_eq!(helpers.lines().filter(|line| line.contains("git-credential")).count(), 1, "{helpers}");
+    let values = |key: &str| {
+        let values = sandbox.git(&repo, &["config", "--local", "--null", "--get-all", key]);
+        values.split_terminator('\0').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let helpers = values(&format!("credential.{}.helper", controller.url()));
+    let [reset, ours] = &helpers[..] else { panic!("{helpers:?}") };
+    assert!(reset.is_empty() && ours.ends_with("/sculpt' git-credential"), "{helpers:?}");
+    assert_eq!(values("remote.sculpt.fetch"), ["+refs/heads/*:refs/remotes/sculpt/*"]);
+    assert_eq!(values("remote.sculpt.url"), [format!("{}/git/{PROJECT}.git", controller.url())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,21 +226,6 @@ async fn a_lost_task_is_waited_for_until_its_real_end() {
     controller.script.task.send_replace(lost());
     assert_eq!(run(sandbox.sculpt(&home, &["wait", "17", "--for", "lost"])).await.code, 0);
     run(sandbox.sculpt(&home, &["wait", "17", "--timeout", "200ms"])).await.refuses(124, &["is lost"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_given_up_is_no_success() {
-    let mut given_up = failed();
-    given_up.attempts[0].state = "ended".into();
-    let (sandbox, controller) = start(given_up.clone()).await;
-    controller.script.log.lock().unwrap().extend_from_slice(b"a stump\n");
-    let home = sandbox.path("home");
-    let done = run(sandbox.sculpt(&home, &["logs", "17"])).await;
-    assert_eq!((done.code, done.stdout.as_str()), (1, "a stump\n"), "{}", done.stderr);
-    assert!(done.stderr.contains("given up before all of its log had arrived"), "{}", done.stderr);
-    given_up.attempts[0].log_complete = true;
-    controller.script.task.send_replace(given_up);
-    assert_eq!(run(sandbox.sculpt(&home, &["logs", "17"])).await.code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

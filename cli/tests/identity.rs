@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use sculpt_proto::v1::{identity_server::Identity, *};
+use sculpt_proto::v1::{identity_server::Identity, system_server::System, *};
 use tonic::{Request, Response, Status};
 
 use crate::controller::{Answer, Script};
@@ -61,6 +61,14 @@ fn shown(request: &CreateTokenRequest, uuid: &str) -> Token {
 }
 
 #[tonic::async_trait]
+impl System for Script {
+    async fn get_info(&self, _: Request<GetInfoRequest>) -> Answer<GetInfoResponse> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Response::new(GetInfoResponse { version, user: "ada".into(), ..GetInfoResponse::default() }))
+    }
+}
+
+#[tonic::async_trait]
 impl Identity for Script {
     async fn who_am_i(&self, _: Request<WhoAmIRequest>) -> Answer<WhoAmIResponse> {
         let ada = User { name: "ada".into(), roles: vec![role("admin", "")], ..User::default() };
@@ -71,6 +79,7 @@ impl Identity for Script {
             roles: vec![role("operator", "website"), role("viewer", "")],
             cluster_id: "0198c0de-0000-7000-8000-00000000000c".into(),
             trust: self.trust.lock().unwrap().clone(),
+            public: *self.public.lock().unwrap(),
         }))
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use sculpt_proto::v1::{RoleBinding, Task, lock_target::Target};
+use sculpt_tls::{Kind, Token};
 use serde_json::Value;
 
 use crate::{
@@ -111,16 +112,25 @@ async fn signing_in_in_vain_leaves_nothing() {
     let expired = controller.authority.token();
     controller.script.refused.lock().unwrap().insert(expired.clone(), "the token has expired");
     let torn = &expired[..expired.len() - 1];
+    let join = Token::fresh(Kind::Join, None).reveal();
     for (url, token, code, why) in [
-        (url.as_str(), expired.as_str(), 77, "the token has expired"),
+        (url.as_str(), expired.as_str(), 77, "the token has expired\n  `sculpt token create` makes one"),
         (&url, &stray_token(), 77, "not the controller of the token"),
         (&url, torn, 77, "is damaged"),
+        (&url, "ghp_abc", 77, "is not a token of sculpt"),
+        (&url, &join, 77, "this is a join token, and a user token is needed"),
         (&url, "", 64, "holds no token"),
         (&url.replace("https", "http"), &expired, 64, "nothing is sent in the clear"),
         ("https://127.0.0.1:1", &expired, 69, "reach the controller"),
     ] {
         login(&sandbox, &[url], token).await.refuses(code, &[why]);
     }
+    login(&sandbox, &[&url], &join).await.refuses(77, &["sculpt-executor join URL", "sculpt token create"]);
+    *controller.script.elsewhere.lock().unwrap() = Some("executors call here, people call at https://x.example:7433");
+    let wrong = login(&sandbox, &[&url], &controller.script.token).await;
+    wrong.refuses(64, &["cannot sign in: executors call here, people call at https://x.example:7433\n"]);
+    assert_eq!(wrong.stderr.lines().count(), 1, "another token would not help: {}", wrong.stderr);
+    *controller.script.elsewhere.lock().unwrap() = None;
     login(&sandbox, &[&url, "--context", "../x"], &expired).await.refuses(64, &["cannot be the name of a context"]);
     sculpt(&sandbox, &["login", &url, "--token-file", "/no/such"]).await.refuses(64, &["/no/such"]);
     assert_eq!(files(&sandbox.path("home")), Vec::<PathBuf>::new());
@@ -150,7 +160,33 @@ async fn signing_out_forgets_the_token() {
         assert!(!kept.exists());
         assert_eq!(controller.script.book.pages().revoked, if revoke { vec![identity::TOKEN] } else { vec![] });
     }
-    sculpt(&sandbox, &["logout", "work"]).await.refuses(6, &["no context \"work\""]);
+    sculpt(&sandbox, &["logout", "work"]).await.refuses(6, &["no context \"work\"", "nobody is signed in here"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signing_out_with_the_token_of_a_variable_leaves_the_contexts_alone() {
+    let (sandbox, controller) = start().await;
+    // The controller knows the variable's alone: it would not be told to revoke by the other one.
+    let file = sandbox.context(&controller.url(), &controller.authority.token());
+    let config = sandbox.path("home/.config/sculpt/config.toml");
+    let before = (fs::read_to_string(&file).unwrap(), fs::read_to_string(&config).unwrap());
+    let logout = async |args: &[&str]| {
+        let mut command = sandbox.sculpt(&sandbox.path("home"), args);
+        command.env("SCULPT_TOKEN", &controller.script.token);
+        run(command).await
+    };
+    logout(&["logout"]).await.refuses(7, &["that of SCULPT_TOKEN", "unset SCULPT_TOKEN", "sculpt logout --revoke"]);
+    assert_eq!(controller.script.book.pages().revoked, Vec::<String>::new());
+    let revoked = logout(&["logout", "--revoke"]).await;
+    assert_eq!(revoked.code, 0, "{}", revoked.stderr);
+    assert!(revoked.stdout.contains("revoked the token of SCULPT_TOKEN"), "{}", revoked.stdout);
+    assert_eq!(controller.script.book.pages().revoked, [identity::TOKEN]);
+    assert_eq!((fs::read_to_string(&file).unwrap(), fs::read_to_string(&config).unwrap()), before);
+
+    // Who names a context means its own token.
+    logout(&["logout", "local", "--revoke"]).await.refuses(77, &["not one of this controller"]);
+    assert_eq!(logout(&["logout", "local"]).await.code, 0);
+    assert!(!fs::read_to_string(&config).unwrap().contains(&controller.url()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +197,10 @@ async fn admins_rule_users() {
         said(&sandbox, &[&["admin", "user", "add", "ben", "--email", "ben@example.org"][..], &role].concat()).await;
     assert_eq!(added, "added user ben\n");
     assert_eq!(said(&sandbox, &["admin", "user", "grant", "ben", "pair@website"]).await, "ben is pair@website\n");
-    assert_eq!(said(&sandbox, &["admin", "user", "revoke", "ben", "viewer"]).await, "ben is no longer viewer\n");
+    for role_taken in ["viewer", "admin"] {
+        let told = said(&sandbox, &["admin", "user", "revoke", "ben", role_taken]).await;
+        assert_eq!(told, format!("ben is not {role_taken}, and has operator@website, pair@website\n"));
+    }
     let table = said(&sandbox, &["admin", "user", "ls"]).await;
     assert!(table.contains("operator@website, pair@website") && table.contains("ben@example.org"), "{table}");
     let users = json(&sandbox, &["admin", "user", "ls"]).await;

@@ -66,6 +66,45 @@ fn command_lines() {
 }
 
 #[test]
+fn names_are_not_empty_and_limits_are_some() {
+    let sandbox = nobody_there();
+    let home = sandbox.path("home");
+    for (args, why) in [
+        (&["executor", "token", "--pool", ""][..], "'--pool <POOL>': it is empty, and a name is needed"),
+        (&["executor", "token", "--pool", " "], "it is empty"),
+        (&["executor", "token", "--label", "=x"], "is not a label key"),
+        (&["executor", "token", "--ttl", "0s"], "longer than nothing"),
+        (&["executor", "token", "--ttl", "99999999999999999999y"], "write it like 90s"),
+        (&["executor", "token", "--uses", "0"], "from 1 to 10000"),
+        (&["executor", "token", "--uses", "10001"], "from 1 to 10000"),
+        (&["executor", "token", "--revoke", ""], "it is empty"),
+        (&["executor", "show", ""], "it is empty"),
+        (&["executor", "rm", ""], "it is empty"),
+        (&["token", "create", "--user", ""], "it is empty"),
+        (&["token", "create", "--name", ""], "it is empty"),
+        (&["token", "create", "--scope", "viewer@"], "a project must follow the @"),
+        (&["token", "create", "--ttl", "0s"], "longer than nothing"),
+        (&["token", "ls", "--user", ""], "it is empty"),
+        (&["token", "rm", ""], "it is empty"),
+        (&["admin", "user", "add", ""], "it is empty"),
+        (&["admin", "user", "grant", "", "viewer"], "it is empty"),
+        (&["lock", "user", ""], "it is empty"),
+        (&["lock", "user", "ben", "--ttl", "0s"], "longer than nothing"),
+        (&["pool", "set", ""], "it is empty"),
+        (&["pool", "set", "build", "--user", ""], "it is empty"),
+        (&["audit", "--actor", ""], "it is empty"),
+        (&["audit", "verify", "--head", ""], "it is empty"),
+        (&["run", "--no-repo", "--pool", "", "--", "true"], "it is empty"),
+        (&["run", "--project", "", "--", "true"], "it is empty"),
+        (&["run", "--agent", "", "x"], "it is empty"),
+        (&["run", "--require", "=x", "--", "true"], "is not a label key"),
+        (&["ls", "--project", ""], "it is empty"),
+    ] {
+        ran(sandbox.sculpt(&home, args)).refuses(2, &[why]);
+    }
+}
+
+#[test]
 fn without_a_controller() {
     let sandbox = Sandbox::new();
     let home = sandbox.path("home");

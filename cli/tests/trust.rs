@@ -5,13 +5,18 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    process::Command,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
 };
 
 use rcgen::{SanType, date_time_ymd};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify::{self, CreateFlags, WatchFlags},
+};
 use rustls::ServerConfig;
-use sculpt_proto::v1::Task;
+use sculpt_proto::v1::{Attempt, Task, TaskState};
 use sculpt_tls::{Kind, Token};
 
 use crate::{
@@ -173,6 +178,108 @@ async fn another_authority_takes_over_unnoticed() {
     assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&next]));
     controller.shown.send_replace(first.controller());
     ls(&sandbox).await.refuses(77, &["an authority that is not trusted here"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_vouched_for_is_learnt_of_at_once() {
+    let (sandbox, controller) = start().await;
+    let (first, next) = (&controller.authority, Authority::fresh());
+    assert_eq!(ls(&sandbox).await.code, 0);
+    let kept = kept(&sandbox);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[first]));
+
+    // Prepared and activated within the hour.
+    *controller.script.trust.lock().unwrap() = bundle(&[&next, first]);
+    controller.shown.send_replace(next.vouched_by(first));
+    assert_eq!(ls(&sandbox).await.code, 0);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&next, first]));
+
+    // What is shown is known now, and nobody asks; so whoever used their tool is not locked out.
+    *controller.script.trust.lock().unwrap() = bundle(&[&next]);
+    assert_eq!(ls(&sandbox).await.code, 0);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&next, first]));
+    controller.shown.send_replace(next.controller());
+    assert_eq!(ls(&sandbox).await.code, 0);
+}
+
+/// Waits until these authorities are kept.
+async fn learnt(kept: &Path, authorities: &[&Authority]) {
+    let (kept, wanted) = (kept.to_owned(), bundle(authorities));
+    let waiting = tokio::task::spawn_blocking(move || {
+        let changes = inotify::init(CreateFlags::CLOEXEC).unwrap();
+        // What is kept is written elsewhere, and named when it is whole.
+        inotify::add_watch(&changes, kept.parent().unwrap(), WatchFlags::MOVED_TO).unwrap();
+        let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+        while fs::read_to_string(&kept).unwrap() != wanted {
+            let changed = poll(&mut [PollFd::new(&changes, PollFlags::IN)], Some(&limit)).unwrap();
+            assert!(changed > 0, "nobody learns of them");
+            rustix::io::read(&changes, &mut [0; 4096]).unwrap();
+        }
+    });
+    waiting.await.unwrap();
+}
+
+/// The file of authorities that is kept for the one controller.
+fn kept(sandbox: &Sandbox) -> PathBuf {
+    let files = fs::read_dir(sandbox.path("home/.config/sculpt/authorities")).unwrap();
+    let mut files =
+        files.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "pem"));
+    files.next().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_comes_back_to_another_authority_and_to_no_stranger() {
+    let (sandbox, controller) = start().await;
+    let (first, next, last) = (&controller.authority, Authority::fresh(), Authority::fresh());
+    let attempt = Attempt { number: 1, state: "running".into(), log_bytes: 1, ..Attempt::default() };
+    let running = Task { number: 17, state: TaskState::Running.into(), attempts: vec![attempt], ..Task::default() };
+    controller.script.task.send_replace(running);
+    controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
+    // The log goes on for ever: each stream of it breaks after its bytes.
+    controller.script.breaks.lock().unwrap().extend([1000; 1000]);
+    let mut command = sandbox.sculpt(&sandbox.path("home"), &["logs", "-f", "17"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = tokio::task::spawn_blocking(move || {
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 15]).unwrap();
+        child
+    })
+    .await
+    .unwrap();
+    let kept = kept(&sandbox);
+
+    // Another command has learnt of the next one meanwhile, and it takes over.
+    fs::write(&kept, bundle(&[first, &next])).unwrap();
+    *controller.script.trust.lock().unwrap() = bundle(&[&next, &last]);
+    controller.shown.send_replace(next.controller());
+    learnt(&kept, &[&next, &last]).await;
+    // Of the one after that nobody else has.
+    *controller.script.trust.lock().unwrap() = bundle(&[&last]);
+    controller.shown.send_replace(last.controller());
+    learnt(&kept, &[&last]).await;
+    assert!(child.try_wait().unwrap().is_none(), "it follows");
+
+    let stranger = Authority::fresh();
+    controller.shown.send_replace(stranger.controller());
+    let ended = tokio::task::spawn_blocking(move || Ran::from(child.wait_with_output().unwrap())).await.unwrap();
+    let shown = format!("it shows the authority {}, and the known one is {}", stranger.pin(), last.pin());
+    ended.refuses(77, &[&shown, "another authority has taken over there", "ask its administrator for a new token"]);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), bundle(&[&last]), "a stranger's authority is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn git_believes_a_public_certificate_when_there_is_one() {
+    let (sandbox, controller) = start().await;
+    let home = sandbox.path("home");
+    for public in [false, true, false] {
+        *controller.script.public.lock().unwrap() = public;
+        assert_eq!(run(sandbox.sculpt(&home, &["whoami"])).await.code, 0);
+        assert_eq!(run(sandbox.sculpt(&home, &["git-credential", "setup"])).await.code, 0);
+        let mut command = sandbox.command("git", &home);
+        command.args(["config", "--get-urlmatch", "http.sslCAInfo", &controller.url()]);
+        let believed = run(command).await.stdout;
+        assert_eq!(believed.trim().is_empty(), public, "{believed}");
+        assert_eq!(fs::read_to_string(kept(&sandbox)).unwrap(), bundle(&[&controller.authority]), "we do as before");
+    }
 }
 
 #[test]

@@ -80,7 +80,10 @@ ALTER TABLE executors
     -- Whom it was told to trust with that, so that none begins to certify whom somebody does not know yet.
     ADD COLUMN trusted    bytea[] NOT NULL DEFAULT '{}',
     ADD COLUMN unseparated    text NOT NULL DEFAULT '',
-    ADD COLUMN closes_network boolean NOT NULL DEFAULT false;
+    ADD COLUMN closes_network boolean NOT NULL DEFAULT false,
+    ADD COLUMN separated_by   text NOT NULL DEFAULT '',
+    -- By what it holds attempts to limits; empty words: by nothing. NULL: it does not say.
+    ADD COLUMN counters       jsonb;
 -- Until now the account that it ran as; from now on the user who made its join token.
 UPDATE executors SET owner = '';
 

@@ -14,7 +14,7 @@ pub use self::{
 use crate::{
     access::FirstError,
     config::{ConfigError, Place},
-    pki::{AuthorityError, SshError},
+    pki::{AuthorityError, SshError, VouchError},
     store::StoreError,
 };
 
@@ -72,11 +72,16 @@ pub enum CommandError {
     Store(#[from] StoreError),
     /// Some would not believe the controller any more.
     #[error(
-        "executors have not learnt of the next authority yet, would not believe this controller any more, and would have to \
-         join again: {0}. Try again when they have, remove those that do not come back (`sculpt executor rm`), or activate it \
-         all the same with --force"
+        "the present authority cannot vouch for the next one: {why}. So executors that have not learnt of that one yet would \
+         not believe this controller any more, and would have to join again: {names}. Try again when they have, remove those \
+         that do not come back (`sculpt executor rm`), or activate it all the same with --force"
     )]
-    Untold(String),
+    Untold {
+        /// Who has not.
+        names: String,
+        /// Why it cannot.
+        why: VouchError,
+    },
     /// Some would be strangers.
     #[error(
         "the previous authority has certified executors that have not renewed since, and would have to join again: {0}; \

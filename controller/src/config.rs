@@ -1,26 +1,30 @@
 //! Settings: command line over environment over file.
 
+mod args;
+mod file;
 mod place;
 mod values;
 
 use std::{
-    fs, io,
+    io,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
-use serde::Deserialize;
-
 use crate::{
-    commands::{AdminArgs, AuthorityArgs},
     git::GitSettings,
     pki::{IssueError, Names},
 };
 
-pub use self::place::{Place, PlaceArgs};
-use self::values::{executor_url, life, positive, retention, size};
+pub use self::{
+    args::{Cli, Command, ServeArgs},
+    place::{Place, PlaceArgs},
+};
+use self::{
+    file::File,
+    values::{executor_url, life, positive, retention, size},
+};
 
 /// Port of people and tools.
 pub const PORT: u16 = 7433;
@@ -30,121 +34,6 @@ pub const EVENT_DAYS: u32 = 30;
 
 /// How long logs of tasks that have ended are kept, unless told otherwise.
 pub const LOG_RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
-
-/// The controller of sculpt: holds tasks in Postgres and dispatches them to executors.
-#[derive(Debug, Parser)]
-#[command(name = "sculpt-controller", version)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What the program does.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve until SIGTERM or SIGINT.
-    Serve(Box<ServeArgs>),
-    /// Look at the controller's own authority, and let another take over from it.
-    Authority(AuthorityArgs),
-    /// Become an admin again, as who has the controller's host.
-    Admin(AdminArgs),
-}
-
-/// Settings as they are given; what is left out is looked for in the file.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// Directory of everything that is kept [default: /var/lib/sculpt/controller as root, else below the XDG data directory]
-    #[arg(long, env = "SCULPT_CONTROLLER_DATA_DIR")]
-    data_dir: Option<PathBuf>,
-    /// Address for people and tools [default: 127.0.0.1:7433]
-    #[arg(long, env = "SCULPT_CONTROLLER_LISTEN")]
-    listen: Option<SocketAddr>,
-    /// Address for executors, port 0 for any [default: 127.0.0.1:0]
-    #[arg(long, env = "SCULPT_CONTROLLER_EXECUTOR_LISTEN")]
-    executor_listen: Option<SocketAddr>,
-    /// Where executors dial, as join tokens tell it, such as https://sculpt.example:7434 [default: the first --name, or the
-    /// address of --executor-listen, with its port]
-    #[arg(long, value_name = "URL", env = "SCULPT_CONTROLLER_EXECUTOR_URL")]
-    executor_url: Option<String>,
-    /// Name or address under which people and executors reach this controller; may be given several times. localhost is
-    /// always among them
-    #[arg(long = "name", value_name = "HOST", env = "SCULPT_CONTROLLER_NAMES", value_delimiter = ',')]
-    names: Vec<String>,
-    /// Certificates that browsers believe for these names, in PEM form, the controller's own first; read again when the
-    /// file changes
-    #[arg(long, value_name = "FILE", env = "SCULPT_CONTROLLER_TLS_CERT", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// The private key of --tls-cert
-    #[arg(long, value_name = "FILE", env = "SCULPT_CONTROLLER_TLS_KEY", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Directory of the controller's own authorities; all replicas need the same [default: authority in the data directory]
-    #[arg(long, value_name = "DIR", env = "SCULPT_CONTROLLER_AUTHORITY_DIR")]
-    authority_dir: Option<PathBuf>,
-    /// How long the certificates of executors are good; they renew them at two thirds of it [default: 24h]
-    #[arg(long, value_name = "DURATION", env = "SCULPT_CONTROLLER_CERTIFICATE_LIFE", hide = true)]
-    certificate_life: Option<String>,
-    /// Postgres 14 or newer to use instead of a private one; DATABASE_URL is honoured too
-    #[arg(long, env = "SCULPT_CONTROLLER_DATABASE_URL", hide_env_values = true)]
-    database_url: Option<String>,
-    /// The same database as the role that owns its tables, so that the role of --database-url owns nothing and can only add to
-    /// the audit record; both are made beforehand, the tables and rights at every start
-    #[arg(long, env = "SCULPT_CONTROLLER_MAINTENANCE_DATABASE_URL", hide_env_values = true)]
-    maintenance_database_url: Option<String>,
-    /// Days that the journal of events is kept [default: 30]
-    #[arg(long, env = "SCULPT_CONTROLLER_EVENT_DAYS")]
-    event_days: Option<u32>,
-    /// How long the logs of tasks that have ended are kept, such as "90days"; "off" keeps them for ever [default: 90days]
-    #[arg(long, value_name = "DURATION", env = "SCULPT_CONTROLLER_LOG_RETENTION")]
-    log_retention: Option<String>,
-    /// How much of the data directory's disk may be used, such as 200GiB; from 80 % of it on no new work is placed, from
-    /// 95 % on no log bytes and packs are taken [default: what is used already and what is free]
-    #[arg(long, value_name = "SIZE", env = "SCULPT_CONTROLLER_DISK_BUDGET")]
-    disk_budget: Option<String>,
-    /// The git program [default: git]
-    #[arg(long, env = "SCULPT_CONTROLLER_GIT")]
-    git: Option<PathBuf>,
-    /// Largest pack of git objects that is taken, in MiB [default: 4096]
-    #[arg(long, env = "SCULPT_CONTROLLER_GIT_MAX_PACK_MIB")]
-    git_max_pack_mib: Option<u64>,
-    /// Packs that are verified, unpacked or compacted at once; each uses a processor and disk [default: 2]
-    #[arg(long, env = "SCULPT_CONTROLLER_GIT_WRITERS")]
-    git_writers: Option<usize>,
-    /// Fetches and diffs that are served at once; more wait [default: 32]
-    #[arg(long, env = "SCULPT_CONTROLLER_GIT_READERS")]
-    git_readers: Option<usize>,
-    /// TOML file with any of these settings, written with underscores
-    #[arg(long, env = "SCULPT_CONTROLLER_CONFIG")]
-    config: Option<PathBuf>,
-    /// Shut down when stdin, a pipe held by the parent, reaches its end
-    #[arg(long)]
-    lifeline: bool,
-}
-
-/// Settings in a file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    data_dir: Option<PathBuf>,
-    listen: Option<SocketAddr>,
-    executor_listen: Option<SocketAddr>,
-    executor_url: Option<String>,
-    #[serde(default)]
-    names: Vec<String>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    authority_dir: Option<PathBuf>,
-    certificate_life: Option<String>,
-    database_url: Option<String>,
-    maintenance_database_url: Option<String>,
-    event_days: Option<u32>,
-    log_retention: Option<String>,
-    disk_budget: Option<String>,
-    git: Option<PathBuf>,
-    git_max_pack_mib: Option<u64>,
-    git_writers: Option<usize>,
-    git_readers: Option<usize>,
-}
 
 /// Where the database is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,6 +128,9 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
+    /// Two listeners on one port.
+    #[error("people and executors are both to call at {0}; give --listen and --executor-listen a port of its own each")]
+    OnePort(SocketAddr),
     /// Nothing could be done with it.
     #[error("{setting} is 0; give at least 1, or leave it out")]
     Zero {
@@ -304,10 +196,15 @@ impl ServeArgs {
         let authority = self.authority_dir.or(file.authority_dir).unwrap_or_else(|| data_dir.join("authority"));
         let tls = TlsSettings { names: Names::new(names.iter().map(String::as_str))?, public, authority };
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listen = self.listen.or(file.listen).unwrap_or(local(PORT));
+        let executor_listen = self.executor_listen.or(file.executor_listen).unwrap_or(local(0));
+        if listen == executor_listen && listen.port() != 0 {
+            return Err(ConfigError::OnePort(listen));
+        }
         Ok(Config {
             data_dir,
-            listen: self.listen.or(file.listen).unwrap_or(local(PORT)),
-            executor_listen: self.executor_listen.or(file.executor_listen).unwrap_or(local(0)),
+            listen,
+            executor_listen,
             executor_url: self.executor_url.or(file.executor_url).map(executor_url).transpose()?,
             tls,
             certificate_life: life(self.certificate_life.or(file.certificate_life).as_deref())?,
@@ -318,13 +215,6 @@ impl ServeArgs {
             git,
             lifeline: self.lifeline,
         })
-    }
-}
-
-impl File {
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
     }
 }
 
@@ -350,6 +240,10 @@ fn variable(name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
+    use clap::Parser as _;
+
     use super::*;
 
     fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
@@ -372,6 +266,16 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/d"));
         assert_eq!(config.event_days, 7);
         assert_eq!(config.executor_listen, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    }
+
+    #[test]
+    fn people_and_executors_call_at_ports_of_their_own() {
+        let given = |one, other| resolve(&["--data-dir", "/d", "--listen", one, "--executor-listen", other]);
+        for (one, other) in [("127.0.0.1:0", "127.0.0.1:0"), ("127.0.0.1:1", "127.0.0.2:1"), ("[::1]:1", "[::1]:2")] {
+            given(one, other).expect("settings");
+        }
+        let error = given("127.0.0.1:1", "127.0.0.1:1").expect_err("there is one port").to_string();
+        assert!(error.contains("--listen") && error.contains("--executor-listen"), "{error}");
     }
 
     #[test]

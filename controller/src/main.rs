@@ -17,7 +17,11 @@ fn main() -> ExitCode {
         Command::Admin(arguments) => return command(arguments.run()),
     };
     let filter = EnvFilter::try_from_env("SCULPT_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
     let served = serve.resolve().map_err(Into::into).and_then(app::run);
     match served {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,13 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Bytes,
     routing::{get, post},
 };
 use sculpt_controller::{
     pki::{Authority, Names},
-    web::listen::{Limits, bind, serve},
+    web::listen::{Limits, Peer, bind, serve},
 };
 use sculpt_tls::{CONTROLLER_NAME, Callers, Identity, Server, client_config, server_config};
 use tokio::{
@@ -33,6 +33,10 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 /// HEADERS of `GET http://…/`, the whole of a request.
 const REQUEST: &[u8] = &[0, 0, 3, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84];
 
+/// The same for `/prove`, and once more for `/`, as the second call of a connection.
+const PROOF: &[u8] = b"\0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/prove";
+const AGAIN: &[u8] = &[0, 0, 3, 1, 5, 0, 0, 0, 3, 0x82, 0x86, 0x84];
+
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -55,6 +59,7 @@ impl Listening {
         let (address, ending) = (listener.local_addr().unwrap(), CancellationToken::new());
         let router = Router::new()
             .route("/", get(|| async { "served" }))
+            .route("/prove", get(prove))
             .route("/take", post(|body: Bytes| async move { body.len().to_string() }));
         tokio::spawn(serve(listener, tls, router, limits, ending.clone(), TaskTracker::new()));
         Self { address, authority, ending, _directory: directory }
@@ -76,6 +81,14 @@ impl Listening {
         let name = CONTROLLER_NAME.try_into().unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         stream.write_all(bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    }
+
+    /// A client that makes this call in HTTP/2, and then waits for what comes.
+    async fn calls(&self, request: &[u8]) -> TlsStream<TcpStream> {
+        let mut stream = self.says(HTTP2, &[PREFACE, SETTINGS, request].concat()).await;
+        is_answered(&mut stream).await;
         stream
     }
 
@@ -92,6 +105,28 @@ impl Drop for Listening {
     fn drop(&mut self) {
         self.ending.cancel();
     }
+}
+
+/// Lets its caller be known, as a good credential does.
+async fn prove(Extension(peer): Extension<Peer>) -> &'static str {
+    peer.proved();
+    "served"
+}
+
+/// Returns when a call on it is answered.
+async fn is_answered(stream: &mut TlsStream<TcpStream>) {
+    let mut said = Vec::new();
+    while !said.windows(6).any(|piece| piece == b"served") {
+        let read = timeout(PATIENCE, stream.read_buf(&mut said)).await.expect("an answer").unwrap();
+        assert_ne!(read, 0, "it is not cut");
+    }
+}
+
+/// The same for one more call on it.
+async fn is_answered_again(stream: &mut TlsStream<TcpStream>) {
+    stream.write_all(AGAIN).await.unwrap();
+    stream.flush().await.unwrap();
+    is_answered(stream).await;
 }
 
 /// Returns when the listener has closed it.
@@ -119,6 +154,12 @@ async fn is_cut_while_it_sends(stream: TlsStream<TcpStream>, piece: &'static [u8
 fn hasty() -> Limits {
     let second = Duration::from_secs(1);
     Limits { headers: second, body: second, ping: second, ..Limits::default() }
+}
+
+/// Whoever is cut by such a listener made way.
+fn patient() -> Limits {
+    let hour = Duration::from_secs(3600);
+    Limits { headers: hour, proof: hour, body: hour, ping: hour, ..Limits::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,27 +230,79 @@ async fn a_peer_that_is_gone_without_a_word_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_limit_clients_wait_until_one_goes() {
-    let listening = Listening::start(Limits { connections: 4, ..hasty() }).await;
-    let mut silent = Vec::new();
+    let listening = Listening::start(Limits { connections: 4, ..patient() }).await;
+    let mut known = Vec::new();
     for _ in 0..4 {
-        silent.push(listening.hears(b"").await);
+        known.push(listening.calls(PROOF).await);
     }
-    // Served as soon as the silent ones are cut, which nobody but the listener does.
-    assert!(listening.serves().await.ends_with("served"));
-    drop(silent);
+    let (served, ()) = tokio::join!(listening.serves(), async {
+        for stream in &mut known {
+            is_answered_again(stream).await;
+        }
+        known.pop();
+    });
+    assert!(served.ends_with("served"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_limit_the_oldest_stranger_makes_way() {
+    let listening = Listening::start(Limits { connections: 4, ..patient() }).await;
+    let mut known = listening.calls(PROOF).await;
+    let (called, silent) = (listening.calls(REQUEST).await, listening.hears(b"").await);
+    let last = listening.calls(REQUEST).await;
+    for stranger in [listening.calls(REQUEST).await, listening.calls(REQUEST).await] {
+        drop(stranger);
+    }
+    is_cut(called).await;
+    is_cut(silent).await;
+    is_answered_again(&mut known).await;
+    drop(last);
+}
+
+/// As many as an address may have, all idle, and twice as many: nobody who is known notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_strangers_keep_nobody_out() {
+    let listening = Listening::start(patient()).await;
+    let mut before = listening.calls(PROOF).await;
+    let mut idle = Vec::new();
+    for _ in 0..patient().strangers {
+        idle.push(listening.calls(REQUEST).await);
+    }
+    let mut known = listening.calls(PROOF).await;
+    is_cut(idle.remove(0)).await;
+    let mut more = Vec::new();
+    for _ in 0..patient().strangers {
+        more.push(listening.calls(REQUEST).await);
+    }
+    for stream in idle {
+        is_cut(stream).await;
+    }
+    is_answered_again(&mut before).await;
+    is_answered_again(&mut known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_proves_nothing_is_cut_in_time() {
+    let second = Duration::from_secs(1);
+    let listening = Listening::start(Limits { proof: second, ..patient() }).await;
+    let mut known = listening.calls(PROOF).await;
+    is_cut(listening.says(HTTP1, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await).await;
+    is_answered_again(&mut known).await;
+
+    // One that does not even take its leave.
+    let listening = Listening::start(Limits { proof: second, headers: second, ..patient() }).await;
+    is_cut(listening.calls(REQUEST).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_of_one_address_are_bounded() {
-    let listening = Listening::start(Limits { strangers: 3, ..hasty() }).await;
+    let listening = Listening::start(Limits { strangers: 3, ..patient() }).await;
     let mut silent = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..6 {
         silent.push(listening.hears(b"").await);
     }
-    // Closed at once, although there are seats, and long before the three are cut.
-    let fourth = listening.hears(b"").await;
-    timeout(Duration::from_millis(900), is_cut(fourth)).await.expect("it is closed before the others are");
-    for stream in silent {
+    // Although there are seats.
+    for stream in silent.drain(..3) {
         is_cut(stream).await;
     }
     assert!(listening.serves().await.ends_with("served"));
@@ -226,6 +319,27 @@ async fn headers_without_end_are_refused_at_a_limit() {
     let _reset = timeout(PATIENCE, reader.read_to_end(&mut said)).await.expect("an answer, or an end");
     assert!(flood.await.unwrap(), "not all of it is taken");
     assert!(listening.serves().await.ends_with("served"));
+}
+
+/// A header counts its name, its value and 32 bytes, in both versions of HTTP.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_are_taken_up_to_the_limit_and_not_a_byte_beyond() {
+    const MOST: usize = 64 << 10;
+    let listening = Listening::start(Limits::default()).await;
+    let others = "host".len() + "x".len() + "connection".len() + "close".len() + "x".len() + 3 * 32;
+    for (length, answer) in [
+        (MOST - others, "HTTP/1.1 200"),
+        (MOST - others + 1, "HTTP/1.1 431"),
+        // What the piece that reaches the limit may hold besides.
+        (MOST + 4096, "HTTP/1.1 431"),
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n", "x".repeat(length));
+        let mut stream = listening.says(HTTP1, request.as_bytes()).await;
+        let mut said = Vec::new();
+        let _reset = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("an answer");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.starts_with(answer), "{length}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

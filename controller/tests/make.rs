@@ -87,6 +87,8 @@ pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
         separates: true,
         unseparated: String::new(),
         closes_network: true,
+        separated_by: "account".into(),
+        counters: None,
         hostname: "host".into(),
         notes: vec![],
         directory: None,

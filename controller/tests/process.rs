@@ -1,7 +1,8 @@
 //! The program itself, with its built-in Postgres.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -78,6 +79,7 @@ async fn start(data: &Path) -> Program {
 async fn refused(data: &Path, more: &[&str]) -> String {
     let output = timeout(DEADLINE, command(data, more).output()).await.expect("it ends").expect("it can be run");
     assert!(!output.status.success(), "{output:?}");
+    assert!(!output.stderr.contains(&0x1b), "no colours where nobody sees them: {output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -206,4 +208,54 @@ async fn a_lost_admin_is_replaced_whether_the_controller_runs_or_not() {
     let error = told(&place.data(), &reset).await.expect_err("there is no database");
     assert!(error.contains("there is no database in") && error.contains("--database-url"), "{error}");
     fs::rename(place.0.path().join("elsewhere"), &postgres).expect("it is moved back");
+}
+
+/// Those below `directory` that another account may do something with. The server looks after its own.
+fn open_to_others(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("it can be read") {
+        let path = entry.expect("an entry").path();
+        let data = fs::symlink_metadata(&path).expect("it is there");
+        if data.is_symlink() || path.ends_with("controller/postgres") {
+            continue;
+        }
+        if data.permissions().mode() & 0o077 != 0 {
+            found.push(path.clone());
+        }
+        if data.is_dir() {
+            open_to_others(&path, found);
+        }
+    }
+}
+
+/// One after the other, what stands in the way of each step behind the start of the database.
+#[tokio::test]
+async fn a_start_that_fails_late_leaves_no_server_behind_and_the_next_one_is_closed_to_others() {
+    let place = Place::new();
+    fs::create_dir(place.data()).expect("make");
+    fs::set_permissions(place.data(), Permissions::from_mode(0o755)).expect("open it");
+    let log = place.data().join("postgres.log");
+    for (name, what) in [("tokens", "the first admin"), ("trust.pem", "whom to trust"), ("controller.json", "name")] {
+        let obstacle = place.data().join(name);
+        if name == "tokens" {
+            fs::write(&obstacle, "not a directory").expect("write");
+        } else {
+            fs::create_dir_all(obstacle.join("not a file")).expect("make");
+        }
+        let begun = fs::read_to_string(&log).unwrap_or_default().len();
+        let said = refused(&place.data(), &["--listen", "127.0.0.1:0"]).await;
+        assert!(said.contains(what), "{name}: {said}");
+        let log = fs::read_to_string(&log).expect("there was a server");
+        let log = &log[begun..];
+        assert!(log.contains("ready to accept connections") && log.contains("database system is shut down"), "{log}");
+        assert!(place.postmaster().is_none(), "{name}: it is still there");
+        if name == "tokens" { fs::remove_file(obstacle) } else { fs::remove_dir_all(obstacle) }.expect("clear it");
+    }
+
+    let program = start(&place.data()).await;
+    let mode = fs::metadata(place.data()).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o066, 0, "{mode:o}");
+    let mut open = Vec::new();
+    open_to_others(&place.data(), &mut open);
+    assert!(open.is_empty(), "{open:?}");
+    assert!(program.end(|child, _| signal(child, Signal::TERM)).await.success());
 }

@@ -35,7 +35,7 @@ use crate::{
     logs::Logs,
     sandbox::Separation,
     session::{Control, Fatal},
-    space, ssh, workspace,
+    space, ssh, stage, workspace,
 };
 
 /// How long the executor's own tasks may take to end.
@@ -84,6 +84,11 @@ pub enum AppError {
 }
 
 impl AppError {
+    /// Whether the controller does not allow it, as long as nobody changes that.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Fatal(Fatal::Rejected { barred: true, .. }))
+    }
+
     fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let attempt = attempt.into();
         move |source| Self::Io { attempt, source }
@@ -221,7 +226,11 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     let program =
         reachable(program, &layout, accounts).map_err(AppError::io("put this program where accounts can run it"))?;
     cgroup::step_aside();
+    let counting = cgroup::Cgroup::probe();
     let separation = Separation::find(wanted, &program).await;
+    let shares_memory = stage::shares_memory();
+    separation.leaves(shares_memory).into_iter().for_each(|what| warn!("{what}"));
+    settings.overruled.iter().for_each(|vain| warn!("{vain}"));
     match (&separation, settings.separate) {
         (Separation::Nothing(why), Separate::Always) => return Err(AppError::Unseparated(why.clone())),
         (Separation::Nothing(why), Separate::WhereItCan) => {
@@ -230,7 +239,8 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
         _ => {}
     }
     let boot = host::boot_id().map_err(AppError::io("read the boot id"))?;
-    let basis = Basis { settings, layout, executor: identity.executor_id, boot, program, dialer, separation };
+    let executor = identity.executor_id;
+    let basis = Basis { settings, layout, executor, boot, program, dialer, separation, shares_memory, counting };
     let (context, ends) = Context::new(basis);
     let context = Arc::new(context);
     let cancel = context.cancel.clone();

@@ -57,6 +57,26 @@ pub struct Limits {
     pub cpu_millis: Option<u64>,
 }
 
+/// By which version of cgroups the use of an attempt is counted, so that it ends at its limits; none: by no cgroup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counting {
+    /// Its memory.
+    pub memory: Option<Version>,
+    /// Its processes.
+    pub pids: Option<Version>,
+    /// Its processor time.
+    pub cpu: Option<Version>,
+}
+
+/// A version of cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A hierarchy for each controller.
+    V1,
+    /// One for all.
+    V2,
+}
+
 /// The cgroup directories of one attempt; empty where none could be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
@@ -147,31 +167,26 @@ impl Cgroup {
         v2.chain(v1).filter_map(|path| fs::read_to_string(path).ok()).any(|text| counted(&text, "oom_kill "))
     }
 
-    /// Whether the number of the agent's processes can be limited.
-    pub fn counts_processes(&self) -> bool {
-        self.has("pids.max")
+    /// What of the agent can be limited.
+    pub fn counting(&self) -> Counting {
+        let has = |own: &PathBuf, file: &str| own.join(Leaf::Agent.name()).join(file).exists();
+        let by = |v2: &str, v1: &str| {
+            let unified = self.unified.iter().any(|own| has(own, v2)).then_some(Version::V2);
+            unified.or_else(|| self.limits.iter().any(|own| has(own, v1)).then_some(Version::V1))
+        };
+        Counting {
+            memory: by("memory.max", "memory.limit_in_bytes"),
+            pids: by("pids.max", "pids.max"),
+            cpu: by("cpu.max", "cpu.cfs_quota_us"),
+        }
     }
 
-    /// Whether the agent's memory can be limited.
-    pub fn counts_memory(&self) -> bool {
-        self.has("memory.max") || self.has("memory.limit_in_bytes")
-    }
-
-    /// Whether the agent's processor time can be limited.
-    pub fn counts_cpu(&self) -> bool {
-        self.has("cpu.max") || self.has("cpu.cfs_quota_us")
-    }
-
-    fn has(&self, file: &str) -> bool {
-        self.all().any(|own| own.join(Leaf::Agent.name()).join(file).exists())
-    }
-
-    /// Asks `what` of the cgroup that an attempt would get on this host now.
-    pub fn probe<T>(what: impl FnOnce(&Self) -> T) -> T {
+    /// What of an agent could be limited on this host now. Blocks briefly.
+    pub fn probe() -> Counting {
         let probe = Self::prepare(Uuid::new_v4(), Limits::default());
-        let answer = what(&probe);
+        let counting = probe.counting();
         probe.remove();
-        answer
+        counting
     }
 
     /// Whether the agent was refused a process because it had as many as it may.

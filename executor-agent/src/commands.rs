@@ -33,7 +33,8 @@ pub struct Cli {
 enum Command {
     /// Serve a controller until SIGTERM or SIGINT; running agents are not touched by the end
     Run(Box<RunArgs>),
-    /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives
+    /// Make this machine an executor of a controller, with a token that `sculpt executor token` gives; its pool and labels are
+    /// those of the token
     Join(JoinArgs),
     /// Say who this executor is, until when it can prove it, and whether its controller lets it in
     Status(StatusArgs),
@@ -141,7 +142,8 @@ impl Cli {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("sculpt-executor: {error:#}");
-                ExitCode::FAILURE
+                let refused = error.downcast_ref::<app::AppError>().is_some_and(app::AppError::is_refusal);
+                if refused { NOT_ALLOWED.into() } else { ExitCode::FAILURE }
             }
         }
     }
@@ -215,6 +217,8 @@ fn run(arguments: RunArgs) -> anyhow::Result<()> {
         .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        // It would be said where nobody reads any more, and by that end the thread that has something to say.
+        .log_internal_errors(false)
         .init();
     let settings = Settings::load(arguments)?;
     let program = std::env::current_exe().context("find this program's own file")?;

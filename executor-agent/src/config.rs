@@ -1,5 +1,9 @@
 //! Settings: flags, then `SCULPT_EXECUTOR_*`, then the TOML file, then defaults.
 
+mod args;
+mod overruled;
+mod values;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -7,22 +11,14 @@ use std::{
     time::Duration,
 };
 
-use sculpt_space::ByteSize;
 use serde::Deserialize;
 
+pub use self::args::RunArgs;
+use self::{
+    overruled::overruled,
+    values::{KEEP_WORKSPACES, cpu_limit, disk_budget, memory_limit, pids_limit, span},
+};
 use crate::{app::Identity, cgroup::Limits};
-
-/// `pids_limit` unless told otherwise: more than any build of ours has needed, and few enough that the host stays usable.
-const PIDS_LIMIT: u64 = 4_096;
-
-/// Fewest processes that a limit may be: some shells between the shim and the agent, and git at the end.
-const FEWEST_PIDS: u64 = 16;
-
-/// Least memory that a limit may be.
-const LEAST_MEMORY: u64 = 16 << 20;
-
-/// `keep_workspaces` unless told otherwise.
-const KEEP_WORKSPACES: Duration = Duration::from_secs(24 * 3_600);
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,64 +50,6 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
-}
-
-/// Flags of `sculpt-executor run`.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct RunArgs {
-    /// Where attempts, workspaces and spools stand
-    /// [default: /var/lib/sculpt/executor as root, else below the XDG data directory]
-    #[arg(long, env = "SCULPT_EXECUTOR_DATA_DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// The controller's address for executors, such as https://controller.example:7434 [default: where it joined]
-    #[arg(long, env = "SCULPT_EXECUTOR_CONTROLLER")]
-    pub controller: Option<String>,
-    /// Name shown to people; once it has joined, that under which it did counts alone, and `join --again --name` changes it
-    #[arg(long, env = "SCULPT_EXECUTOR_NAME")]
-    pub name: Option<String>,
-    /// How many attempts run at once
-    #[arg(long, env = "SCULPT_EXECUTOR_SLOTS")]
-    pub slots: Option<u32>,
-    /// Pool of tasks to serve; once it has joined, that of its token counts alone
-    #[arg(long, env = "SCULPT_EXECUTOR_POOL")]
-    pub pool: Option<String>,
-    /// Label that tasks can require, key=value; may be repeated. Once it has joined, those of its token count alone
-    #[arg(long = "label", value_name = "K=V", env = "SCULPT_EXECUTOR_LABELS", value_delimiter = ',')]
-    pub labels: Vec<String>,
-    /// Keep attempts from this executor and from each other: by accounts as root, else by bubblewrap. A fleet's executor
-    /// does so where it can, and says so where it cannot; asked for, it does not start without
-    #[arg(
-        long,
-        env = "SCULPT_EXECUTOR_SEPARATE",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        overrides_with = "separate",
-        value_name = "BOOL"
-    )]
-    pub separate: Option<bool>,
-    /// How much of the disk may be used, such as 50GiB; from 80 % of it on no new work is taken
-    /// [default: what is used already and what is free]
-    #[arg(long, value_name = "SIZE", env = "SCULPT_EXECUTOR_DISK_BUDGET")]
-    pub disk_budget: Option<String>,
-    /// How long a finished workspace is kept while there is room, such as "24h" or "7days" [default: 24h]
-    #[arg(long, value_name = "DURATION", env = "SCULPT_EXECUTOR_KEEP_WORKSPACES")]
-    pub keep_workspaces: Option<String>,
-    /// How many processes and threads an attempt may have; 0: any number [default: 4096]
-    #[arg(long, value_name = "N", env = "SCULPT_EXECUTOR_PIDS_LIMIT")]
-    pub pids_limit: Option<u64>,
-    /// How much memory an attempt may use, such as 8GiB [default: as much as there is]
-    #[arg(long, value_name = "SIZE", env = "SCULPT_EXECUTOR_MEMORY_LIMIT")]
-    pub memory_limit: Option<String>,
-    /// How many processors an attempt may use, such as 1.5 [default: all]
-    #[arg(long, value_name = "N", env = "SCULPT_EXECUTOR_CPU_LIMIT")]
-    pub cpu_limit: Option<f64>,
-    /// Settings file
-    #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// End when standard input is closed
-    #[arg(long)]
-    pub lifeline: bool,
 }
 
 /// How an agent of the settings file is given its prompt.
@@ -208,6 +146,8 @@ pub struct Settings {
     pub agents: BTreeMap<String, AgentTemplate>,
     /// End when standard input is closed.
     pub lifeline: bool,
+    /// What was set and has no effect, as something else counts; with what to do instead.
+    pub overruled: Vec<String>,
 }
 
 impl Settings {
@@ -231,13 +171,15 @@ impl Settings {
         let data_dir = data_dir.ok_or(ConfigError::Missing("data_dir"))?;
         // What cannot be read is said by who needs it.
         let joined = Identity::read(&data_dir).ok().flatten();
+        let (named, pooled) = (args.name.or(file.name), args.pool.or(file.pool));
+        let overruled = joined.as_ref().map(|joined| overruled(joined, named.as_deref(), pooled.as_deref(), &labels));
         let (name, pool, given) = joined.map_or((None, None, None), |joined| (joined.name, joined.pool, joined.labels));
         let settings = Self {
             controller: args.controller.or(file.controller),
-            name: name.or(args.name).or(file.name).unwrap_or_else(crate::host::hostname),
+            name: name.or(named).unwrap_or_else(crate::host::hostname),
             data_dir,
             slots: args.slots.or(file.slots).unwrap_or_else(default_slots),
-            pool: pool.or(args.pool).or(file.pool).unwrap_or_else(|| "default".to_owned()),
+            pool: pool.or(pooled).unwrap_or_else(|| "default".to_owned()),
             labels: given.unwrap_or(labels),
             separate: match args.separate.or(file.separate) {
                 Some(true) => Separate::Always,
@@ -262,6 +204,7 @@ impl Settings {
             },
             agents: file.agents,
             lifeline: args.lifeline,
+            overruled: overruled.unwrap_or_default(),
         };
         settings.check()?;
         Ok(settings)
@@ -298,54 +241,6 @@ impl Settings {
     }
 }
 
-fn disk_budget(text: &str) -> Result<u64, ConfigError> {
-    match size("disk_budget", text)? {
-        0 => Err(wrong("disk_budget", "0 leaves no room for any work; leave it out for no limit")),
-        bytes => Ok(bytes),
-    }
-}
-
-fn memory_limit(text: &str) -> Result<u64, ConfigError> {
-    match size("memory_limit", text)? {
-        bytes if bytes < LEAST_MEMORY => {
-            Err(wrong("memory_limit", format!("no agent runs in {text:?}; leave it out for no limit")))
-        }
-        bytes => Ok(bytes),
-    }
-}
-
-fn cpu_limit(processors: f64) -> Result<u64, ConfigError> {
-    // The least that the kernel hands out in a tenth of a second, and more than any host has.
-    if !(0.01..=100_000.0).contains(&processors) {
-        let text = format!("{processors} is no number of processors; write it like 1.5, or leave it out for no limit");
-        return Err(wrong("cpu_limit", text));
-    }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 10 and 100,000,000")]
-    Ok((processors * 1_000.0).round() as u64)
-}
-
-fn pids_limit(number: Option<u64>) -> Result<Option<u64>, ConfigError> {
-    match number.unwrap_or(PIDS_LIMIT) {
-        0 => Ok(None),
-        few if few < FEWEST_PIDS => {
-            let text = format!("no agent runs with {few}; at least {FEWEST_PIDS}, or 0 for any number");
-            Err(wrong("pids_limit", text))
-        }
-        number => Ok(Some(number)),
-    }
-}
-
-fn size(name: &str, text: &str) -> Result<u64, ConfigError> {
-    let parsed = text.parse().map(|ByteSize(bytes)| bytes);
-    parsed.map_err(|_| wrong(name, format!("{text:?} is not a size; write it like \"50GiB\"")))
-}
-
-fn span(text: &str) -> Result<Duration, ConfigError> {
-    let problem =
-        || wrong("keep_workspaces", format!("{text:?} is not a duration; write it like \"24h\" or \"7days\""));
-    humantime::parse_duration(text).map_err(|_| problem())
-}
-
 fn wrong(name: impl Into<String>, problem: impl Into<String>) -> ConfigError {
     ConfigError::Wrong { name: name.into(), problem: problem.into() }
 }
@@ -378,7 +273,7 @@ fn read(path: &Path) -> Result<File, ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{values::PIDS_LIMIT, *};
 
     fn args() -> RunArgs {
         RunArgs { data_dir: Some("/d".into()), ..RunArgs::default() }
@@ -420,6 +315,14 @@ mod tests {
         let settings = settings("labels = { arch = 'amd64', os = 'x' }", args).unwrap();
         assert_eq!((settings.name.as_str(), settings.pool.as_str()), ("till", "build"));
         assert_eq!(settings.labels, [("arch".to_owned(), "arm64".to_owned())].into());
+        let said = settings.overruled.join("\n");
+        for words in [
+            "say name desk, but this executor has joined with name till",
+            "say pool release, but this executor has joined with pool build",
+            "say labels arch=amd64 os=x, but this executor has joined with labels arch=arm64",
+        ] {
+            assert!(said.contains(words) && settings.overruled.len() == 3, "{words:?} is not in {said}");
+        }
     }
 
     #[test]

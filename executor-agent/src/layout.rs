@@ -1,5 +1,6 @@
 //! Where things stand on disk. Names are uuids, never text from a user or a repository.
 
+mod closed;
 mod sockets;
 
 use std::{
@@ -45,6 +46,28 @@ pub enum LayoutError {
         /// Its permissions.
         mode: u32,
     },
+    /// Another account could change what is kept in it.
+    #[error(
+        "{path} belongs to account {uid}, who could change what this executor believes; run it as that account, give the \
+         directory to this one (chown), or choose another one with --data-dir"
+    )]
+    Anothers {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Others could have written to it.
+    #[error(
+        "others can write to {path} (mode {mode:o}), and may have put there what this executor would believe; see whose its \
+         content is and run chmod 700 {path}, or choose another one with --data-dir"
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Accounts of attempts cannot get to their workspaces.
     #[error(
         "other accounts cannot pass through {path} (mode {mode:o}), below which the data directory stands; choose another one with --data-dir, or run chmod o+x {path}"
@@ -78,12 +101,8 @@ pub struct Layout {
 impl Layout {
     /// Makes what is missing. With `shared`, other accounts may pass through to their own workspaces and sockets.
     pub fn open(data: &Path, shared: bool) -> Result<Self, LayoutError> {
-        let fail = |path: &Path| {
-            let path = path.to_owned();
-            move |source| LayoutError::Make { path, source }
-        };
-        make(data, shared).map_err(fail(data))?;
-        let data = data.canonicalize().map_err(fail(data))?;
+        let reachable = closed::data(data, shared)?;
+        let data = data.canonicalize().map_err(make_failed(data))?;
         if data.as_os_str().as_encoded_bytes().contains(&b'\n') {
             return Err(LayoutError::Newline(data));
         }
@@ -91,15 +110,14 @@ impl Layout {
             passable(&data)?;
         }
         for (name, passable) in [("attempts", false), ("stores", false), ("workspaces", shared), ("homes", shared)] {
-            let path = data.join(name);
-            make(&path, passable).map_err(fail(&path))?;
+            closed::inner(&data.join(name), passable, reachable)?;
         }
         let attempts = data.join("attempts");
-        let directory = directory_id(&attempts).map_err(fail(&attempts))?;
+        let directory = directory_id(&attempts).map_err(make_failed(&attempts))?;
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let sockets = sockets::directory(&data, runtime.as_deref())?;
-        let in_use = sockets::hold(&sockets, shared).map_err(fail(&sockets))?;
-        let metadata = fs::symlink_metadata(&sockets).map_err(fail(&sockets))?;
+        let in_use = sockets::hold(&sockets, shared).map_err(make_failed(&sockets))?;
+        let metadata = fs::symlink_metadata(&sockets).map_err(make_failed(&sockets))?;
         let ours = metadata.uid() == rustix::process::geteuid().as_raw();
         if !metadata.is_dir() || !ours || metadata.mode() & 0o022 != 0 {
             return Err(LayoutError::Foreign { path: sockets, uid: metadata.uid(), mode: metadata.mode() & 0o7777 });
@@ -264,6 +282,11 @@ fn passable(data: &Path) -> Result<(), LayoutError> {
         }
     }
     Ok(())
+}
+
+fn make_failed(path: &Path) -> impl FnOnce(io::Error) -> LayoutError {
+    let path = path.to_owned();
+    move |source| LayoutError::Make { path, source }
 }
 
 fn make(path: &Path, passable: bool) -> io::Result<()> {

@@ -1,6 +1,9 @@
 //! The last step before an agent or a tool runs: a re-executed process that sets up what only the process itself can
 //! (session, controlling terminal, cgroup, user, signal dispositions) and becomes the program by exec.
 
+mod apart;
+mod refused;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -22,9 +25,11 @@ use rustix::{
     },
     stdio::{dup2_stdin, stdin, stdout},
     termios::isatty,
-    thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid},
+    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
 };
 use serde::{Deserialize, Serialize};
+
+pub use apart::shares_memory;
 
 use crate::{
     cgroup,
@@ -180,10 +185,7 @@ pub fn main_inside(handed: i32, words: Option<i32>) -> Error {
         Ok(read) => read,
         Err(error) => return error,
     };
-    let error = match set_no_new_privs(true) {
-        Ok(()) => stage.exec(),
-        Err(error) => failed("give up new privileges", error.into()),
-    };
+    let error = give_up().map_or_else(|error| error, |()| stage.exec());
     tell(words, &error);
     error
 }
@@ -306,7 +308,12 @@ impl Stage {
                 take_terminal().map_err(|error| failed("take the terminal", error.into()))?;
             }
         }
+        if self.identity.is_some() || !here {
+            // Before the change of account, which may have as many keys as it is let.
+            apart::leave_keys();
+        }
         if let Some(identity) = &self.identity {
+            apart::leave_shared_memory().map_err(|error| failed("leave what processes share", error))?;
             identity.assume()?;
         }
         if !here {
@@ -336,10 +343,20 @@ impl Identity {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let changed = set_thread_groups(&groups)
             .and_then(|()| set_thread_gid(Gid::from_raw(self.gid)))
-            .and_then(|()| set_thread_uid(Uid::from_raw(self.uid)))
-            .and_then(|()| set_no_new_privs(true));
-        changed.map_err(|error| failed(format!("become account {}", self.uid), error.into()))
+            .and_then(|()| set_thread_uid(Uid::from_raw(self.uid)));
+        changed.map_err(|error| failed(format!("become account {}", self.uid), error.into()))?;
+        give_up()
     }
+}
+
+/// Gives up for good what nothing in an attempt has: a right by another account's program, and the kernel's keys.
+pub(crate) fn give_up() -> Result<(), Error> {
+    refused::give_up().map_err(|error| failed("give up new privileges and the kernel's keys (seccomp)", error))
+}
+
+/// Why [`give_up`] cannot be done on this host.
+pub(crate) fn cannot_give_up() -> Option<io::Error> {
+    refused::cannot()
 }
 
 fn take_terminal() -> rustix::io::Result<()> {

@@ -178,6 +178,11 @@ impl View {
         stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()).and_then(ProcessId::of)
     }
 
+    /// Whether the place where servers of this view are is still being made.
+    pub fn is_coming(&self) -> bool {
+        self.inside.as_ref().is_some_and(Inside::is_coming)
+    }
+
     /// Whether a process is where servers of this view are. An agent can put anything in the place of its server, and the
     /// executor signals what it takes for one.
     fn owns(&self, server: ProcessId) -> bool {

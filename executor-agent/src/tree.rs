@@ -165,8 +165,7 @@ pub fn members(sessions: &[Session]) -> Vec<ProcessId> {
 /// The sessions that living descendants of `pid` are in, without its own.
 pub fn sessions_below(pid: u32) -> BTreeSet<Session> {
     let Some(own) = read_stat(pid).map(|stat| stat.session) else { return BTreeSet::new() };
-    let stats = family_by_children(pid).unwrap_or_else(|| family(pid));
-    let stats = stats.into_iter().filter(|stat| !stat.is_dead() && stat.session != own);
+    let stats = cheap_family(pid).into_iter().filter(|stat| !stat.is_dead() && stat.session != own);
     stats
         .map(|stat| {
             let start = if stat.session == stat.id.pid { Some(stat.id.start) } else { None };
@@ -179,6 +178,16 @@ pub fn sessions_below(pid: u32) -> BTreeSet<Session> {
 /// Living descendants of `pid`, without itself.
 pub fn descendants(pid: u32) -> Vec<ProcessId> {
     family(pid).into_iter().filter(|stat| !stat.is_dead()).map(|stat| stat.id).collect()
+}
+
+/// Whether anything living descends from `pid`. Cheap; of a tree that changes meanwhile only its first child is certain.
+pub fn has_descendants(pid: u32) -> bool {
+    cheap_family(pid).iter().any(|stat| !stat.is_dead())
+}
+
+/// What [`family`] finds, where that is to be had for less than a look at all processes.
+fn cheap_family(pid: u32) -> Vec<Stat> {
+    family_by_children(pid).unwrap_or_else(|| family(pid))
 }
 
 /// The same from what the kernel notes about children: much cheaper on a busy host, but it may miss some of a tree
@@ -305,7 +314,7 @@ mod tests {
         let id = ProcessId::of(child.id()).unwrap();
         assert!(id.is_alive());
         child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-        assert!(!descendants(child.id()).is_empty());
+        assert!(!descendants(child.id()).is_empty() && has_descendants(child.id()));
         let list = || {
             let mut all = descendants(id.pid);
             all.extend(ProcessId::of(id.pid).filter(|now| *now == id));
@@ -313,6 +322,7 @@ mod tests {
         };
         assert!(end(list, Duration::from_millis(50)));
         assert!(!id.is_alive(), "a zombie is not alive");
+        assert!(!has_descendants(child.id()), "nothing is left of it");
         child.wait().unwrap();
     }
 

@@ -78,11 +78,11 @@ fn remove(cgroup: &Path) {
 }
 
 /// Of an ordinary user, which only root can become.
-async fn ordinary(settings: &str, cgroups: &str) -> Option<Host> {
+pub(crate) async fn ordinary(settings: &str, arguments: &[&str], cgroups: &str) -> Option<Host> {
     if !sculpt_executor::host::is_root() {
         return None;
     }
-    let mut host = Host::with(settings, &[]).await;
+    let mut host = Host::with(settings, arguments).await;
     host.via.extend(ORDINARY);
     host.environment.push(("CGROUPS", cgroups.into()));
     chown(host.root.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -97,10 +97,13 @@ fn launch(host: &Host, spec: &AttemptSpec) -> Launch {
 async fn limits_hold_in_cgroups_that_were_given_to_an_ordinary_user() {
     let settings = "memory_limit = '256MiB'\npids_limit = 100\ncpu_limit = 0.5";
     let Ok(delegated) = Delegated::make() else { return };
-    let Some(mut host) = ordinary(settings, &delegated.begins()).await else { return };
+    let Some(mut host) = ordinary(settings, &[], &delegated.begins()).await else { return };
     host.start().await;
     let notes = host.controller.memory().hellos.last().unwrap().notes.clone();
     assert!(notes.is_empty(), "{notes:?}");
+    let counters = host.controller.memory().hellos.last().unwrap().counters.clone().unwrap();
+    let all = [&counters.memory, &counters.processes, &counters.cpu];
+    assert!(all.iter().all(|by| by.starts_with("delegated cgroup v")) && counters.lacking.is_empty(), "{counters:?}");
 
     let (ended, _) = run(&host, &host.shell(GLUTTON)).await;
     assert_eq!(cause(&ended).0, "oom");
@@ -126,11 +129,14 @@ async fn limits_hold_in_cgroups_that_were_given_to_an_ordinary_user() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_cannot_be_limited_as_its_pool_wants_runs_and_says_so() {
     let settings = "memory_limit = '8GiB'\ncpu_limit = 0.5\npids_limit = 0";
-    let Some(mut host) = ordinary(settings, "").await else { return };
+    let Some(mut host) = ordinary(settings, &[], "").await else { return };
     host.start().await;
     let notes = host.controller.memory().hellos.last().unwrap().notes.clone();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].starts_with("this executor does not limit memory and processor time of attempts"), "{notes:?}");
+    let counters = host.controller.memory().hellos.last().unwrap().counters.clone().unwrap();
+    assert_eq!([&counters.memory, &counters.processes, &counters.cpu], [""; 3], "nothing counts");
+    assert!(counters.lacking.contains("Delegate=yes"), "{counters:?}");
     let mut spec = host.shell("cat /proc/self/oom_score_adj");
     spec.confinement = Some(Confinement { memory: 4 << 30, cpu: 500, ..Confinement::default() });
     let (ended, log) = run(&host, &spec).await;

@@ -94,7 +94,7 @@ pub(crate) struct Away {
 impl Away {
     /// For its session.
     pub(crate) fn reject(&self) -> Reject {
-        let code = if self.barred { reject::Code::Invalid } else { reject::Code::Unavailable };
+        let code = if self.barred { reject::Code::Barred } else { reject::Code::Renew };
         let pause = sculpt_proto::to_duration(Duration::from_millis(50));
         Reject { code: code.into(), text: self.why.to_owned(), retry_after: Some(pause) }
     }

@@ -48,7 +48,7 @@ async fn a_token_that_is_no_good_is_named_and_nothing_stays() {
         (host.controller.token_that(Ok(0)), "is used up"),
         (unknown, "not one of this controller"),
         (other, "not the controller of the token"),
-        (user, "this is a user token"),
+        (user, "this is a user token, and a join token is needed; `sculpt login` takes that one"),
         (unpinned, "names no authority"),
         (good[..50].to_owned(), "is damaged"),
         (format!("{good}x"), "is damaged"),
@@ -206,27 +206,34 @@ async fn a_join_whose_answer_is_lost_is_repeated_and_uses_no_token_twice() {
     assert_eq!(memory.enrolments.joins[0].join_id, memory.enrolments.joins[1].join_id);
 }
 
-/// The answer that was lost may have certified its key.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_outlives_an_answer_that_says_nothing_of_its_token() {
+/// A machine that asked to join and got no answer, with its token and what it said then; the controller is back.
+async fn cut_off() -> (Host, String, (i32, String)) {
     let mut host = Host::new().await;
     let token = host.controller.token();
     host.controller.change(|memory| memory.enrolments.silent = true);
     let child = host.joining(&token, &host.controller.url()).spawn().unwrap();
     host.controller.wait("the question", |memory| (memory.enrolments.joins.len() == 1).then_some(())).await;
     host.controller.go_away().await;
-    assert_eq!(told(&child.wait_with_output().unwrap()).0, 69);
+    let said = told(&child.wait_with_output().unwrap());
     host.controller.memory().enrolments.silent = false;
     host.controller.come_back().await;
-    for status in [
-        Status::resource_exhausted("too many calls\u{1b}[2J"),
-        Status::unimplemented("not here"),
-        Status::not_found("not here"),
-        Status::out_of_range("too long"),
+    (host, token, said)
+}
+
+/// The answer that was lost may have certified its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_outlives_an_answer_that_says_nothing_of_its_token() {
+    let (host, token, (code, said)) = cut_off().await;
+    assert_eq!(code, 69, "{said}");
+    for (status, expected) in [
+        (Status::resource_exhausted("too many calls\u{1b}[2J"), 1),
+        (Status::unimplemented("not here"), 64),
+        (Status::not_found("not here"), 1),
+        (Status::out_of_range("too long"), 1),
     ] {
         host.controller.memory().enrolments.turned_away = Some(status);
         let (code, said) = told(&host.join_with(&token, &host.controller.url(), &[]));
-        assert!(code == 1 && !said.contains('\u{1b}'), "{said}");
+        assert!(code == expected && !said.contains('\u{1b}'), "{code}: {said}");
         assert_eq!(keyring(&host), ["key.pem"], "{said}");
     }
     host.controller.memory().enrolments.turned_away = None;
@@ -237,17 +244,9 @@ async fn a_key_outlives_an_answer_that_says_nothing_of_its_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_leaves_what_it_takes_to_ask_again() {
-    let mut host = Host::new().await;
-    let token = host.controller.token();
-    host.controller.change(|memory| memory.enrolments.silent = true);
-    let child = host.joining(&token, &host.controller.url()).spawn().unwrap();
-    host.controller.wait("the question", |memory| (memory.enrolments.joins.len() == 1).then_some(())).await;
-    host.controller.go_away().await;
-    let (code, said) = told(&child.wait_with_output().unwrap());
+    let (host, token, (code, said)) = cut_off().await;
     assert_eq!(code, 69, "{said}");
     assert!(said.contains("Run the same command with the same token again"), "{said}");
-    host.controller.memory().enrolments.silent = false;
-    host.controller.come_back().await;
     let again = host.join_with(&token, &host.controller.url(), &[]);
     assert!(again.status.success(), "{again:?}");
     assert_eq!(host.controller.memory().enrolments.tokens[&token], Ok(0));

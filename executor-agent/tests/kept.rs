@@ -28,11 +28,11 @@ fn frozen(name: &str, now: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-fn one(key: &str, value: &str) -> std::collections::HashMap<String, String> {
+fn one(key: &str, value: &str) -> BTreeMap<String, String> {
     std::iter::once((key.to_owned(), value.to_owned())).collect()
 }
 
-/// Maps hold one entry each, because their order on the wire is not defined.
+/// Maps hold one entry each, because an older build wrote them in any order.
 fn spec() -> AttemptSpec {
     let id = |n: u128| Uuid::from_u128(n).to_string();
     AttemptSpec {

@@ -25,15 +25,19 @@ fn words(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permanent_rejection_ends_it_with_the_controllers_words() {
     let host = Host::new().await;
-    for (code, expected) in [
-        (Code::Protocol, "speak version 9"),
-        (Code::Cluster, "speak version 9"),
-        (Code::Superseded, "another process has connected with this executor's id"),
+    for (code, expected, exit) in [
+        (Code::Protocol, "speak version 9", 1),
+        (Code::Cluster, "speak version 9", 1),
+        (Code::Superseded, "another process has connected with this executor's id", 1),
+        (Code::Invalid, "speak version 9", 1),
+        (Code::Barred, "speak version 9", 77),
     ] {
         let reject = Reject { code: code.into(), text: "speak version 9".into(), retry_after: None };
         host.controller.change(|memory| memory.reject = Some(reject));
-        let text = words(&ends(&host, |_| {}).await);
+        let output = ends(&host, |_| {}).await;
+        let text = words(&output);
         assert!(text.contains(expected), "{code:?}: {text}");
+        assert_eq!(output.status.code(), Some(exit), "{code:?}");
     }
 }
 

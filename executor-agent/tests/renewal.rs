@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use sculpt_executor::tree::ProcessId;
+use sculpt_proto::executor::v1::{Reject, reject};
 
 use crate::{authority::Authority, controller::Memory, git::project, host::Host, life::wait_for};
 
@@ -56,6 +57,27 @@ async fn a_host_that_was_off_for_longer_renews_with_what_it_has() {
     assert_eq!(renewals, [(1, true)]);
     drop(memory);
     assert!(generation(2)(&host));
+    host.stop();
+}
+
+/// A clock that is hours behind takes a lapsed certificate for a good one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_controller_takes_for_old_is_renewed_at_once_and_once() {
+    let mut host = aged(Duration::ZERO).await;
+    let pause = sculpt_proto::to_duration(Duration::from_millis(20));
+    let reject =
+        Reject { code: reject::Code::Renew.into(), text: "it is renewed first".into(), retry_after: Some(pause) };
+    host.controller.change(|memory| memory.reject = Some(reject));
+    host.executor = Some(host.command().spawn().unwrap());
+    host.controller.wait("a renewal", renewals(1)).await;
+    wait_for("the answer to be kept", || generation(2)(&host)).await;
+    let tried = host.controller.memory().hellos.len();
+    host.controller.wait("more tries", |memory| (memory.hellos.len() > tried + 5).then_some(())).await;
+    assert_eq!(host.controller.memory().enrolments.renewals.len(), 1, "it has just been renewed");
+    host.controller.change(|memory| memory.reject = None);
+    host.controller.wait("a session", |memory| (memory.heartbeats > 0).then_some(())).await;
+    let log = host.log();
+    assert!(log.contains("wants a newer certificate first"), "{log}");
     host.stop();
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -124,6 +124,15 @@ pub fn connector(server: &Server, config: ClientConfig, patience: Duration) -> H
         Server::Known(_) | Server::Pinned(_) => builder.with_server_name_resolver(FixedServerNameResolver::new(name())),
     };
     builder.enable_http2().wrap_connector(http)
+}
+
+/// Whether who answers on `stream`, believed to be `server`, shows an authority that was not met before: it has taken over
+/// from one that was, which vouches for it for as long as it is trusted itself.
+pub fn shows_another<T>(server: &Server, stream: &MaybeHttpsStream<T>) -> bool {
+    let (Server::Known(trust), MaybeHttpsStream::Https(stream)) = (server, stream) else { return false };
+    let shown = stream.inner().get_ref().1.peer_certificates().unwrap_or_default();
+    // The first one is its own.
+    shown.get(1..).is_some_and(|authorities| trust.lacks(authorities))
 }
 
 fn name() -> ServerName<'static> {

@@ -16,7 +16,7 @@ mod token;
 mod trust;
 mod verify;
 
-pub use client::{CONTROLLER_NAME, ClientError, Meeting, Proof, Server, client_config, connector};
+pub use client::{CONTROLLER_NAME, ClientError, Meeting, Proof, Server, client_config, connector, shows_another};
 pub use explain::{Matter, Problem, causes, explain};
 pub use key::{Key, KeyError};
 pub use pin::{Pin, PinError};

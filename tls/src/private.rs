@@ -1,6 +1,7 @@
 //! Files that hold secrets: readable by their owner alone, and whole whenever they are looked at.
 
 use std::{
+    ffi::OsString,
     fs, io,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -51,7 +52,7 @@ pub fn read(path: &Path) -> Result<Option<String>, PrivateError> {
 pub fn write(path: &Path, text: &str) -> Result<(), PrivateError> {
     let failed = |what| move |source| PrivateError::File { what, path: path.to_owned(), source };
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(FRESH);
     let fresh = path.with_file_name(name);
     // One that a crash left may have another mode.
     let _absent = fs::remove_file(&fresh);
@@ -67,16 +68,49 @@ pub fn write(path: &Path, text: &str) -> Result<(), PrivateError> {
 pub fn create(path: &Path, text: &str) -> Result<bool, PrivateError> {
     let failed = |what| move |source| PrivateError::File { what, path: path.to_owned(), source };
     // Its mode is 0600, and its name another one for each.
+    let prefix = fresh_prefix(path);
     let fresh =
-        tempfile::Builder::new().prefix(".").suffix(".new").tempfile_in(folder(path)).map_err(failed("make"))?;
+        tempfile::Builder::new().prefix(&prefix).suffix(FRESH).tempfile_in(folder(path)).map_err(failed("make"))?;
     fresh.as_file().write_all(text.as_bytes()).and_then(|()| fresh.as_file().sync_all()).map_err(failed("write"))?;
     match fresh.persist_noclobber(path) {
         Ok(_) => {}
-        Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        // The first may have removed ours already, as what a crash left.
+        Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists || path.exists() => return Ok(false),
         Err(refused) => return Err(failed("name")(refused.error)),
     }
+    remove_left_over(path).map_err(failed("remove what a crash left beside"))?;
     flush_folder(path).map_err(failed("flush the folder of"))?;
     Ok(true)
+}
+
+/// How the names end that files have until they are whole.
+const FRESH: &str = ".new";
+
+/// How those names begin that are tried for `path`.
+fn fresh_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+/// Removes what somebody who made `path` left behind in a crash: a secret that nobody uses.
+fn remove_left_over(path: &Path) -> io::Result<()> {
+    let prefix = fresh_prefix(path);
+    for entry in fs::read_dir(folder(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        if rest.is_none_or(|rest| !rest.ends_with(FRESH.as_bytes())) {
+            continue;
+        }
+        // Whose it was may have done so.
+        fs::remove_file(entry.path()).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes durable that `path` was made, named or removed.
@@ -128,6 +162,7 @@ mod tests {
     fn of_many_that_make_it_at_once_one_does() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("secret");
+        fs::write(directory.path().join(".secret.x1y2z3.new"), "whole").expect("what a crash left");
         let begin = std::sync::Barrier::new(16);
         let make = |number: usize| {
             let text = number.to_string().repeat(4096);

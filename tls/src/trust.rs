@@ -81,6 +81,11 @@ impl Trust {
         self.authorities.iter().map(|(_, certificate)| certificate)
     }
 
+    /// Whether one of the authorities that somebody shows is not among them.
+    pub(crate) fn lacks(&self, shown: &[CertificateDer<'_>]) -> bool {
+        shown.iter().filter_map(|shown| Pin::of(shown).ok()).any(|shown| self.pins().all(|known| known != shown))
+    }
+
     /// For verifying what they signed.
     pub fn roots(&self) -> Result<Arc<RootCertStore>, TrustError> {
         let mut roots = RootCertStore::empty();

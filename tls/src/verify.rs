@@ -14,6 +14,7 @@ use rustls::{
     crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{Meeting, Pin, Trust};
 
@@ -54,7 +55,7 @@ impl fmt::Display for Stranger {
             [] => f.write_str("it shows no authority")?,
             shown => write!(f, "it shows the authority {}", listed(shown))?,
         }
-        let known = if self.pinned { "the token names" } else { "known is" };
+        let known = if self.pinned { "the token names" } else { "the known one is" };
         write!(f, ", and {known} {}", listed(&self.wanted))
     }
 }
@@ -70,7 +71,10 @@ impl ByAuthority {
             Whom::Known(trust) => Ok(trust.clone()),
             Whom::Pinned(meeting) => {
                 let wanted = meeting.pin();
-                let authority = along.iter().find(|certificate| Pin::of(certificate) == Ok(wanted));
+                let fits = || along.iter().filter(|certificate| Pin::of(certificate) == Ok(wanted));
+                // Another one may vouch for it. To know the one that vouches says nothing to whoever reads what is kept of
+                // this meeting, so its own certificate goes before.
+                let authority = fits().find(|certificate| is_own(certificate)).or_else(|| fits().next());
                 let authority = authority.ok_or_else(|| self.stranger(along))?;
                 Trust::of([authority.clone().into_owned()]).map_err(refused)
             }
@@ -90,6 +94,12 @@ impl ByAuthority {
         }
         refused(Stranger { wanted, shown, pinned })
     }
+}
+
+/// Whether who is certified says to have certified it.
+fn is_own(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, parsed)| parsed.issuer().as_raw() == parsed.subject().as_raw())
 }
 
 fn is_stranger(error: &CertificateError) -> bool {

@@ -63,6 +63,11 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
     if span.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(span) }
 }
 
+/// A name, of whatever it is; what counts without one is had by saying nothing.
+pub(crate) fn named(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("it is empty, and a name is needed".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// A number between these, both included; the largest of its type stands for no limit.
 pub(crate) fn whole<N>(least: i64, most: i64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync
 where

@@ -70,7 +70,7 @@ async fn socket(client: &Client, mut task: Task, attempted: &str) -> Result<Stri
             if !expected || missing_since.get_or_insert_with(Instant::now).elapsed() > APPEARS {
                 return refuse(Exit::Conflict, &format!("its terminal {} is not there", attempt.tmux_socket));
             }
-            let watch = watch.get_or_insert_with(|| Watch::new(client, &task.uuid, false));
+            let watch = watch.get_or_insert_with(|| Watch::new(client, number, &task.uuid, false));
             if let Ok(changed) = tokio::time::timeout(LOOK, watch.next()).await {
                 task = changed?;
             }
@@ -89,7 +89,7 @@ async fn socket(client: &Client, mut task: Task, attempted: &str) -> Result<Stri
             note(&state);
             said = state;
         }
-        let watch = watch.get_or_insert_with(|| Watch::new(client, &task.uuid, false));
+        let watch = watch.get_or_insert_with(|| Watch::new(client, number, &task.uuid, false));
         task = watch.next().await?;
     }
 }
@@ -168,7 +168,7 @@ async fn what_now(client: &Client, number: u64, uuid: &str, detached: bool) -> S
         return goes_on;
     }
     let ended = async {
-        let mut watch = Watch::new(client, uuid, true);
+        let mut watch = Watch::new(client, number, uuid, true);
         while let Ok(task) = watch.next().await {
             if !task.live && Exit::of_state(task.state()).is_some() {
                 return outcome(&task);

@@ -5,10 +5,11 @@ use sculpt_proto::v1::{AuditEntry, ReadAuditRequest, VerifyAuditRequest};
 use serde::Serialize;
 
 use crate::{
+    args::value,
     client::{Backoff, Client, Outage},
     exit::Exit,
     failure::{Failure, is_transient},
-    output::{Format, clean, identity::AuditJson, json, json_line, line, tasks::filled, time::local},
+    output::{Format, audit, clean, identity::AuditJson, json, json_line, line, table, tasks::filled},
 };
 
 #[derive(Args)]
@@ -26,8 +27,8 @@ enum AuditVerb {
     Verify {
         /// A hash that `verify` told earlier and that was kept elsewhere: it must still be in the record, so that a removed
         /// end is found, too
-        #[arg(long, value_name = "HASH", default_value = "")]
-        head: String,
+        #[arg(long, value_name = "HASH", value_parser = value::named)]
+        head: Option<String>,
     },
 }
 
@@ -40,14 +41,14 @@ struct ReadArgs {
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
     from: u64,
     /// Only this action, such as task.create; may be repeated
-    #[arg(long = "action", value_name = "ACTION")]
+    #[arg(long = "action", value_name = "ACTION", value_parser = value::named)]
     actions: Vec<String>,
     /// Only what this user did, or executor:NAME
-    #[arg(long, value_name = "WHO", default_value = "")]
-    actor: String,
+    #[arg(long, value_name = "WHO", value_parser = value::named)]
+    actor: Option<String>,
     /// Only what concerns this project
-    #[arg(long, value_name = "PROJECT", default_value = "")]
-    project: String,
+    #[arg(long, value_name = "PROJECT", value_parser = value::named)]
+    project: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -62,7 +63,7 @@ struct VerifiedJson {
 pub(super) async fn run(args: AuditArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     match args.verb {
-        Some(AuditVerb::Verify { head }) => verify(&client, head, format).await,
+        Some(AuditVerb::Verify { head }) => verify(&client, head.unwrap_or_default(), format).await,
         None => tokio::select! {
             outcome = read(&client, args.read, format) => outcome,
             _ = tokio::signal::ctrl_c() => Ok(Exit::Detached),
@@ -79,8 +80,8 @@ async fn read(client: &Client, args: ReadArgs, format: Format) -> Result<Exit, F
             from_sequence: next,
             follow: args.follow,
             actions: args.actions.clone(),
-            actor: args.actor.clone(),
-            project: args.project.clone(),
+            actor: args.actor.clone().unwrap_or_default(),
+            project: args.project.clone().unwrap_or_default(),
         };
         let broken = match client.audit().read_audit(request).await {
             Ok(response) => {
@@ -115,13 +116,7 @@ async fn read(client: &Client, args: ReadArgs, format: Format) -> Result<Exit, F
 fn show(entry: &AuditEntry, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => json_line(&AuditJson::from(entry)),
-        Format::Text => {
-            let at = local(entry.at.as_ref()).unwrap_or_default();
-            let from = if entry.from.is_empty() { String::new() } else { format!(" from {}", entry.from) };
-            let text =
-                format!("{:>6}  {at}  {}  {} {}{from}", entry.sequence, entry.actor, entry.action, entry.subject);
-            line(clean(text.trim_end()))
-        }
+        Format::Text => line(audit::lines(entry, table::window().map(|(columns, _)| columns))),
     }
 }
 

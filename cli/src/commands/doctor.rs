@@ -1,10 +1,12 @@
 //! `sculpt doctor`: every part, whether it works, and how to mend it.
 
+mod fleet;
+mod identity;
 mod local;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use sculpt_proto::v1::{GetInfoRequest, ListExecutorsRequest};
+use sculpt_proto::v1::{Check, GetInfoRequest};
 use serde::Serialize;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::{Format, clean, json, line, paint},
-    up::{data_of, running, start_command},
+    up::start_command,
 };
 
 /// What a check found.
@@ -114,14 +116,19 @@ async fn controller(context: Context, findings: &mut Vec<Finding>) {
             "use the same version on both sides",
         )
     });
-    for check in info.checks {
-        let name = format!("controller {}", check.name);
-        findings.push(match check.ok {
-            true => Finding::ok(&name, check.text),
-            false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
-        });
+    findings.extend(info.checks.into_iter().map(judged));
+    identity::check(&client, findings).await;
+    fleet::check(&client, findings).await;
+}
+
+/// What the controller has found about a part of its own. With a part that is well it may say what to do so that it stays so.
+fn judged(check: Check) -> Finding {
+    let name = format!("controller {}", check.name);
+    match check.ok {
+        true if check.remedy.is_empty() => Finding::ok(&name, check.text),
+        true => Finding::bad(Verdict::Warn, &name, check.text, check.remedy),
+        false => Finding::bad(Verdict::Fail, &name, check.text, check.remedy),
     }
-    executors(&client, &token, findings).await;
 }
 
 /// A controller that does not answer; what other commands advise then is to ask the doctor.
@@ -137,52 +144,6 @@ fn absent(failure: &Failure, start: &str) -> Finding {
     Finding { remedy: Some(remedy), ..finding }
 }
 
-async fn executors(client: &Client, token: &Path, findings: &mut Vec<Finding>) {
-    let list = match client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await {
-        Ok(list) => list.executors,
-        Err(failure) => return findings.push(Finding::failure("executors", &failure)),
-    };
-    let connected = list.iter().filter(|executor| executor.liveness == "connected").count();
-    let text = format!("{connected} of {} connected", list.len());
-    findings.push(if connected == 0 {
-        Finding::bad(Verdict::Fail, "executors", text, absent_executor(token))
-    } else if connected < list.len() {
-        Finding::bad(Verdict::Warn, "executors", text, "`sculpt executor ls` shows which are away; their agents go on")
-    } else {
-        Finding::ok("executors", text)
-    });
-    for executor in list {
-        if !executor.closed_reason.is_empty() {
-            let text = format!("takes no new work: {}", executor.closed_reason);
-            let remedy = format!("`sculpt executor gc {} --dry-run` shows what can go", executor.name);
-            findings.push(Finding::bad(Verdict::Warn, &format!("executor {}", executor.name), text, remedy));
-        }
-        for remark in executor.notes {
-            let name = format!("executor {}", executor.name);
-            findings.push(Finding::bad(
-                Verdict::Warn,
-                &name,
-                remark,
-                format!("sculpt executor show {}", executor.name),
-            ));
-        }
-    }
-}
-
-/// What to do when no executor is connected; the one of a running `sculpt up` is being seen to.
-fn absent_executor(token: &Path) -> String {
-    match data_of(token).and_then(|data| running(&data).map(|pid| (data, pid))) {
-        Some((data, pid)) => {
-            let log = data.join("logs/executor.log");
-            format!(
-                "`sculpt up` runs (pid {pid}) and keeps one here: {} says why it is away; its agents go on",
-                log.display()
-            )
-        }
-        None => format!("start one: `{}` on this machine; queued tasks wait for it", start_command(token)),
-    }
-}
-
 fn show(finding: &Finding, width: usize) -> Result<(), Failure> {
     let (word, colour) = match finding.verdict {
         Verdict::Ok => ("ok  ", "32"),
@@ -193,5 +154,25 @@ fn show(finding: &Finding, width: usize) -> Result<(), Failure> {
     match &finding.remedy {
         Some(remedy) => line(format!("     {:<width$}  → {}", "", clean(remedy))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_soon_is_a_warning() {
+        for (ok, remedy, verdict) in [
+            (true, "", Verdict::Ok),
+            (true, "Renew it.", Verdict::Warn),
+            (false, "Renew it.", Verdict::Fail),
+            (false, "", Verdict::Fail),
+        ] {
+            let check = Check { name: "certificate".into(), ok, remedy: remedy.into(), ..Check::default() };
+            let found = judged(check);
+            assert_eq!((found.name.as_str(), found.verdict), ("controller certificate", verdict), "{ok} {remedy:?}");
+            assert_eq!(found.remedy.unwrap_or_default(), remedy);
+        }
     }
 }

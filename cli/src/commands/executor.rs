@@ -6,12 +6,15 @@ mod token;
 
 pub(crate) use token::{RmArgs, TokenArgs};
 
-use sculpt_proto::v1::{Executor, GetExecutorRequest, ListExecutorsRequest};
+use std::path::Path;
+
+use sculpt_proto::v1::{Counters, Executor, GetExecutorRequest, ListExecutorsRequest};
 use sculpt_space::Space;
 
 use crate::{
     args::ExecutorVerb,
     client::Client,
+    config::Context,
     exit::Exit,
     failure::Failure,
     output::{
@@ -21,6 +24,7 @@ use crate::{
         table::Grid,
         time::{age, local},
     },
+    up::{data_of, start_command},
 };
 
 pub(super) async fn run(verb: ExecutorVerb, format: Format) -> Result<Exit, Failure> {
@@ -40,7 +44,7 @@ async fn ls(format: Format) -> Result<Exit, Failure> {
         client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await?.executors;
     match format {
         Format::Json => json(&executors.iter().map(ExecutorJson::from).collect::<Vec<_>>())?,
-        Format::Text if executors.is_empty() => note("no executors; `sculpt up` starts one on this machine"),
+        Format::Text if executors.is_empty() => note(format!("no executors; {}", another(&client.context))),
         Format::Text => {
             let mut grid = Grid::new(&["NAME", "STATE", "POOL-", "SLOTS", "DISK-", "LABELS-", "AGENTS*", "SEEN-"]);
             for executor in &executors {
@@ -90,12 +94,19 @@ fn page(executor: &Executor) -> String {
             lines.push(format!("  {name:<12}{value}"));
         }
     };
-    let colour = match executor.liveness.as_str() {
+    let colour = match standing(executor) {
         "connected" => "32",
         "unreachable" => "33",
         _ => "31",
     };
     field("state", paint(&clean(&state(executor)), colour));
+    if executor.locked {
+        let name = shell_quoted(&clean(&executor.name));
+        field(
+            "locked",
+            format!("its calls are refused, and its agents go on; `sculpt unlock executor {name}` lets it in"),
+        );
+    }
     field("closed", clean(&executor.closed_reason));
     field("machine", clean(&executor.hostname));
     field("pool", clean(&executor.pool));
@@ -104,6 +115,8 @@ fn page(executor: &Executor) -> String {
     field("labels", clean(&labels(executor)));
     field("agents", clean(&agents(executor)));
     field("separates", separation(executor));
+    field("limits", executor.counters.as_ref().map(counters).unwrap_or_default());
+    field("unlimited", unmet(executor).map(|text| paint(&clean(&text), "33")).unwrap_or_default());
     field("owner", clean(&executor.owner));
     field("certified", local(executor.certified_until.as_ref()).map(|at| format!("until {at}")).unwrap_or_default());
     field("connected", local(executor.connected_at.as_ref()).unwrap_or_default());
@@ -124,17 +137,42 @@ fn page(executor: &Executor) -> String {
 }
 
 fn state(executor: &Executor) -> String {
-    let closed = !executor.draining && !executor.closed_reason.is_empty();
-    let marks = [(executor.locked, "locked"), (executor.draining, "draining"), (closed, "closed")];
+    let closed = !executor.locked && !executor.draining && !executor.closed_reason.is_empty();
+    let marks = [(executor.draining, "draining"), (closed, "closed")];
     let words = marks.into_iter().filter_map(|(holds, word)| holds.then_some(word));
-    [executor.liveness.as_str()].into_iter().chain(words).collect::<Vec<_>>().join(", ")
+    [standing(executor)].into_iter().chain(words).collect::<Vec<_>>().join(", ")
+}
+
+/// How the controller stands to it. One that is locked is refused at once, whenever it was heard of last.
+fn standing(executor: &Executor) -> &str {
+    if executor.locked { "locked" } else { &executor.liveness }
+}
+
+/// Whether it can be given something to do now.
+pub(super) fn is_in(executor: &Executor) -> bool {
+    standing(executor) == "connected"
+}
+
+/// How the controller of `context` gets an executor: `sculpt up` serves its own alone.
+pub(super) fn another(context: &Context) -> String {
+    let token = Path::new(&context.token_source);
+    if data_of(token).is_some() {
+        return format!("`{}` starts one on this machine", start_command(token));
+    }
+    "`sculpt executor token` makes a token, and says how a machine becomes one with it: `sculpt-executor join`"
+        .to_owned()
 }
 
 /// Whether agents are kept apart, and what follows.
 fn separation(executor: &Executor) -> String {
     if executor.separates {
         let network = if executor.closes_network { "; it can close the network to them" } else { "" };
-        return format!("yes: attempts reach neither the executor nor each other{network}");
+        let by = match executor.separated_by.as_str() {
+            "" => String::new(),
+            "account" => ", by an account for each".to_owned(),
+            means => format!(", by {}", clean(means)),
+        };
+        return format!("yes{by}: attempts reach neither the executor nor each other{network}");
     }
     let why = match executor.unseparated.as_str() {
         "" => "attempts run as the executor's own account".to_owned(),
@@ -142,6 +180,30 @@ fn separation(executor: &Executor) -> String {
     };
     let follows = if executor.owner.is_empty() { "" } else { "; so it runs its owner's tasks alone" };
     format!("no: {why}{follows}")
+}
+
+/// By what attempts are held to limits there, those that one thing counts together.
+fn counters(counters: &Counters) -> String {
+    let mut by: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (what, means) in [("memory", &counters.memory), ("processes", &counters.processes), ("cpu", &counters.cpu)] {
+        match by.iter_mut().find(|(known, _)| known == means) {
+            Some((_, all)) => all.push(what),
+            None => by.push((means, vec![what])),
+        }
+    }
+    let told = by.into_iter().map(|(means, all)| match means {
+        "" => format!("{} by nothing: {}", all.join(" and "), clean(&counters.lacking)),
+        means => format!("{} by {}", all.join(" and "), clean(means)),
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// What its pool limits and it does not.
+pub(super) fn unmet(executor: &Executor) -> Option<String> {
+    let limits = executor.unmet.join(" and ");
+    (!limits.is_empty()).then(|| {
+        format!("pool {} limits {limits}, and nothing counts that here: its attempts run without", executor.pool)
+    })
 }
 
 /// How full it is, once it has said so.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, io::Read as _};
 use url::Url;
 
 use crate::{
+    authority,
     client::{Client, unusable},
     config::{Config, Context, Overrides, read_token},
     exit::Exit,
@@ -29,7 +30,7 @@ async fn setup() -> Result<Exit, Failure> {
     note(format!(
         "`git clone {address}/git/UUID.git` works now; `sculpt project ls -o json` shows each project's git_path"
     ));
-    if client.context.pin.is_some() && std::env::var_os(remote::CA_VARIABLE).is_some() {
+    if authority::for_git(&client.context).is_some() && std::env::var_os(remote::CA_VARIABLE).is_some() {
         let variable = remote::CA_VARIABLE;
         note(format!(
             "but {variable} is set here, and lets git believe others than this controller: `unset {variable}`"

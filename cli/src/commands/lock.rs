@@ -52,6 +52,7 @@ pub(crate) struct TargetArgs {
     #[arg(value_enum)]
     kind: Lockable,
     /// Its name; of executors and tokens also the uuid or a unique prefix of it
+    #[arg(value_parser = value::named)]
     name: String,
 }
 

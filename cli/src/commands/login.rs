@@ -10,8 +10,9 @@ use std::{
 use clap::Args;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sculpt_proto::v1::{WhoAmIRequest, WhoAmIResponse};
-use sculpt_tls::private;
+use sculpt_tls::{TokenError, private};
 use serde::Serialize;
+use tonic::Code;
 use url::Url;
 
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 };
 
 const ATTEMPTED: &str = "sign in";
+/// Where a token comes from.
+const ANOTHER: &str = "`sculpt token create` makes one, where you are signed in; else ask an admin of the controller";
 /// More than any token, in bytes.
 const LONGEST: u64 = 64 << 10;
 
@@ -66,12 +69,27 @@ pub(super) async fn login(args: LoginArgs, format: Format) -> Result<Exit, Failu
         None => name_for(&config, &url, &tokens().map_err(bad)?),
     };
     let (token, source) = token(args.token_file.as_deref(), &url)?;
-    let context = Context::new(name.clone(), url, token, source).map_err(bad)?;
+    let context = Context::new(name.clone(), url, token, source).map_err(|error| unfit(&error))?;
     // Nothing is written before the controller has proved itself and taken the token.
     let (client, server) = Client::dial(context).await?;
-    let who = client.read(ATTEMPTED, client.identity().who_am_i(WhoAmIRequest {})).await?;
+    let mut refusal = None;
+    let asked = async {
+        let answer = client.identity().who_am_i(WhoAmIRequest {}).await;
+        answer.inspect_err(|status| refusal = Some((status.code(), status.message().to_owned())))
+    };
+    let who = client.read(ATTEMPTED, asked).await;
+    let who = who.map_err(|failure| match refusal {
+        // A listener of executors serves nothing of this, and says where people call.
+        Some((Code::Unimplemented, why)) => Failure::new(Exit::BadInput, ATTEMPTED, why),
+        // What other commands advise is about the token that is kept, which is not this one.
+        Some((Code::Unauthenticated, why)) => {
+            let failure = Failure::new(Exit::NotAllowed, ATTEMPTED, why);
+            if failure.mentions("ask an admin") { failure } else { failure.next(ANOTHER) }
+        }
+        Some(_) | None => failure,
+    })?;
     client.met(&server);
-    client.trust_from_now_on(&who.trust);
+    client.trust_from_now_on(&who);
     let token_file = tokens().map_err(bad)?.join(&name);
     keep(&token_file, &client.context.token)?;
     config.contexts.insert(name.clone(), Entry { url: client.context.address().to_owned(), token_file });
@@ -87,7 +105,7 @@ pub(super) async fn login(args: LoginArgs, format: Format) -> Result<Exit, Failu
 pub(super) async fn whoami(format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let who = client.read("ask the controller who we are", client.identity().who_am_i(WhoAmIRequest {})).await?;
-    client.trust_from_now_on(&who.trust);
+    client.trust_from_now_on(&who);
     show(&client, &who, format)?;
     Ok(Exit::Done)
 }
@@ -119,6 +137,19 @@ fn left(who: &WhoAmIResponse) -> String {
     if who.roles.is_empty() { "no role yet: an admin grants them".to_owned() } else { clean(&roles(&who.roles)) }
 }
 
+/// A token that signs nobody in.
+fn unfit(error: &ConfigError) -> Failure {
+    let ConfigError::Token { source, .. } = error else { return unusable(error) };
+    let failure = Failure::new(Exit::NotAllowed, ATTEMPTED, error.to_string());
+    match source {
+        TokenError::Kind { .. } => failure
+            .next("a join token makes a machine an executor: `sculpt-executor join URL --token-file -`, there")
+            .next(ANOTHER),
+        TokenError::Damaged => failure.next("copy it again, from its first letter to its last").next(ANOTHER),
+        TokenError::Foreign => failure.next(ANOTHER),
+    }
+}
+
 fn checked(name: String) -> Result<String, Failure> {
     if name.is_empty() || name.starts_with('.') || name.contains(|c: char| c == '/' || c.is_control()) {
         let why = format!("{name:?} cannot be the name of a context");
@@ -145,6 +176,7 @@ fn name_for(config: &Config, url: &Url, tokens: &Path) -> String {
 fn token(file: Option<&Path>, url: &Url) -> Result<(String, String), Failure> {
     let failed = |source: &str, error: io::Error| {
         Failure::new(Exit::BadInput, ATTEMPTED, format!("the token cannot be read from {source}: {error}"))
+            .next("name a file of yours with --token-file, or leave that out and paste the token")
     };
     let (text, source) = match file {
         Some(path) if path.as_os_str() != "-" => {
@@ -163,8 +195,7 @@ fn token(file: Option<&Path>, url: &Url) -> Result<(String, String), Failure> {
     };
     let token = text.trim();
     if token.is_empty() {
-        return Err(Failure::new(Exit::BadInput, ATTEMPTED, format!("{source} holds no token"))
-            .next("`sculpt token create` makes one, where you are signed in; else ask an admin of the controller"));
+        return Err(Failure::new(Exit::BadInput, ATTEMPTED, format!("{source} holds no token")).next(ANOTHER));
     }
     Ok((token.to_owned(), source))
 }
@@ -184,7 +215,9 @@ fn prompted(url: &Url) -> io::Result<String> {
 }
 
 fn keep(file: &Path, token: &str) -> Result<(), Failure> {
-    let failed = |why: String| Failure::new(Exit::Failed, "keep the token", why);
+    let failed = |why: String| {
+        Failure::new(Exit::Failed, "keep the token", why).next("see that you may write there, or set XDG_CONFIG_HOME")
+    };
     if let Some(folder) = file.parent() {
         fs::DirBuilder::new()
             .recursive(true)

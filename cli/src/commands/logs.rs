@@ -20,16 +20,13 @@ use crate::{
     output::{Format, note, tasks::current},
 };
 
-/// How long the rest of an ended attempt's log may stand still: an executor that sends nothing for so long is out of reach.
-const REST: Duration = Duration::from_secs(30);
-
 pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let attempted = format!("read the log of task {}", args.task);
     let task = task_named(&client, &args.task, &attempted).await?;
     let number = task.number;
-    let sink = Sink::stdout(format, args.plain);
-    let screen = sink.screen();
+    let sink = Sink::whole(format, args.plain);
+    let screens = sink.screens();
     let reading = read(&client, &args, task, sink);
     let outcome = tokio::select! {
         outcome = reading => outcome,
@@ -40,8 +37,8 @@ pub(super) async fn run(args: LogsArgs, format: Format) -> Result<Exit, Failure>
             Ok(Exit::Detached)
         }
     };
-    if let Some(screen) = screen {
-        screen.restore()?;
+    if let Some(screens) = screens {
+        screens.restore()?;
     }
     outcome
 }
@@ -57,6 +54,7 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
     let reader = LogReader {
         client: client.clone(),
         task: task.uuid.clone(),
+        number: task.number,
         attempt,
         offset: args.from_offset,
         follow: args.follow || rest,
@@ -68,7 +66,7 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
     let end = if rest {
         tokio::select! {
             read = pump => read?.1,
-            () = stalled(&reached) => {
+            () = stalled(&reached, args.patience) => {
                 let why = "its last bytes have not arrived from the executor, and nothing has for a while";
                 let next = format!("`sculpt logs -f {}` waits for them", task.number);
                 return Err(Failure::new(Exit::Failed, attempted, why).next(next));
@@ -99,11 +97,11 @@ fn is_cut(attempt: &Attempt) -> bool {
     attempt.state == "ended" && !attempt.log_complete && (attempt.started_at.is_some() || attempt.log_bytes > 0)
 }
 
-/// Returns when a log has not moved for a while.
-async fn stalled(reached: &AtomicU64) {
+/// Returns when a log has not moved for so long.
+async fn stalled(reached: &AtomicU64, patience: Duration) {
     let mut seen = reached.load(Ordering::Relaxed);
     loop {
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(patience).await;
         let now = reached.load(Ordering::Relaxed);
         if now == seen {
             return;
@@ -138,7 +136,7 @@ async fn attempt(client: &Client, args: &LogsArgs, mut task: Task) -> Result<Opt
         }
         let watch = watch.get_or_insert_with(|| {
             note(format!("task {} is {state}{why}", task.number));
-            Watch::new(client, &task.uuid, false)
+            Watch::new(client, task.number, &task.uuid, false)
         });
         task = watch.next().await?;
     }

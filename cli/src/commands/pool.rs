@@ -25,6 +25,7 @@ pub(crate) enum PoolVerb {
     /// Forget what was set of a pool; refused while executors are in it or may still join
     Rm {
         /// Its name
+        #[arg(value_parser = value::named)]
         pool: String,
     },
 }
@@ -41,12 +42,13 @@ enum Network {
 #[derive(Args)]
 pub(crate) struct SetArgs {
     /// Its name
+    #[arg(value_parser = value::named)]
     pool: String,
     /// Project whose tasks run here; may be repeated
-    #[arg(long = "project", value_name = "PROJECT")]
+    #[arg(long = "project", value_name = "PROJECT", value_parser = value::named)]
     projects: Vec<String>,
     /// User whose tasks run here; may be repeated
-    #[arg(long = "user", value_name = "NAME")]
+    #[arg(long = "user", value_name = "NAME", value_parser = value::named)]
     users: Vec<String>,
     /// What separated agents reach over the network
     #[arg(long, value_enum, default_value = "host")]
@@ -72,6 +74,8 @@ struct PoolJson {
     processes: Option<u32>,
     cpu: Option<f64>,
     executors: Vec<String>,
+    /// Those of them on which attempts run without one of its limits.
+    unlimited: Vec<String>,
     /// Tasks that wait for it.
     waiting: u64,
 }
@@ -87,6 +91,7 @@ impl From<&Pool> for PoolJson {
             processes: Some(pool.processes).filter(|count| *count > 0),
             cpu: Some(f64::from(pool.cpu) / 1000.0).filter(|count| *count > 0.0),
             executors: pool.executors.clone(),
+            unlimited: pool.unlimited.clone(),
             waiting: pool.waiting,
         }
     }
@@ -123,8 +128,18 @@ async fn ls(client: &Client, format: Format) -> Result<Exit, Failure> {
         Format::Json => json(&pools.iter().map(PoolJson::from).collect::<Vec<_>>())?,
         Format::Text if pools.is_empty() => note("no pool has rules: every pool takes everybody's tasks"),
         Format::Text => {
-            let names =
-                ["POOL", "PROJECTS*", "USERS*", "NETWORK", "EXECUTORS*", "WAITING", "MEMORY-", "PROCESSES-", "CPU-"];
+            let names = [
+                "POOL",
+                "PROJECTS*",
+                "USERS*",
+                "NETWORK",
+                "EXECUTORS*",
+                "WAITING",
+                "MEMORY-",
+                "PROCESSES-",
+                "CPU-",
+                "UNLIMITED-",
+            ];
             let mut grid = Grid::new(&names);
             for pool in &pools {
                 let limit = |limited: bool, text: String| if limited { text } else { String::new() };
@@ -138,6 +153,7 @@ async fn ls(client: &Client, format: Format) -> Result<Exit, Failure> {
                     limit(pool.memory > 0, size(pool.memory)),
                     limit(pool.processes > 0, pool.processes.to_string()),
                     limit(pool.cpu > 0, (f64::from(pool.cpu) / 1000.0).to_string()),
+                    pool.unlimited.join(", "),
                 ]);
             }
             line(grid.render())?;
@@ -170,9 +186,28 @@ async fn set(client: &Client, args: SetArgs, format: Format) -> Result<Exit, Fai
     let answer = client.change(&attempted, async || client.executors().set_pool(request.clone()).await).await?;
     match (format, &answer.pool) {
         (Format::Json, Some(pool)) => json(&PoolJson::from(pool))?,
-        _ => line(format!("set the rules of pool {}", clean(&args.pool)))?,
+        (Format::Text, Some(pool)) => {
+            line(format!("set the rules of pool {}: {}", clean(&args.pool), clean(&rules(pool))))?;
+        }
+        (_, None) => line(format!("set the rules of pool {}", clean(&args.pool)))?,
     }
     Ok(Exit::Done)
+}
+
+/// All that holds of a pool: what a call leaves out is not kept from before.
+fn rules(pool: &Pool) -> String {
+    let mut rules = vec![
+        format!("projects {}", everything_if_none(&pool.projects)),
+        format!("users {}", everything_if_none(&pool.users)),
+        format!("network {}", pool.network),
+    ];
+    let limits = [
+        (pool.memory > 0, format!("memory {}", size(pool.memory))),
+        (pool.processes > 0, format!("processes {}", pool.processes)),
+        (pool.cpu > 0, format!("cpu {}", f64::from(pool.cpu) / 1000.0)),
+    ];
+    rules.extend(limits.into_iter().filter(|(limited, _)| *limited).map(|(_, limit)| limit));
+    rules.join("; ")
 }
 
 async fn rm(client: &Client, pool: String, format: Format) -> Result<Exit, Failure> {
@@ -189,6 +224,21 @@ async fn rm(client: &Client, pool: String, format: Format) -> Result<Exit, Failu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_holds_of_a_pool_is_told_whole() {
+        let open = Pool { network: "host".into(), memory: 1 << 30, ..Pool::default() };
+        let closed = Pool {
+            projects: vec!["web".into()],
+            users: vec!["ada".into(), "ben".into()],
+            network: "none".into(),
+            processes: 64,
+            cpu: 1500,
+            ..Pool::default()
+        };
+        assert_eq!(rules(&open), format!("projects all; users all; network host; memory {}", size(1 << 30)));
+        assert_eq!(rules(&closed), "projects web; users ada, ben; network none; processes 64; cpu 1.5");
+    }
 
     #[test]
     fn processors_are_counted_in_thousandths() {

@@ -42,7 +42,7 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
         return Ok(Exit::Done);
     }
     let sink = match format {
-        Format::Text if quiet == Quiet::No => Sink::stdout(format, false),
+        Format::Text if quiet == Quiet::No => Sink::apart(),
         Format::Text | Format::Json => Sink::Nothing,
     };
     let (exit, task) = Box::pin(attached(&client, task, sink, quiet)).await?;

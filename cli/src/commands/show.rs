@@ -1,5 +1,7 @@
 //! `sculpt show`.
 
+use std::collections::BTreeMap;
+
 use sculpt_proto::v1::{Attempt, Exit as ProcessExit, OnLost, Task, TaskSpec, TaskState, task_spec::Work};
 
 use super::task_named;
@@ -176,10 +178,8 @@ fn shortened(prompt: &str) -> String {
     format!("{}{dots}", clean(short.trim()))
 }
 
-fn pairs(map: &std::collections::HashMap<String, String>) -> String {
-    let mut pairs: Vec<_> = map.iter().map(|(key, value)| clean(&format!("{key}={value}"))).collect();
-    pairs.sort();
-    pairs.join(" ")
+fn pairs(map: &BTreeMap<String, String>) -> String {
+    map.iter().map(|(key, value)| clean(&format!("{key}={value}"))).collect::<Vec<_>>().join(" ")
 }
 
 fn by(name: &str) -> Option<String> {

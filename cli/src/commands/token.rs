@@ -32,8 +32,8 @@ pub(crate) enum TokenVerb {
         sculpt token create -q --user ada --ttl 7d > token; ssh there sculpt login https://controller.example:7433 < token")]
     Create {
         /// What it is for
-        #[arg(long, default_value = "")]
-        name: String,
+        #[arg(long, value_parser = value::named)]
+        name: Option<String>,
         /// Limit it to a role, everywhere or @PROJECT; may be repeated [default: all that its owner may]
         #[arg(long = "scope", value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
         scope: Vec<Binding>,
@@ -41,8 +41,8 @@ pub(crate) enum TokenVerb {
         #[arg(long, value_name = "DUR", value_parser = value::span)]
         ttl: Option<Duration>,
         /// For another user, as an admin
-        #[arg(long, value_name = "NAME", default_value = "")]
-        user: String,
+        #[arg(long, value_name = "NAME", value_parser = value::named)]
+        user: Option<String>,
         /// Print the token and nothing else
         #[arg(short, long)]
         quiet: bool,
@@ -50,8 +50,8 @@ pub(crate) enum TokenVerb {
     /// List the tokens that are good: what each may, and when it was used last
     Ls {
         /// Of another user, as an admin
-        #[arg(long, value_name = "NAME", default_value = "", conflicts_with = "all")]
-        user: String,
+        #[arg(long, value_name = "NAME", value_parser = value::named, conflicts_with = "all")]
+        user: Option<String>,
         /// Of everybody, as an admin
         #[arg(long)]
         all: bool,
@@ -59,7 +59,7 @@ pub(crate) enum TokenVerb {
     /// Revoke tokens
     Rm {
         /// Uuids, or unique prefixes of them
-        #[arg(required = true, value_name = "TOKEN")]
+        #[arg(required = true, value_name = "TOKEN", value_parser = value::named)]
         tokens: Vec<String>,
     },
 }
@@ -70,14 +70,17 @@ pub(super) async fn run(verb: TokenVerb, format: Format) -> Result<Exit, Failure
         TokenVerb::Create { name, scope, ttl, user, quiet } => {
             let request = CreateTokenRequest {
                 request_id: Uuid::new_v4().to_string(),
-                user,
-                name,
+                user: user.unwrap_or_default(),
+                name: name.unwrap_or_default(),
                 scope: scope.into_iter().map(Into::into).collect(),
                 ttl: ttl.map(to_duration),
             };
             create(&client, request, quiet, format).await
         }
-        TokenVerb::Ls { user, all } => ls(&client, if all { "*".to_owned() } else { user }, format).await,
+        TokenVerb::Ls { user, all } => {
+            let whose = if all { Some("*".to_owned()) } else { user };
+            ls(&client, whose.unwrap_or_default(), format).await
+        }
         TokenVerb::Rm { tokens } => {
             let revoke = |token: String| {
                 let client = &client;

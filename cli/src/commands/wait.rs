@@ -31,12 +31,13 @@ async fn wait(args: WaitArgs, format: Format) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let until = args.until.as_deref().map(state_named);
     // All are looked up first, so that a mistyped number is told at once.
+    let mut tasks = Vec::new();
     for task in &args.tasks {
-        task_named(&client, task, &format!("wait for task {task}")).await?;
+        tasks.push(task_named(&client, task, &format!("wait for task {task}")).await?);
     }
     let mut waiting = JoinSet::new();
-    for (index, task) in args.tasks.iter().enumerate() {
-        let mut watch = Watch::new(&client, task, index > 0);
+    for (index, task) in tasks.iter().enumerate() {
+        let mut watch = Watch::new(&client, task.number, &task.uuid, index > 0);
         waiting.spawn(async move {
             let mut absence = Absence::default();
             loop {

@@ -13,7 +13,7 @@ use std::{
 use sculpt_proto::v1::{Attempt, LogEnd, Task, TaskState};
 use tokio::time::Instant;
 
-use super::{Absence, LogReader, Sink, Watch, sink::SharedScreen};
+use super::{Absence, LogReader, Sink, Watch, sink::Screens};
 use crate::{
     client::Client,
     exit::{Exit, state_name},
@@ -37,7 +37,7 @@ type Pump = Pin<Box<dyn Future<Output = Result<(Sink, LogEnd), Failure>>>>;
 pub(crate) async fn attached(client: &Client, task: Task, sink: Sink, quiet: Quiet) -> Result<(Exit, Task), Failure> {
     let number = task.number;
     let mut following = Following::new(client, task, sink, quiet);
-    let mut watch = Watch::new(client, &following.task.uuid, quiet == Quiet::Yes);
+    let mut watch = Watch::new(client, number, &following.task.uuid, quiet == Quiet::Yes);
     loop {
         let wake = following.wake();
         tokio::select! {
@@ -69,7 +69,7 @@ struct Following {
     task: Task,
     quiet: Quiet,
     sink: Option<Sink>,
-    screen: Option<SharedScreen>,
+    screens: Option<Screens>,
     pump: Option<Pump>,
     /// Number of the attempt whose log is or was followed.
     followed: u32,
@@ -93,7 +93,7 @@ impl Following {
             client: client.clone(),
             task,
             quiet,
-            screen: sink.screen(),
+            screens: sink.screens(),
             sink: Some(sink),
             pump: None,
             followed: 0,
@@ -145,6 +145,7 @@ impl Following {
         let reader = LogReader {
             client: self.client.clone(),
             task: self.task.uuid.clone(),
+            number: self.task.number,
             attempt: attempt.number,
             offset: 0,
             follow: true,
@@ -214,7 +215,7 @@ impl Following {
     }
 
     fn restore(&self) -> Result<(), Failure> {
-        self.screen.as_ref().map_or(Ok(()), SharedScreen::restore)
+        self.screens.as_ref().map_or(Ok(()), Screens::restore)
     }
 }
 

@@ -24,8 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A place in a log, and where its bytes go.
 pub(crate) struct LogReader {
     pub(crate) client: Client,
-    /// Uuid or number of the task.
+    /// Uuid of the task.
     pub(crate) task: String,
+    /// By which people know it.
+    pub(crate) number: u64,
     pub(crate) attempt: u32,
     /// The next byte that is wanted.
     pub(crate) offset: u64,
@@ -45,7 +47,7 @@ enum Ended {
 impl LogReader {
     /// Reads to the end: of what there is, or of the whole log when it follows. Gives the sink back.
     pub(crate) async fn pump(mut self) -> Result<(Sink, LogEnd), Failure> {
-        let attempted = format!("read the log of task {}", self.task);
+        let attempted = format!("read the log of attempt {} of task {}", self.attempt, self.number);
         let mut backoff = Backoff::new();
         let mut outage = Outage::default();
         let mut since: Option<Instant> = None;
@@ -79,7 +81,10 @@ impl LogReader {
                             &attempted,
                             "the connection broke and the controller did not come back",
                         )
-                        .next(format!("go on later with `sculpt logs {} --from-offset {}`", self.task, self.offset)));
+                        .next(format!(
+                            "go on later with `sculpt logs {} --attempt {} --from-offset {}`",
+                            self.number, self.attempt, self.offset
+                        )));
                     }
                 }
             }

@@ -1,26 +1,26 @@
 //! Where log bytes go.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
-    sync::{Arc, Mutex, PoisonError},
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sculpt_proto::v1::{LogChunk, LogStream};
 use serde::Serialize;
-use tokio::io::{AsyncWriteExt as _, Stdout};
+use tokio::io::{AsyncWriteExt as _, Stderr, Stdout};
 
 use crate::{
+    exit::Exit,
     failure::Failure,
     output::{Format, screen::Screen},
 };
 
 /// Standard output as a log's reader wants it.
 pub(crate) enum Sink {
-    /// Every byte as it is.
-    Raw(Stdout),
-    /// Through a filter: for a terminal, or as plain text.
-    Filtered(Stdout, SharedScreen),
+    /// What people see. With `errors`, what the log knows to be of the agent's standard error goes there.
+    Text { out: Stdout, errors: Option<Stderr>, screens: Screens },
     /// One JSON object for each frame.
     Json(Stdout),
     /// Nowhere.
@@ -39,58 +39,97 @@ struct FrameJson {
 }
 
 impl Sink {
-    /// Plain text, JSON, what a terminal may see, or exact bytes.
-    pub(crate) fn stdout(format: Format, plain: bool) -> Self {
-        let out = tokio::io::stdout();
+    /// The log as it is: plain text, JSON, what a terminal may see, or exact bytes, as many as the log has.
+    pub(crate) fn whole(format: Format, plain: bool) -> Self {
         match format {
-            Format::Json => Self::Json(out),
-            Format::Text if plain => Self::Filtered(out, SharedScreen::new(Screen::plain())),
-            Format::Text if io::stdout().is_terminal() => Self::Filtered(out, SharedScreen::new(Screen::terminal())),
-            Format::Text => Self::Raw(out),
+            Format::Json => Self::Json(tokio::io::stdout()),
+            Format::Text => Self::Text { out: tokio::io::stdout(), errors: None, screens: Screens::new(plain) },
         }
+    }
+
+    /// As if the agent ran here: each of its streams on ours.
+    pub(crate) fn apart() -> Self {
+        Self::Text { out: tokio::io::stdout(), errors: Some(tokio::io::stderr()), screens: Screens::new(false) }
     }
 
     /// Writes a chunk of this attempt's log.
     pub(crate) async fn write(&mut self, attempt: u32, chunk: &LogChunk) -> Result<(), Failure> {
         match self {
-            Self::Raw(out) => put(out, &chunk.data).await,
-            Self::Filtered(out, screen) => {
-                let shown = screen.feed(&chunk.data);
-                put(out, &shown).await
+            Self::Text { out, errors, screens } => {
+                for piece in pieces(chunk) {
+                    match errors.as_mut().filter(|_| piece.stream == LogStream::Stderr) {
+                        Some(errors) => complain(errors, &screens.errors(piece.bytes)).await?,
+                        None => put(out, &screens.out(piece.bytes)).await?,
+                    }
+                }
+                Ok(())
             }
             Self::Json(out) => put(out, frames(attempt, chunk)?.as_bytes()).await,
             Self::Nothing => Ok(()),
         }
     }
 
-    /// The filter, for whoever has to tidy up when the reading is cut off.
-    pub(crate) fn screen(&self) -> Option<SharedScreen> {
+    /// The filters, for whoever has to tidy up when the reading is cut off.
+    pub(crate) fn screens(&self) -> Option<Screens> {
         match self {
-            Self::Filtered(_, screen) => Some(screen.clone()),
-            Self::Raw(_) | Self::Json(_) | Self::Nothing => None,
+            Self::Text { screens, .. } => Some(screens.clone()),
+            Self::Json(_) | Self::Nothing => None,
         }
     }
 }
 
-/// A filter that outlives the reader it belongs to.
+/// Filters for both streams, of which the one may be a terminal and the other a file. They outlive the reader that they
+/// belong to.
 #[derive(Clone)]
-pub(crate) struct SharedScreen(Arc<Mutex<Screen>>);
+pub(crate) struct Screens(Arc<Mutex<Filters>>);
 
-impl SharedScreen {
-    fn new(screen: Screen) -> Self {
-        Self(Arc::new(Mutex::new(screen)))
+/// None: exact bytes.
+struct Filters {
+    out: Option<Screen>,
+    errors: Option<Screen>,
+}
+
+impl Screens {
+    fn new(plain: bool) -> Self {
+        let screen = |terminal: bool| match (plain, terminal) {
+            (true, _) => Some(Screen::plain()),
+            (false, true) => Some(Screen::terminal()),
+            (false, false) => None,
+        };
+        let filters = Filters { out: screen(io::stdout().is_terminal()), errors: screen(io::stderr().is_terminal()) };
+        Self(Arc::new(Mutex::new(filters)))
     }
 
-    fn feed(&self, bytes: &[u8]) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).feed(bytes)
+    fn out<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        filtered(&mut self.filters().out, bytes)
+    }
+
+    fn errors<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        filtered(&mut self.filters().errors, bytes)
+    }
+
+    fn filters(&self) -> MutexGuard<'_, Filters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the terminal back as a shell expects it.
     pub(crate) fn restore(&self) -> Result<(), Failure> {
-        let sequences = self.0.lock().unwrap_or_else(PoisonError::into_inner).restore();
-        let mut out = io::stdout().lock();
-        out.write_all(&sequences).and_then(|()| out.flush()).map_err(Failure::output)
+        let mut filters = self.filters();
+        let sequences = |screen: &mut Option<Screen>| screen.as_mut().map(Screen::restore).unwrap_or_default();
+        let (to_out, to_errors) = (sequences(&mut filters.out), sequences(&mut filters.errors));
+        said(io::stdout().lock(), &to_out).map_err(Failure::output)?;
+        // Without it there is no terminal to give back.
+        let _ = said(io::stderr().lock(), &to_errors);
+        Ok(())
     }
+}
+
+fn filtered<'a>(filter: &mut Option<Screen>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    filter.as_mut().map_or(Cow::Borrowed(bytes), |screen| Cow::Owned(screen.feed(bytes)))
+}
+
+fn said(mut to: impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).and_then(|()| to.flush())
 }
 
 async fn put(out: &mut Stdout, bytes: &[u8]) -> Result<(), Failure> {
@@ -98,27 +137,52 @@ async fn put(out: &mut Stdout, bytes: &[u8]) -> Result<(), Failure> {
     out.flush().await.map_err(Failure::output)
 }
 
+/// Who has closed standard error wants none of it, and reads on.
+async fn complain(errors: &mut Stderr, bytes: &[u8]) -> Result<(), Failure> {
+    let written = match errors.write_all(bytes).await {
+        Ok(()) => errors.flush().await,
+        failed => failed,
+    };
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failed, "write to standard error", error.to_string()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Bytes of one frame.
+struct Piece<'a> {
+    offset: u64,
+    stream: LogStream,
+    time_ms: u64,
+    bytes: &'a [u8],
+}
+
+/// The frames of a chunk with their bytes; bytes that no frame counts are of an unknown stream.
+fn pieces(chunk: &LogChunk) -> Vec<Piece<'_>> {
+    let mut rest = &chunk.data[..];
+    let mut pieces = Vec::with_capacity(chunk.frames.len() + 1);
+    let mut offset = chunk.offset;
+    let unknown = (usize::MAX, LogStream::Unspecified, 0);
+    let frames = chunk.frames.iter().map(|frame| (frame.length as usize, frame.stream(), frame.time_ms));
+    for (length, stream, time_ms) in frames.chain([unknown]) {
+        let (bytes, after) = rest.split_at(length.min(rest.len()));
+        if !bytes.is_empty() {
+            pieces.push(Piece { offset, stream, time_ms, bytes });
+        }
+        offset += bytes.len() as u64;
+        rest = after;
+    }
+    pieces
+}
+
 fn frames(attempt: u32, chunk: &LogChunk) -> Result<String, Failure> {
     let mut lines = String::new();
-    let mut start = 0;
-    let whole = [(chunk.data.len(), LogStream::Unspecified, 0)];
-    let frames: Vec<_> = if chunk.frames.is_empty() {
-        whole.to_vec()
-    } else {
-        chunk.frames.iter().map(|frame| (frame.length as usize, frame.stream(), frame.time_ms)).collect()
-    };
-    for (length, stream, time_ms) in frames {
-        let end = (start + length).min(chunk.data.len());
-        let frame = FrameJson {
-            attempt,
-            offset: chunk.offset + start as u64,
-            stream: stream_name(stream),
-            time_ms,
-            data: STANDARD.encode(&chunk.data[start..end]),
-        };
+    for Piece { offset, stream, time_ms, bytes } in pieces(chunk) {
+        let frame = FrameJson { attempt, offset, stream: stream_name(stream), time_ms, data: STANDARD.encode(bytes) };
         lines.push_str(&serde_json::to_string(&frame).map_err(|error| Failure::output(error.into()))?);
         lines.push('\n');
-        start = end;
     }
     Ok(lines)
 }
@@ -129,5 +193,33 @@ const fn stream_name(stream: LogStream) -> &'static str {
         LogStream::Terminal => "terminal",
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sculpt_proto::v1::LogFrame;
+
+    use super::*;
+
+    #[test]
+    fn no_byte_of_a_chunk_is_left_out() {
+        let frame = |length, stream: LogStream| LogFrame { length, stream: stream.into(), time_ms: 0 };
+        let chunk = |frames| LogChunk { offset: 10, data: b"outerrmore".to_vec().into(), frames };
+        let found = |chunk: &LogChunk| {
+            let pieces = pieces(chunk);
+            let texts = pieces.iter().map(|piece| (piece.offset, piece.stream, piece.bytes.to_vec()));
+            texts.collect::<Vec<_>>()
+        };
+        let (out, errors, unknown) = (LogStream::Stdout, LogStream::Stderr, LogStream::Unspecified);
+        let apart = chunk(vec![frame(3, out), frame(3, errors), frame(0, out), frame(4, out)]);
+        let expected = [(10, out, b"out".to_vec()), (13, errors, b"err".to_vec()), (16, out, b"more".to_vec())];
+        assert_eq!(found(&apart), expected);
+        assert_eq!(found(&chunk(Vec::new())), [(10, unknown, b"outerrmore".to_vec())]);
+        assert_eq!(
+            found(&chunk(vec![frame(6, out)])),
+            [(10, out, b"outerr".to_vec()), (16, unknown, b"more".to_vec())]
+        );
+        assert_eq!(found(&chunk(vec![frame(99, errors)])), [(10, errors, b"outerrmore".to_vec())]);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 /// A watch that survives restarts of the controller.
 pub(crate) struct Watch {
     client: Client,
+    /// Its uuid.
     task: String,
     attempted: String,
     stream: Option<Streaming<WatchTaskResponse>>,
@@ -20,12 +21,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch; `quiet` keeps outages to itself.
-    pub(crate) fn new(client: &Client, task: &str, quiet: bool) -> Self {
+    /// Begins to watch the task of this uuid, which people know by its number; `quiet` keeps outages to itself.
+    pub(crate) fn new(client: &Client, number: u64, uuid: &str, quiet: bool) -> Self {
         Self {
             client: client.clone(),
-            task: task.to_owned(),
-            attempted: format!("watch task {task}"),
+            task: uuid.to_owned(),
+            attempted: format!("watch task {number}"),
             stream: None,
             backoff: Backoff::new(),
             outage: Outage::default(),

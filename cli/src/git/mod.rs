@@ -1,6 +1,7 @@
 //! The user's repository: inspected with git2, packed and fetched with the `git` program.
 
 pub(crate) mod branches;
+mod credential;
 pub(crate) mod pack;
 pub(crate) mod program;
 pub(crate) mod project;

@@ -1,12 +1,12 @@
 //! The git remote `sculpt`: the controller's repository of this project, with a credential helper of our own.
 
-use std::{env, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::{GitError, program, repository::Repo};
-use crate::{authority, config::Context, output::shell_quoted};
+use super::{GitError, credential, program, repository::Repo};
+use crate::{authority, config::Context};
 
 /// Name of the remote.
 pub(crate) const NAME: &str = "sculpt";
@@ -41,10 +41,21 @@ pub(crate) fn known_project(repo: &Repo, context: &Context) -> Option<String> {
 
 /// Makes sure of the remote and of its credential helper. Several commands may do so at once.
 pub(crate) async fn ensure(repo: &Repo, context: &Context, project: &str) -> Result<Change, GitError> {
+    retried(async || establish(repo, context, project).await).await
+}
+
+/// Lets git ask us for the token of this controller and of no other, and believe whom we believe; the token stands in no
+/// configuration. Several commands may do so at once.
+pub(crate) async fn introduce(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
+    retried(async || acquaint(directory, scope, context).await).await
+}
+
+/// Does what several may do at once: it looks first what there is to do, and again after another process held the lock of
+/// the configuration, or was quicker.
+async fn retried<T>(act: impl AsyncFn() -> Result<T, GitError>) -> Result<T, GitError> {
     let mut tries = 0;
     loop {
-        match establish(repo, context, project).await {
-            // Another process held the lock of the configuration, or was quicker.
+        match act().await {
             Err(GitError::Program { .. }) if tries < 20 => {
                 tries += 1;
                 tokio::time::sleep(Duration::from_millis(25 * tries)).await;
@@ -59,7 +70,7 @@ async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Chan
     let directory = &repo.directory;
     let change = match current(repo) {
         None => {
-            program::run(directory, ["remote", "add", NAME, &wanted]).await?;
+            add(directory, &wanted).await?;
             Change::Added
         }
         Some(url) if url == wanted => Change::None,
@@ -69,7 +80,7 @@ async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Chan
         }
         Some(url) => return Ok(Change::Foreign { url }),
     };
-    introduce(directory, "--local", context).await?;
+    acquaint(directory, "--local", context).await?;
     let key = format!("remote.{NAME}.proxy");
     // A proxy of the environment cannot reach this machine's loopback.
     if context.is_here() && program::text(directory, &["config", "--local", "--get", &key]).await.is_err() {
@@ -78,17 +89,20 @@ async fn establish(repo: &Repo, context: &Context, project: &str) -> Result<Chan
     Ok(change)
 }
 
-/// Lets git ask us for the token of this controller and of no other, and believe whom we believe; the token stands in no
-/// configuration.
-pub(crate) async fn introduce(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
-    let key = format!("credential.{}.helper", context.address());
-    let helper = helper();
-    let present = program::text(directory, &["config", scope, "--get-all", &key]).await.unwrap_or_default();
-    if present != format!("\n{helper}") {
-        // The empty value keeps the token out of the helpers that the user has for all hosts.
-        program::run(directory, ["config", scope, "--replace-all", &key, ""]).await?;
-        program::run(directory, ["config", scope, "--add", &key, &helper]).await?;
+/// Does what `git remote add` does, which two at once do twice, and one that loses the lock halfway leaves half done: whoever
+/// sees the URL sees the rest.
+async fn add(directory: &Path, url: &str) -> Result<(), GitError> {
+    let branches = format!("+refs/heads/*:refs/remotes/{NAME}/*");
+    let same = format!(r"^\+refs/heads/\*:refs/remotes/{NAME}/\*$");
+    for (key, value, replaced) in [("fetch", branches.as_str(), same.as_str()), ("url", url, ".*")] {
+        let key = format!("remote.{NAME}.{key}");
+        program::run(directory, ["config", "--local", "--replace-all", &key, value, replaced]).await?;
     }
+    Ok(())
+}
+
+async fn acquaint(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
+    credential::ask_us(directory, scope, context).await?;
     trust(directory, scope, context).await
 }
 
@@ -96,7 +110,7 @@ pub(crate) async fn introduce(directory: &Path, scope: &str, context: &Context) 
 async fn trust(directory: &Path, scope: &str, context: &Context) -> Result<(), GitError> {
     let key = format!("http.{}.sslCAInfo", context.address());
     let present = program::text(directory, &["config", scope, "--get", &key]).await.unwrap_or_default();
-    let wanted = context.pin.and_then(|pin| authority::file(&pin).ok());
+    let wanted = authority::for_git(context);
     match wanted {
         Some(file) if Path::new(&present) != file => {
             program::run(directory, ["config".as_ref(), scope.as_ref(), key.as_ref(), file.as_os_str()]).await?;
@@ -114,19 +128,10 @@ pub(crate) fn fetch(repo: &Repo, context: &Context) -> Command {
     let mut git = program::git(&repo.directory);
     // What came is said by `report`; git's own list of the same refs would only double it.
     git.args(["-c", "http.sslVerify=true", "fetch", "--quiet", NAME]).env_remove("GIT_SSL_NO_VERIFY");
-    if let Some(file) = context.pin.and_then(|pin| authority::file(&pin).ok()) {
+    if let Some(file) = authority::for_git(context) {
         git.env(CA_VARIABLE, file).env_remove("GIT_SSL_CAPATH");
     }
     git
-}
-
-/// Value of the helper's setting: this very program.
-fn helper() -> String {
-    let program =
-        env::current_exe().map(|path| path.to_string_lossy().into_owned()).unwrap_or_else(|_| "sculpt".to_owned());
-    let quoted = shell_quoted(&program);
-    let quoted = if quoted.starts_with('\'') { quoted } else { format!("'{quoted}'") };
-    format!("!{quoted} git-credential")
 }
 
 fn current(repo: &Repo) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sculpt_proto::v1::{Executor, Project};
+use sculpt_proto::v1::{Counters, Executor, Project};
 use serde::Serialize;
 
 use super::{tasks::filled, time::rfc3339};
@@ -27,6 +27,12 @@ pub struct ExecutorJson {
     /// Why it does not separate attempts.
     unseparated: Option<String>,
     closes_network: bool,
+    /// By what it separates them.
+    separated_by: Option<String>,
+    /// By what it holds attempts to limits; absent when it does not say.
+    counters: Option<CountersJson>,
+    /// What its pool limits and nothing there counts.
+    unmet: Vec<String>,
     /// Whose tasks alone it runs while it does not separate.
     owner: Option<String>,
     locked: bool,
@@ -39,6 +45,27 @@ pub struct ExecutorJson {
     tasks: Vec<u64>,
     unknown_attempts: Vec<String>,
     notes: Vec<String>,
+}
+
+/// By what an executor holds attempts to limits; absent: by nothing.
+#[derive(Debug, Serialize)]
+pub struct CountersJson {
+    memory: Option<String>,
+    processes: Option<String>,
+    cpu: Option<String>,
+    /// Why something is absent.
+    lacking: Option<String>,
+}
+
+impl From<&Counters> for CountersJson {
+    fn from(counters: &Counters) -> Self {
+        Self {
+            memory: filled(&counters.memory),
+            processes: filled(&counters.processes),
+            cpu: filled(&counters.cpu),
+            lacking: filled(&counters.lacking),
+        }
+    }
 }
 
 impl From<&Executor> for ExecutorJson {
@@ -60,6 +87,9 @@ impl From<&Executor> for ExecutorJson {
             separates: executor.separates,
             unseparated: filled(&executor.unseparated),
             closes_network: executor.closes_network,
+            separated_by: filled(&executor.separated_by),
+            counters: executor.counters.as_ref().map(CountersJson::from),
+            unmet: executor.unmet.clone(),
             owner: filled(&executor.owner),
             locked: executor.locked,
             certified_until: rfc3339(executor.certified_until.as_ref()),

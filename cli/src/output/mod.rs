@@ -1,5 +1,6 @@
 //! What people and programs read.
 
+pub(crate) mod audit;
 pub mod executors;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -9,7 +9,7 @@ use super::clean;
 /// Width below which a table is not squeezed any further.
 const NARROWEST: u16 = 30;
 /// Columns between two columns.
-const GAP: u16 = 2;
+pub(super) const GAP: u16 = 2;
 /// What is shown of a column at least before others are left out for it.
 const LEAST: u16 = 12;
 
@@ -98,7 +98,7 @@ impl Grid {
 }
 
 /// How many columns of a terminal `text` takes.
-fn columns_of(text: &str) -> u16 {
+pub(super) fn columns_of(text: &str) -> u16 {
     u16::try_from(unicode_width::UnicodeWidthStr::width(text)).unwrap_or(u16::MAX)
 }
 

@@ -137,9 +137,9 @@ impl From<&Task> for TaskJson {
             tty: spec.tty,
             pool: filled(&spec.pool).unwrap_or_else(|| "default".to_owned()),
             priority: spec.priority,
-            labels: sorted(&spec.labels),
-            requirements: sorted(&spec.requirements),
-            env: sorted(&spec.env),
+            labels: spec.labels.clone(),
+            requirements: spec.requirements.clone(),
+            env: spec.env.clone(),
             timeout_seconds: spec.timeout.as_ref().map(|span| span.seconds as f64 + f64::from(span.nanos) / 1e9),
             on_lost: on_lost_name(spec.on_lost()),
             lost_after: humantime::format_duration(lost_after(spec)).to_string(),
@@ -229,10 +229,6 @@ pub(crate) fn filled(text: &str) -> Option<String> {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn sorted(map: &std::collections::HashMap<String, String>) -> BTreeMap<String, String> {
-    map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 const fn reason_name(reason: Reason) -> &'static str {

@@ -16,10 +16,19 @@ pub(crate) fn rfc3339(stamp: Option<&Timestamp>) -> Option<String> {
     instant(stamp).map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// `2026-03-01 14:05:09` on the user's clock, with how long ago that was or how soon it is.
+/// `2026-03-01 14:05:09` on the user's clock.
+pub(crate) fn clock(stamp: Option<&Timestamp>) -> String {
+    instant(stamp).map_or_else(|| "-".to_owned(), written)
+}
+
+fn written(at: DateTime<Utc>) -> String {
+    at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// The same, with how long ago that was or how soon it is.
 pub(crate) fn local(stamp: Option<&Timestamp>) -> Option<String> {
     let at = instant(stamp)?;
-    Some(format!("{} ({})", at.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S"), distance(at - Utc::now())))
+    Some(format!("{} ({})", written(at), distance(at - Utc::now())))
 }
 
 /// `in 3d 2h` or `3m ago`: how far a time of the wire is.
@@ -27,8 +36,8 @@ pub(crate) fn relative(stamp: Option<&Timestamp>) -> Option<String> {
     Some(distance(instant(stamp)? - Utc::now()))
 }
 
-/// A clock that is a moment behind makes nothing come that has been.
-fn distance(ahead: TimeDelta) -> String {
+/// The same of what is so far ahead. A clock that is a moment behind makes nothing come that has been.
+pub(crate) fn distance(ahead: TimeDelta) -> String {
     let seconds = ahead.num_seconds();
     let span = brief(Duration::from_secs(seconds.unsigned_abs()));
     if seconds > 0 { format!("in {span}") } else { format!("{span} ago") }

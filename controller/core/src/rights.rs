@@ -109,6 +109,11 @@ impl Rights {
         self.0 & bit(right) != 0
     }
 
+    /// Whether all of them are among `others`.
+    pub fn within(self, others: Self) -> bool {
+        self & others == self
+    }
+
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = Right> {
         Right::ALL.into_iter().filter(move |right| self.has(*right))
@@ -238,9 +243,20 @@ impl<P: Ord + Clone> Grants<P> {
 
     /// Whether they give all that `others` give, wherever that is.
     pub fn cover(&self, others: &Self) -> bool {
-        let within = |less: Rights, more: Rights| less & more == less;
-        within(others.everywhere, self.everywhere)
-            && others.projects.keys().all(|project| within(others.in_project(project), self.in_project(project)))
+        others.everywhere.within(self.everywhere)
+            && others.projects.keys().all(|project| others.in_project(project).within(self.in_project(project)))
+    }
+
+    /// The fewest and least roles that give the same.
+    pub fn roles(&self) -> Vec<(Option<P>, Role)> {
+        let everywhere = fewest(self.everywhere, Role::rights).into_iter().map(|role| (None, role));
+        let single = self.projects.iter().flat_map(|(project, rights)| {
+            let gives = |role: Role| role.rights() & Rights::of_project();
+            // What is had everywhere is not said of each project again.
+            let more = fewest(*rights, gives).into_iter().filter(move |role| !gives(*role).within(self.everywhere));
+            more.map(|role| (Some(project.clone()), role))
+        });
+        everywhere.chain(single).collect()
     }
 
     /// What lists are made of.
@@ -251,6 +267,18 @@ impl<P: Ord + Clone> Grants<P> {
         let seen = self.projects.iter().filter(|(_, rights)| rights.has(Right::Read));
         Visible::Only(seen.map(|(project, _)| project.clone()).collect())
     }
+}
+
+/// The roles that give nothing but `rights`, less those that another of them makes needless.
+fn fewest(rights: Rights, gives: impl Fn(Role) -> Rights) -> Vec<Role> {
+    let fitting: Vec<Role> = Role::ALL.into_iter().filter(|role| gives(*role).within(rights)).collect();
+    let needless = |role: Role| {
+        fitting.iter().any(|other| match gives(*other) == gives(role) {
+            true => *other < role,
+            false => gives(role).within(gives(*other)),
+        })
+    };
+    fitting.iter().copied().filter(|role| !needless(*role)).collect()
 }
 
 impl<P: Ord> Visible<P> {

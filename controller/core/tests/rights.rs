@@ -70,6 +70,49 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn roles_that_are_shown_give_what_there_is_and_none_is_needless(own in any_grants(), scope in any_grants()) {
+        for grants in [own.clone(), own.narrowed(&scope)] {
+            let roles = grants.roles();
+            let again = Grants::of(roles.clone());
+            prop_assert!(again.cover(&grants) && grants.cover(&again), "{:?} are shown for {:?}", roles, grants);
+            for at in 0..roles.len() {
+                let mut less = roles.clone();
+                let one = less.remove(at);
+                prop_assert!(!Grants::of(less).cover(&grants), "{:?} of {:?} is needless", one, roles);
+            }
+        }
+    }
+}
+
+/// What somebody is, in projects or everywhere.
+type Roles<'r> = &'r [(Option<u8>, Role)];
+
+#[test]
+fn what_a_scope_leaves_is_shown_as_roles() {
+    use Role::{Admin, Maintainer, Operator, Pair, Viewer};
+    let (all, web, ops) = (None, Some(1), Some(2));
+    let table: &[[Roles<'_>; 3]] = &[
+        [&[(web, Viewer)], &[(web, Maintainer)], &[(web, Viewer)]],
+        [&[(web, Maintainer)], &[(web, Viewer)], &[(web, Viewer)]],
+        [&[(web, Operator)], &[(ops, Operator)], &[]],
+        [&[(web, Operator)], &[(all, Admin)], &[(web, Operator)]],
+        [&[(all, Admin)], &[(web, Operator)], &[(web, Operator)]],
+        // In one project an admin is a maintainer.
+        [&[(all, Admin)], &[(web, Admin)], &[(web, Maintainer)]],
+        [&[(all, Admin)], &[(all, Admin)], &[(all, Admin)]],
+        [&[(web, Operator), (web, Pair)], &[(web, Maintainer)], &[(web, Operator), (web, Pair)]],
+        [&[(web, Operator)], &[(web, Pair)], &[(web, Viewer)]],
+        [&[(all, Viewer), (web, Operator)], &[(all, Operator)], &[(all, Viewer), (web, Operator)]],
+        [&[(all, Maintainer)], &[(all, Viewer), (web, Viewer)], &[(all, Viewer)]],
+        [&[(all, Operator), (web, Pair)], &[(all, Admin)], &[(all, Operator), (web, Pair)]],
+        [&[], &[(all, Admin)], &[]],
+    ];
+    for [own, scope, left] in table {
+        let [own_grants, scope_grants] = [own, scope].map(|roles| Grants::of(roles.iter().copied()));
+        assert_eq!(own_grants.narrowed(&scope_grants).roles(), *left, "{own:?} by {scope:?}");
+    }
 }
 
 #[test]

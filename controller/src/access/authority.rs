@@ -17,7 +17,7 @@ use crate::{
     bus::Bus,
     store::{
         Store, StoreError,
-        tokens::{Bearer, Standing},
+        bearers::{Bearer, Standing},
     },
 };
 
@@ -92,6 +92,9 @@ pub enum Unknown {
         /// In the words of who locked it.
         reason: String,
     },
+    /// They may less than when they called.
+    #[error("what you may do here has changed; call again")]
+    Changed,
     /// The database did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,6 +108,8 @@ impl From<Unknown> for Status {
     fn from(unknown: Unknown) -> Self {
         match unknown {
             Unknown::Store(error) => error.into(),
+            // Asked again they are told what they lack.
+            Unknown::Changed => Self::unavailable(unknown.to_string()),
             unknown => Self::unauthenticated(unknown.to_string()),
         }
     }
@@ -143,7 +148,7 @@ impl Authority {
             let _ = tokio::time::timeout(FRESH, changed.changed()).await;
             match self.who(digest).await {
                 Ok(now) if now.grants.cover(caller.grants()) => {}
-                Ok(_) => return Status::unavailable("what you may do here has changed; call again"),
+                Ok(_) => return Unknown::Changed.into(),
                 Err(Unknown::Store(error)) => tracing::debug!(%error, "cannot see whether a caller may go on"),
                 Err(unknown) => return unknown.into(),
             }
@@ -214,7 +219,23 @@ impl Authority {
     async fn ask(&self, digest: [u8; 32]) -> Result<Answer, Unknown> {
         let asked = Instant::now();
         let bearer = self.inner.store.bearer(&digest).await?.ok_or(Unknown::Foreign)?;
-        let Bearer { token, user, name, standing, expires_in, roles, scope, admins } = bearer;
+        let expires = bearer.expires_in.map(|left| asked + left);
+        Ok(Answer { who: Arc::new(Who::of(bearer)?), expires })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], Known>> {
+        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn used(&self) -> MutexGuard<'_, BTreeMap<TokenId, String>> {
+        self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Who {
+    /// Who shows a token of which this is known, if it counts.
+    pub(super) fn of(bearer: Bearer) -> Result<Self, Unknown> {
+        let Bearer { token, user, name, standing, expires_in: _, roles, scope, admins } = bearer;
         match standing {
             Standing::Good => {}
             Standing::Removed => return Err(Unknown::Foreign),
@@ -226,16 +247,7 @@ impl Authority {
         let owned = Grants::of(roles);
         let scoped = scope.is_some();
         let grants = scope.map_or_else(|| owned.clone(), |scope| owned.narrowed(&Grants::of(scope)));
-        let who = Arc::new(Who { user, name, token, owned, grants, scoped, admins });
-        Ok(Answer { who, expires: expires_in.map(|left| asked + left) })
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<[u8; 32], Known>> {
-        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn used(&self) -> MutexGuard<'_, BTreeMap<TokenId, String>> {
-        self.inner.used.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(Self { user, name, token, owned, grants, scoped, admins })
     }
 }
 

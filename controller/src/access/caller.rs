@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sculpt_core::rights::{Grants, Right, Rights};
 use sculpt_proto::id::{ProjectId, TokenId, UserId};
 
-use super::{Denied, In, May, Need, On, Sees, Whose, denied::Place, proof::Loose};
-use crate::store::{audit::By, projects::Project, tasks::Located};
+use super::{Denied, In, May, Need, On, Sees, Unknown, Whose, denied::Place, proof::Loose};
+use crate::store::{audit::By, bearers::Bearer, projects::Project, tasks::Located};
 
 /// Who calls, by which token and from where. Made by [`Authority`](super::Authority) alone. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -59,6 +59,12 @@ impl Caller {
     /// What they may now.
     pub fn grants(&self) -> &Grants<ProjectId> {
         &self.who.grants
+    }
+
+    /// Refuses them unless they may all that they might when they called, by what is known `now` of their token.
+    pub(crate) fn still(&self, now: Option<Bearer>) -> Result<(), Unknown> {
+        let now = Who::of(now.ok_or(Unknown::Foreign)?)?;
+        if now.grants.cover(self.grants()) { Ok(()) } else { Err(Unknown::Changed) }
     }
 
     /// For the record.
@@ -134,5 +140,58 @@ impl Caller {
         }
         let (who, admins) = (self.who.name.clone(), self.who.admins.clone());
         Err(Denied { who, right, place: place(), by_token: owns.has(right), admins })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sculpt_core::rights::Role;
+
+    use super::*;
+    use crate::store::bearers::Standing;
+
+    fn bearer(roles: Vec<(Option<ProjectId>, Role)>, scope: Option<Vec<(Option<ProjectId>, Role)>>) -> Bearer {
+        Bearer {
+            token: TokenId::fresh(),
+            user: UserId::fresh(),
+            name: "ben".to_owned(),
+            standing: Standing::Good,
+            expires_in: None,
+            roles,
+            scope,
+            admins: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn who_has_lost_a_right_since_they_called_is_refused() {
+        let web = ProjectId::fresh();
+        let (admin, operator, viewer) = ((None, Role::Admin), (Some(web), Role::Operator), (Some(web), Role::Viewer));
+        let good = || bearer(vec![admin, operator], None);
+        let stands = |standing| Some(Bearer { standing, ..good() });
+        let may = |roles| Some(bearer(roles, None));
+        let locked = || "lost laptop".to_owned();
+        for (now, said) in [
+            (Some(good()), None),
+            (may(vec![admin]), None),
+            (may(vec![admin, operator, (None, Role::Viewer)]), None),
+            (None, Some("not one of this controller")),
+            (stands(Standing::Removed), Some("its user was removed")),
+            (stands(Standing::Revoked), Some("was revoked")),
+            (stands(Standing::Expired), Some("has expired")),
+            (stands(Standing::UserLocked(locked())), Some("user ben is locked (lost laptop)")),
+            (stands(Standing::TokenLocked(locked())), Some("the token is locked (lost laptop)")),
+            (may(vec![operator]), Some("has changed")),
+            (may(vec![]), Some("has changed")),
+            (Some(bearer(vec![admin, operator], Some(vec![viewer]))), Some("has changed")),
+        ] {
+            let caller = Caller::new(Arc::new(Who::of(good()).expect("it counts")), "192.0.2.1");
+            let shown = format!("{now:?}");
+            match (caller.still(now), said) {
+                (Ok(()), None) => {}
+                (Err(error), Some(said)) if error.to_string().contains(said) => {}
+                other => panic!("{other:?} for {shown}"),
+            }
+        }
     }
 }

@@ -8,12 +8,11 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, request::Parts};
-use sculpt_core::rights::Right;
 use sculpt_proto::id::ProjectId;
 use sculpt_tls::{Kind, Token};
 use tonic::{Code, Status};
 
-use super::{Authority, Caller, Rule, Unknown, guarded::Guarded, rule};
+use super::{Authority, Caller, Fetch, Rule, Unknown, guarded::Guarded, rule};
 use crate::web::{
     guesses::{Guesses, too_many},
     is_grpc,
@@ -93,7 +92,7 @@ fn admit(path: &str, caller: &Caller) -> Result<(), Status> {
         let project = name.strip_suffix(".git").and_then(|id| id.parse::<ProjectId>().ok());
         // Who serves them undoes escapes: what is no repository's name as it stands may be one then.
         let project = project.ok_or_else(|| Status::not_found(crate::web::git_http::NO_REPOSITORY))?;
-        if caller.grants().in_project(&project).has(Right::Read) {
+        if Fetch::of_caller(caller, project).is_some() {
             return Ok(());
         }
         return Err(Status::not_found(crate::git::GitError::NoProject(project).to_string()));

@@ -9,6 +9,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::closed;
+
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -19,6 +21,41 @@ pub enum DataDirError {
         path: PathBuf,
         /// Who has it, as it wrote.
         holder: String,
+    },
+    /// Another account could change what is kept in it.
+    #[error(
+        "{} belongs to the account {owner}, who could change what is kept there. Give it to the account of this controller \
+         (`chown`), or choose another --data-dir", path.display()
+    )]
+    Anothers {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Others can write to it, and something in it is not ours.
+    #[error(
+        "others can write to {} (mode {mode:o}), and {} in it was not made by this controller: what is kept there could be \
+         theirs. See whose it is and `chmod 700` the directory, or choose another --data-dir", path.display(), foreign.display()
+    )]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// What is not ours.
+        foreign: PathBuf,
+    },
+    /// Others could write to a directory in it.
+    #[error(
+        "others can write to {} (mode {mode:o}): what is in it could be theirs. Remove what you do not know and \
+         `chmod -R go-w` it, or choose another --data-dir", path.display()
+    )]
+    Writable {
+        /// The directory in it.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
     },
     /// A file or directory in it cannot be used.
     #[error("cannot {what} {}: {source}", path.display())]
@@ -40,11 +77,13 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory unless it is there, and takes it.
+    /// Makes the directory unless it is there, takes it, and closes it to others.
     pub fn take(path: &Path) -> Result<Self, DataDirError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(failed("make", path))?;
-        let file = path.join("lock");
+        // First whose it is: a lock that another has put there could be a link to anywhere.
+        let gaps = closed::gaps(path)?;
+        let file = path.join(closed::LOCK);
         let mut lock = File::options()
             .read(true)
             .write(true)
@@ -61,6 +100,7 @@ impl DataDir {
             return Err(DataDirError::Held { path: path.to_owned(), holder: holder.trim().to_owned() });
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed("write", &file))?;
+        gaps.close()?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -85,13 +125,15 @@ impl DataDir {
     }
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     let path = path.to_owned();
     move |source| DataDirError::File { what, path, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]
@@ -103,5 +145,25 @@ mod tests {
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
         DataDir::take(&path).expect("it is free again");
+    }
+
+    #[test]
+    fn one_that_is_in_use_is_left_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let _first = DataDir::take(directory.path()).expect("it is free");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("open it");
+        let second = DataDir::take(directory.path());
+        assert!(matches!(second, Err(DataDirError::Held { .. })), "{second:?}");
+        let mode = fs::metadata(directory.path()).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "by the one who has it, or by nobody");
+    }
+
+    #[test]
+    fn one_that_others_could_read_is_closed_when_it_is_taken() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("open it");
+        let _taken = DataDir::take(directory.path()).expect("it is ours and holds nothing");
+        let mode = fs::metadata(directory.path()).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o066, 0, "{mode:o}");
     }
 }

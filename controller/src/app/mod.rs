@@ -1,5 +1,6 @@
 //! The wiring: build, spawn, drain.
 
+mod closed;
 mod data_dir;
 mod routes;
 mod signals;
@@ -22,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::HealthReporter;
 
 pub use self::data_dir::{DataDir, DataDirError};
-use self::routes::{executor_routes, executor_url, nothing_here, user_routes};
+use self::routes::{executor_routes, executor_url, nothing_here, user_routes, user_url};
 pub(crate) use self::signals::account;
 use crate::{
     access::{self, Gate},
@@ -40,6 +41,7 @@ use crate::{
     store::{Database, Store, let_serve, migrate},
     web::{
         deadline,
+        doors::{self, OtherListener},
         guesses::{self, Guesses},
         listen::{self, Limits},
     },
@@ -64,6 +66,7 @@ const TRUST: &str = "trust.pem";
 
 /// Runs the controller until it is told to end.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    closed::from_now_on();
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let served = runtime.block_on(async {
@@ -162,43 +165,54 @@ impl Controller {
         };
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
-        let built = tokio::select! {
-            built = build(&config, &data_dir, &base, &store, &pki, executor) => built.map(Some),
+        let prepared = async {
+            let (parts, user_routes) = build(&config, &data_dir, &base, &store, &pki, executor).await?;
+            access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
+                .await
+                .context("make the first admin")?;
+            keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
+            let ready = json!({
+                "ready": true,
+                "user_url": user_url(&config, user),
+                "executor_url": executor_url(&config, executor),
+                "trust": data_dir.join(TRUST),
+                "cluster_id": parts.cluster,
+                "postgres": base.version,
+            });
+            let mut announced = ready.clone();
+            announced["pid"] = std::process::id().into();
+            data_dir.announce(&announced)?;
+            anyhow::Ok(Some((parts, user_routes, ready)))
+        };
+        let prepared = tokio::select! {
+            prepared = prepared => prepared,
             () = told.cancelled() => Ok(None),
         };
-        let (parts, user_routes) = match built {
-            Ok(Some(parts)) => parts,
-            unbuilt => {
+        // The database does not outlive a start that came to nothing, and nothing below can fail.
+        let (parts, user_routes, ready) = match prepared {
+            Ok(Some(prepared)) => prepared,
+            unprepared => {
                 end_database(&store, base.postgres).await;
-                return unbuilt.map(|_| None);
+                return unprepared.map(|_| None);
             }
         };
-        access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
-            .await
-            .context("make the first admin")?;
-        let ready = json!({
-            "ready": true,
-            "user_url": format!("https://{user}"),
-            "executor_url": format!("https://{executor}"),
-            "trust": data_dir.join(TRUST),
-            "cluster_id": parts.cluster,
-            "postgres": base.version,
-        });
-        let mut announced = ready.clone();
-        announced["pid"] = std::process::id().into();
         let (ending, tracker) = (parts.ending.clone(), parts.tracker.clone());
         duties(&parts, &config, base.postgres.is_none());
         let timely = user_routes.layer(middleware::from_fn(deadline::bounded));
         let guesses = Guesses::default();
         let people = middleware::from_fn_with_state(Gate::new(parts.access.clone(), guesses.clone()), access::enter);
-        spawn(&parts, user_listener, pki.people, timely.fallback(nothing_here).layer(people));
-        let counted = middleware::from_fn_with_state(guesses.elsewhere(), guesses::counted);
-        let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life).layer(counted);
+        let elsewhere = |other| middleware::from_fn_with_state(other, doors::shown);
+        let people = timely.fallback(nothing_here).layer(people);
+        let other = OtherListener::of_executors(&executor_url(&config, executor), guesses.clone());
+        spawn(&parts, user_listener, pki.people, people.layer(elsewhere(other)));
+        let guesses = guesses.elsewhere();
+        let counted = middleware::from_fn_with_state(guesses.clone(), guesses::counted);
+        let executors = executor_routes(&parts, pki.authority.clone(), config.certificate_life);
+        let other = OtherListener::of_people(&user_url(&config, user), guesses);
+        let executors = executors.layer(counted).layer(elsewhere(other));
         spawn(&parts, executor_listener, pki.executors, executors);
-        keep_trust(&data_dir.join(TRUST), &pki.authority.borrow()).context("write down whom to trust")?;
         parts.tracker.spawn(trust_file(data_dir.join(TRUST), pki.authority));
         parts.tracker.spawn(keeper.run(parts.ending.clone()));
-        data_dir.announce(&announced)?;
         Ok(Some(Self { data_dir, ready, user, executor, store, postgres: base.postgres, ending, tracker }))
     }
 
@@ -317,7 +331,7 @@ async fn build(
         data_dir: config.data_dir.clone(),
         git: config.git.program.clone(),
         authority: pki.authority.clone(),
-        public: config.tls.public.is_some(),
+        public: pki.public.clone(),
         executor_url: executor_url(config, executors),
     };
     let routes = user_routes(&parts, about).context("prepare reflection")?;
@@ -338,7 +352,7 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::retention::run(store(), config.log_retention, stop()));
     tracker.spawn(background::seal::run(store(), blobs.clone(), !shared, stop()));
     tracker.spawn(background::compact::run(store(), repositories.clone(), stop()));
-    tracker.spawn(background::notary::run(store(), dispatch.bus().clone(), stop()));
+    tracker.spawn(background::notary::run(tables.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::last_use::run(access.clone(), stop()));
     tracker.spawn(background::evict::run(store(), present.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));

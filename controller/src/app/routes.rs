@@ -51,7 +51,7 @@ pub(super) fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_r
     routes.add_service(reflection().build_v1()?);
     // What most clients still speak.
     routes.add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone())))
+    Ok(routes.routes().into_axum_router().merge(git_http::routes(repositories.clone(), dispatch.store().clone())))
 }
 
 /// What executors call.
@@ -70,7 +70,7 @@ pub(super) fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Auth
     let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
     let enrolment = EnrolmentApi { store, bus, authority, cluster, life };
     let services = Routes::new(api.into_service()).add_service(enrolment.into_service()).into_axum_router();
-    let git = git_http::routes_of_executors(repositories, parts.dispatch.store().clone());
+    let git = git_http::routes(repositories, parts.dispatch.store().clone());
     services.merge(git).fallback(nothing_here).layer(door)
 }
 
@@ -82,15 +82,44 @@ pub(super) async fn nothing_here(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "there is nothing here\n").into_response()
 }
 
-/// Where executors dial as far as we know: what was set, else the first name that was given, else where we listen.
+/// Where executors dial as far as we know: what was set, else as people do.
 pub(super) fn executor_url(config: &Config, bound: SocketAddr) -> String {
-    if let Some(url) = &config.executor_url {
-        return url.clone();
-    }
-    let host = match (config.tls.names.given(), bound.ip()) {
+    config.executor_url.clone().unwrap_or_else(|| reached(config.tls.names.given(), bound))
+}
+
+/// Where people call as far as we know.
+pub(super) fn user_url(config: &Config, bound: SocketAddr) -> String {
+    reached(config.tls.names.given(), bound)
+}
+
+/// The first name that was `given`, else where we listen, else the name of this machine: nobody can call "any address".
+fn reached(given: Option<String>, bound: SocketAddr) -> String {
+    let host = match (given, bound.ip()) {
         (Some(name), ip) if !ip.is_loopback() => name,
         (_, ip) if ip.is_unspecified() => rustix::system::uname().nodename().to_string_lossy().into_owned(),
         (_, ip) => return format!("https://{}", SocketAddr::new(ip, bound.port())),
     };
     format!("https://{host}:{}", bound.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_announced_can_be_dialled() {
+        let name = || Some("controller.example".to_owned());
+        for (given, bound, url) in [
+            (name(), "0.0.0.0:7433", "https://controller.example:7433"),
+            (name(), "[::]:7433", "https://controller.example:7433"),
+            (name(), "192.0.2.1:7433", "https://controller.example:7433"),
+            (name(), "127.0.0.1:7433", "https://127.0.0.1:7433"),
+            (None, "192.0.2.1:7433", "https://192.0.2.1:7433"),
+            (None, "[2001:db8::1]:7433", "https://[2001:db8::1]:7433"),
+        ] {
+            assert_eq!(reached(given, bound.parse().expect("an address")), url, "{bound}");
+        }
+        let own = reached(None, "0.0.0.0:7433".parse().expect("an address"));
+        assert!(!own.contains("0.0.0.0") && own.ends_with(":7433"), "{own}");
+    }
 }

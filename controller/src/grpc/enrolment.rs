@@ -6,7 +6,7 @@ use sculpt_proto::{FieldError, duration, labels, required, timestamp, v1};
 use sculpt_tls::{Kind, Token};
 use tonic::Status;
 
-use super::{Api, projects::once};
+use super::{Api, once::once_of};
 use crate::{
     access::{Fleet, May},
     store::{
@@ -39,8 +39,7 @@ impl Api {
         by: May<Fleet>,
         message: v1::CreateJoinTokenRequest,
     ) -> Result<v1::CreateJoinTokenResponse, Status> {
-        let without_id = v1::CreateJoinTokenRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "CreateJoinToken", &without_id)?;
+        let request = once_of(&message, "CreateJoinToken", |message| &mut message.request_id)?;
         let ttl = duration(required(message.ttl, "ttl")?, "ttl")?;
         if ttl.is_zero() || ttl > LONGEST {
             return Err(FieldError::new("ttl", "must be more than nothing and at most 366 days").into());
@@ -92,6 +91,7 @@ pub(super) fn pool(pool: Pool) -> v1::Pool {
         processes: pool.processes.unwrap_or_default().unsigned_abs(),
         cpu: pool.cpu.unwrap_or_default().unsigned_abs(),
         executors: pool.executors,
+        unlimited: pool.unlimited,
         waiting: pool.waiting.unsigned_abs(),
     }
 }

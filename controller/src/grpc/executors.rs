@@ -16,7 +16,11 @@ use tokio::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, POLL, Replies, caller, convert, enrolment, projects::once, request_id, status};
+use super::{
+    Api, POLL, Replies, caller, convert, enrolment,
+    once::{once, once_of},
+    request_id, status,
+};
 use crate::{
     access::{Fleet, May, Sees},
     session::garbage::{self, Ask, Piece},
@@ -143,7 +147,7 @@ impl v1::executors_server::Executors for Api {
         let caller = caller(&request)?;
         let by = caller.may()?;
         let message = request.into_inner();
-        let request = once(&message.request_id, "RemoveExecutor", &without_request(message.clone()))?;
+        let request = once_of(&message, "RemoveExecutor", |message| &mut message.request_id)?;
         if self.store.repeated(&request).await?.is_some() {
             // Nobody is shown who was removed.
             return Ok(Response::new(v1::RemoveExecutorResponse { executor: None }));
@@ -189,10 +193,6 @@ impl v1::executors_server::Executors for Api {
         self.bus.access();
         Ok(Response::new(v1::RemovePoolResponse { pool: pool.map(enrolment::pool) }))
     }
-}
-
-fn without_request(message: v1::RemoveExecutorRequest) -> v1::RemoveExecutorRequest {
-    v1::RemoveExecutorRequest { request_id: String::new(), ..message }
 }
 
 impl Api {

@@ -1,15 +1,18 @@
 //! Users, their roles and tokens, and locks.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use sculpt_core::rights::Role;
-use sculpt_proto::{FieldError, duration, required, timestamp, v1};
+use sculpt_core::rights::{Grants, Role};
+use sculpt_proto::{FieldError, duration, id::ProjectId, required, timestamp, v1};
 use sculpt_tls::{Kind, Token as Fresh};
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller, projects::once};
+use super::{
+    Api, caller,
+    once::{once, once_of},
+};
 use crate::{
-    access::{Caller, Whose},
+    access::Whose,
     store::{
         locks::{Lock, Target},
         roles::{Binding, Wish},
@@ -25,23 +28,24 @@ const LONGEST: usize = 1024;
 impl v1::identity_server::Identity for Api {
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Result<Response<v1::WhoAmIResponse>, Status> {
         let caller = caller(&request)?;
-        let user = self.store.caller(&caller).await?;
+        let mut user = self.store.caller(&caller).await?;
         let token = self.store.token(&caller).await?;
-        let roles = left(&caller, &user, &token);
+        user.roles = left(caller.grants(), user.roles, token.scope.as_deref());
+        let user = shown_user(user);
         Ok(Response::new(v1::WhoAmIResponse {
-            user: Some(shown_user(user)),
+            roles: user.roles.clone(),
+            user: Some(user),
             token: Some(shown_token(token)),
-            roles,
             cluster_id: self.about.cluster.to_string(),
-            trust: self.about.trust_of_people(),
+            trust: self.about.authority.borrow().trust().to_pem(),
+            public: self.about.public.borrow().is_some(),
         }))
     }
 
     async fn add_user(&self, request: Request<v1::AddUserRequest>) -> Result<Response<v1::AddUserResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::AddUserRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "AddUser", &without_id)?;
+        let request = once_of(&message, "AddUser", |message| &mut message.request_id)?;
         let new = NewUser {
             name: message.name,
             email: short(message.email, "email")?,
@@ -79,8 +83,7 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::GrantRoleResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::GrantRoleRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "GrantRole", &without_id)?;
+        let request = once_of(&message, "GrantRole", |message| &mut message.request_id)?;
         let wish = wish(required(message.role, "role")?, "role")?;
         let user = self.store.grant_role(by, request, message.user, wish).await?;
         self.bus.access();
@@ -93,8 +96,7 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::RevokeRoleResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::RevokeRoleRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "RevokeRole", &without_id)?;
+        let request = once_of(&message, "RevokeRole", |message| &mut message.request_id)?;
         let wish = wish(required(message.role, "role")?, "role")?;
         let user = self.store.revoke_role(by, request, message.user, wish).await?;
         self.bus.access();
@@ -107,8 +109,7 @@ impl v1::identity_server::Identity for Api {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
-        let without_id = v1::CreateTokenRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "CreateToken", &without_id)?;
+        let request = once_of(&message, "CreateToken", |message| &mut message.request_id)?;
         let whom = if message.user.is_empty() || message.user == caller.name() {
             For::Caller(caller)
         } else {
@@ -165,8 +166,7 @@ impl v1::identity_server::Identity for Api {
     async fn lock(&self, request: Request<v1::LockRequest>) -> Result<Response<v1::LockResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::LockRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "Lock", &without_id)?;
+        let request = once_of(&message, "Lock", |message| &mut message.request_id)?;
         let reason = short(message.reason, "reason")?;
         let (target, ttl) = (target(message.target)?, ttl(message.ttl)?);
         let lock = self.store.lock(by, request, target, reason, ttl).await?;
@@ -177,8 +177,7 @@ impl v1::identity_server::Identity for Api {
     async fn unlock(&self, request: Request<v1::UnlockRequest>) -> Result<Response<v1::UnlockResponse>, Status> {
         let by = caller(&request)?.may()?;
         let message = request.into_inner();
-        let without_id = v1::UnlockRequest { request_id: String::new(), ..message.clone() };
-        let request = once(&message.request_id, "Unlock", &without_id)?;
+        let request = once_of(&message, "Unlock", |message| &mut message.request_id)?;
         let locks = self.store.unlock(by, request, target(message.target)?).await?;
         self.bus.access();
         Ok(Response::new(v1::UnlockResponse { locks: locks.into_iter().map(shown_lock).collect() }))
@@ -234,14 +233,17 @@ fn target(target: Option<v1::LockTarget>) -> Result<Target, FieldError> {
     })
 }
 
-/// The user's roles that the token's scope leaves; with a scope those of it that reach anything.
-fn left(caller: &Caller, user: &User, token: &Token) -> Vec<v1::RoleBinding> {
-    let bindings = token.scope.as_ref().unwrap_or(&user.roles);
-    let reaches = |binding: &&Binding| match binding.grant() {
-        (Some(project), _) => caller.grants().in_project(&project).iter().next().is_some(),
-        (None, _) => token.scope.is_none() || caller.grants().everywhere().iter().next().is_some(),
+/// What is left of a user's `roles` in the `scope` of a token that leaves `grants` of them.
+fn left(grants: &Grants<ProjectId>, roles: Vec<Binding>, scope: Option<&[Binding]>) -> Vec<Binding> {
+    let Some(scope) = scope else { return roles };
+    let named: BTreeMap<&ProjectId, &String> =
+        roles.iter().chain(scope).filter_map(|binding| binding.project.as_ref()).map(|(id, name)| (id, name)).collect();
+    let binding = |(project, role): (Option<ProjectId>, Role)| match project {
+        None => Some(Binding { role, project: None }),
+        // One that is not named was removed.
+        Some(id) => named.get(&id).map(|name| Binding { role, project: Some((id, (*name).clone())) }),
     };
-    bindings.iter().filter(reaches).cloned().map(shown_binding).collect()
+    grants.roles().into_iter().filter_map(binding).collect()
 }
 
 fn shown_binding(binding: Binding) -> v1::RoleBinding {

@@ -2,6 +2,7 @@
 
 mod absent;
 mod audit;
+mod author;
 pub(crate) mod brief;
 mod convert;
 mod cursor;
@@ -11,6 +12,7 @@ mod executors;
 mod git;
 mod identity;
 pub mod logs;
+mod once;
 mod projects;
 pub(crate) mod spec;
 pub mod status;
@@ -71,8 +73,8 @@ pub struct About {
     pub git: std::path::PathBuf,
     /// Who certifies us and our executors.
     pub authority: watch::Receiver<Arc<pki::Authority>>,
-    /// Whether people see a public certificate, and need know no authority.
-    pub public: bool,
+    /// The public certificate, if people see one and need know no authority.
+    pub public: watch::Receiver<Option<Arc<pki::Lifetime>>>,
     /// Where executors dial, as far as is known.
     pub executor_url: String,
 }
@@ -80,17 +82,12 @@ pub struct About {
 impl About {
     /// The authority that people's tokens name.
     fn pin_for_people(&self) -> Option<sculpt_tls::Pin> {
-        if self.public { None } else { Some(self.authority.borrow().pin()) }
+        if self.public.borrow().is_some() { None } else { Some(self.authority.borrow().pin()) }
     }
 
     /// The authority that executors' tokens name.
     fn pin_for_executors(&self) -> sculpt_tls::Pin {
         self.authority.borrow().pin()
-    }
-
-    /// Whom people's tools are to trust; empty: whoever the public does.
-    fn trust_of_people(&self) -> String {
-        if self.public { String::new() } else { self.authority.borrow().trust().to_pem() }
     }
 }
 

@@ -1,14 +1,13 @@
 //! Projects: registered on first use, listed, removed.
 
 use sculpt_proto::{FieldError, commit_id, v1};
-use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller, convert, cursor, request_id};
-use crate::store::{
-    projects::{Ensured, Wish},
-    requests,
+use super::{
+    Api, caller, convert, cursor,
+    once::{once, once_of},
 };
+use crate::store::projects::{Ensured, Wish};
 
 #[tonic::async_trait]
 impl v1::projects_server::Projects for Api {
@@ -18,7 +17,7 @@ impl v1::projects_server::Projects for Api {
     ) -> Result<Response<v1::EnsureProjectResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
-        let request = once(&message.request_id, "EnsureProject", &without_id(message.clone()))?;
+        let request = once_of(&message, "EnsureProject", |message| &mut message.request_id)?;
         let wish = wish(message)?;
         let (project, how) = self.store.ensure_project(caller, request, wish).await?;
         if how != Ensured::Known {
@@ -65,19 +64,6 @@ impl v1::projects_server::Projects for Api {
         self.bus.journal();
         Ok(Response::new(v1::RemoveProjectResponse { project: Some(convert::project(project)) }))
     }
-}
-
-pub(super) fn once(
-    id: &str,
-    method: &'static str,
-    content: &impl prost::Message,
-) -> Result<requests::Request, FieldError> {
-    let digest = Sha256::digest(content.encode_to_vec()).into();
-    Ok(requests::Request { id: request_id(id)?, method, digest })
-}
-
-fn without_id(message: v1::EnsureProjectRequest) -> v1::EnsureProjectRequest {
-    v1::EnsureProjectRequest { request_id: String::new(), ..message }
 }
 
 fn wish(message: v1::EnsureProjectRequest) -> Result<Wish, FieldError> {

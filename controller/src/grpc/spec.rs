@@ -94,8 +94,7 @@ impl TryFrom<v1::TaskSpec> for Wish {
 /// SHA-256 of a spec, the same for the same content: maps are hashed in the order of their keys.
 pub(super) fn digest(spec: &v1::TaskSpec) -> [u8; 32] {
     let mut plain = spec.clone();
-    let maps = [&mut plain.env, &mut plain.requirements, &mut plain.labels]
-        .map(|map| std::mem::take(map).into_iter().collect::<BTreeMap<_, _>>());
+    let maps = [&mut plain.env, &mut plain.requirements, &mut plain.labels].map(std::mem::take);
     let mut hash = Sha256::new();
     let body = plain.encode_to_vec();
     hash.update((body.len() as u64).to_be_bytes());

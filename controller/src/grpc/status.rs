@@ -144,6 +144,7 @@ impl From<UserError> for Status {
             UserError::BadName(_) => Self::invalid_argument(error.to_string()),
             UserError::LastAdmin => Self::failed_precondition(error.to_string()),
             UserError::Project(error) => (*error).into(),
+            UserError::Lost(unknown) => unknown.into(),
             UserError::Request(error) => error.into(),
             UserError::Store(error) => error.into(),
         }
@@ -156,8 +157,9 @@ impl From<TokenError> for Status {
             TokenError::Unknown(_) => Self::not_found(error.to_string()),
             TokenError::Ambiguous(_) => Self::invalid_argument(error.to_string()),
             TokenError::Repeated(_) => Self::already_exists(error.to_string()),
-            TokenError::Limited => Self::permission_denied(error.to_string()),
+            TokenError::Limited | TokenError::Wider { .. } => Self::permission_denied(error.to_string()),
             TokenError::User(error) => error.into(),
+            TokenError::Lost(unknown) => unknown.into(),
             TokenError::Request(error) => error.into(),
             TokenError::Store(error) => error.into(),
         }
@@ -172,6 +174,7 @@ impl From<LockError> for Status {
             LockError::Oneself => Self::failed_precondition(error.to_string()),
             LockError::User(error) => error.into(),
             LockError::Token(error) => error.into(),
+            LockError::Lost(unknown) => unknown.into(),
             LockError::Request(error) => error.into(),
             LockError::Store(error) => error.into(),
         }
@@ -185,6 +188,7 @@ impl From<PoolError> for Status {
             PoolError::Inhabited { .. } | PoolError::Invited { .. } => Self::failed_precondition(error.to_string()),
             PoolError::Project(error) => error.into(),
             PoolError::User(error) => error.into(),
+            PoolError::Lost(unknown) => unknown.into(),
             PoolError::Request(error) => error.into(),
             PoolError::Store(error) => error.into(),
         }

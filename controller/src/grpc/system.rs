@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use sculpt_proto::v1;
@@ -10,7 +10,7 @@ use tokio::{process::Command, time::timeout};
 use tonic::{Request, Response, Status};
 
 use super::{About, Api, caller};
-use crate::room::Room;
+use crate::{pki::Lifetime, room::Room};
 
 /// In seconds.
 const DAY: u64 = 24 * 3600;
@@ -23,13 +23,14 @@ impl v1::system_server::System for Api {
     async fn get_info(&self, request: Request<v1::GetInfoRequest>) -> Result<Response<v1::GetInfoResponse>, Status> {
         let by = caller(&request)?;
         let about = &self.about;
-        let checks = vec![
+        let mut checks = vec![
             self.check_database().await,
             self.check_record().await,
             check_space(&about.room, &about.data_dir),
             check_git(&about.git).await,
             well("retention", retention(about)),
         ];
+        checks.extend(about.public.borrow().as_deref().map(|public| check_public(public, SystemTime::now())));
         Ok(Response::new(v1::GetInfoResponse {
             cluster_id: about.cluster.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -99,6 +100,14 @@ fn check_space(room: &Room, data_dir: &Path) -> v1::Check {
         ),
         (None, None) if space.budget == 0 => well("disk", format!("not counted yet: {shown}")),
         (None, None) => well("disk", format!("{space} are used for {shown}")),
+    }
+}
+
+fn check_public(certificate: &Lifetime, now: SystemTime) -> v1::Check {
+    const NAME: &str = "certificate";
+    match certificate.worry(now) {
+        None => well(NAME, format!("the public certificate in {certificate}")),
+        Some(worry) => v1::Check { ok: !worry.refused, ..ill(NAME, worry.to_string(), worry.remedy) },
     }
 }
 

@@ -240,6 +240,7 @@ impl Api {
                 Start::At(may, commit)
             }
         };
+        wish.spec.requester = Some(self.author(caller, wish.spec.requester.take()).await?);
         let executors = self.store.executors(&caller.sees()).await?;
         if !executors.is_empty() && !executors.iter().any(|executor| executor.pool == wish.pool) {
             let there = listed(executors.iter().map(|executor| executor.pool.as_str()));

@@ -2,16 +2,18 @@
 //!
 //! `tls.pem` holds its key and its certificate, in one file so that one rename changes both. While another takes over,
 //! `tls-next.pem` is trusted and certifies nothing yet, and then `tls-previous.crt` is trusted and certifies nothing any
-//! more. Every step is one file made, named or removed: a crash leaves the step before or the step after.
+//! more; `tls-vouched.crt` is the last thing that it has certified: the one that took over, for whoever knows the previous
+//! one alone. Every step is one file made, named or removed: a crash leaves the step before or the step after.
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustix::process::geteuid;
 use rustls::pki_types::CertificateDer;
 use sculpt_tls::{
     Key, KeyError, Pin, Proof, Subject, Trust, TrustError,
@@ -21,13 +23,15 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{
-    PublicKey,
+    PublicKey, SshAuthorities,
     issue::{self, IssueError, Names},
+    vouch::{VouchError, is_vouched, vouch},
 };
 
 const CURRENT: &str = "tls.pem";
 const NEXT: &str = "tls-next.pem";
 const PREVIOUS: &str = "tls-previous.crt";
+const VOUCHED: &str = "tls-vouched.crt";
 
 /// How long a fresh authority is good.
 const LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
@@ -40,7 +44,9 @@ pub struct Authority {
     trust: Trust,
     phase: Phase,
     /// The next one or the previous one.
-    other: Option<Pin>,
+    other: Option<(Pin, CertificateDer<'static>)>,
+    /// The present one, as the previous one vouches for it.
+    vouched: Option<CertificateDer<'static>>,
 }
 
 /// How far one authority has taken over from another.
@@ -75,6 +81,17 @@ pub enum AuthorityError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another account knows what it is, or could put another one in its place.
+    #[error(
+        "{} belongs to the account {owner}: who has that account knows this authority, or could put their own in its place. If \
+         that is you, run this as that account, or `chown` it to this one; else use another directory", path.display()
+    )]
+    Anothers {
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// A file of a secret.
     #[error("the authority: {0}")]
@@ -123,10 +140,9 @@ impl Authority {
         if mode & 0o022 != 0 {
             return Err(AuthorityError::Writable { path: directory.to_owned(), mode });
         }
-        let (key, own) = match read(&directory.join(CURRENT))? {
-            Some(found) => found,
-            None => make(&directory.join(CURRENT))?,
-        };
+        let files = Self::files(directory).into_iter().chain(SshAuthorities::files(directory));
+        [directory.to_owned()].into_iter().chain(files).try_for_each(of_this_account)?;
+        let (key, own) = read_or_make(&directory.join(CURRENT))?;
         let certificate = own.certificates().next().cloned().ok_or_else(|| mismatch(&directory.join(CURRENT)))?;
         let next = read(&directory.join(NEXT))?.map(|(_, trust)| trust);
         let previous = certificates(&directory.join(PREVIOUS))?;
@@ -138,15 +154,23 @@ impl Authority {
         };
         let other = match phase {
             Phase::Steady => None,
-            Phase::Prepared => next.as_ref().and_then(|next| next.pins().next()),
-            Phase::Activated => previous.as_ref().and_then(|previous| previous.pins().next()),
+            Phase::Prepared => next.as_ref(),
+            Phase::Activated => previous.as_ref(),
+        };
+        let other = other.and_then(|other| other.pins().zip(other.certificates().cloned()).next());
+        let vouched = match (&other, certificates(&directory.join(VOUCHED))?) {
+            (Some((_, previous)), Some(vouched)) if phase == Phase::Activated => vouched
+                .certificates()
+                .find(|vouched| is_vouched(vouched, &certificate, previous, SystemTime::now()))
+                .cloned(),
+            _ => None,
         };
         let all = [Some(own), next, previous];
         let all = all.iter().flatten().flat_map(Trust::certificates).cloned();
         let trust = Trust::of(all).map_err(trust_in(&directory.join(CURRENT)))?;
         let pin = Pin::of_key(&key);
         let issuer = Issuer::from_ca_cert_der(&certificate, key.into_pair()).map_err(IssueError::from)?;
-        Ok(Self { issuer, certificate, pin, trust, phase, other })
+        Ok(Self { issuer, certificate, pin, trust, phase, other, vouched })
     }
 
     /// Whether there is one in `directory`.
@@ -155,8 +179,8 @@ impl Authority {
     }
 
     /// The files that say what the authority in `directory` is.
-    pub fn files(directory: &Path) -> [PathBuf; 3] {
-        [CURRENT, NEXT, PREVIOUS].map(|name| directory.join(name))
+    pub fn files(directory: &Path) -> [PathBuf; 4] {
+        [CURRENT, NEXT, PREVIOUS, VOUCHED].map(|name| directory.join(name))
     }
 
     /// Makes the next authority, which is trusted from then on wherever the trusted ones are handed out.
@@ -172,18 +196,22 @@ impl Authority {
         }
         // What a crash during an activation left says nothing any more.
         remove(&directory.join(PREVIOUS))?;
-        make(&directory.join(NEXT))?;
+        remove(&directory.join(VOUCHED))?;
+        read_or_make(&directory.join(NEXT))?;
         Self::open(directory)
     }
 
-    /// Lets the next authority certify; the present one stays trusted.
+    /// Lets the next authority certify; the present one stays trusted, and vouches for it if it [can](Self::vouch).
     pub fn activate(directory: &Path) -> Result<Self, AuthorityError> {
         let present = Self::open(directory)?;
         if present.phase != Phase::Prepared {
             return Err(AuthorityError::Order("no next authority is prepared; prepare one first"));
         }
-        let own = Trust::of([present.certificate]).map_err(trust_in(&directory.join(CURRENT)))?;
-        private::write(&directory.join(PREVIOUS), &own.to_pem())?;
+        match present.vouch() {
+            Ok(vouched) => private::write(&directory.join(VOUCHED), &sculpt_tls::to_pem([&vouched]))?,
+            Err(_) => remove(&directory.join(VOUCHED))?,
+        }
+        private::write(&directory.join(PREVIOUS), &sculpt_tls::to_pem([&present.certificate]))?;
         private::rename(&directory.join(NEXT), &directory.join(CURRENT))?;
         Self::open(directory)
     }
@@ -194,7 +222,20 @@ impl Authority {
             return Err(AuthorityError::Order("no previous authority is trusted; there is nothing to retire"));
         }
         remove(&directory.join(PREVIOUS))?;
+        remove(&directory.join(VOUCHED))?;
         Self::open(directory)
+    }
+
+    /// The next authority as the present one vouches for it, for whoever knows the present one alone.
+    pub fn vouch(&self) -> Result<CertificateDer<'static>, VouchError> {
+        let next = self.other.as_ref().filter(|_| self.phase == Phase::Prepared);
+        let (_, next) = next.ok_or(VouchError::NotPrepared)?;
+        vouch(&self.issuer, &self.certificate, next)
+    }
+
+    /// Whether who knows the previous authority alone believes the present one.
+    pub fn is_vouched_for(&self) -> bool {
+        self.vouched.is_some()
     }
 
     /// How far a change of authorities has come.
@@ -209,12 +250,12 @@ impl Authority {
 
     /// The pin of the one that will certify, and is trusted already.
     pub fn next(&self) -> Option<Pin> {
-        self.other.filter(|_| self.phase == Phase::Prepared)
+        self.other.as_ref().filter(|_| self.phase == Phase::Prepared).map(|(pin, _)| *pin)
     }
 
     /// The pin of the one that has certified before, and is still trusted.
     pub fn previous(&self) -> Option<Pin> {
-        self.other.filter(|_| self.phase == Phase::Activated)
+        self.other.as_ref().filter(|_| self.phase == Phase::Activated).map(|(pin, _)| *pin)
     }
 
     /// The pins of all that are trusted, as they are told and written down.
@@ -231,7 +272,13 @@ impl Authority {
     pub fn controller(&self, names: &Names, now: SystemTime) -> Result<Proof, AuthorityError> {
         let key = Key::fresh().map_err(|source| AuthorityError::Key { path: PathBuf::new(), source })?;
         let own = issue::controller(&self.issuer, key.pair(), names, now)?;
-        Ok(Proof::new(vec![own, self.certificate.clone()], &key))
+        let above = match (&self.vouched, &self.other) {
+            // The present one's own certificate is left out: GnuTLS and OpenSSL take the first that fits, and who knows the
+            // previous one alone would end there.
+            (Some(vouched), Some((_, previous))) => vec![vouched.clone(), previous.clone()],
+            _ => vec![self.certificate.clone()],
+        };
+        Ok(Proof::new([vec![own], above].concat(), &key))
     }
 
     /// Certifies that who has `key` is `subject`, for so long.
@@ -249,6 +296,17 @@ impl Authority {
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").field("trust", &self.trust).field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+/// Refuses what belongs neither to us nor to root, who can change everything anyway. What is not there is nobody's.
+fn of_this_account(path: PathBuf) -> Result<(), AuthorityError> {
+    match fs::metadata(&path) {
+        Ok(data) if ![geteuid().as_raw(), 0].contains(&data.uid()) => {
+            Err(AuthorityError::Anothers { path, owner: data.uid() })
+        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AuthorityError::Directory { path, source }),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -286,21 +344,35 @@ fn certificates(path: &Path) -> Result<Option<Trust>, AuthorityError> {
     Trust::from_pem(text.as_bytes()).map(Some).map_err(trust_in(path))
 }
 
-fn make(path: &Path) -> Result<(Key, Trust), AuthorityError> {
+/// The authority in `path`. Of many that make it at once, as replicas at their first start, one does, and the others read it.
+fn read_or_make(path: &Path) -> Result<(Key, Trust), AuthorityError> {
+    loop {
+        if let Some(found) = read(path)? {
+            return Ok(found);
+        }
+        let (key, trust) = fresh(path)?;
+        if private::create(path, &format!("{}{}", key.to_pem(), trust.to_pem()))? {
+            return Ok((key, trust));
+        }
+    }
+}
+
+/// A new authority for `path`.
+fn fresh(path: &Path) -> Result<(Key, Trust), AuthorityError> {
     let key = Key::fresh().map_err(|source| AuthorityError::Key { path: path.to_owned(), source })?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // Authorities of one controller are told apart by their keys.
     let name = Pin::of_key(&key).to_string();
     params.distinguished_name.push(DnType::CommonName, format!("sculpt {}", &name[.."sha256:".len() + 8]));
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // One more than it certifies: it vouches for the one that takes over.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let now = SystemTime::now();
     params.not_before = OffsetDateTime::from(now - Duration::from_secs(24 * 3_600));
     params.not_after = OffsetDateTime::from(now + LIFE);
     let certificate = params.self_signed(key.pair()).map_err(IssueError::from)?.der().clone();
     let trust = Trust::of([certificate]).map_err(trust_in(path))?;
-    private::write(path, &format!("{}{}", key.to_pem(), trust.to_pem()))?;
     Ok((key, trust))
 }
 

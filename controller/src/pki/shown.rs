@@ -3,21 +3,22 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
-use sculpt_tls::{Callers, Identity, Proof, ServerError, server_config};
+use rustls::ServerConfig;
+use sculpt_tls::{Callers, Identity, ServerError, server_config};
 use tokio::{sync::watch, time::interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Authority, AuthorityError, issue::LEAF_LIFE};
-use crate::config::{PublicFiles, TlsSettings};
+use super::{
+    Authority, AuthorityError, Lifetime,
+    issue::LEAF_LIFE,
+    public::{self, Reminder},
+};
+use crate::config::TlsSettings;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -34,6 +35,8 @@ pub struct Pki {
     pub executors: Shown,
     /// The authority as it is.
     pub authority: watch::Receiver<Arc<Authority>>,
+    /// The public certificate that people see, if there is one.
+    pub public: watch::Receiver<Option<Arc<Lifetime>>>,
 }
 
 /// Keeps [`Pki`] as the files have it.
@@ -43,6 +46,8 @@ pub struct Keeper {
     people: watch::Sender<Arc<ServerConfig>>,
     executors: watch::Sender<Arc<ServerConfig>>,
     authority: watch::Sender<Arc<Authority>>,
+    public: watch::Sender<Option<Arc<Lifetime>>>,
+    reminder: Reminder,
     /// What the files were when they were read last, and when they could not be.
     seen: Vec<Option<Stamp>>,
     unusable: Option<Vec<Option<Stamp>>>,
@@ -66,6 +71,14 @@ pub enum ShownError {
         /// What is wrong with it.
         source: rustls::pki_types::pem::Error,
     },
+    /// What stands in a file as a certificate and is none.
+    #[error("certificate {at} in {} cannot be read; put there again what your authority has given", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Which one, from 1.
+        at: usize,
+    },
     /// A file without what it should hold.
     #[error("{} holds no certificate in PEM form", .0.display())]
     Empty(PathBuf),
@@ -82,12 +95,14 @@ impl Keeper {
         Authority::open(&settings.authority)?;
         let seen = stamps(&settings);
         let authority = Authority::open(&settings.authority)?;
-        let [people, executors] = shown(&authority, &settings, now)?;
+        let Listeners { people, executors, public } = shown(&authority, &settings, now)?;
         let (people, people_shown) = watch::channel(people);
         let (executors, executors_shown) = watch::channel(executors);
         let (authority, current) = watch::channel(Arc::new(authority));
-        let pki = Pki { people: people_shown, executors: executors_shown, authority: current };
-        Ok((Self { settings, people, executors, authority, seen, unusable: None, issued: now }, pki))
+        let (public, public_now) = watch::channel(public);
+        let pki = Pki { people: people_shown, executors: executors_shown, authority: current, public: public_now };
+        let (reminder, unusable, issued) = (Reminder::default(), None, now);
+        Ok((Self { settings, people, executors, authority, public, reminder, seen, unusable, issued }, pki))
     }
 
     /// Follows the files until `stop`. What cannot be used is said, and what was shown before stands.
@@ -96,8 +111,18 @@ impl Keeper {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = looks.tick() => self.look(SystemTime::now()),
+                _ = looks.tick() => {
+                    let now = SystemTime::now();
+                    self.look(now);
+                    self.remind(now);
+                }
             }
+        }
+    }
+
+    fn remind(&mut self, now: SystemTime) {
+        if let Some(worry) = self.reminder.due(self.public.borrow().as_deref(), now) {
+            tracing::warn!(remedy = worry.remedy, "{worry}");
         }
     }
 
@@ -110,13 +135,14 @@ impl Keeper {
         }
         let opened = Authority::open(&self.settings.authority).map_err(ShownError::from);
         match opened.and_then(|authority| Ok((shown(&authority, &self.settings, now)?, authority))) {
-            Ok(([people, executors], authority)) => {
+            Ok((Listeners { people, executors, public }, authority)) => {
                 if stamps != self.seen {
                     tracing::info!(trust = ?authority.trust(), phase = ?authority.phase(), "certificates were read anew");
                 }
                 self.people.send_replace(people);
                 self.executors.send_replace(executors);
                 self.authority.send_replace(Arc::new(authority));
+                self.public.send_replace(public);
                 (self.seen, self.unusable, self.issued) = (stamps, None, now);
             }
             // It is tried again with every look, and said once.
@@ -132,28 +158,20 @@ impl Keeper {
     }
 }
 
-fn shown(authority: &Authority, settings: &TlsSettings, now: SystemTime) -> Result<[Arc<ServerConfig>; 2], ShownError> {
-    let own = || authority.controller(&settings.names, now);
-    let public = settings.public.as_ref().map(public).transpose()?;
-    let people = server_config(Identity::new(own()?, public)?, &Callers::Anyone)?;
-    let executors = Callers::Executors(authority.trust().clone());
-    let executors = server_config(Identity::new(own()?, None)?, &executors)?;
-    Ok([Arc::new(people), Arc::new(executors)])
+/// What there is to show.
+struct Listeners {
+    people: Arc<ServerConfig>,
+    executors: Arc<ServerConfig>,
+    public: Option<Arc<Lifetime>>,
 }
 
-fn public(files: &PublicFiles) -> Result<Proof, ShownError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ShownError::Public { path, source }
-    };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.certificates)
-        .and_then(Iterator::collect)
-        .map_err(failed(&files.certificates))?;
-    if chain.is_empty() {
-        return Err(ShownError::Empty(files.certificates.clone()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
-    Ok(Proof { chain, key })
+fn shown(authority: &Authority, settings: &TlsSettings, now: SystemTime) -> Result<Listeners, ShownError> {
+    let own = || authority.controller(&settings.names, now);
+    let (proof, public) = settings.public.as_ref().map(public::read).transpose()?.unzip();
+    let people = server_config(Identity::new(own()?, proof)?, &Callers::Anyone)?;
+    let executors = Callers::Executors(authority.trust().clone());
+    let executors = server_config(Identity::new(own()?, None)?, &executors)?;
+    Ok(Listeners { people: Arc::new(people), executors: Arc::new(executors), public: public.map(Arc::new) })
 }
 
 fn stamps(settings: &TlsSettings) -> Vec<Option<Stamp>> {
@@ -167,10 +185,12 @@ fn stamps(settings: &TlsSettings) -> Vec<Option<Stamp>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;
-    use crate::pki::Names;
+    use crate::{config::PublicFiles, pki::Names};
 
     /// A pair whose files are of another length than those of another number.
     fn pair(number: usize) -> (String, String) {

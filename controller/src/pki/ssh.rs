@@ -72,15 +72,22 @@ impl SshAuthorities {
     }
 }
 
+/// The key in `path`. Of many that make it at once one does, and the others read it.
 fn load_or_make(path: &Path, whose: &str) -> Result<PrivateKey, SshError> {
     let unusable = |source| SshError::Key { path: path.to_owned(), source };
-    let Some(text) = private::read(path)? else {
+    loop {
+        if let Some(text) = private::read(path)? {
+            return fit(PrivateKey::from_openssh(&text).map_err(unusable)?, path);
+        }
         let mut key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&rand::random()));
         key.set_comment(format!("sculpt {whose}"));
-        private::write(path, &key.to_openssh(LineEnding::LF).map_err(unusable)?)?;
-        return Ok(key);
-    };
-    let key = PrivateKey::from_openssh(&text).map_err(unusable)?;
+        if private::create(path, &key.to_openssh(LineEnding::LF).map_err(unusable)?)? {
+            return Ok(key);
+        }
+    }
+}
+
+fn fit(key: PrivateKey, path: &Path) -> Result<PrivateKey, SshError> {
     let found = match key.algorithm() {
         _ if key.is_encrypted() => "encrypted".to_owned(),
         Algorithm::Ed25519 => return Ok(key),

@@ -172,6 +172,8 @@ impl From<JoinError> for Status {
             }
             JoinError::Unknown(_) => Self::not_found(text),
             JoinError::Ambiguous(_) => Self::invalid_argument(text),
+            JoinError::PoolRemoved(_) => Self::failed_precondition(text),
+            JoinError::Lost(unknown) => unknown.into(),
             JoinError::Request(error) => error.into(),
             JoinError::Store(error) => error.into(),
         }

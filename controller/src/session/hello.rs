@@ -8,7 +8,10 @@ use sculpt_proto::{
 };
 use std::time::Duration;
 
-use crate::store::sessions::{Introduction, OpenError};
+use crate::store::{
+    executors::Counters,
+    sessions::{Introduction, OpenError},
+};
 
 /// Most agents that one executor offers.
 const AGENTS: usize = 256;
@@ -65,6 +68,13 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
         separates: hello.separates,
         unseparated: short(&hello.unseparated),
         closes_network: hello.closes_network,
+        separated_by: short(&hello.separated_by),
+        counters: hello.counters.map(|counters| Counters {
+            memory: short(&counters.memory),
+            processes: short(&counters.processes),
+            cpu: short(&counters.cpu),
+            lacking: short(&counters.lacking),
+        }),
         version: short(&hello.version),
         hostname: short(&hello.hostname),
         directory: directory(&hello.directory_id)?,
@@ -101,7 +111,7 @@ pub fn for_now(text: impl Into<String>, retry_after: Duration) -> Reject {
 impl From<OpenError> for Reject {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Removed(_) => permanent(Code::Invalid, error.to_string()),
+            OpenError::Removed(_) => permanent(Code::Barred, error.to_string()),
             // Another may have taken the name of one that a restored database does not know: an executor that ended would
             // be stranded, with agents that go on.
             OpenError::NameTaken { .. } => {

@@ -91,13 +91,17 @@ impl Away {
         match self {
             Self::Cluster { .. } => hello::permanent(reject::Code::Cluster, text),
             Self::Stranger | Self::OtherKey | Self::Barred(Bar::Removed) => {
-                hello::permanent(reject::Code::Invalid, text)
+                hello::permanent(reject::Code::Barred, text)
             }
             // By the code it knows that it is the one that is turned away, and that the controller is well.
             Self::Barred(Bar::Locked(_)) => {
-                Reject { code: reject::Code::Invalid.into(), ..hello::for_now(text, LOCKED) }
+                Reject { code: reject::Code::Barred.into(), ..hello::for_now(text, LOCKED) }
             }
-            Self::Barred(Bar::Lapsed) | Self::Older | Self::Database => hello::for_now(text, SOON),
+            // Its own clock may say that there is time.
+            Self::Barred(Bar::Lapsed) | Self::Older => {
+                Reject { code: reject::Code::Renew.into(), ..hello::for_now(text, SOON) }
+            }
+            Self::Database => hello::for_now(text, SOON),
         }
     }
 
@@ -115,6 +119,7 @@ impl Away {
 
 impl Who {
     /// For a network whose peers are known to be who they say, as the simulated one.
+    #[cfg(any(test, feature = "unasked"))]
     pub fn unasked() -> Self {
         Self(None)
     }
@@ -285,19 +290,18 @@ mod tests {
     #[test]
     fn who_may_come_back_is_told_so() {
         let cluster = || Away::Cluster { theirs: ClusterId::fresh(), ours: ClusterId::fresh() };
-        for (away, back, code) in [
-            (Away::Stranger, false, Code::Unauthenticated),
-            (cluster(), false, Code::PermissionDenied),
-            (Away::OtherKey, false, Code::PermissionDenied),
-            (Away::Barred(Bar::Removed), false, Code::PermissionDenied),
-            (Away::Barred(Bar::Locked("lost".into())), true, Code::Unavailable),
-            (Away::Barred(Bar::Lapsed), true, Code::Unavailable),
-            (Away::Older, true, Code::Unavailable),
-            (Away::Database, true, Code::Unavailable),
+        for (away, word, back, code) in [
+            (Away::Stranger, reject::Code::Barred, false, Code::Unauthenticated),
+            (cluster(), reject::Code::Cluster, false, Code::PermissionDenied),
+            (Away::OtherKey, reject::Code::Barred, false, Code::PermissionDenied),
+            (Away::Barred(Bar::Removed), reject::Code::Barred, false, Code::PermissionDenied),
+            (Away::Barred(Bar::Locked("lost".into())), reject::Code::Barred, true, Code::Unavailable),
+            (Away::Barred(Bar::Lapsed), reject::Code::Renew, true, Code::Unavailable),
+            (Away::Older, reject::Code::Renew, true, Code::Unavailable),
+            (Away::Database, reject::Code::Unavailable, true, Code::Unavailable),
         ] {
             let (reject, status) = (away.reject(), away.status());
-            let own_fault = !matches!(away, Away::Barred(Bar::Lapsed) | Away::Older | Away::Database);
-            assert_eq!(reject.code() != reject::Code::Unavailable, own_fault, "{away:?}");
+            assert_eq!(reject.code(), word, "{away:?}");
             assert_eq!((reject.retry_after.is_some(), status.code()), (back, code), "{away:?}");
             assert_eq!(reject.text, status.message());
         }

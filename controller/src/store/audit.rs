@@ -195,7 +195,8 @@ impl Store {
         self.write(move |conn| Box::pin(async move { append(conn, &by, act).await })).await
     }
 
-    /// Hangs what was committed onto the chain; how much. Waits for transactions that may still fill a gap.
+    /// Hangs what was committed onto the chain; how much. Waits for transactions that may still fill a gap. Takes a store of
+    /// the role that owns the record.
     pub async fn chain(&self) -> Result<u64, StoreError> {
         let sql = "SELECT COALESCE((SELECT max(id) FROM audit), 0) > COALESCE((SELECT max(entry) FROM audit_chain), 0)";
         let new: bool = sqlx::query_scalar(sql).fetch_one(&mut *self.read().await?).await?;

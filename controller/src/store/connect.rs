@@ -75,26 +75,21 @@ impl Database {
 
     /// Makes the database `name` on this server unless it is there.
     pub async fn ensure(&self, name: &str) -> Result<(), StoreError> {
-        let mut connection = self.connect().await?;
-        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
-            .bind(name)
-            .fetch_one(&mut connection)
-            .await?;
-        if !there {
-            sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {}", quoted(name)))).execute(&mut connection).await?;
-        }
-        Ok(connection.close().await?)
+        let there = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
+        self.unless(there, name, format!("CREATE DATABASE {}", quoted(name))).await
     }
 
     /// Makes a role on this server that can log in, and nothing else, unless it is there.
     pub async fn ensure_role(&self, role: &str) -> Result<(), StoreError> {
+        let there = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";
+        self.unless(there, role, format!("CREATE ROLE {} LOGIN", quoted(role))).await
+    }
+
+    /// Runs `make` unless `there` says that there is a `name`.
+    async fn unless(&self, there: &'static str, name: &str, make: String) -> Result<(), StoreError> {
         let mut connection = self.connect().await?;
-        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)")
-            .bind(role)
-            .fetch_one(&mut connection)
-            .await?;
-        if !there {
-            sqlx::query(AssertSqlSafe(format!("CREATE ROLE {} LOGIN", quoted(role)))).execute(&mut connection).await?;
+        if !sqlx::query_scalar::<_, bool>(there).bind(name).fetch_one(&mut connection).await? {
+            sqlx::query(AssertSqlSafe(make)).execute(&mut connection).await?;
         }
         Ok(connection.close().await?)
     }

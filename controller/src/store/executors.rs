@@ -8,6 +8,7 @@ use sculpt_core::{
     task::Event,
 };
 use sculpt_proto::id::{ExecutorId, TaskId};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{FromRow, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act},
     pools::Rules,
+    prefix,
     requests::{Request, RequestError, Taken, take_request},
     users::STANDING,
     visible,
@@ -66,6 +68,12 @@ pub struct Executor {
     pub unseparated: String,
     /// Whether it can keep an attempt from the network.
     pub closes_network: bool,
+    /// By what it keeps attempts apart; empty when it does not, or does not say.
+    pub separated_by: String,
+    /// By what it holds attempts to limits; absent when it does not say.
+    pub counters: Option<Json<Counters>>,
+    /// What its pool limits and nothing there counts.
+    pub unmet: Vec<String>,
     /// Who made the token that it joined with; empty when that is not known.
     pub owner: String,
     /// Why it is locked; absent when it is not.
@@ -83,6 +91,25 @@ pub struct Executor {
     /// Numbers of the tasks that it holds.
     pub tasks: Vec<i64>,
 }
+
+/// By what the use of attempts is counted, so that it ends at a limit; empty: by nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Memory.
+    pub memory: String,
+    /// Processes.
+    pub processes: String,
+    /// Processor time.
+    pub cpu: String,
+    /// Why something is not counted; empty when all is.
+    pub lacking: String,
+}
+
+/// What pool `o` limits and nothing counts on executor `e`, as SQL.
+pub(super) const UNMET: &str = "array_remove(ARRAY[ \
+     CASE WHEN o.memory IS NOT NULL AND e.counters->>'memory' = '' THEN 'memory' END, \
+     CASE WHEN o.processes IS NOT NULL AND e.counters->>'processes' = '' THEN 'processes' END, \
+     CASE WHEN o.cpu IS NOT NULL AND e.counters->>'cpu' = '' THEN 'cpu' END], NULL)";
 
 impl Executor {
     /// What placement sees of it.
@@ -155,7 +182,8 @@ fn select(sees: &Sees) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(format!(
         "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default_agent, e.slots, e.liveness::text AS liveness, \
          e.last_seen, e.connected_at, e.drained, {} AS closed, e.disk_used, e.disk_budget, e.version, e.separates, \
-         e.unseparated, e.closes_network, e.owner, e.certified_until, \
+         e.unseparated, e.closes_network, e.separated_by, e.counters, e.owner, e.certified_until, \
+         COALESCE((SELECT {UNMET} FROM pools o WHERE o.name = e.pool), '{{}}') AS unmet, \
          (SELECT l.reason FROM locks l WHERE l.executor_id = e.id AND {STANDING} LIMIT 1) AS locked, \
          e.epoch, e.hostname, e.unknown, e.notes, COALESCE(held.used, 0) AS used, \
          COALESCE(held.tasks, '{{}}') AS tasks FROM executors e LEFT JOIN LATERAL ( \
@@ -180,11 +208,10 @@ pub(crate) async fn all(conn: &mut Connection, sees: &Sees) -> Result<Vec<Execut
 
 /// Executors with this name or uuid, or with a uuid that begins so; at most two.
 pub(super) async fn named(conn: &mut Connection, sees: &Sees, name: &str) -> Result<Vec<Executor>, StoreError> {
-    let prefix = name.to_ascii_lowercase();
-    let hex = prefix.len() >= 4 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let (from, to) = prefix::uuids(name).unzip();
     let mut query = select(sees);
-    query.push(" AND (e.name = ").push_bind(name.to_owned()).push(" OR ").push_bind(hex);
-    query.push(" AND e.id::text LIKE ").push_bind(prefix).push(" || '%') ORDER BY e.name = ");
+    query.push(" AND (e.name = ").push_bind(name.to_owned()).push(" OR e.id BETWEEN ").push_bind(from);
+    query.push(" AND ").push_bind(to).push(") ORDER BY e.name = ");
     query.push_bind(name.to_owned()).push(" DESC LIMIT 2");
     let mut found: Vec<Executor> = query.build_query_as().fetch_all(conn).await?;
     // A name counts more than what it may be a prefix of.

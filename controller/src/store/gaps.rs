@@ -36,26 +36,24 @@ pub(super) struct Writers {
 }
 
 impl Table {
-    // The condition on the sequence makes the locks be read after it, once per its only row.
-    fn sql(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Self::Events => {
-                "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn, \
-                 ARRAY(SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted \
-                   AND relation = 'events'::regclass AND mode = 'RowExclusiveLock' \
-                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                   AND sequence.last_value IS NOT NULL) AS holders \
-                 FROM events_id_seq AS sequence"
-            }
-            Self::Audit => {
-                "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn, \
-                 ARRAY(SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted \
-                   AND relation = 'audit'::regclass AND mode = 'RowExclusiveLock' \
-                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-                   AND sequence.last_value IS NOT NULL) AS holders \
-                 FROM audit_id_seq AS sequence"
-            }
+            Self::Events => "events",
+            Self::Audit => "audit",
         }
+    }
+
+    // The condition on the sequence makes the locks be read after it, once per its only row.
+    fn sql(self) -> String {
+        let table = self.name();
+        format!(
+            "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS drawn, \
+             ARRAY(SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted \
+               AND relation = '{table}'::regclass AND mode = 'RowExclusiveLock' \
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+               AND sequence.last_value IS NOT NULL) AS holders \
+             FROM {table}_id_seq AS sequence"
+        )
     }
 }
 
@@ -63,7 +61,7 @@ impl Store {
     /// Who may still write into `table`.
     pub(super) async fn writers(&self, table: Table) -> Result<Writers, StoreError> {
         let mut conn = self.read().await?;
-        Ok(sqlx::query_as(table.sql()).fetch_one(&mut *conn).await?)
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(table.sql())).fetch_one(&mut *conn).await?)
     }
 
     /// Waits until none of these transactions is left.

@@ -10,12 +10,12 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
-    executors,
+    bearers, executors,
     requests::{Request, RequestError, Taken, take_request},
     tokens::{self, TokenError},
     users::{self, STANDING, UserError},
 };
-use crate::access::{Administer, May, Whose};
+use crate::access::{Administer, May, Unknown, Whose};
 
 /// Who is to be locked, as people name them.
 #[derive(Clone, Debug)]
@@ -87,6 +87,9 @@ pub enum LockError {
     /// Who locks themselves cannot unlock themselves.
     #[error("this would lock yourself out; let another admin do it")]
     Oneself,
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
     /// The user.
     #[error(transparent)]
     User(#[from] UserError),
@@ -117,7 +120,7 @@ impl Store {
     ) -> Result<Lock, LockError> {
         self.write(move |conn| {
             Box::pin(async move {
-                users::one_at_a_time(conn).await?;
+                bearers::lock_rights_exclusive(conn, by.caller()).await?;
                 let (subject, name) = resolve(conn, &by, &target).await?;
                 if subject == Subject::User(by.caller().user()) || subject == Subject::Token(by.caller().token()) {
                     return Err(LockError::Oneself);
@@ -142,6 +145,7 @@ impl Store {
     pub async fn unlock(&self, by: May<Administer>, request: Request, target: Target) -> Result<Vec<Lock>, LockError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let (subject, name) = resolve(conn, &by, &target).await?;
                 let standing = of(conn, subject).await?;
                 let id = match subject {

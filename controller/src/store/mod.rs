@@ -1,15 +1,17 @@
 //! All SQL.
 //!
-//! Lock order in every transaction: the executor's row, then a wish for an adoption, then the task's row, then its
-//! attempts' rows, then the project's row with what stands below it (refs, packs), then logs and the journal. Rows of one
-//! kind in the order of their ids. The row of a request, and the advisory locks that make names and numbers one at a time,
-//! are taken where they are met: who waits for one of them holds nothing that its holder may still want. The record of
-//! acts is only added to, and makes nobody wait.
+//! Lock order in every transaction: the pool's row, then its join tokens' rows, then the executor's row, then a wish for an
+//! adoption, then the task's row, then its attempts' rows, then the project's row with what stands below it (refs, packs),
+//! then logs and the journal. Rows of one kind in the order of their ids. Before all of them, what changes who may do what
+//! takes its lock ([`bearers`]). The row of a request, and the advisory locks that make names and numbers one at a time, are
+//! taken where they are met: who waits for one of them holds nothing that its holder may still want. The record of acts is
+//! only added to, and makes nobody wait.
 
 pub mod adopt;
 mod attempt_state;
 pub mod attempts;
 pub mod audit;
+pub mod bearers;
 pub mod certificates;
 pub mod claims;
 pub mod classes;
@@ -27,6 +29,7 @@ pub mod notify;
 pub mod packs;
 mod partitions;
 pub mod pools;
+mod prefix;
 pub mod projects;
 pub mod refs;
 pub mod requests;

@@ -10,11 +10,13 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError,
     audit::{self, Act},
+    bearers,
+    executors::UNMET,
     projects::{self, ProjectError},
     requests::{Request, RequestError, Taken, take_request},
     users::{self, UserError},
 };
-use crate::access::{Fleet, May, Sees};
+use crate::access::{Fleet, May, Sees, Unknown};
 
 /// A pool.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
@@ -35,6 +37,8 @@ pub struct Pool {
     pub cpu: Option<i32>,
     /// Names of its executors.
     pub executors: Vec<String>,
+    /// Names of those on which attempts run without one of its limits.
+    pub unlimited: Vec<String>,
     /// How many tasks wait for it.
     pub waiting: i64,
 }
@@ -84,6 +88,9 @@ pub enum PoolError {
         /// The pool.
         pool: String,
     },
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
     /// A project of it.
     #[error(transparent)]
     Project(#[from] ProjectError),
@@ -98,21 +105,11 @@ pub enum PoolError {
     Store(#[from] StoreError),
 }
 
-const SELECT: &str = "SELECT n.name, COALESCE(o.network, 'host') AS network, o.memory, o.processes, o.cpu, \
-     ARRAY(SELECT p.name FROM pool_projects pp JOIN projects p ON p.id = pp.project_id WHERE pp.pool = n.name ORDER BY 1) \
-       AS projects, \
-     ARRAY(SELECT u.name FROM pool_users pu JOIN users u ON u.id = pu.user_id WHERE pu.pool = n.name ORDER BY 1) AS users, \
-     ARRAY(SELECT e.name FROM executors e WHERE e.pool = n.name AND e.removed_at IS NULL ORDER BY 1) AS executors, \
-     (SELECT count(*) FROM classes c JOIN tasks t ON t.class_id = c.id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
-       WHERE c.pool = n.name) AS waiting \
-     FROM (SELECT name FROM pools UNION SELECT pool FROM executors WHERE removed_at IS NULL) n \
-     LEFT JOIN pools o ON o.name = n.name";
-
 impl Store {
     /// Pools that were set, or that executors are in, by name.
     pub async fn pools(&self, _by: &May<Fleet>) -> Result<Vec<Pool>, StoreError> {
         let mut conn = self.read().await?;
-        let sql = format!("{SELECT} ORDER BY n.name");
+        let sql = format!("{} ORDER BY n.name", select());
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *conn).await?)
     }
 
@@ -120,6 +117,7 @@ impl Store {
     pub async fn set_pool(&self, by: May<Fleet>, request: Request, wish: Wish) -> Result<Pool, PoolError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 if let Taken::Fresh = take_request(conn, &request, Uuid::nil()).await? {
                     set(conn, &wish).await?;
                     let Wish { name, projects, users, network, memory, processes, cpu } = &wish;
@@ -140,10 +138,13 @@ impl Store {
     pub async fn remove_pool(&self, by: May<Fleet>, request: Request, name: String) -> Result<Option<Pool>, PoolError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 if let Taken::Done(_) = take_request(conn, &request, Uuid::nil()).await? {
                     return Ok(None);
                 }
-                // Before anything is looked at: who joins meanwhile is seen among the executors.
+                // Before anything is looked at: whom somebody invites or lets join meanwhile is seen then.
+                let hold = "SELECT FROM pools WHERE name = $1 FOR UPDATE";
+                sqlx::query(hold).bind(&name).execute(&mut *conn).await.map_err(StoreError::from)?;
                 let invited = hold_tokens(conn, &name).await?;
                 let pool = one(conn, &name).await?.ok_or_else(|| PoolError::Unknown(name.clone()))?;
                 remove(conn, &pool, invited).await?;
@@ -155,17 +156,53 @@ impl Store {
     }
 }
 
+/// Pools that were set, or that executors are in, as SQL.
+fn select() -> String {
+    format!(
+        "SELECT n.name, COALESCE(o.network, 'host') AS network, o.memory, o.processes, o.cpu, \
+     ARRAY(SELECT p.name FROM pool_projects pp JOIN projects p ON p.id = pp.project_id WHERE pp.pool = n.name ORDER BY 1) \
+       AS projects, \
+     ARRAY(SELECT u.name FROM pool_users pu JOIN users u ON u.id = pu.user_id WHERE pu.pool = n.name ORDER BY 1) AS users, \
+     ARRAY(SELECT e.name FROM executors e WHERE e.pool = n.name AND e.removed_at IS NULL ORDER BY 1) AS executors, \
+     ARRAY(SELECT e.name FROM executors e WHERE e.pool = n.name AND e.removed_at IS NULL AND cardinality({UNMET}) > 0 \
+       ORDER BY 1) AS unlimited, \
+     (SELECT count(*) FROM classes c JOIN tasks t ON t.class_id = c.id AND t.next_attempt IS NOT NULL AND t.intent = 'run' \
+       WHERE c.pool = n.name) AS waiting \
+     FROM (SELECT name FROM pools UNION SELECT pool FROM executors WHERE removed_at IS NULL) n \
+     LEFT JOIN pools o ON o.name = n.name"
+    )
+}
+
 async fn one(conn: &mut Connection, name: &str) -> Result<Option<Pool>, StoreError> {
-    let sql = format!("{SELECT} WHERE n.name = $1");
+    let sql = format!("{} WHERE n.name = $1", select());
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(name).fetch_optional(conn).await?)
 }
 
-/// Holds the join tokens that lead into `pool`, so that nobody joins by one of them; whether there are any.
+/// What has become of a pool while it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It stays what it is, or what nobody has set of it, until the transaction ends.
+    Standing,
+    /// Somebody has removed it.
+    Removed,
+}
+
+/// Keeps what was set of `pool` from being removed until the transaction ends.
+pub(super) async fn keep(conn: &mut Connection, pool: &str) -> Result<Kept, StoreError> {
+    let there = "SELECT EXISTS (SELECT FROM pools WHERE name = $1)";
+    let before: bool = sqlx::query_scalar(there).bind(pool).fetch_one(&mut *conn).await?;
+    let hold = "SELECT FROM pools WHERE name = $1 FOR KEY SHARE";
+    let held = sqlx::query(hold).bind(pool).fetch_optional(conn).await?.is_some();
+    Ok(if before && !held { Kept::Removed } else { Kept::Standing })
+}
+
+/// Holds the join tokens that lead into `pool`, so that nobody joins by one of them; whether there are any. One whose time is
+/// over is held as well: somebody may have begun to join before.
 async fn hold_tokens(conn: &mut Connection, pool: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT id FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL AND expires_at > now() AND used < uses \
+    let sql = "SELECT expires_at > now() FROM join_tokens WHERE pool = $1 AND revoked_at IS NULL AND used < uses \
                ORDER BY id FOR UPDATE";
-    let tokens: Vec<Uuid> = sqlx::query_scalar(sql).bind(pool).fetch_all(conn).await?;
-    Ok(!tokens.is_empty())
+    let good: Vec<bool> = sqlx::query_scalar(sql).bind(pool).fetch_all(conn).await?;
+    Ok(good.contains(&true))
 }
 
 async fn remove(conn: &mut Connection, pool: &Pool, invited: bool) -> Result<(), PoolError> {

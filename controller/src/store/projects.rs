@@ -1,13 +1,17 @@
 //! Projects: git repositories known to the controller.
 
 mod names;
+mod recognise;
 
 use sculpt_proto::id::ProjectId;
 use serde_json::json;
 use sqlx::{FromRow, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use self::names::{free_name, sanitised};
+use self::{
+    names::{free_name, sanitised},
+    recognise::{recognised, removed_before},
+};
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
@@ -32,6 +36,8 @@ pub struct Project {
     pub default_agent: String,
     /// Whether an agent's uncommitted changes are committed.
     pub commit_changes: bool,
+    /// Whether it was made from an attempt that was taken over, and no repository has been told to be it since.
+    pub adopted: bool,
     /// When it was registered.
     pub created_at: Time,
     /// How many tasks it has had.
@@ -113,7 +119,7 @@ pub enum ProjectError {
     Store(#[from] StoreError),
 }
 
-const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, created_at, \
+const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, adopted, created_at, \
                       (SELECT count(*) FROM tasks WHERE project_id = projects.id) AS task_count FROM projects";
 
 /// How many tasks a refusal names.
@@ -131,6 +137,11 @@ impl Wish {
         self.default_agent.as_ref().is_some_and(|agent| *agent != known.default_agent)
             || self.commit_changes.is_some_and(|commit| commit != known.commit_changes)
             || (self.exact_name && sanitised(&self.name) != known.name)
+    }
+
+    /// Whether it says more of what a project that is there is known by than is known.
+    fn tells_of(&self, known: &Project) -> bool {
+        known.adopted || (known.remote.is_empty() && !self.remote.is_empty())
     }
 }
 
@@ -264,13 +275,14 @@ async fn ensure(
             update(conn, known, wish).await?;
             Some("project.change")
         }
-        (Some(known), Ensured::Known | Ensured::Created) => {
-            // A project without a remote takes on that of a clone, where its owner works.
-            if known.remote.is_empty() && !wish.remote.is_empty() && caller.within::<Merge>(known).is_ok() {
-                update(conn, known, wish).await?;
-            }
-            None
+        // A project takes on what a clone tells of it where its owner works; others use it as it is.
+        (Some(known), Ensured::Known | Ensured::Created)
+            if wish.tells_of(known) && caller.within::<Merge>(known).is_ok() =>
+        {
+            update(conn, known, wish).await?;
+            Some("project.change")
         }
+        (Some(_), Ensured::Known | Ensured::Created) => None,
     };
     let project = by_id(conn, id).await?.ok_or_else(|| ProjectError::Unknown(id.to_string()))?;
     if let Some(action) = action {
@@ -294,58 +306,6 @@ async fn by_id(conn: &mut Connection, id: ProjectId) -> Result<Option<Project>, 
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(conn).await?)
 }
 
-async fn by_identity(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
-    let sql = format!("{SELECT} WHERE removed_at IS NULL AND root_commit = $1 AND remote = $2");
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).bind(&wish.remote).fetch_optional(conn).await?)
-}
-
-/// The project of this name that was made from an attempt which was taken over: now it is known what it is known by.
-async fn identify(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
-    let sql = "UPDATE projects SET root_commit = $2, remote = $3, adopted = false \
-               WHERE name = $1 AND adopted AND removed_at IS NULL RETURNING id";
-    let found: Option<Uuid> = sqlx::query_scalar(sql)
-        .bind(sanitised(&wish.name))
-        .bind(&wish.root_commit)
-        .bind(&wish.remote)
-        .fetch_optional(&mut *conn)
-        .await?;
-    match found {
-        Some(id) => by_id(conn, ProjectId(id)).await,
-        None => Ok(None),
-    }
-}
-
-/// The project that this repository is among those that are registered.
-async fn recognised(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
-    if let Some(known) = by_identity(conn, wish).await? {
-        return Ok(Some(known));
-    }
-    if let Some(known) = identify(conn, wish).await? {
-        return Ok(Some(known));
-    }
-    let sql = format!("{SELECT} WHERE removed_at IS NULL AND root_commit = $1 LIMIT 2");
-    let same_root: Vec<Project> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).fetch_all(conn).await?;
-    Ok(alike(same_root, wish))
-}
-
-/// The only project with this history, unless something says that it is another: forks share their history, and differ in
-/// their remotes. A repository without a remote says nothing of that kind, but a person may, with a name.
-fn alike(same_root: Vec<Project>, wish: &Wish) -> Option<Project> {
-    let [only] = <[Project; 1]>::try_from(same_root).ok()?;
-    let silent = only.remote.is_empty() || wish.remote.is_empty();
-    let named_so = !wish.exact_name || sanitised(&wish.name) == only.name;
-    (silent && named_so).then_some(only)
-}
-
-/// The project that this repository was until it was removed.
-async fn removed_before(conn: &mut Connection, wish: &Wish) -> Result<Option<Project>, StoreError> {
-    let sql = format!(
-        "{SELECT} WHERE removed_at IS NOT NULL AND root_commit = $1 AND remote = $2 ORDER BY removed_at DESC LIMIT 1"
-    );
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&wish.root_commit).bind(&wish.remote).fetch_optional(conn).await?)
-}
-
 /// Tasks whose commits nobody has judged.
 async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64>, StoreError> {
     let sql = "SELECT t.number FROM tasks t JOIN attempts a ON a.id = t.attempt_id WHERE t.project_id = $1 \
@@ -353,15 +313,19 @@ async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64
     Ok(sqlx::query_scalar(sql).bind(project.0).fetch_all(conn).await?)
 }
 
+/// Gives a project what is wished for it, and what it lacks of what it is known by.
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
-         commit_changes = COALESCE($3, commit_changes), remote = CASE remote WHEN '' THEN $4 ELSE remote END WHERE id = $1",
+         commit_changes = COALESCE($3, commit_changes), adopted = false, \
+         root_commit = CASE WHEN adopted THEN $5 ELSE root_commit END, \
+         remote = CASE WHEN adopted OR remote = '' THEN $4 ELSE remote END WHERE id = $1",
     )
     .bind(known.id)
     .bind(&wish.default_agent)
     .bind(wish.commit_changes)
     .bind(&wish.remote)
+    .bind(&wish.root_commit)
     .execute(conn)
     .await?;
     Ok(())
@@ -416,44 +380,7 @@ async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) 
 
 #[cfg(test)]
 mod tests {
-    use super::{Project, Wish, alike, numbered};
-
-    fn project(remote: &str) -> Project {
-        Project {
-            id: uuid::Uuid::nil(),
-            name: "web".to_owned(),
-            root_commit: "a".repeat(40),
-            remote: remote.to_owned(),
-            default_agent: String::new(),
-            commit_changes: true,
-            created_at: chrono::DateTime::UNIX_EPOCH,
-            task_count: 0,
-        }
-    }
-
-    #[test]
-    fn a_history_tells_a_repository_where_nothing_contradicts() {
-        for (known, remote, exact_name, same) in [
-            (&[""][..], "https://x/a", None, true),
-            (&["https://x/a"], "", None, true),
-            (&["https://x/a"], "", Some("web"), true),
-            (&["https://x/a"], "", Some("other"), false),
-            (&["https://x/a"], "https://x/fork", None, false),
-            (&["https://x/a", "https://x/fork"], "", None, false),
-            (&[], "", None, false),
-        ] {
-            let wish = Wish {
-                name: exact_name.unwrap_or("folder").to_owned(),
-                exact_name: exact_name.is_some(),
-                root_commit: "a".repeat(40),
-                remote: remote.to_owned(),
-                default_agent: None,
-                commit_changes: None,
-            };
-            let projects = known.iter().map(|remote| project(remote)).collect();
-            assert_eq!(alike(projects, &wish).is_some(), same, "{known:?} and {remote:?} {exact_name:?}");
-        }
-    }
+    use super::numbered;
 
     #[test]
     fn a_refusal_names_some_tasks() {

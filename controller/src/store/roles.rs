@@ -1,5 +1,7 @@
 //! Roles: who is what, in which project or in all.
 
+use std::fmt;
+
 use sculpt_core::rights::Role;
 use sculpt_proto::id::{ProjectId, UserId};
 use serde_json::{Value, json};
@@ -8,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError,
     audit::{self, Act},
-    columns, projects,
+    bearers, columns, joins, projects,
     requests::{Request, Taken, take_request},
     users::{self, User, UserError},
 };
@@ -32,9 +34,24 @@ pub struct Wish {
     pub project: Option<String>,
 }
 
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.project {
+            Some((_, name)) => write!(f, "{} in {name}", self.role),
+            None => write!(f, "{} everywhere", self.role),
+        }
+    }
+}
+
+/// Roles as a person is told of them.
+pub(super) fn listed<'b>(bindings: impl IntoIterator<Item = &'b Binding>) -> String {
+    let told: Vec<String> = bindings.into_iter().map(Binding::to_string).collect();
+    if told.is_empty() { "no role".to_owned() } else { told.join(", ") }
+}
+
 impl Binding {
     /// For the record.
-    fn told(&self) -> Value {
+    pub(super) fn told(&self) -> Value {
         json!({ "role": self.role.as_str(), "project": self.project.as_ref().map(|(_, name)| name) })
     }
 
@@ -55,13 +72,12 @@ impl Store {
     ) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let user = users::named(conn, &user).await?;
                 if let Taken::Fresh = take_request(conn, &request, user.id).await? {
                     let binding = resolve(conn, &Sees::everything(), wish).await?;
                     if bind(conn, user.id(), &binding, by.by().actor()).await? {
-                        let act = Act::new("role.grant", format!("user:{}", user.name));
-                        let act = act.within(binding.grant().0).with(binding.told());
-                        audit::append(conn, &by.by(), act).await?;
+                        tell(conn, &by, "role.grant", &user, &binding, binding.told()).await?;
                     }
                 }
                 users::by_id(conn, user.id()).await
@@ -70,7 +86,7 @@ impl Store {
         .await
     }
 
-    /// Takes a role from `user`; not to have it is fine.
+    /// Takes a role from `user`; not to have it is fine. Who may tend executors no more leaves no way for machines to join.
     pub async fn revoke_role(
         &self,
         by: May<Administer>,
@@ -80,15 +96,18 @@ impl Store {
     ) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
-                users::one_at_a_time(conn).await?;
+                bearers::lock_rights_exclusive(conn, by.caller()).await?;
                 let user = users::named(conn, &user).await?;
                 if let Taken::Fresh = take_request(conn, &request, user.id).await? {
                     let binding = resolve(conn, &Sees::everything(), wish).await?;
                     if unbind(conn, user.id(), &binding).await? {
                         users::still_ruled(conn).await?;
-                        let act = Act::new("role.revoke", format!("user:{}", user.name));
-                        let act = act.within(binding.grant().0).with(binding.told());
-                        audit::append(conn, &by.by(), act).await?;
+                        let left = users::by_id(conn, user.id()).await?;
+                        let mut told = binding.told();
+                        if !left.tends_executors() {
+                            told["join_tokens"] = json!(joins::revoke_of(conn, &left.name).await?);
+                        }
+                        tell(conn, &by, "role.revoke", &user, &binding, told).await?;
                     }
                 }
                 users::by_id(conn, user.id()).await
@@ -96,6 +115,19 @@ impl Store {
         })
         .await
     }
+}
+
+/// Writes what `user` became, or is no more, into the record.
+async fn tell(
+    conn: &mut Connection,
+    by: &May<Administer>,
+    action: &'static str,
+    user: &User,
+    binding: &Binding,
+    told: Value,
+) -> Result<(), StoreError> {
+    let act = Act::new(action, format!("user:{}", user.name)).within(binding.grant().0).with(told);
+    audit::append(conn, &by.by(), act).await
 }
 
 /// What `wish` means to somebody who sees `sees`.

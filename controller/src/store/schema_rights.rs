@@ -1,4 +1,5 @@
-//! What the service may do in its database: what it wants with the rows of its tables, and nothing but add to the record.
+//! What the service may do in its database: what it wants with the rows of its tables, and nothing but add acts to the record.
+//! Their chain is made by the role that owns it: who could add a link could put one there that the notary goes on from.
 //!
 //! The schema belongs to another role. Who gets hold of the service's connections can neither change what was recorded nor
 //! switch off what guards it, and cannot become that other role, because nobody made it a member of it.
@@ -20,11 +21,13 @@ const POWER: &str = "SELECT CASE \
     WHEN pg_has_role(session_user, db.datdba, 'MEMBER') THEN 'owns the database' \
     WHEN pg_has_role(session_user, ns.nspowner, 'MEMBER') THEN 'owns the schema' \
     WHEN own.owns THEN 'owns the record' \
-    WHEN own.changes THEN 'may change the record' END \
+    WHEN own.changes THEN 'may change the record' \
+    WHEN own.links THEN 'may forge the chain of the record' END \
     FROM pg_roles me, pg_database db, pg_namespace ns, \
     LATERAL (SELECT bool_or(pg_has_role(session_user, relowner, 'MEMBER')) AS owns, \
         bool_or(has_table_privilege(session_user, oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER') \
-            OR has_any_column_privilege(session_user, oid, 'UPDATE')) AS changes \
+            OR has_any_column_privilege(session_user, oid, 'UPDATE')) AS changes, \
+        bool_or(oid = 'audit_chain'::regclass AND has_any_column_privilege(session_user, oid, 'INSERT')) AS links \
         FROM pg_class WHERE oid IN ('audit'::regclass, 'audit_chain'::regclass)) own \
     WHERE me.rolname = session_user AND db.datname = current_database() \
     AND ns.oid = (SELECT relnamespace FROM pg_class WHERE oid = 'audit'::regclass)";
@@ -86,8 +89,7 @@ async fn grant(owner: &Database, role: &str) -> Result<(), StoreError> {
          REVOKE ALL ON SEQUENCE audit_id_seq FROM {role}; \
          GRANT SELECT ON audit, audit_chain TO {role}; \
          GRANT SELECT ON SEQUENCE audit_id_seq TO {role}; \
-         GRANT INSERT (actor, token, address, action, subject, project_id, details) ON audit TO {role}; \
-         GRANT INSERT ON audit_chain TO {role};"
+         GRANT INSERT (actor, token, address, action, subject, project_id, details) ON audit TO {role};"
     );
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *transaction).await?;
     transaction.commit().await?;

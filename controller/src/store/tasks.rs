@@ -18,13 +18,11 @@ use super::{
     classes, columns,
     events::{Entry, record},
     pools,
+    prefix::{self, SHORTEST},
     requests::{Request, RequestError, Taken, take_request},
     visible,
 };
 use crate::access::{Caller, Create, In, May, Sees};
-
-/// Shortest prefix of a uuid that names a task.
-const SHORTEST_PREFIX: usize = 4;
 
 /// A task to be made.
 #[derive(Clone, Debug)]
@@ -126,7 +124,7 @@ pub enum LookupError {
     },
     /// It is no name at all.
     #[error(
-        "{0:?} is neither a task's number nor its uuid, of which the first {SHORTEST_PREFIX} characters or more are enough"
+        "{0:?} is neither a task's number nor its uuid, of which the first {SHORTEST} characters or more are enough"
     )]
     Malformed(String),
     /// The database did not answer.
@@ -175,7 +173,7 @@ impl Store {
                 return Ok(found);
             }
         }
-        let Some((from, to)) = uuids(name) else {
+        let Some((from, to)) = prefix::uuids(name) else {
             let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
             let name = name.to_owned();
             return Err(if digits { LookupError::Unknown(name) } else { LookupError::Malformed(name) });
@@ -209,18 +207,6 @@ async fn create(conn: &mut Connection, start: &Start, id: TaskId, new: &NewTask)
     let details = json!({ "task_id": id, "title": new.title });
     let act = Act::new("task.create", format!("task:{number}")).within(project).with(details);
     Ok(audit::append(conn, &start.caller().by(), act).await?)
-}
-
-/// The first and the last uuid that begin with `prefix`.
-fn uuids(prefix: &str) -> Option<(Uuid, Uuid)> {
-    let digits: String = prefix.chars().filter(|c| *c != '-').collect();
-    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !hex || digits.len() < SHORTEST_PREFIX || digits.len() > 32 {
-        return None;
-    }
-    let from = Uuid::parse_str(&format!("{digits:0<32}")).ok()?;
-    let to = Uuid::parse_str(&format!("{digits:f<32}")).ok()?;
-    Some((from, to))
 }
 
 /// The number that it gets.
@@ -281,18 +267,4 @@ pub(super) async fn insert_as(
         data: json!({ "title": new.title }),
     };
     record(conn, "task.created", &entry).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::uuids;
-
-    #[test]
-    fn prefixes_span_uuids() {
-        let (from, to) = uuids("0199-AB").expect("a prefix");
-        assert_eq!(from.to_string(), "0199ab00-0000-0000-0000-000000000000");
-        assert_eq!(to.to_string(), "0199abff-ffff-ffff-ffff-ffffffffffff");
-        assert_eq!(uuids("019"), None, "too short");
-        assert_eq!(uuids("01xz"), None, "not hexadecimal");
-    }
 }

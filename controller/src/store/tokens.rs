@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sculpt_core::rights::Role;
-use sculpt_proto::id::{ProjectId, TokenId, UserId};
+use sculpt_core::rights::Grants;
+use sculpt_proto::id::{TokenId, UserId};
 use serde_json::json;
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
@@ -11,12 +11,12 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
-    columns,
+    bearers, prefix,
     requests::{Request, RequestError, Taken, take_request},
     roles::{self, Binding, Wish},
-    users::{self, STANDING, User, UserError},
+    users::{self, User, UserError},
 };
-use crate::access::{Administer, Caller, May, Whose};
+use crate::access::{Administer, Caller, May, Unknown, Whose};
 
 /// A token, without what it proves.
 #[derive(Clone, Debug)]
@@ -81,6 +81,22 @@ pub enum TokenError {
     /// One token cannot be used to get around its own limits.
     #[error("this token is limited: it makes no tokens, and revokes none but itself; use one of yours that is not")]
     Limited,
+    /// It would be limited to what its owner may not.
+    #[error(
+        "{owner} has {has}, and the token would have {asked}; a token gives no more than its owner has: ask for less, or let \
+         an admin give {owner} that role with `sculpt admin user grant`"
+    )]
+    Wider {
+        /// Whose it would be.
+        owner: String,
+        /// What they are.
+        has: String,
+        /// What of the scope is more than that.
+        asked: String,
+    },
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
     /// The owner, or a project of the scope.
     #[error(transparent)]
     User(#[from] UserError),
@@ -92,65 +108,7 @@ pub enum TokenError {
     Store(#[from] StoreError),
 }
 
-/// What is known of somebody who shows a token.
-#[derive(Clone, Debug)]
-pub struct Bearer {
-    /// The token.
-    pub token: TokenId,
-    /// Its owner.
-    pub user: UserId,
-    /// Their name.
-    pub name: String,
-    /// Whether it counts.
-    pub standing: Standing,
-    /// When it runs out.
-    pub expires_in: Option<Duration>,
-    /// What the owner is.
-    pub roles: Vec<(Option<ProjectId>, Role)>,
-    /// What the token is limited to.
-    pub scope: Option<Vec<(Option<ProjectId>, Role)>>,
-    /// Names of some who can give rights.
-    pub admins: Vec<String>,
-}
-
-/// Whether a token counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It does.
-    Good,
-    /// Its owner was removed.
-    Removed,
-    /// It was revoked.
-    Revoked,
-    /// Its time is over.
-    Expired,
-    /// Its owner is locked, for this reason.
-    UserLocked(String),
-    /// It is locked, for this reason.
-    TokenLocked(String),
-}
-
 impl Store {
-    /// Who shows a token of this digest.
-    pub async fn bearer(&self, digest: &[u8; 32]) -> Result<Option<Bearer>, StoreError> {
-        let sql = format!(
-            "SELECT t.id, t.user_id, u.name, t.scoped, u.removed_at IS NOT NULL AS removed, \
-             t.revoked_at IS NOT NULL AS revoked, EXTRACT(EPOCH FROM t.expires_at - now())::float8 AS left, \
-             (SELECT l.reason FROM locks l WHERE l.user_id = u.id AND {STANDING} LIMIT 1) AS user_locked, \
-             (SELECT l.reason FROM locks l WHERE l.token_id = t.id AND {STANDING} LIMIT 1) AS token_locked, \
-             ARRAY(SELECT r.role::text FROM role_bindings r WHERE r.user_id = u.id ORDER BY r.ctid) AS roles, \
-             ARRAY(SELECT r.project_id FROM role_bindings r WHERE r.user_id = u.id ORDER BY r.ctid) AS projects, \
-             ARRAY(SELECT s.role::text FROM token_scopes s WHERE s.token_id = t.id ORDER BY s.ctid) AS scope_roles, \
-             ARRAY(SELECT s.project_id FROM token_scopes s WHERE s.token_id = t.id ORDER BY s.ctid) AS scope_projects, \
-             ARRAY(SELECT a.name FROM users a JOIN role_bindings r ON r.user_id = a.id WHERE a.removed_at IS NULL \
-               AND r.role = 'admin' AND r.project_id IS NULL ORDER BY a.created_at LIMIT 3) AS admins \
-             FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.digest = $1"
-        );
-        let mut conn = self.read().await?;
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&digest[..]).fetch_optional(&mut *conn).await?;
-        row.as_ref().map(bearer).transpose()
-    }
-
     /// Makes a token.
     pub async fn create_token(&self, whom: For, request: Request, new: NewToken) -> Result<Token, TokenError> {
         let caller = match &whom {
@@ -162,17 +120,18 @@ impl Store {
         }
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_shared(conn, &caller).await?;
                 let id = TokenId::fresh();
                 if let Taken::Done(done) = take_request(conn, &request, id.0).await? {
                     return Err(TokenError::Repeated(TokenId(done)));
                 }
                 let owner = match &whom {
-                    For::Caller(caller) => caller.user(),
-                    For::User(_, name) => users::named(conn, name).await?.id(),
+                    For::Caller(caller) => users::by_id(conn, caller.user()).await?,
+                    For::User(_, name) => users::named(conn, name).await?,
                 };
-                users::hold(conn, &[caller.user(), owner]).await?;
-                let owner = users::by_id(conn, owner).await?;
-                insert(conn, &caller, id, &owner, new).await?;
+                let scope = resolved(conn, &caller, &new.scope).await?;
+                within(&owner, &scope)?;
+                insert(conn, &caller, id, &owner, &new, &scope).await?;
                 one(conn, id).await
             })
         })
@@ -200,8 +159,9 @@ impl Store {
     pub async fn revoke_token(&self, whose: Whose, request: Request, name: String) -> Result<Token, TokenError> {
         self.write(move |conn| {
             Box::pin(async move {
-                let id = find(conn, &whose, &name).await?;
                 let caller = whose.caller();
+                bearers::lock_rights_exclusive(conn, caller).await?;
+                let id = find(conn, &whose, &name).await?;
                 if whose.user().is_some() && caller.is_limited() && id != caller.token() {
                     return Err(TokenError::Limited);
                 }
@@ -265,39 +225,25 @@ fn read(row: &PgRow) -> Result<Token, StoreError> {
     })
 }
 
-fn bearer(row: &PgRow) -> Result<Bearer, StoreError> {
-    let grants = |roles: &str, projects: &str| -> Result<Vec<(Option<ProjectId>, Role)>, StoreError> {
-        let roles: Vec<String> = row.try_get(roles)?;
-        let projects: Vec<Option<Uuid>> = row.try_get(projects)?;
-        let one = |(role, project): (String, Option<Uuid>)| {
-            let role = role.parse().map_err(|_| columns::unreadable("role_bindings.role", &role))?;
-            Ok((project.map(ProjectId), role))
-        };
-        roles.into_iter().zip(projects).map(one).collect()
-    };
-    let left: Option<f64> = row.try_get("left")?;
-    let (user_locked, token_locked): (Option<String>, Option<String>) =
-        (row.try_get("user_locked")?, row.try_get("token_locked")?);
-    let standing = match (user_locked, token_locked) {
-        _ if row.try_get("removed")? => Standing::Removed,
-        _ if row.try_get("revoked")? => Standing::Revoked,
-        _ if left.is_some_and(|left| left <= 0.0) => Standing::Expired,
-        (Some(reason), _) => Standing::UserLocked(reason),
-        (None, Some(reason)) => Standing::TokenLocked(reason),
-        (None, None) => Standing::Good,
-    };
-    let scope = grants("scope_roles", "scope_projects")?;
-    Ok(Bearer {
-        token: TokenId(row.try_get("id")?),
-        user: UserId(row.try_get("user_id")?),
-        name: row.try_get("name")?,
-        standing,
-        // A span beyond what a clock can count is for ever.
-        expires_in: left.and_then(|left| Duration::try_from_secs_f64(left.max(0.0)).ok()),
-        roles: grants("roles", "projects")?,
-        scope: row.try_get::<bool, _>("scoped")?.then_some(scope),
-        admins: row.try_get("admins")?,
-    })
+/// What the scope of a token means to who makes it.
+async fn resolved(conn: &mut Connection, caller: &Caller, scope: &[Wish]) -> Result<Vec<Binding>, UserError> {
+    let mut bindings = Vec::with_capacity(scope.len());
+    for wish in scope {
+        bindings.push(roles::resolve(conn, &caller.sees(), wish.clone()).await?);
+    }
+    Ok(bindings)
+}
+
+/// Refuses a scope that reaches beyond what `owner` is: it would say more than it gives, and give it unasked once they are
+/// more.
+fn within(owner: &User, scope: &[Binding]) -> Result<(), TokenError> {
+    let has = Grants::of(owner.roles.iter().map(Binding::grant));
+    let more: Vec<&Binding> = scope.iter().filter(|asked| !has.cover(&Grants::of([asked.grant()]))).collect();
+    if more.is_empty() {
+        return Ok(());
+    }
+    let (has, asked) = (roles::listed(&owner.roles), roles::listed(more));
+    Err(TokenError::Wider { owner: owner.name.clone(), has, asked })
 }
 
 async fn insert(
@@ -305,8 +251,9 @@ async fn insert(
     caller: &Caller,
     id: TokenId,
     owner: &User,
-    new: NewToken,
-) -> Result<(), TokenError> {
+    new: &NewToken,
+    scope: &[Binding],
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO tokens (id, user_id, name, digest, scoped, expires_at) \
          VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))",
@@ -315,14 +262,11 @@ async fn insert(
     .bind(owner.id)
     .bind(&new.name)
     .bind(&new.digest[..])
-    .bind(!new.scope.is_empty())
+    .bind(!scope.is_empty())
     .bind(new.ttl.map(|ttl| ttl.as_secs_f64()))
     .execute(&mut *conn)
-    .await
-    .map_err(StoreError::from)?;
-    let mut told = Vec::new();
-    for wish in new.scope {
-        let binding = roles::resolve(conn, &caller.sees(), wish).await?;
+    .await?;
+    for binding in scope {
         let (project, role) = binding.grant();
         sqlx::query(
             "INSERT INTO token_scopes (token_id, project_id, role) VALUES ($1, $2, $3::role) ON CONFLICT DO NOTHING",
@@ -331,13 +275,12 @@ async fn insert(
         .bind(project.map(|project| project.0))
         .bind(role.as_str())
         .execute(&mut *conn)
-        .await
-        .map_err(StoreError::from)?;
-        told.push(json!([role.as_str(), binding.project.map(|(_, name)| name)]));
+        .await?;
     }
+    let told: Vec<_> = scope.iter().map(Binding::told).collect();
     let details =
         json!({ "user": owner.name, "name": new.name, "scope": told, "seconds": new.ttl.map(|ttl| ttl.as_secs()) });
-    Ok(audit::append(conn, &caller.by(), Act::new("token.create", format!("token:{id}")).with(details)).await?)
+    audit::append(conn, &caller.by(), Act::new("token.create", format!("token:{id}")).with(details)).await
 }
 
 /// The token of an admin who has no other.
@@ -359,9 +302,9 @@ pub(super) async fn insert_first(
     Ok(id)
 }
 
-/// Revokes all tokens of `user`, and those that somebody is making.
+/// Revokes all tokens of `user`. Who does it has the rights [to
+/// themselves](bearers::lock_rights_exclusive), so that nobody is making one meanwhile.
 pub(super) async fn revoke_all(conn: &mut Connection, user: UserId) -> Result<(), StoreError> {
-    users::hold(conn, &[user]).await?;
     let sql = "UPDATE tokens SET revoked_at = now() WHERE user_id = $1 AND revoked_at IS NULL";
     sqlx::query(sql).bind(user.0).execute(conn).await?;
     Ok(())
@@ -375,19 +318,18 @@ async fn one(conn: &mut Connection, id: TokenId) -> Result<Token, TokenError> {
 
 /// The token that is meant by `name`, among those that may be looked after.
 pub(super) async fn find(conn: &mut Connection, whose: &Whose, name: &str) -> Result<TokenId, TokenError> {
-    let prefix = name.to_ascii_lowercase();
-    let hex = prefix.len() >= 4 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    let sql =
-        "SELECT id FROM tokens WHERE $1 AND id::text LIKE $2 || '%' AND ($3::uuid IS NULL OR user_id = $3) LIMIT 2";
+    let unknown = || TokenError::Unknown(name.to_owned());
+    let (from, to) = prefix::uuids(name).ok_or_else(unknown)?;
+    let sql = "SELECT id FROM tokens WHERE id BETWEEN $1 AND $2 AND ($3::uuid IS NULL OR user_id = $3) LIMIT 2";
     let found: Vec<Uuid> = sqlx::query_scalar(sql)
-        .bind(hex)
-        .bind(prefix)
+        .bind(from)
+        .bind(to)
         .bind(whose.user().map(|user| user.0))
         .fetch_all(conn)
         .await
         .map_err(StoreError::from)?;
     match found.as_slice() {
-        [] => Err(TokenError::Unknown(name.to_owned())),
+        [] => Err(unknown()),
         [one] => Ok(TokenId(*one)),
         _ => Err(TokenError::Ambiguous(name.to_owned())),
     }

@@ -1,6 +1,6 @@
 //! Users: who can be given roles and tokens.
 
-use sculpt_core::rights::Role;
+use sculpt_core::rights::{Grants, Right, Role};
 use sculpt_proto::id::{TokenId, UserId};
 use serde_json::json;
 use sqlx::{FromRow, Row as _, postgres::PgRow};
@@ -9,13 +9,13 @@ use uuid::Uuid;
 use super::{
     Connection, Store, StoreError, Time,
     audit::{self, Act, By},
-    joins,
+    bearers, joins,
     projects::ProjectError,
     requests::{Request, RequestError, Taken, take_request},
     roles::{self, Binding, Wish},
     tokens,
 };
-use crate::access::{Administer, Caller, May};
+use crate::access::{Administer, Caller, May, Unknown};
 
 /// A user.
 #[derive(Clone, Debug)]
@@ -38,6 +38,11 @@ impl User {
     /// Their id.
     pub fn id(&self) -> UserId {
         UserId(self.id)
+    }
+
+    /// Whether they may let machines join, as far as their roles say.
+    pub(super) fn tends_executors(&self) -> bool {
+        Grants::of(self.roles.iter().map(Binding::grant)).everywhere().has(Right::Fleet)
     }
 }
 
@@ -72,6 +77,9 @@ pub enum UserError {
         "nobody would be left who may administer this controller and is not locked; make somebody else an admin first"
     )]
     LastAdmin,
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
     /// The project of a role.
     #[error(transparent)]
     Project(Box<ProjectError>),
@@ -121,6 +129,7 @@ impl Store {
     pub async fn add_user(&self, by: May<Administer>, request: Request, new: NewUser) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_shared(conn, by.caller()).await?;
                 let id = UserId::fresh();
                 match take_request(conn, &request, id.0).await? {
                     Taken::Done(done) => by_id(conn, UserId(done)).await,
@@ -152,10 +161,10 @@ impl Store {
     pub async fn remove_user(&self, by: May<Administer>, request: Request, name: String) -> Result<User, UserError> {
         self.write(move |conn| {
             Box::pin(async move {
+                bearers::lock_rights_exclusive(conn, by.caller()).await?;
                 if let Some(done) = super::requests::repeated(conn, &request).await? {
                     return any(conn, done).await;
                 }
-                one_at_a_time(conn).await?;
                 let user = named(conn, &name).await?;
                 take_request(conn, &request, user.id).await?;
                 let gone = "UPDATE users SET removed_at = now() WHERE id = $1";
@@ -176,7 +185,7 @@ impl Store {
         let name = name.to_owned();
         self.write(move |conn| {
             Box::pin(async move {
-                one_at_a_time(conn).await?;
+                bearers::lock_rights_exclusive_as_host(conn).await?;
                 let known = sqlx::query_scalar("SELECT EXISTS (SELECT FROM users)").fetch_one(&mut *conn).await;
                 let known: bool = known.map_err(StoreError::from)?;
                 if known {
@@ -193,12 +202,12 @@ impl Store {
     }
 
     /// Makes `name` an admin who is known by a token of this digest and by no other; made if there is no such user. For who
-    /// has the controller's host, when nobody else can do it any more.
+    /// has the controller's host, when nobody else can do it any more. What let machines join in their name is revoked too.
     pub async fn reset_admin(&self, name: &str, digest: [u8; 32]) -> Result<TokenId, UserError> {
         let name = name.to_owned();
         self.write(move |conn| {
             Box::pin(async move {
-                one_at_a_time(conn).await?;
+                bearers::lock_rights_exclusive_as_host(conn).await?;
                 let by = By::host();
                 let admin = Wish { role: Role::Admin, project: None };
                 let user = match named(conn, &name).await {
@@ -213,28 +222,15 @@ impl Store {
                 let lift = "UPDATE locks SET lifted_at = now() WHERE user_id = $1 AND lifted_at IS NULL";
                 sqlx::query(lift).bind(user.id).execute(&mut *conn).await.map_err(StoreError::from)?;
                 tokens::revoke_all(conn, user.id()).await?;
+                let orphans = joins::revoke_of(conn, &user.name).await?;
                 let token = tokens::insert_first(conn, &by, &user, digest).await?;
-                audit::append(conn, &by, Act::new("user.reset", format!("user:{}", user.name))).await?;
+                let act = Act::new("user.reset", format!("user:{}", user.name)).with(json!({ "join_tokens": orphans }));
+                audit::append(conn, &by, act).await?;
                 Ok(token)
             })
         })
         .await
     }
-}
-
-/// Of two who take each other's rights at once the second waits, and finds nobody.
-pub(super) async fn one_at_a_time(conn: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtext('sculpt admins'))").execute(conn).await?;
-    Ok(())
-}
-
-/// Holds these users to the end: of who makes a token and who revokes all of one of them at once the second sees what the
-/// first has done.
-pub(super) async fn hold(conn: &mut Connection, users: &[UserId]) -> Result<(), StoreError> {
-    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let sql = "SELECT FROM users WHERE id = ANY ($1) ORDER BY id FOR UPDATE";
-    sqlx::query(sql).bind(ids).execute(conn).await?;
-    Ok(())
 }
 
 async fn add(conn: &mut Connection, by: &By, id: UserId, new: NewUser) -> Result<User, UserError> {
@@ -252,7 +248,7 @@ async fn add(conn: &mut Connection, by: &By, id: UserId, new: NewUser) -> Result
     let mut told = Vec::new();
     for wish in new.roles {
         let binding = roles::resolve(conn, &crate::access::Sees::everything(), wish).await?;
-        told.push(json!([binding.role.as_str(), binding.project.as_ref().map(|(_, name)| name)]));
+        told.push(binding.told());
         roles::bind(conn, id, &binding, by.actor()).await?;
     }
     let act = Act::new("user.add", format!("user:{}", new.name)).with(json!({ "roles": told }));

@@ -1,7 +1,7 @@
 //! git's own smart HTTP, read-only: what `git clone` and `git fetch` speak.
 //!
-//! The same on both listeners: who may read a project may read all of it. Credentials are checked by the layer in front; which
-//! projects an executor may read is asked here.
+//! The same on both listeners: who may read a project may read all of it. Credentials are checked by the layer in front; whether
+//! who shows them may read the repository is asked here, and no handler gives out anything without the proof of it.
 
 use std::{
     io::{self, Write as _},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Path, Request, State},
     middleware::{self, Next},
@@ -20,12 +20,13 @@ use bytes::Bytes;
 use flate2::write::GzDecoder;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use sculpt_proto::id::{ExecutorId, ProjectId};
+use sculpt_proto::id::ProjectId;
 
 use crate::{
+    access::{Caller, Fetch},
     git::{GitError, Question, Repositories},
     session::who::Who,
-    store::{Store, StoreError, attempts},
+    store::{Store, StoreError},
 };
 
 /// Most that one request may say after decompression, in bytes: a long list of what the client has.
@@ -40,45 +41,54 @@ const RETRY: Duration = Duration::from_secs(2);
 /// What who asks for something else is told.
 pub(crate) const NO_REPOSITORY: &str = "A repository's path is /git/<uuid of the project>.git.";
 
-/// `/git/<project uuid>.git/…`.
-pub fn routes(repositories: Repositories) -> Router {
+/// The routes of all repositories; what a caller may read is asked in front of each.
+pub const ROUTES: [&str; 3] =
+    ["/git/{repository}/info/refs", "/git/{repository}/git-upload-pack", "/git/{repository}/git-receive-pack"];
+
+/// `/git/<project uuid>.git/…`, for the callers whom the layer in front has found out.
+pub fn routes(repositories: Repositories, store: Store) -> Router {
+    let [advertised, fetched, pushed] = ROUTES;
     Router::new()
-        .route("/git/{repository}/info/refs", get(refs))
-        .route("/git/{repository}/git-upload-pack", post(upload_pack))
-        .route("/git/{repository}/git-receive-pack", post(receive_pack))
+        .route(advertised, get(refs))
+        .route(fetched, post(upload_pack))
+        .route(pushed, post(receive_pack))
+        .layer(middleware::from_fn_with_state(store, readable))
         .with_state(repositories)
 }
 
-/// The same for executors: each reads the projects of the attempts that it holds, and learns of no other.
-pub fn routes_of_executors(repositories: Repositories, store: Store) -> Router {
-    routes(repositories).layer(middleware::from_fn_with_state(store, held))
-}
-
-async fn held(State(store): State<Store>, Path(repository): Path<String>, request: Request, next: Next) -> Response {
-    let who = request.extensions().get::<Who>().map(Who::executor);
-    // What is no repository's name is refused by who serves them.
-    let Some(project) = project(&repository) else { return next.run(request).await };
-    let allowed = match who {
-        None => Ok(false),
-        Some(None) => Ok(true),
-        Some(Some(executor)) => works_in(&store, executor, project).await,
+/// Lets through whoever may read the repository, with the proof of it among the extensions; others learn of none.
+async fn readable(
+    State(store): State<Store>,
+    Path(repository): Path<String>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(project) = project(&repository) else { return refuse(StatusCode::NOT_FOUND, NO_REPOSITORY) };
+    let extensions = request.extensions();
+    let fetch = match (extensions.get::<Caller>(), extensions.get::<Who>().cloned()) {
+        (Some(caller), _) => Ok(Fetch::of_caller(caller, project)),
+        (None, Some(who)) => Fetch::of_executor(&who, &store, project).await,
+        (None, None) => Ok(None),
     };
-    match allowed {
-        Ok(true) => next.run(request).await,
-        Ok(false) => failure(project, GitError::NoProject(project)),
+    match fetch {
+        Ok(Some(fetch)) => {
+            request.extensions_mut().insert(fetch);
+            next.run(request).await
+        }
+        Ok(None) => failure(project, GitError::NoProject(project)),
         Err(error) => failure(project, error.into()),
     }
-}
-
-async fn works_in(store: &Store, executor: ExecutorId, project: ProjectId) -> Result<bool, StoreError> {
-    attempts::works_in(&mut *store.read().await?, executor, project).await
 }
 
 fn project(repository: &str) -> Option<ProjectId> {
     repository.strip_suffix(".git")?.parse().ok()
 }
 
-async fn refs(State(repositories): State<Repositories>, Path(repository): Path<String>, request: Request) -> Response {
+async fn refs(
+    State(repositories): State<Repositories>,
+    Extension(fetch): Extension<Fetch>,
+    request: Request,
+) -> Response {
     let query = request.uri().query().unwrap_or_default();
     let service = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "service");
     match service.as_ref().map(|(_, service)| service.as_ref()) {
@@ -94,12 +104,12 @@ async fn refs(State(repositories): State<Repositories>, Path(repository): Path<S
         Some(_) | None => Bytes::from_static(b"001e# service=git-upload-pack\n0000"),
     };
     let question = Question::Refs;
-    answer(&repositories, &repository, protocol, question, head, "application/x-git-upload-pack-advertisement").await
+    answer(&repositories, fetch, protocol, question, head, "application/x-git-upload-pack-advertisement").await
 }
 
 async fn upload_pack(
     State(repositories): State<Repositories>,
-    Path(repository): Path<String>,
+    Extension(fetch): Extension<Fetch>,
     request: Request,
 ) -> Response {
     let (head, body) = request.into_parts();
@@ -117,7 +127,7 @@ async fn upload_pack(
     let protocol = protocol(&head.headers);
     let body = body.into_data_stream().map_err(io::Error::other).boxed();
     let question = Question::Objects(bounded(if packed { unpacked(body) } else { body }));
-    answer(&repositories, &repository, protocol, question, Bytes::new(), "application/x-git-upload-pack-result").await
+    answer(&repositories, fetch, protocol, question, Bytes::new(), "application/x-git-upload-pack-result").await
 }
 
 async fn receive_pack() -> Response {
@@ -129,23 +139,20 @@ async fn receive_pack() -> Response {
 /// Lets git answer, after `head`.
 async fn answer(
     repositories: &Repositories,
-    repository: &str,
+    fetch: Fetch,
     protocol: Option<String>,
     question: Question,
     head: Bytes,
     kind: &'static str,
 ) -> Response {
-    let Some(project) = project(repository) else {
-        return refuse(StatusCode::NOT_FOUND, NO_REPOSITORY);
-    };
-    match repositories.upload_pack(project, protocol.as_deref(), question).await {
+    match repositories.upload_pack(fetch, protocol.as_deref(), question).await {
         Ok(pieces) => {
             let body = Body::from_stream(stream::iter([Ok(head)]).chain(pieces));
             let headers =
                 [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache, max-age=0, must-revalidate")];
             (headers, body).into_response()
         }
-        Err(error) => failure(project, error),
+        Err(error) => failure(fetch.project(), error),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::Router;
+use axum::{Router, middleware};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -21,7 +21,7 @@ use sculpt_tls::{Caller, CallerError};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -29,6 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use super::patience::Limits;
 use super::{
+    headers,
     newcomers::{Newcomer, Newcomers},
     patience::Watched,
 };
@@ -42,9 +43,6 @@ const IN_THE_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/pla
 
 /// Most calls at a time on one connection.
 const STREAMS: u32 = 1024;
-
-/// Most that the headers of a call may take, in bytes.
-const HEADERS: u32 = 64 << 10;
 
 /// What one call, and all calls of a connection together, may send ahead of being read. The second is so much larger that
 /// calls which nobody reads do not stall their neighbours.
@@ -75,6 +73,11 @@ impl Peer {
     pub fn proved(&self) {
         self.newcomer.proved();
     }
+
+    /// It has, some time.
+    pub(super) fn has_proved(&self) -> bool {
+        self.newcomer.has_proved()
+    }
 }
 
 /// Binds `address`.
@@ -100,6 +103,10 @@ pub enum ListenError {
 enum Early {
     #[error("it said nothing, or not all, in time")]
     Silent,
+    #[error("it has proved nothing in time")]
+    Unproved,
+    #[error("it has proved nothing, and makes way for another one")]
+    Displaced,
     #[error("it does not speak TLS")]
     InTheClear,
     #[error(transparent)]
@@ -120,31 +127,30 @@ pub async fn serve(
     ending: CancellationToken,
     tracker: TaskTracker,
 ) {
+    let router = router.layer(middleware::from_fn(headers::bounded));
     let (seats, newcomers) = (Arc::new(Semaphore::new(limits.connections)), Newcomers::new(limits.strangers));
     loop {
-        if seats.available_permits() == 0 {
-            tracing::warn!(limit = limits.connections, "all connections are taken; more clients wait for one to end");
-        }
-        let seat = tokio::select! {
-            () = ending.cancelled() => return,
-            seat = Arc::clone(&seats).acquire_owned() => seat,
-        };
-        let Ok(seat) = seat else { return };
         let accepted = tokio::select! {
             () = ending.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
-                let Some(newcomer) = newcomers.admit(address.ip()) else {
-                    tracing::debug!(%address, "a connection more of an address with too many that prove nothing");
-                    continue;
+                let seat = tokio::select! {
+                    () = ending.cancelled() => return,
+                    seat = seat(&seats, &newcomers) => seat,
                 };
+                let newcomer = newcomers.admit(address.ip());
+                let displaced = newcomer.displaced();
                 let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
                 let connection =
                     connection(stream, address, newcomer, acceptor, router.clone(), limits, ending.clone());
                 tracker.spawn(async move {
-                    if let Err(error) = connection.await {
+                    let ended = tokio::select! {
+                        ended = connection => ended,
+                        () = displaced.cancelled() => Err(Early::Displaced),
+                    };
+                    if let Err(error) = ended {
                         tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection ended early");
                     }
                     drop(seat);
@@ -157,6 +163,15 @@ pub async fn serve(
             }
         }
     }
+}
+
+/// A seat for one more, if need be that of the oldest stranger.
+async fn seat(seats: &Arc<Semaphore>, newcomers: &Newcomers) -> Option<OwnedSemaphorePermit> {
+    if seats.available_permits() == 0 && !newcomers.displace() {
+        tracing::warn!("all connections are taken by clients that are known; more wait for one to end");
+    }
+    // Nobody closes it.
+    Arc::clone(seats).acquire_owned().await.ok()
 }
 
 async fn connection(
@@ -178,12 +193,17 @@ async fn connection(
         peer.proved();
     }
     let calls = Watched::new(router, peer, limits);
-    let (builder, lost) = (builder(&stream, limits), calls.lost());
+    let (builder, lost, unproved) = (builder(&stream, limits), calls.lost(), calls.unproved());
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(calls));
     tokio::pin!(serving);
     let served = tokio::select! {
         served = &mut serving => served,
         () = lost => return Err(Early::Silent),
+        () = unproved => {
+            // Who asks without a credential, as what looks whether the controller lives does, need not see it break.
+            serving.as_mut().graceful_shutdown();
+            timeout(limits.headers, serving).await.map_err(|_| Early::Unproved)?
+        }
         () = ending.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -217,7 +237,7 @@ fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecut
     let builder = Builder::new(TokioExecutor::new());
     let mut builder =
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(HEADERS as usize);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(headers::MOST as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -226,6 +246,6 @@ fn builder(stream: &TlsStream<TcpStream>, limits: Limits) -> Builder<TokioExecut
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping)
-        .max_header_list_size(HEADERS);
+        .max_header_list_size(headers::MOST);
     builder
 }

@@ -1,8 +1,10 @@
 //! Listeners and what stands before every call: TLS, limits, deadlines. Who calls is asked behind them.
 
 pub mod deadline;
+pub mod doors;
 pub mod git_http;
 pub mod guesses;
+mod headers;
 pub mod listen;
 mod newcomers;
 mod patience;

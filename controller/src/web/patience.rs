@@ -23,13 +23,17 @@ use super::listen::Peer;
 /// What a listener bears.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most connections at a time; more wait in the kernel's queue.
+    /// Most connections at a time. For one more the oldest that has not proved who it is makes way; if there is none, more
+    /// wait in the kernel's queue.
     pub connections: usize,
-    /// Most connections at a time of one address that have not proved who they are; more are closed.
+    /// Most connections at a time of one address that have not proved who they are; for one more the oldest makes way.
     pub strangers: usize,
     /// Longest wait for a handshake, for the headers of an HTTP/1.1 request, and for the first request
     /// of a connection.
     pub headers: Duration,
+    /// Longest wait, from the first request of a connection on, for one that proves who it is. Longer than a call may take
+    /// that waits for the database: who shows a good credential to a controller that cannot look it up is told so.
+    pub proof: Duration,
     /// Longest wait for the whole of a request's body, and one second more for each [`RATE`] bytes of it.
     pub body: Duration,
     /// How often a silent HTTP/2 client is asked whether it lives, and how long it may take to answer.
@@ -39,7 +43,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let ten = Duration::from_secs(10);
-        Self { connections: 2048, strangers: 128, headers: ten, body: 2 * ten, ping: ten }
+        Self { connections: 2048, strangers: 128, headers: ten, proof: 3 * ten, body: 2 * ten, ping: ten }
     }
 }
 
@@ -81,6 +85,18 @@ impl Watched {
                         cut.cancelled().await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Resolves when it has called and proved nothing for too long.
+    pub(super) fn unproved(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (begun, proof, peer) = (self.begun.clone(), self.limits.proof, self.peer.clone());
+        async move {
+            begun.cancelled().await;
+            tokio::time::sleep(proof).await;
+            if peer.has_proved() {
+                std::future::pending().await
             }
         }
     }

@@ -113,6 +113,37 @@ async fn what_was_changed_removed_or_inserted_is_found() {
 }
 
 #[tokio::test]
+async fn a_link_that_is_not_the_notarys_is_found() {
+    let newest = "SELECT 1 + max(sequence), (SELECT max(id) FROM audit), {} FROM audit_chain";
+    let forged: [(&str, &str); 4] = [
+        (newest, "was changed"),
+        ("SELECT 7 + max(sequence), (SELECT max(id) FROM audit), {} FROM audit_chain", "was removed"),
+        ("SELECT 9223372036854775807, (SELECT max(id) FROM audit), {}", "was removed"),
+        (newest, "was inserted"),
+    ];
+    for (link, problem) in forged {
+        let (store, _database) = harness::store().await;
+        let by: May<Administer> = harness::admin(&store).await.may().unwrap();
+        write(&store, "a").await;
+        store.chain().await.unwrap();
+        let whole = store.verify_audit(&by, None).await.unwrap();
+        // What the notary has not come to yet.
+        write(&store, "b").await;
+        if problem == "was inserted" {
+            write(&store, "c").await;
+        }
+        let sql = format!("INSERT INTO audit_chain {}", link.replace("{}", "sha256('x')"));
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *store.read().await.unwrap()).await.unwrap();
+        // It goes on from what it finds, or not at all.
+        write(&store, "d").await;
+        let _chained = store.chain().await;
+        let (place, said) = store.verify_audit(&by, None).await.unwrap().broken.expect("it is found");
+        assert_eq!(place, whole.entries + 1, "{link}: {said}");
+        assert!(said.contains(problem), "{link}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn a_removed_end_is_found_by_the_hash_that_was_noted() {
     let (store, _database) = harness::store().await;
     let by: May<Administer> = harness::admin(&store).await.may().unwrap();

@@ -11,12 +11,14 @@ use sculpt_controller::{
         executors::RemoveError,
         joins::{Join, JoinError, Joined, NewJoinToken},
         locks::Target,
+        roles::Wish,
         sessions,
     },
 };
 use sculpt_core::{
     attempt::Fence,
     enrolment::{Refusal, Renewal},
+    rights::Role,
     task::Event,
 };
 use sculpt_proto::id::ExecutorId;
@@ -168,6 +170,39 @@ async fn a_token_is_no_better_than_who_made_it() {
     // One that was being made meanwhile.
     run("UPDATE join_tokens SET revoked_at = NULL").await;
     assert!(matches!(store.join(machine([1; 32], "three")).await, Err(JoinError::MakerRemoved(_))));
+}
+
+#[tokio::test]
+async fn who_is_reset_or_no_admin_any_more_lets_no_machine_join() {
+    let (store, _database) = harness::store().await;
+    // Somebody is left who rules.
+    store.reset_admin("zoe", [7; 32]).await.unwrap();
+    let wish = |role| Wish { role, project: None };
+    let revoke = async |role| {
+        let by = harness::admin(&store).await.may().unwrap();
+        store.revoke_role(by, request(), "ada".into(), wish(role)).await.unwrap();
+    };
+    let recorded = async |action: &'static str| {
+        let sql = "SELECT count(*) FROM audit WHERE action = $1 AND subject = 'user:ada' \
+                   AND details -> 'join_tokens' = (SELECT jsonb_agg(id) FROM join_tokens WHERE digest = $2)";
+        let digest = if action == "user.reset" { [1_u8; 32] } else { [2; 32] };
+        let count = sqlx::query_scalar::<_, i64>(sql).bind(action).bind(&digest[..]);
+        count.fetch_one(&mut *store.read().await.unwrap()).await.unwrap()
+    };
+
+    token(&store, [1; 32], 9).await;
+    store.reset_admin("ada", [8; 32]).await.unwrap();
+    assert!(matches!(store.join(machine([1; 32], "one")).await, Err(JoinError::Revoked)));
+    assert_eq!(recorded("user.reset").await, 1);
+
+    token(&store, [2; 32], 9).await;
+    let by = harness::admin(&store).await.may().unwrap();
+    store.grant_role(by, request(), "ada".into(), wish(Role::Viewer)).await.unwrap();
+    revoke(Role::Viewer).await;
+    store.join(machine([2; 32], "two")).await.expect("another role than the one that lets them");
+    revoke(Role::Admin).await;
+    assert!(matches!(store.join(machine([2; 32], "three")).await, Err(JoinError::Revoked)));
+    assert_eq!(recorded("role.revoke").await, 1);
 }
 
 #[tokio::test]

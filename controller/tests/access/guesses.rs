@@ -90,6 +90,26 @@ async fn join_tokens_are_not_guessed_either() {
 }
 
 #[tokio::test]
+async fn who_calls_the_others_listener_again_and_again_waits() {
+    let world = World::new().await;
+    let astray = async || {
+        let status =
+            EnrolmentClient::new(world.stack.channel()).join(JoinRequest::default()).await.expect_err("astray");
+        assert!(matches!(status.code(), Code::Unimplemented | Code::ResourceExhausted), "{status}");
+        status
+    };
+    let (before, status) = exhausted(astray).await;
+    assert!(before >= 100, "a few mistakes are borne: {before}");
+    assert!(status.message().contains("try again in"), "{status}");
+    let ask = || async {
+        let answer = IdentityClient::new(world.stack.stranger().await).who_am_i(v1::WhoAmIRequest {}).await;
+        answer.map(drop).expect_err("executors call there")
+    };
+    exhausted(ask).await;
+    world.stack.stop().await;
+}
+
+#[tokio::test]
 async fn a_flood_of_guesses_leaves_the_database_to_others() {
     let world = World::new().await;
     let ben = world.user("ben", &[]).await;

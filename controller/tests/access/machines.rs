@@ -3,8 +3,12 @@
 use futures_util::stream;
 use prost::Message as _;
 use sculpt_core::rights::Role;
-use sculpt_proto::executor::v1::{
-    GetSpecRequest, LogsHello, LogsRequest, PublishRequest, PutSpecRequest, logs_request, publish_request,
+use sculpt_proto::{
+    executor::v1::{
+        GetSpecRequest, JoinRequest, LogsHello, LogsRequest, PublishRequest, PutSpecRequest,
+        enrolment_client::EnrolmentClient, logs_request, publish_request,
+    },
+    v1::{WhoAmIRequest, identity_client::IdentityClient},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Request, client::Grpc};
@@ -92,8 +96,25 @@ async fn a_certificate_and_nothing_else_opens_it() {
     for (method, _) in sculpt_controller::access::RULES {
         let channel = world.stack.executor_channel(&enrolled).await;
         assert_eq!(code(channel, method, Vec::new()).await, Code::Unimplemented, "{method}");
-        assert_eq!(code(stranger().await, method, Vec::new()).await, Code::Unauthenticated, "{method}");
+        // Who is nobody is told where people call, and of what is served to both nothing.
+        let elsewhere = method.starts_with("/sculpt.v1.");
+        let refused = if elsewhere { Code::Unimplemented } else { Code::Unauthenticated };
+        assert_eq!(code(stranger().await, method, Vec::new()).await, refused, "{method}");
     }
+    world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn who_calls_the_others_listener_is_told_where_theirs_is() {
+    let world = World::new().await;
+    let executors = format!("executors join and call at https://{}", world.stack.executor_address());
+    let people = format!("people and their tools sign in and call at https://{}", world.stack.address());
+    let joined = EnrolmentClient::new(world.stack.channel()).join(JoinRequest::default()).await;
+    let joined = joined.expect_err("people call there");
+    assert!(joined.code() == Code::Unimplemented && joined.message().ends_with(&executors), "{joined}");
+    let who = IdentityClient::new(world.stack.stranger().await).who_am_i(WhoAmIRequest {}).await;
+    let who = who.expect_err("executors call there");
+    assert!(who.code() == Code::Unimplemented && who.message().ends_with(&people), "{who}");
     world.stack.stop().await;
 }
 

@@ -7,8 +7,10 @@ mod enrolment;
 mod guesses;
 mod machines;
 mod pools;
+mod recognised;
 mod rules;
 mod separation;
+mod standing;
 mod tokens;
 mod visible;
 mod written;
@@ -16,6 +18,7 @@ mod written;
 use sculpt_controller::{
     access::Caller,
     store::{
+        Store,
         projects::{Project, Wish},
         requests::Request,
         roles,
@@ -26,6 +29,7 @@ use sculpt_controller::{
 use sculpt_core::rights::Role;
 use sculpt_proto::id::RequestId;
 use sculpt_tls::{Kind, Token};
+use sqlx::Connection as _;
 
 use crate::harness::{self, Stack};
 
@@ -37,6 +41,26 @@ struct World {
     web: Project,
     /// Of the project `ops`.
     ops: Project,
+}
+
+/// Lets `first` wait for what `gate` holds, then `second`, and both go on in this order.
+async fn in_order<A: Send + 'static, B: Send + 'static>(
+    store: &Store,
+    gate: &'static str,
+    first: impl Future<Output = A> + Send + 'static,
+    second: impl Future<Output = B> + Send + 'static,
+) -> (A, B) {
+    let mut conn = store.read().await.unwrap();
+    let mut held = conn.begin().await.unwrap();
+    sqlx::query(gate).execute(&mut *held).await.unwrap();
+    let first = tokio::spawn(first);
+    harness::until_waiting(store, 1, || first.is_finished()).await;
+    assert!(!first.is_finished(), "the first waits for nobody");
+    let second = tokio::spawn(second);
+    harness::until_waiting(store, 2, || second.is_finished()).await;
+    assert!(!first.is_finished() && !second.is_finished(), "the second waits for nobody");
+    held.commit().await.unwrap();
+    (first.await.unwrap(), second.await.unwrap())
 }
 
 /// A wished change that nobody wished before.

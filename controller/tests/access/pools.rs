@@ -12,7 +12,8 @@ use sculpt_controller::{
     dispatch::Dispatch,
     store::{
         Store,
-        joins::{Join, NewJoinToken},
+        executors::Counters,
+        joins::{Join, JoinError, NewJoinToken},
         locks::Target,
         pools::{PoolError, Wish},
         requests::Request,
@@ -28,7 +29,7 @@ use sculpt_proto::{
 use tonic::Code;
 use uuid::Uuid;
 
-use super::request;
+use super::{in_order, request};
 use crate::{
     api::{command, create},
     harness::{self, Authorised},
@@ -74,22 +75,9 @@ async fn waits(channel: Authorised, task: &v1::Task) -> (Reason, String) {
 /// An executor that joined with a token of the admin of these tests, and connects.
 async fn joined(store: &Store, pool: &str, separates: bool) -> Epoch {
     let by = harness::admin(store).await;
-    let ttl = Duration::from_secs(60);
-    let new = NewJoinToken { digest: rand::random(), pool: pool.into(), labels: BTreeMap::new(), uses: 1, ttl };
+    let new = invitation(pool);
     store.create_join_token(by.may().unwrap(), request(), new.clone()).await.unwrap();
-    let join = Join {
-        digest: new.digest,
-        id: Uuid::new_v4(),
-        executor: ExecutorId::fresh(),
-        key: rand::random(),
-        name: "own".into(),
-        hostname: "host".into(),
-        version: "0.1.0".into(),
-        address: "192.0.2.7".into(),
-        valid_for: ttl,
-        authority: [9; 32],
-        trusted: vec![],
-    };
+    let join = machine(new.digest);
     store.join(join.clone()).await.unwrap();
     let unseparated = if separates { "" } else { "bwrap is not installed" };
     let says = Introduction {
@@ -100,6 +88,29 @@ async fn joined(store: &Store, pool: &str, separates: bool) -> Epoch {
         ..make::introduction("own", 4)
     };
     make::open(store, says).await
+}
+
+/// A join token for one machine.
+fn invitation(pool: &str) -> NewJoinToken {
+    let ttl = Duration::from_secs(60);
+    NewJoinToken { digest: rand::random(), pool: pool.into(), labels: BTreeMap::new(), uses: 1, ttl }
+}
+
+/// One that joins with the token of this digest.
+fn machine(digest: [u8; 32]) -> Join {
+    Join {
+        digest,
+        id: Uuid::new_v4(),
+        executor: ExecutorId::fresh(),
+        key: rand::random(),
+        name: "own".into(),
+        hostname: "host".into(),
+        version: "0.1.0".into(),
+        address: "192.0.2.7".into(),
+        valid_for: Duration::from_secs(60),
+        authority: [9; 32],
+        trusted: vec![],
+    }
 }
 
 #[tokio::test]
@@ -223,6 +234,52 @@ async fn an_attempt_is_told_what_its_pool_allows_when_it_is_placed() {
     }
 }
 
+/// An attempt is placed there all the same: a limit keeps a host from harm, and its owner has let it run so.
+#[tokio::test]
+async fn limits_that_nothing_counts_are_said_of_the_executor_and_of_its_pool() {
+    let world = super::World::new().await;
+    let store = world.stack.store();
+    let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
+    let counted = |memory: &str, cpu: &str| {
+        let lacking = if cpu.is_empty() { "it can make no cgroups" } else { "" };
+        Some(Counters {
+            memory: memory.into(),
+            processes: "the attempt's account".into(),
+            cpu: cpu.into(),
+            lacking: lacking.into(),
+        })
+    };
+    for (name, counters) in [
+        ("counts", counted("cgroup v2", "cgroup v2")),
+        ("counts-not", counted("", "")),
+        ("counts-some", counted("cgroup v1", "")),
+        ("says-nothing", None),
+    ] {
+        make::open(store, Introduction { counters, ..make::introduction(name, 4) }).await;
+    }
+    let mut executors = v1::executors_client::ExecutorsClient::new(world.stack.showing(&zoe));
+    for (limits, expected) in [
+        (open("default"), [vec![], vec![]]),
+        (Wish { memory: Some(1 << 30), processes: Some(8), ..open("default") }, [vec!["memory"], vec![]]),
+        (Wish { memory: Some(1 << 30), cpu: Some(500), ..open("default") }, [vec!["memory", "cpu"], vec!["cpu"]]),
+    ] {
+        set(store, limits).await;
+        let all = executors.list_executors(v1::ListExecutorsRequest {}).await.unwrap().into_inner().executors;
+        let of = |name: &str| all.iter().find(|executor| executor.name == name).unwrap();
+        assert_eq!([&of("counts-not").unmet[..], &of("counts-some").unmet[..]], [&expected[0][..], &expected[1][..]]);
+        assert!(of("counts").unmet.is_empty() && of("says-nothing").unmet.is_empty());
+        let pools = executors.list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools;
+        let lacking = ["counts-not", "counts-some"].iter().zip(&expected);
+        let lacking: Vec<_> = lacking.filter_map(|(name, unmet)| (!unmet.is_empty()).then_some(*name)).collect();
+        assert_eq!(pools[0].unlimited, lacking);
+    }
+    let shown = v1::GetExecutorRequest { executor: "counts-not".into() };
+    let shown = executors.get_executor(shown).await.unwrap().into_inner().executor.unwrap();
+    assert_eq!(shown.separated_by, "account");
+    assert_eq!(shown.counters.unwrap().lacking, "it can make no cgroups");
+    world.stack.stop().await;
+}
+
 #[tokio::test]
 async fn a_pool_that_somebody_is_in_or_may_come_into_is_not_forgotten() {
     let (store, _database) = harness::store().await;
@@ -236,9 +293,7 @@ async fn a_pool_that_somebody_is_in_or_may_come_into_is_not_forgotten() {
         other => panic!("{other:?}"),
     }
     store.remove_executor(by.may().unwrap(), request(), epoch.executor, false).await.unwrap();
-    let (digest, ttl) = (rand::random(), Duration::from_secs(60));
-    let new = NewJoinToken { digest, pool: "default".into(), labels: BTreeMap::new(), uses: 1, ttl };
-    let token = store.create_join_token(by.may().unwrap(), request(), new).await.unwrap();
+    let token = store.create_join_token(by.may().unwrap(), request(), invitation("default")).await.unwrap();
     assert!(matches!(remove(request()).await, Err(PoolError::Invited { .. })));
     store.revoke_join_token(by.may().unwrap(), request(), token.id.to_string()).await.unwrap();
     make::task(&store).await;
@@ -247,4 +302,72 @@ async fn a_pool_that_somebody_is_in_or_may_come_into_is_not_forgotten() {
     assert_eq!((removed.users, removed.waiting), (vec!["ada".to_owned()], 1));
     assert!(remove(once).await.unwrap().is_none(), "again changes nothing");
     assert!(store.pools(&by.may().unwrap()).await.unwrap().is_empty());
+}
+
+/// Pools that join tokens or executors name.
+async fn named(store: &Store) -> Vec<String> {
+    let sql = "SELECT pool FROM join_tokens WHERE used < uses UNION SELECT pool FROM executors";
+    sqlx::query_scalar(sql).fetch_all(&mut *store.read().await.unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn nobody_is_invited_into_a_pool_while_it_is_removed() {
+    let (store, _database) = harness::store().await;
+    let by = harness::admin(&store).await;
+    let gate = "SELECT FROM pools FOR UPDATE";
+    let remove = || {
+        let (store, by) = (store.clone(), by.may().unwrap());
+        async move { store.remove_pool(by, request(), "gpu".into()).await }
+    };
+    let invite = || {
+        let (store, by) = (store.clone(), by.may().unwrap());
+        async move { store.create_join_token(by, request(), invitation("gpu")).await }
+    };
+    set(&store, open("gpu")).await;
+    let (removed, invited) = in_order(&store, gate, remove(), invite()).await;
+    assert!(removed.expect("it is removed").is_some());
+    assert!(matches!(invited, Err(JoinError::PoolRemoved(pool)) if pool == "gpu"));
+    assert_eq!(named(&store).await, Vec::<String>::new());
+
+    set(&store, open("gpu")).await;
+    let (invited, removed) = in_order(&store, gate, invite(), remove()).await;
+    invited.expect("it is made");
+    assert!(matches!(removed, Err(PoolError::Invited { .. })));
+    assert_eq!(named(&store).await, ["gpu"]);
+    assert_eq!(store.pools(&by.may().unwrap()).await.unwrap().len(), 1, "with its rules");
+}
+
+#[tokio::test]
+async fn nobody_joins_a_pool_while_it_is_removed() {
+    let (store, _database) = harness::store().await;
+    let by = harness::admin(&store).await;
+    let gate = "SELECT FROM join_tokens FOR UPDATE";
+    set(&store, open("gpu")).await;
+    for joins_first in [true, false] {
+        let new = invitation("gpu");
+        store.create_join_token(by.may().unwrap(), request(), new.clone()).await.unwrap();
+        let join = {
+            let (store, join) = (store.clone(), machine(new.digest));
+            async move { store.join(join).await }
+        };
+        let remove = {
+            let (store, by) = (store.clone(), by.may().unwrap());
+            async move { store.remove_pool(by, request(), "gpu".into()).await }
+        };
+        let (joined, removed) = if joins_first {
+            in_order(&store, gate, join, remove).await
+        } else {
+            let (removed, joined) = in_order(&store, gate, remove, join).await;
+            (joined, removed)
+        };
+        let joined = joined.expect("it joins");
+        match removed {
+            Err(PoolError::Inhabited { .. }) if joins_first => {}
+            Err(PoolError::Invited { .. }) if !joins_first => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(named(&store).await, ["gpu"]);
+        assert_eq!(store.pools(&by.may().unwrap()).await.unwrap()[0].executors, ["own"], "with its rules");
+        store.remove_executor(by.may().unwrap(), request(), joined.executor, false).await.unwrap();
+    }
 }

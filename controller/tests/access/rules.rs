@@ -1,9 +1,10 @@
 //! Every method × everybody: who gets through, and what the others are told.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, future::poll_fn};
 
 use bytes::{Buf as _, BufMut as _};
 use futures_util::stream;
+use http::{Method, StatusCode};
 use prost::Message;
 use sculpt_controller::{
     access::{RULES, rule},
@@ -13,6 +14,7 @@ use sculpt_controller::{
         tokens::{For, NewToken},
         users::NewUser,
     },
+    web::git_http,
 };
 use sculpt_core::rights::Role;
 use sculpt_proto::{id::TaskId, v1};
@@ -21,6 +23,7 @@ use tonic::{
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
+use tower::Service as _;
 use uuid::Uuid;
 
 use super::{World, request};
@@ -252,6 +255,26 @@ pub(super) async fn told(channel: Authorised, path: &str, message: Vec<u8>) -> &
     }
 }
 
+/// The same of a route of git, at `path`. A method without a line here is one that nobody has thought about.
+async fn told_git(mut channel: Authorised, path: &str) -> &'static str {
+    let (method, query) = match path.rsplit('/').next() {
+        Some("refs") => (Method::GET, "?service=git-upload-pack"),
+        Some("git-upload-pack" | "git-receive-pack") => (Method::POST, ""),
+        other => panic!("say how {other:?} is called, and look at the table"),
+    };
+    let call = http::Request::builder().method(method).uri(format!("http://any{path}{query}"));
+    let call = call.header("content-type", "application/x-git-upload-pack-request");
+    let call = call.body(tonic::body::Body::empty()).expect("a request");
+    poll_fn(|context| channel.poll_ready(context)).await.expect("it is there");
+    match channel.call(call).await.expect("an answer").status() {
+        StatusCode::UNAUTHORIZED => "??",
+        StatusCode::FORBIDDEN => "no",
+        StatusCode::NOT_FOUND => "--",
+        StatusCode::OK => "ok",
+        other => panic!("{path}: {other}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_gets_through_is_as_it_is_written_down() {
     let mut things = Things::new().await;
@@ -283,6 +306,13 @@ async fn who_gets_through_is_as_it_is_written_down() {
             let message = things.message(&method).await;
             let channel = things.world.stack.showing(token);
             table += &format!(" {}", told(channel, &method, message).await);
+        }
+    }
+    for route in git_http::ROUTES {
+        let path = route.replace("{repository}", &format!("{}.git", things.world.web.id()));
+        table += &format!("\n{:62}", route.trim_start_matches('/'));
+        for (_, token) in &people {
+            table += &format!(" {}", told_git(things.world.stack.showing(token), &path).await);
         }
     }
     table += "\n";

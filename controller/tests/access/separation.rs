@@ -27,6 +27,7 @@ async fn who_serves_cannot_touch_what_stands_in_the_record() {
         "DELETE FROM audit_chain",
         "TRUNCATE audit_chain",
         "INSERT INTO audit (id, actor, action) OVERRIDING SYSTEM VALUE VALUES (1, 'eve', 'test.act')",
+        "INSERT INTO audit_chain (sequence, entry, hash) SELECT 1 + max(sequence), max(entry), sha256('x') FROM audit_chain",
         "INSERT INTO audit (at, actor, action) VALUES (now() - interval '1 day', 'eve', 'test.act')",
         "SELECT setval('audit_id_seq', 1)",
         "ALTER TABLE audit DISABLE TRIGGER audit_stands",
@@ -85,12 +86,19 @@ async fn a_server_of_others_is_served_by_a_role_that_owns_nothing() {
     alone.make_partitions().await.expect("the owner makes days");
     make::task(&serving).await;
     let by = harness::admin(&serving).await.may().unwrap();
-    assert!(serving.chain().await.expect("the notary writes") > 0);
+    serving.chain().await.expect_err("it adds no link");
+    assert!(alone.chain().await.expect("the notary writes") > 0);
     assert_eq!(serving.verify_audit(&by, None).await.unwrap().broken, None);
-    said(&root, &format!("GRANT DELETE ON audit TO {}", who(&serving).await)).await.unwrap();
-    assert_eq!(serving.power_over_record().await.unwrap().as_deref(), Some("may change the record"));
-    let_serve(&owner, &service).await.expect("it may serve again");
-    assert_eq!(serving.power_over_record().await.unwrap(), None, "what was given too much is taken back");
+    for (given, power) in [
+        ("DELETE ON audit", "may change the record"),
+        ("INSERT ON audit_chain", "may forge the chain of the record"),
+        ("INSERT (hash) ON audit_chain", "may forge the chain of the record"),
+    ] {
+        said(&root, &format!("GRANT {given} TO {}", who(&serving).await)).await.unwrap();
+        assert_eq!(serving.power_over_record().await.unwrap().as_deref(), Some(power));
+        let_serve(&owner, &service).await.expect("it may serve again");
+        assert_eq!(serving.power_over_record().await.unwrap(), None, "what was given too much is taken back");
+    }
 
     let elsewhere = harness::database().await;
     let error = let_serve(&owner, &elsewhere.database.as_role(&who(&serving).await)).await.expect_err("another one");

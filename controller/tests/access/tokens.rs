@@ -3,12 +3,11 @@
 use sculpt_controller::{
     access::{Authority, first_admin},
     bus::Bus,
-    store::tokens::Standing,
+    store::bearers::Standing,
 };
 use sculpt_core::rights::Role;
 use sculpt_proto::v1::{self, identity_client::IdentityClient};
 use sculpt_tls::{Kind, Token};
-use sqlx::Connection as _;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -105,6 +104,7 @@ async fn a_limited_token_does_less_and_makes_none() {
     assert_eq!(eve.create_token(wider).await.expect_err("it would be wider").code(), Code::PermissionDenied);
     let me = eve.who_am_i(v1::WhoAmIRequest {}).await.expect("it is known").into_inner();
     assert_eq!(me.roles, [binding("viewer", "web")]);
+    assert_eq!(me.user.expect("a user").roles, me.roles, "not what she could do by another token");
     // Nor does it take any away but itself.
     let own = me.token.expect("a token").uuid;
     let listed = eve.list_tokens(v1::ListTokensRequest::default()).await.expect("a list").into_inner().tokens;
@@ -220,27 +220,35 @@ async fn a_use_that_cannot_be_written_is_written_the_next_time() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_being_made_is_revoked_with_the_others() {
-    let (store, _database) = harness::store().await;
-    harness::admin(&store).await;
-    let user = "SELECT FROM users WHERE name = 'ada' FOR UPDATE";
-    let mut gate = store.read().await.unwrap();
-    let mut held = gate.begin().await.unwrap();
-    sqlx::query(user).execute(&mut *held).await.unwrap();
-    sqlx::query("INSERT INTO tokens (id, user_id, digest) SELECT gen_random_uuid(), id, $1 FROM users")
-        .bind(&[3u8; 32][..])
-        .execute(&mut *held)
-        .await
-        .unwrap();
-    let reset = tokio::spawn({
-        let store = store.clone();
-        async move { store.reset_admin("ada", [4; 32]).await }
-    });
-    harness::until_waiting(&store, 1, || reset.is_finished()).await;
-    held.commit().await.unwrap();
-    reset.await.unwrap().expect("it is reset");
-    assert_eq!(store.bearer(&[3; 32]).await.unwrap().expect("it stays on record").standing, Standing::Revoked);
-    assert_eq!(store.bearer(&[4; 32]).await.unwrap().expect("it is known").standing, Standing::Good);
+async fn no_token_is_limited_to_more_than_its_owner_has() {
+    let world = World::new().await;
+    let ben = world.user("ben", &[(Role::Operator, Some("web"))]).await;
+    let zoe = world.user("zoe", &[(Role::Admin, None)]).await;
+    let (mut ben, mut zoe) = (identity(&world, &ben), identity(&world, &zoe));
+    let limited = |user: &str, scope: Vec<v1::RoleBinding>| v1::CreateTokenRequest {
+        request_id: fresh(),
+        user: user.into(),
+        scope,
+        ..Default::default()
+    };
+    for (scope, asked) in [
+        (vec![binding("maintainer", "web")], "maintainer in web"),
+        (vec![binding("viewer", "web"), binding("operator", "")], "operator everywhere"),
+        (vec![binding("admin", "web"), binding("pair", "web")], "admin in web, pair in web"),
+    ] {
+        for maker in [&mut ben, &mut zoe] {
+            let refused = maker.create_token(limited("ben", scope.clone())).await.expect_err("ben has less");
+            assert_eq!(refused.code(), Code::PermissionDenied);
+            let (has, wants) = ("ben has operator in web", format!("the token would have {asked};"));
+            assert!(refused.message().contains(has) && refused.message().contains(&wants), "{refused}");
+        }
+    }
+    let listed = ben.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner().tokens;
+    assert_eq!(listed.len(), 1, "nothing is left of what was refused");
+    for role in ["operator", "viewer"] {
+        ben.create_token(limited("", vec![binding(role, "web")])).await.expect("as much as they have, or less");
+    }
+    world.stack.stop().await;
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ async fn executor(stack: &Stack, name: &str) {
         separates: true,
         unseparated: String::new(),
         closes_network: true,
+        separated_by: "account".into(),
+        counters: None,
         hostname: "host".to_owned(),
         notes: Vec::new(),
         directory: None,

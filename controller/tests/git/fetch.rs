@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
+use axum::{Extension, Router};
 use sculpt_controller::web::git_http;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -9,6 +10,7 @@ use super::{
     World,
     repo::{Repo, try_git},
 };
+use crate::harness;
 
 struct Served {
     url: String,
@@ -16,9 +18,15 @@ struct Served {
 }
 
 async fn serve(world: &World) -> Served {
+    let ada = harness::admin(&world.store).await;
+    serve_behind(world, |routes| routes.layer(Extension(ada))).await
+}
+
+/// The routes behind what finds out who calls.
+async fn serve_behind(world: &World, door: impl FnOnce(Router) -> Router) -> Served {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/git/{}.git", listener.local_addr().unwrap(), world.project);
-    let routes = git_http::routes(world.repositories.clone());
+    let routes = door(git_http::routes(world.repositories.clone(), world.store.clone()));
     let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
     Served { url, _server: AbortOnDropHandle::new(server) }
 }
@@ -46,6 +54,16 @@ async fn a_clone_sees_the_branches_and_nothing_hidden() {
         let seen = git(&clone, &["-c", &setting, "ls-remote", "origin"]).await;
         assert_eq!(seen, format!("{tip}\tHEAD\n{tip}\trefs/heads/sculpt/1-fix"));
     }
+}
+
+#[tokio::test]
+async fn where_nobody_finds_out_who_calls_nothing_is_given_out() {
+    let (world, repo) = (World::new().await, Repo::new().await);
+    let tip = repo.commit("a.txt", "one\n").await;
+    world.send_all(&repo, &tip).await;
+    let served = serve_behind(&world, |routes| routes).await;
+    let said = try_git(repo.path(), &["ls-remote", &served.url], b"").await.expect_err("nobody may read");
+    assert!(said.contains("not found"), "{said}");
 }
 
 #[tokio::test]

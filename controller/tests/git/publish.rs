@@ -147,6 +147,8 @@ fn introduction(id: ExecutorId) -> Introduction {
         separates: true,
         unseparated: String::new(),
         closes_network: true,
+        separated_by: "account".into(),
+        counters: None,
         hostname: "host".to_owned(),
         notes: Vec::new(),
         directory: None,

@@ -3,12 +3,15 @@
 mod server;
 mod stack;
 
+use std::time::Duration;
+
 use sculpt_controller::{
     access::{Authority, Caller},
     bus::Bus,
     store::{Database, Store},
 };
 use sculpt_tls::{Kind, Token};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 pub(crate) use self::stack::{Authorised, Enrolled, Stack, authorised, connect, stack, stack_with};
 
@@ -38,10 +41,17 @@ pub(crate) async fn store() -> (Store, Fresh) {
     (Store::new(&fresh.database, 8), fresh)
 }
 
-/// An admin named ada, who shows a token.
+/// An admin named ada, who shows a token of their own each time.
 pub(crate) async fn admin(store: &Store) -> Caller {
     let token = Token::fresh(Kind::User, None);
-    store.reset_admin("ada", token.secret.digest()).await.expect("an admin");
+    let another =
+        "INSERT INTO tokens (id, user_id, digest) SELECT gen_random_uuid(), id, $1 FROM users WHERE name = 'ada'";
+    let digest = token.secret.digest();
+    let mut conn = store.read().await.expect("a connection");
+    let made = sqlx::query(another).bind(&digest[..]).execute(&mut *conn).await.expect("a token").rows_affected();
+    if made == 0 {
+        store.reset_admin("ada", digest).await.expect("an admin");
+    }
     let authority = Authority::new(store.clone(), Bus::new());
     authority.authenticate(&token.reveal(), "192.0.2.1").await.expect("it is known")
 }
@@ -70,10 +80,37 @@ pub(crate) async fn until_waiting(store: &sculpt_controller::store::Store, many:
     // Not in anybody's transaction, which would see the same for ever.
     let mut conn = store.read().await.unwrap();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let begun = std::time::Instant::now();
-    while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {
-        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "nobody waits for a lock");
-        // The database tells nobody who waits.
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    in_time("somebody to wait for a lock", async {
+        let mut again = looks();
+        while !over() && sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut *conn).await.unwrap() < many {
+            again.tick().await;
+        }
+    })
+    .await;
+}
+
+/// Looks again and again until `look` gives something, and fails when it does not.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        let mut again = looks();
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            again.tick().await;
+        }
+    };
+    in_time(what, looking).await
+}
+
+/// When to look again at what nobody is told of: between two looks others have the processor and the database.
+fn looks() -> Interval {
+    let mut again = interval(Duration::from_millis(10));
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    again
+}
+
+async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(30);
+    timeout(limit, coming).await.unwrap_or_else(|_| panic!("waited {limit:?} in vain for {what}"))
 }

@@ -1,27 +1,29 @@
 //! The commands of the controller's host, beside a controller that runs.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use clap::Parser as _;
+use rcgen::CertificateParams;
 use sculpt_controller::{
     commands::{CommandError, Told},
-    config::{Cli, Command},
+    config::{Cli, Command, PublicFiles},
     pki::{Authority, Phase},
 };
 use sculpt_proto::{
     executor::v1::{Heartbeat, control_request, control_response},
-    v1::{self, identity_client::IdentityClient},
+    v1::{self, identity_client::IdentityClient, system_client::SystemClient},
 };
+use sculpt_tls::Key;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{ready, recorded, shown};
+use super::{given, ready, recorded, shown};
 use crate::{
     harness::{self, Enrolled, Stack},
     sessions::executor::{Scripted, hello},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 async fn command(stack: &Stack, words: &[&str]) -> Result<Told, CommandError> {
     let place = stack.place();
@@ -49,10 +51,8 @@ async fn a_lost_admin_is_replaced_while_the_controller_runs() {
     assert!(told.note.contains("tokens/user") && !told.note.contains(&told.answer), "{told:?}");
     let me_now = me(&stack, &told.answer).await.expect("it is known");
     assert!(me_now.roles.iter().any(|role| role.role == "admin" && role.project.is_empty()), "{me_now:?}");
-    let begun = Instant::now();
-    while me(&stack, &lost).await != Err(Code::Unauthenticated) {
-        assert!(begun.elapsed() < PATIENCE, "the lost token is still good");
-    }
+    let ended = async || (me(&stack, &lost).await == Err(Code::Unauthenticated)).then_some(());
+    harness::eventually("the lost token to be good no more", ended).await;
     assert_eq!(recorded(&stack, "user.reset").await, 1);
 
     // Somebody else, whose token is theirs to keep.
@@ -67,48 +67,45 @@ async fn a_lost_admin_is_replaced_while_the_controller_runs() {
 /// Waits until who asks the controller whom to trust is told of so many.
 async fn learnt(stack: &Stack, many: usize) {
     let mut identity = IdentityClient::new(stack.authorised());
-    let begun = Instant::now();
-    loop {
+    harness::eventually("the controller to see the change", async || {
         let told = identity.who_am_i(v1::WhoAmIRequest {}).await.expect("an answer").into_inner().trust;
         let kept = std::fs::read_to_string(stack.trust()).expect("it is there");
-        if told == kept && told.matches("BEGIN CERTIFICATE").count() == many {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "the controller does not see the change");
-    }
+        (told == kept && told.matches("BEGIN CERTIFICATE").count() == many).then_some(())
+    })
+    .await;
 }
 
 /// Waits until an executor that has a session is told to trust these, in this order.
 async fn told_of(executor: &mut Scripted, authority: &Authority) {
-    let begun = Instant::now();
-    for sequence in 1.. {
+    let mut sequence = 0;
+    harness::eventually("the session to tell of the change", async || {
+        sequence += 1;
         executor.send(control_request::Part::Heartbeat(Heartbeat { sequence, ..Heartbeat::default() })).await;
         loop {
-            match executor.next().await {
-                control_response::Part::HeartbeatAck(ack) if ack.trusted == authority.trusted() => return,
-                control_response::Part::HeartbeatAck(ack) if ack.sequence == sequence => break,
-                _ => {}
+            if let control_response::Part::HeartbeatAck(ack) = executor.next().await {
+                let told = ack.trusted == authority.trusted();
+                if told || ack.sequence == sequence {
+                    return told.then_some(());
+                }
             }
         }
-        assert!(begun.elapsed() < PATIENCE, "the session does not tell of the change");
-    }
+    })
+    .await;
 }
 
 /// Renews until the certificate is one of the authority that certifies now; the controller sees the change by itself.
 async fn renewed_by(stack: &Stack, mut enrolled: Enrolled, authority: &Authority) -> Enrolled {
-    let begun = Instant::now();
-    loop {
+    harness::eventually("the controller to see the change", async || {
         enrolled = stack.renew(&enrolled, Uuid::new_v4()).await.expect("it is renewed");
-        if stack.store().certified_by(authority.pin().bytes()).await.expect("names") == ["one"] {
-            return enrolled;
-        }
-        assert!(begun.elapsed() < PATIENCE, "the controller does not see the change");
-    }
+        (stack.store().certified_by(authority.pin().bytes()).await.expect("names") == ["one"]).then_some(())
+    })
+    .await;
+    enrolled
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
-    let stack = harness::stack().await;
+    let stack = harness::stack_with(|config| given(&config.tls.authority)).await;
     let who = hello("one");
     let enrolled = stack.enrol(&who).await;
     let mut executor = ready(&stack, &enrolled, &who).await;
@@ -117,6 +114,7 @@ async fn an_authority_takes_over_from_another_and_no_session_is_cut() {
     command(&stack, &["authority", "prepare"]).await.expect("it is prepared");
     learnt(&stack, 2).await;
     let refused = command(&stack, &["authority", "activate"]).await.expect_err("somebody would be cut off").to_string();
+    assert!(refused.contains("cannot vouch for the next one"), "{refused}");
     assert!(refused.contains("one (connected: within a minute)") && refused.contains("--force"), "{refused}");
     let prepared = Authority::open(stack.authority()).expect("it is there");
     assert_eq!(prepared.phase(), Phase::Prepared, "nothing has happened");
@@ -151,4 +149,30 @@ async fn executors_are_told_where_to_dial() {
     let (told, listens) = of(None).await;
     assert_eq!(told, format!("https://{listens}"), "with the port that was found");
     assert_eq!(of(Some("https://sculpt.example:7434")).await.0, "https://sculpt.example:7434");
+}
+
+/// A client that has pinned our authority goes on by it, whatever browsers are shown, and must learn when it changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_public_certificate_whom_to_trust_is_told_all_the_same() {
+    for (left, said) in [(YEAR / 730, "runs out in 0 days"), (YEAR, "is good until")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let files = PublicFiles { certificates: directory.path().join("crt"), key: directory.path().join("key") };
+        let key = Key::fresh().expect("a key");
+        let mut params = CertificateParams::new(["sculpt.example".to_owned()]).expect("names");
+        params.not_before = (SystemTime::now() - YEAR).into();
+        params.not_after = (SystemTime::now() + left).into();
+        let certificate = params.self_signed(key.pair()).expect("a certificate").pem();
+        std::fs::write(&files.certificates, certificate).expect("it is written");
+        std::fs::write(&files.key, key.to_pem()).expect("it is written");
+        let stack = harness::stack_with(|config| config.tls.public = Some(files)).await;
+        let mut identity = IdentityClient::new(stack.authorised());
+        let who = identity.who_am_i(v1::WhoAmIRequest {}).await.expect("an answer").into_inner();
+        assert!(who.public && who.trust == std::fs::read_to_string(stack.trust()).expect("it is there"), "{who:?}");
+        let mut system = SystemClient::new(stack.authorised());
+        let info = system.get_info(v1::GetInfoRequest {}).await.expect("an answer").into_inner();
+        let check = info.checks.iter().find(|check| check.name == "certificate").expect("it is looked at");
+        assert!(check.ok && check.text.contains(said), "{check:?}");
+        assert_eq!(check.remedy.is_empty(), left == YEAR, "{check:?}");
+        stack.stop().await;
+    }
 }

@@ -13,7 +13,7 @@ use tonic::Code;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
-use super::{dial, lock, ready, recorded, run, shown, unlock};
+use super::{dial, joined, lock, ready, recorded, renewed, run, shown, unlock, unrenewed};
 use crate::{
     api::{command, create},
     harness::{self, Enrolled, Stack},
@@ -84,16 +84,14 @@ async fn a_locked_executor_is_gone_from_every_replica_and_back_when_it_is_unlock
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_has_not_joined_here_is_kept_out_all_the_same() {
-    let stack = harness::stack().await;
-    let who = hello("one");
-    let enrolled = stack.enrol(&who).await;
+    let (stack, who, enrolled) = joined().await;
     let forget = "UPDATE executors SET key = NULL, generation = 0, certified_until = NULL";
     run(&stack, forget).await;
     ready(&stack, &enrolled, &who).await;
     run(&stack, forget).await;
     lock(&stack, "one", "lost key").await;
     assert_eq!(fetch(&stack, &enrolled).await, StatusCode::SERVICE_UNAVAILABLE);
-    let refused = stack.renew(&enrolled, Uuid::new_v4()).await.err().expect("it is locked");
+    let refused = unrenewed(&stack, &enrolled).await;
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     unlock(&stack, "one").await;
     run(&stack, "UPDATE executors SET removed_at = now()").await;
@@ -103,9 +101,7 @@ async fn one_that_has_not_joined_here_is_kept_out_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_ends_no_attempt_and_lets_it_be_finished_later() {
-    let stack = harness::stack().await;
-    let who = hello("one");
-    let enrolled = stack.enrol(&who).await;
+    let (stack, who, enrolled) = joined().await;
     let mut executor = ready(&stack, &enrolled, &who).await;
     let made = stack.tasks().create_task(create(command(&["true"]))).await.expect("it is made").into_inner();
     let task = made.task.expect("a task").uuid;
@@ -132,9 +128,7 @@ async fn a_lock_ends_no_attempt_and_lets_it_be_finished_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_executor_is_told_so_and_stays_out() {
-    let stack = harness::stack().await;
-    let who = hello("one");
-    let enrolled = stack.enrol(&who).await;
+    let (stack, who, enrolled) = joined().await;
     let mut executor = ready(&stack, &enrolled, &who).await;
     let epoch = executor.epoch;
     let mut logs = executor.logs(epoch).await;
@@ -147,27 +141,25 @@ async fn a_removed_executor_is_told_so_and_stays_out() {
     assert_eq!(cut(&mut logs).await, Code::PermissionDenied);
     let told = dial(&stack, &enrolled, &who).await.rejected().await;
     assert!(told.retry_after.is_none() && told.text.contains("was removed"), "{told:?}");
-    let refused = stack.renew(&enrolled, Uuid::new_v4()).await.err().expect("it is refused");
+    let refused = unrenewed(&stack, &enrolled).await;
     assert!(refused.code() == Code::PermissionDenied && refused.message().contains("removed"), "{refused}");
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_a_key_locks_both_and_ends_their_sessions() {
-    let stack = harness::stack().await;
-    let who = hello("one");
-    let enrolled = stack.enrol(&who).await;
-    let renewed = stack.renew(&enrolled, Uuid::new_v4()).await.expect("it is renewed");
-    assert_eq!(renewed.subject().generation, 2);
-    let mut executor = ready(&stack, &renewed, &who).await;
+    let (stack, who, enrolled) = joined().await;
+    let second = renewed(&stack, &enrolled).await;
+    assert_eq!(second.subject().generation, 2);
+    let mut executor = ready(&stack, &second, &who).await;
     // The copy cannot call before it renews, and that gives it away.
     let told = dial(&stack, &enrolled, &who).await.rejected().await;
     assert!(told.retry_after.is_some() && told.text.contains("renewed first"), "{told:?}");
-    let refused = stack.renew(&enrolled, Uuid::new_v4()).await.err().expect("it is a copy");
+    let refused = unrenewed(&stack, &enrolled).await;
     assert!(refused.message().contains("both are locked"), "{refused}");
     let told = sent_away(&mut executor).await;
     assert!(told.text.contains("used in two places"), "{told:?}");
-    assert!(stack.renew(&renewed, Uuid::new_v4()).await.is_err(), "both");
+    unrenewed(&stack, &second).await;
     assert!(shown(&stack, "one").await.closed_reason.contains("used in two places"));
     assert_eq!(recorded(&stack, "executor.lock").await, 1);
     stack.stop().await;

@@ -9,7 +9,7 @@ use sculpt_tls::Key;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{dial, ready, recorded, run, shown};
+use super::{dial, joined, ready, recorded, renewed, run, shown, unrenewed};
 use crate::{harness, sessions::executor::hello};
 
 /// What a machine asks for besides its key.
@@ -44,38 +44,36 @@ async fn one_that_a_restored_database_does_not_know_is_let_in_with_what_it_prove
     let stack = harness::stack().await;
     let mut who = hello("one");
     who.pool = "build".into();
-    let joined = stack.enrol(&who).await;
-    let renewed = stack.renew(&joined, Uuid::new_v4()).await.expect("it is renewed");
+    let first = stack.enrol(&who).await;
+    let second = renewed(&stack, &first).await;
     run(&stack, "DELETE FROM joins").await;
     run(&stack, "DELETE FROM executors").await;
 
     // It may have been away for so long that it must renew first; an answer that is lost is no theft.
-    let lost = stack.renew(&renewed, Uuid::new_v4()).await.expect("it is renewed");
-    let third = stack.renew(&renewed, Uuid::new_v4()).await.expect("it is renewed");
+    let lost = renewed(&stack, &second).await;
+    let third = renewed(&stack, &second).await;
     assert_eq!((lost.subject().generation, third.subject().generation), (3, 3));
     ready(&stack, &third, &who).await;
     assert_eq!(shown(&stack, "one").await.pool, "build", "there is nobody else to ask");
     assert_eq!(recorded(&stack, "executor.readmit").await, 1);
-    let again = stack.renew(&third, Uuid::new_v4()).await.expect("it is renewed");
+    let again = renewed(&stack, &third).await;
     assert_eq!(again.subject().generation, 4);
     ready(&stack, &again, &who).await;
     assert_eq!(recorded(&stack, "executor.readmit").await, 1, "it is known again");
-    let refused = stack.renew(&joined, Uuid::new_v4()).await.err().expect("an old certificate is a copy's");
+    let refused = unrenewed(&stack, &first).await;
     assert!(refused.message().contains("both are locked"), "{refused}");
     stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_from_before_the_last_renewals_makes_nobody_a_thief() {
-    let stack = harness::stack().await;
-    let who = hello("one");
-    let joined = stack.enrol(&who).await;
-    let second = stack.renew(&joined, Uuid::new_v4()).await.expect("it is renewed");
-    let third = stack.renew(&second, Uuid::new_v4()).await.expect("it is renewed");
+    let (stack, who, first) = joined().await;
+    let second = renewed(&stack, &first).await;
+    let third = renewed(&stack, &second).await;
     run(&stack, "UPDATE executors SET generation = 1, renewal = NULL, certified_until = now() - interval '1 day'")
         .await;
     ready(&stack, &third, &who).await;
-    let fourth = stack.renew(&third, Uuid::new_v4()).await.expect("it is renewed");
+    let fourth = renewed(&stack, &third).await;
     assert_eq!(fourth.subject().generation, 4);
     ready(&stack, &fourth, &who).await;
     assert_eq!(recorded(&stack, "executor.lock").await, 0);

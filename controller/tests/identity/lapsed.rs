@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sculpt_proto::v1;
+use sculpt_proto::{executor::v1::reject, v1};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -26,6 +26,7 @@ async fn a_session_outlives_its_certificate_only_when_that_is_renewed() {
 
     let told = executor.rejected().await;
     assert!(told.retry_after.is_some() && told.text.contains("has run out"), "{told:?}");
+    assert_eq!(told.code(), reject::Code::Renew, "whatever its own clock says");
     // Its connection was made while the certificate was good; that counts no longer.
     assert_eq!(executor.spec(&Uuid::new_v4().to_string()).await, Err(Code::Unavailable));
     let told = dial(&stack, &enrolled, &who).await.rejected().await;

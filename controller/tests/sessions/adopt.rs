@@ -197,12 +197,8 @@ async fn an_executor_that_forgot_the_answer_is_asked_again() {
     const UNKNOWN: &str = "SELECT cardinality(unknown) FROM executors";
     executor.observe(vec![unknown(&spec)]).await;
     // The first question may have been asked twice: what follows answers the one after the census.
-    let compared = async {
-        while stack.value::<i32>(UNKNOWN).await == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(30), compared).await.expect("the census is compared");
+    let compared = async || (stack.value::<i32>(UNKNOWN).await > 0).then_some(());
+    harness::eventually("the census to be compared", compared).await;
     assert_eq!(asked(&mut executor).await, std::slice::from_ref(&spec.attempt_id));
     assert_eq!(hand_in(&mut executor, &spec.attempt_id, &spec).await.unwrap(), stack.cluster.to_string());
     assert_eq!(stack.value::<i64>("SELECT count(*) FROM attempts").await, 1);

@@ -17,7 +17,7 @@ use super::{
     Stack,
     executor::{Scripted, accepted, completed, finalizing, hello, observed, preparing, running, unknown},
 };
-use crate::make;
+use crate::{harness, make};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_goes_its_way_and_every_report_counts_once() {
@@ -336,12 +336,8 @@ async fn the_end_of_a_session_stands_in_the_journal() {
     drop(newer);
     let kinds = "SELECT string_agg(kind, ' ' ORDER BY id) FROM events WHERE kind LIKE 'executor.%'";
     let expected = "executor.connected executor.connected executor.disconnected";
-    let written = async {
-        while stack.value::<String>(kinds).await != expected {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), written).await.expect("one entry, of the newer session");
+    let written = async || (stack.value::<String>(kinds).await == expected).then_some(());
+    harness::eventually("one entry, of the newer session", written).await;
     let reason = "SELECT data->>'reason' FROM events WHERE kind = 'executor.disconnected'";
     assert_eq!(stack.value::<String>(reason).await, "its connection is gone");
 }

@@ -157,9 +157,7 @@ async fn a_session_that_is_over_publishes_nothing() {
     sender.send(run.executor.header(run.executor.epoch, &run.attempt, &head, length)).await.unwrap();
     let mut client = run.executor.client.clone();
     let call = tokio::spawn(async move { client.publish(tokio_stream::wrappers::ReceiverStream::new(parts)).await });
-    while run.half_done() == 0 {
-        tokio::task::yield_now().await;
-    }
+    harness::eventually("the call to begin", async || (run.half_done() > 0).then_some(())).await;
     let newer = Scripted::welcome(&mut run.stack, who).await;
     assert_eq!(newer.epoch, run.executor.epoch + 1);
     for piece in pieces(&pack) {

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::files;
 use crate::{
-    accounts::Accounts, config::Settings, connect::Dialer, disk::write_durably, gc, journal::Stamp, layout::Layout,
-    sandbox::Separation, space::Room, ssh, workspace::Stores,
+    accounts::Accounts, cgroup::Counting, config::Settings, connect::Dialer, disk::write_durably, gc, journal::Stamp,
+    layout::Layout, sandbox::Separation, space::Room, ssh, workspace::Stores,
 };
 
 /// A session with the controller.
@@ -66,6 +66,10 @@ pub struct Context {
     pub stores: Stores,
     /// What keeps attempts from this executor and from each other.
     pub separation: Separation,
+    /// Root shares memory and queues with what it starts here, whatever account that has.
+    pub shares_memory: bool,
+    /// What of them is counted.
+    pub counting: Counting,
     /// Accounts for separated attempts.
     pub accounts: Accounts,
     /// The session, while there is one.
@@ -107,6 +111,10 @@ pub struct Basis {
     pub dialer: Dialer,
     /// What keeps attempts from this executor and from each other.
     pub separation: Separation,
+    /// Root shares memory and queues with what it starts here, whatever account that has.
+    pub shares_memory: bool,
+    /// What of them is counted.
+    pub counting: Counting,
 }
 
 /// The other ends of what a [`Context`] hears and tells.
@@ -130,7 +138,7 @@ const NEWS: usize = 1_024;
 impl Context {
     /// An executor at its beginning, without a session.
     pub fn new(basis: Basis) -> (Self, Ends) {
-        let Basis { settings, layout, executor, boot, program, dialer, separation } = basis;
+        let Basis { settings, layout, executor, boot, program, dialer, separation, shares_memory, counting } = basis;
         let (link_sender, link) = watch::channel(None);
         let (lease_sender, lease) = watch::channel(None);
         let (news, told) = mpsc::channel(NEWS);
@@ -146,6 +154,8 @@ impl Context {
             dialer,
             stores: Stores::default(),
             separation,
+            shares_memory,
+            counting,
             link,
             lease,
             news,

@@ -36,6 +36,7 @@ use tracing::{info, warn};
 pub use aside::Damage;
 pub use context::{Basis, Context, Ends, Link, News, Released};
 pub use handle::Handle;
+pub(crate) use limits::counters;
 pub use log_end::{Break, LogEnd};
 
 use self::handle::Unreadable;

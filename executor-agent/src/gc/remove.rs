@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -34,7 +35,8 @@ pub(super) async fn tree(context: &Arc<Context>, path: PathBuf) -> io::Result<()
 fn remove(layout: &Layout, path: &Path) -> io::Result<()> {
     let trash = layout.trash();
     let target = trash.join(uuid::Uuid::new_v4().to_string());
-    let gone = match fs::create_dir_all(&trash).and_then(|()| fs::rename(path, &target)) {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&trash);
+    let gone = match made.and_then(|()| fs::rename(path, &target)) {
         Ok(()) => target.as_path(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         // Not even a name has room: then the first thing is to make some.

@@ -64,7 +64,11 @@ pub enum JoinError {
         source: io::Error,
     },
     /// It is none.
-    #[error("cannot use the token from {}: {source}; `sculpt executor token` makes another one", named(path))]
+    #[error(
+        "cannot use the token from {}: {source}; {}`sculpt executor token` makes another one",
+        named(path),
+        other_use(source)
+    )]
     Token {
         /// The file.
         path: PathBuf,
@@ -169,10 +173,19 @@ impl JoinError {
             Self::Refused { status, .. } => match status.code() {
                 Code::Unauthenticated | Code::PermissionDenied => NOT_ALLOWED,
                 Code::AlreadyExists | Code::FailedPrecondition => CONFLICT,
-                Code::InvalidArgument => BAD_INPUT,
+                // It may be well, and not where machines join.
+                Code::InvalidArgument | Code::Unimplemented => BAD_INPUT,
                 _ => FAILED,
             },
         }
+    }
+}
+
+/// What a token is for that no machine joins with.
+fn other_use(error: &TokenError) -> &'static str {
+    match error {
+        TokenError::Kind { .. } => "`sculpt login` takes that one, where a person works; ",
+        TokenError::Foreign | TokenError::Damaged => "",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
 use sculpt_proto::{
     duration,
     executor::v1::{RenewRequest, enrolment_client::EnrolmentClient},
@@ -11,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{info, warn};
 
-use super::{CredentialError, Credentials, Keyring, Standing, schedule::Schedule};
+use super::{
+    CredentialError, Credentials, Keyring, Standing,
+    schedule::{AGAIN, Schedule},
+};
 use crate::{
     connect::{ConnectError, Dialer},
     host::boottime,
@@ -38,11 +42,8 @@ enum RenewError {
     Another,
 }
 
-/// How soon it is renewed again when that has not brought what the controller says to trust: a replica may lag behind.
-const AGAIN: Duration = Duration::from_secs(60);
-
-/// Renews the certificate of `dialer` whenever it is due, and when the controller says to trust others than before, until
-/// `stop`. Connections that stand are not touched.
+/// Renews the certificate of `dialer` whenever it is due, and when the controller says to trust others than before or takes it
+/// for old, until `stop`. Connections that stand are not touched.
 pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: CancellationToken) {
     let mut backoff = dialer.backoff(FIRST_WAIT, LONGEST_WAIT);
     // The controller may have given an answer that never came, and lets nobody in who shows what went before it.
@@ -54,6 +55,10 @@ pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: Can
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => continue,
+                () = standing.stale() => {
+                    schedule = schedule.hurried(boottime());
+                    continue;
+                }
                 // It is never closed: we have its other end.
                 _ = trusted.changed() => if !lacks(&keyring, &trusted.borrow_and_update()) { continue },
             }
@@ -66,6 +71,8 @@ pub async fn run(keyring: Keyring, dialer: Dialer, standing: Standing, stop: Can
             Ok(after) => {
                 info!(next = ?after, "the certificate was renewed");
                 standing.accepted();
+                // What was said of the one before.
+                let _said = standing.stale().now_or_never();
                 backoff.reset();
                 let lags = lacks(&keyring, &trusted.borrow_and_update());
                 Schedule::renewed(boottime(), if lags { after.min(AGAIN) } else { after })

@@ -8,19 +8,24 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Renewals that succeed are at least this far apart, whatever the controller says.
 const APART: Duration = Duration::from_secs(1);
 
+/// How soon it is renewed again when that has not brought what the controller wants: a replica may lag behind.
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
+
 /// The next renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Schedule {
     /// Of a certificate that was found on disk: by the machine's clock. An unknown time is now.
     ByClock(Option<SystemTime>),
-    /// By CLOCK_BOOTTIME, which nobody sets and no suspend stops.
+    /// By CLOCK_BOOTTIME, which nobody sets and no suspend stops: of one that was made `since`.
+    Renewed { since: Duration, at: Duration },
+    /// By the same: again, or at once.
     At(Duration),
 }
 
 impl Schedule {
     /// After a renewal at `boottime` that is good for `after`.
     pub(super) fn renewed(boottime: Duration, after: Duration) -> Self {
-        Self::At(boottime + after.max(APART))
+        Self::Renewed { since: boottime, at: boottime + after.max(APART) }
     }
 
     /// After one that failed.
@@ -28,11 +33,21 @@ impl Schedule {
         Self::At(boottime + wait)
     }
 
+    /// The controller takes the certificate for old, whatever this machine's clock says. One that it has just made is left
+    /// alone for a while, and what failed waits its turn.
+    pub(super) fn hurried(self, boottime: Duration) -> Self {
+        match self {
+            Self::ByClock(_) => Self::At(boottime),
+            Self::Renewed { since, at } => Self::Renewed { since, at: at.min(since + AGAIN) },
+            Self::At(_) => self,
+        }
+    }
+
     /// How long to sleep before asking again; `None`: it is due.
     pub(super) fn pause(&self, boottime: Duration, now: SystemTime) -> Option<Duration> {
         let left = match self {
             Self::ByClock(at) => at.and_then(|at| at.duration_since(now).ok()).unwrap_or_default(),
-            Self::At(at) => at.saturating_sub(boottime),
+            Self::Renewed { at, .. } | Self::At(at) => at.saturating_sub(boottime),
         };
         (!left.is_zero()).then(|| left.min(LOOK))
     }
@@ -61,6 +76,21 @@ mod tests {
             (Schedule::failed(BOOTTIME, Duration::ZERO), None),
         ] {
             assert_eq!(schedule.pause(BOOTTIME, now), expected, "{schedule:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_controller_takes_for_old_does_not_wait_for_the_clock() {
+        let now = SystemTime::UNIX_EPOCH + 10_000 * HOUR;
+        for (schedule, later, expected) in [
+            (Schedule::ByClock(Some(now + HOUR)), Duration::ZERO, None),
+            (Schedule::renewed(BOOTTIME, HOUR), AGAIN / 2, Some(AGAIN / 2)),
+            (Schedule::renewed(BOOTTIME, HOUR), AGAIN, None),
+            (Schedule::renewed(BOOTTIME, APART), AGAIN / 2, None),
+            (Schedule::failed(BOOTTIME, LOOK), LOOK / 2, Some(LOOK / 2)),
+        ] {
+            let boottime = BOOTTIME + later;
+            assert_eq!(schedule.hurried(boottime).pause(boottime, now), expected, "{schedule:?}");
         }
     }
 

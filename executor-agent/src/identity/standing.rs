@@ -9,7 +9,7 @@ use std::{
 
 use sculpt_tls::{Pin, private};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
@@ -36,6 +36,7 @@ struct Inner {
     keyring: Option<Keyring>,
     refusal: Mutex<Option<Refusal>>,
     trusted: watch::Sender<Vec<Pin>>,
+    stale: Notify,
 }
 
 impl Standing {
@@ -89,6 +90,16 @@ impl Standing {
     /// Whom the controller says to trust; empty before it has said so.
     pub(super) fn trusted(&self) -> watch::Receiver<Vec<Pin>> {
         self.inner.trusted.subscribe()
+    }
+
+    /// The controller wants our certificate renewed before anything else.
+    pub fn is_stale(&self) {
+        self.inner.stale.notify_one();
+    }
+
+    /// Returns when the controller has said so since this was asked last.
+    pub(super) async fn stale(&self) {
+        self.inner.stale.notified().await;
     }
 
     fn note(&self, refusal: Option<&Refusal>) {

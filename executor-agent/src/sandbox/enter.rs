@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -16,15 +16,18 @@ use rustix::{
     fs::{MemfdFlags, memfd_create},
     io::{FdFlags, fcntl_setfd},
     process::{Pid, PidfdFlags, pidfd_open},
-    thread::{ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
 };
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
 use crate::{
-    stage::{Error, Stage, failed},
+    stage::{Error, Stage, failed, give_up},
     tree,
 };
+
+/// Why nobody enters a sandbox that is being made, or being taken down.
+const INCOMPLETE: &str = "it is not complete yet, or its program has ended";
 
 /// A living sandbox, as the one who joins it needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,12 +51,44 @@ struct Note {
 impl Inside {
     /// Whether the process is in it.
     pub fn holds(&self, pid: u32) -> bool {
-        let note = fs::read(&self.note).ok().and_then(|json| serde_json::from_slice::<Note>(&json).ok());
-        note.is_some_and(|note| fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link == note.link()))
+        let note = Note::read(&self.note).ok().flatten();
+        note.is_some_and(|note| note.has(pid))
+    }
+
+    /// Whether it is still being made. One that has ended, or cannot be read, is not.
+    pub fn is_coming(&self) -> bool {
+        match Note::read(&self.note) {
+            Ok(Some(note)) => u32::try_from(note.child_pid).is_ok_and(|pid| note.has(pid)) && !note.stands(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 }
 
 impl Note {
+    /// What stands at `path`; nothing while that is not whole: bubblewrap writes it piece by piece.
+    fn read(path: &Path) -> io::Result<Option<Self>> {
+        let json = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read?,
+        };
+        match serde_json::from_slice(&json) {
+            Ok(note) => Ok(Some(note)),
+            Err(error) if error.is_eof() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the process is in the sandbox.
+    fn has(&self, pid: u32) -> bool {
+        fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok_and(|link| link == self.link())
+    }
+
+    /// Whether everything around its first process is there, as it is once that has a child: before, it still sees the host.
+    fn stands(&self) -> bool {
+        u32::try_from(self.child_pid).is_ok_and(tree::has_descendants)
+    }
+
     /// What a process in the sandbox has in `/proc/<pid>/ns/pid`.
     fn link(&self) -> PathBuf {
         format!("pid:[{}]", self.pid_namespace).into()
@@ -108,8 +143,8 @@ fn prepare(sandbox: &Sandbox, inner: &Stage, envelope: &Envelope) -> Result<(Com
 pub(crate) fn join(inside: &Inside, inner: &Stage) -> Result<u8, Error> {
     let attempt = || format!("enter the sandbox that {} names", inside.note.display());
     let wrong = |why: &str| failed(attempt(), io::Error::other(why.to_owned()));
-    let json = fs::read(&inside.note).map_err(|error| failed(attempt(), error))?;
-    let note: Note = serde_json::from_slice(&json).map_err(|error| failed(attempt(), error.into()))?;
+    let note = Note::read(&inside.note).map_err(|error| failed(attempt(), error))?;
+    let note = note.ok_or_else(|| wrong(INCOMPLETE))?;
     let pid = Pid::from_raw(note.child_pid).ok_or_else(|| wrong("it names no process"))?;
     let pinned = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(attempt(), error.into()))?;
     // Pinned, so that the process which is compared is the one that is followed.
@@ -117,9 +152,8 @@ pub(crate) fn join(inside: &Inside, inner: &Stage) -> Result<u8, Error> {
     if link != note.link() {
         return Err(wrong("it has ended"));
     }
-    // The first process of a sandbox has a child once everything around that stands: before, it still sees the host.
-    if u32::try_from(note.child_pid).is_ok_and(|pid| tree::descendants(pid).is_empty()) {
-        return Err(wrong("it is not complete yet, or its program has ended"));
+    if !note.stands() {
+        return Err(wrong(INCOMPLETE));
     }
     let handed = hand_over(inner)?;
     // All at once: with the user namespace alone, the others would be out of reach.
@@ -133,7 +167,7 @@ pub(crate) fn join(inside: &Inside, inner: &Stage) -> Result<u8, Error> {
     }
     move_into_thread_name_spaces(pinned.as_fd(), all).map_err(|error| failed(attempt(), error.into()))?;
     // Whatever an agent has put in the program's place gets no more than that agent has.
-    set_no_new_privs(true).map_err(|error| failed("give up new privileges", error.into()))?;
+    give_up()?;
     // A process namespace is entered by children only.
     let mut command = Command::new(&inside.program);
     command.args(["stage", "--inside"]).arg(handed.as_raw_fd().to_string()).env_clear().current_dir("/");
@@ -174,4 +208,31 @@ fn hand_over(inner: &Stage) -> Result<OwnedFd, Error> {
 
 fn inherit(descriptor: impl AsFd) -> Result<(), Error> {
     fcntl_setfd(descriptor, FdFlags::empty()).map_err(|error| failed("hand a file over", error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_counts_once_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let inside = Inside { note: directory.path().join("sandbox.json"), program: "/bin/true".into() };
+        assert!(inside.is_coming(), "bubblewrap has not begun");
+        let own = fs::read_link("/proc/self/ns/pid").unwrap().to_string_lossy().into_owned();
+        let namespace = own.trim_start_matches("pid:[").trim_end_matches(']');
+        let whole = format!("{{\n    \"child-pid\": {},\n    \"pid-namespace\": {namespace}\n}}\n", std::process::id());
+        for length in 0..whole.len() - 2 {
+            fs::write(&inside.note, &whole[..length]).unwrap();
+            assert!(inside.is_coming() && !inside.holds(std::process::id()), "{}", &whole[..length]);
+            let refused = join(&inside, &Stage::default()).unwrap_err();
+            assert!(refused.to_string().ends_with(INCOMPLETE), "{refused}");
+        }
+        fs::write(&inside.note, &whole).unwrap();
+        assert!(inside.holds(std::process::id()));
+        for (text, what) in [("{]", "broken"), (r#"{"child-pid": 1, "pid-namespace": 1}"#, "over")] {
+            fs::write(&inside.note, text).unwrap();
+            assert!(!inside.is_coming(), "{what}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 use tokio::process::Command;
 
 use super::{Network, Sandbox};
-use crate::stage::{Identity, Stage};
+use crate::stage::{self, Identity, Stage};
 
 /// How long a sandbox may take: one stands within moments, or never.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +38,12 @@ impl Separation {
         if !wanted {
             return Self::Nothing("its settings say that attempts run as the executor's own account".to_owned());
         }
+        if let Some(why) = stage::cannot_give_up() {
+            return Self::Nothing(format!(
+                "the kernel, or a container, lets no process give up calls, so that an attempt would keep the kernel's keys: \
+                 {why}; it needs seccomp filters"
+            ));
+        }
         let root = crate::host::is_root();
         Self::choose(root, find_bwrap(program, root.then_some(ANYBODY)).await)
     }
@@ -54,12 +60,30 @@ impl Separation {
         self.reason().is_none()
     }
 
+    /// By what it cannot; empty when it can.
+    pub fn means(&self) -> &'static str {
+        match self {
+            Self::Accounts { .. } => "account",
+            Self::Bubblewrap(_) => "bubblewrap",
+            Self::Nothing(_) => "",
+        }
+    }
+
     /// Why it can.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Nothing(why) => Some(why),
             Self::Accounts { .. } | Self::Bubblewrap(_) => None,
         }
+    }
+
+    /// What attempts have in common all the same, where root `shares_memory` with what it starts. bubblewrap leaves that by
+    /// itself.
+    pub fn leaves(&self, shares_memory: bool) -> Option<&'static str> {
+        (shares_memory && self.by_accounts()).then_some(
+            "attempts share System V objects and POSIX queues with this host and each other: root may make no namespaces \
+             here; a container lets it with CAP_SYS_ADMIN",
+        )
     }
 
     /// Whether each attempt has an account of its own.
@@ -139,6 +163,15 @@ mod tests {
         assert_eq!(Separation::choose(false, there()), Separation::Bubblewrap("/bwrap".into()));
         let nothing = Separation::choose(false, missing());
         assert!(!nothing.separates() && nothing.reason().unwrap().contains("package bubblewrap"));
+    }
+
+    #[test]
+    fn what_cannot_be_left_is_said_where_it_was_to_be_left() {
+        let accounts = Separation::Accounts { bwrap: there() };
+        assert!(accounts.leaves(true).unwrap().contains("System V") && accounts.leaves(false).is_none());
+        for other in [Separation::Bubblewrap("/bwrap".into()), Separation::Nothing("why".to_owned())] {
+            assert_eq!(other.leaves(true), None, "{other:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! Keeps a session with the controller: connects, says who we are, and carries the machine's effects out.
 
+mod says;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use sculpt_proto::{
-    EXECUTOR_PROTOCOL,
-    executor::v1::{self as wire, AgentInfo, ControlRequest, ControlResponse, Hello, control_request::Part},
+    executor::v1::{self as wire, ControlRequest, ControlResponse, control_request::Part},
     id::ClusterId,
 };
 use tokio::{
@@ -33,9 +34,6 @@ use crate::{
     identity::Standing,
     journal::Stamp,
 };
-
-/// Attempts per piece of the observed set, so that a message stays far below 256 KiB.
-const PIECE: usize = 500;
 
 /// How long the controller may take to say its first word.
 const FIRST_WORD: Duration = Duration::from_secs(15);
@@ -129,7 +127,7 @@ impl<R: Roster> Control<R> {
                 // A word that its dead predecessor had under way may have arrived after its own. A twin speaks again.
                 Ended::Fatal(Fatal::Superseded(_)) if !self.twin_spoke_lately() => AFTER_TWIN,
                 Ended::Fatal(fatal) => return Err(fatal),
-                Ended::Later(pause, _) | Ended::Barred(pause, _) => pause,
+                Ended::Later(pause, _) | Ended::Barred(pause, _) | Ended::Stale(pause, _) => pause,
                 _ if began.elapsed() > Duration::from_secs(20) => {
                     backoff.reset();
                     backoff.next_wait()
@@ -350,69 +348,6 @@ impl<R: Roster> Control<R> {
                 Ok(())
             }
         }
-    }
-
-    fn hello(&self) -> Hello {
-        let (settings, separation) = (&self.context.settings, &self.context.separation);
-        let agents = settings
-            .agents
-            .keys()
-            .map(|name| AgentInfo { name: name.clone(), is_default: settings.default_agent.as_ref() == Some(name) });
-        Hello {
-            protocol: EXECUTOR_PROTOCOL,
-            executor_id: self.context.executor.to_string(),
-            name: settings.name.clone(),
-            instance_id: self.instance.clone(),
-            boot_id: self.context.boot.clone(),
-            cluster_id: self.cluster.map(|id| id.to_string()).unwrap_or_default(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pool: settings.pool.clone(),
-            labels: settings.labels.clone().into_iter().collect(),
-            slots: settings.slots,
-            agents: agents.collect(),
-            separates: separation.separates(),
-            hostname: host::hostname(),
-            notes: self.attempts.notes(),
-            owner: if separation.separates() { String::new() } else { host::owner() },
-            directory_id: self.context.layout.directory_id().to_string(),
-            unseparated: separation.reason().unwrap_or_default().to_owned(),
-            closes_network: separation.closes_network(),
-            ..Hello::default()
-        }
-    }
-
-    fn heartbeat(&self, sequence: u64) -> wire::Heartbeat {
-        let standing = self.context.room.standing();
-        let closed = standing.closed();
-        wire::Heartbeat {
-            sequence,
-            slots_used: self.attempts.slots_used(),
-            accepts_work: closed.is_none(),
-            reason: closed.unwrap_or_default(),
-            disk_used: standing.space.used,
-            disk_budget: standing.space.budget,
-        }
-    }
-
-    fn observed(&self) -> Vec<wire::Observed> {
-        let mut attempts = self.attempts.observed();
-        for seen in &mut attempts {
-            // A damaged spec does not say whose it is, and there is no other cluster that it can be of.
-            if let (true, Some(ours)) = (seen.cluster_id.is_empty(), self.cluster) {
-                seen.cluster_id = ours.to_string();
-            }
-            // What it has reported of itself comes first.
-            if !seen.attempt_id.parse().is_ok_and(|attempt| self.machine.settled(attempt)) {
-                seen.unreadable.clear();
-            }
-        }
-        let mut pieces: Vec<wire::Observed> =
-            attempts.chunks(PIECE).map(|piece| wire::Observed { attempts: piece.to_vec(), last: false }).collect();
-        match pieces.last_mut() {
-            Some(piece) => piece.last = true,
-            None => pieces.push(wire::Observed { attempts: Vec::new(), last: true }),
-        }
-        pieces
     }
 }
 

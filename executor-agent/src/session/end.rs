@@ -20,10 +20,13 @@ pub enum Fatal {
         text: String,
         /// By name.
         code: &'static str,
+        /// It may not connect: it was removed, or is not who it says. No change of its settings helps.
+        barred: bool,
     },
     /// Another process has this executor's id.
     #[error(
-        "another process has connected with this executor's id: {0}; end one of the two, or give one another --data-dir"
+        "another process has connected with this executor's id: {0}; end one of the two, or give one another --data-dir. If \
+         you know of no other, its key was copied: `sculpt lock executor` keeps both out"
     )]
     Superseded(String),
     /// The controller belongs to another cluster than this executor's attempts.
@@ -59,6 +62,10 @@ pub(super) enum Ended {
     Later(Duration, String),
     #[error("the controller does not let this executor in: {1}; it is asked again in {0:?}")]
     Barred(Duration, String),
+    #[error(
+        "the controller wants a newer certificate first: {1}; it is renewed now, and the controller asked again in {0:?}"
+    )]
+    Stale(Duration, String),
     #[error(transparent)]
     Fatal(#[from] Fatal),
 }
@@ -70,6 +77,7 @@ impl Ended {
             Self::Status(status) => standing.told(status),
             Self::Connect(error @ ConnectError::Distrust { .. }) => standing.refused(&error.to_string()),
             Self::Barred(_, why) | Self::Fatal(Fatal::Rejected { text: why, .. }) => standing.refused(why),
+            Self::Stale(..) => standing.is_stale(),
             Self::Connect(_)
             | Self::Closed
             | Self::Silent(_)
@@ -89,8 +97,14 @@ pub(super) fn rejected(reject: Reject) -> Ended {
     let later = reject.retry_after.and_then(|span| duration(span, "reject.retry_after").ok());
     match later.map(|pause| pause.min(Duration::from_secs(300))) {
         // It is not the controller that is not ready.
-        Some(pause) if code == reject::Code::Invalid => Ended::Barred(pause, reject.text),
+        Some(pause) if matches!(code, reject::Code::Invalid | reject::Code::Barred) => {
+            Ended::Barred(pause, reject.text)
+        }
+        Some(pause) if code == reject::Code::Renew => Ended::Stale(pause, reject.text),
         Some(pause) => Ended::Later(pause, reject.text),
-        None => Fatal::Rejected { text: reject.text, code: code.as_str_name() }.into(),
+        None => {
+            let barred = code == reject::Code::Barred;
+            Fatal::Rejected { text: reject.text, code: code.as_str_name(), barred }.into()
+        }
     }
 }

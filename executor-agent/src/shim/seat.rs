@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ExitCode, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -35,12 +36,22 @@ pub const ATTEMPT: &str = "attempt";
 /// Exit code when the terminal has closed, and not the person left it.
 pub(crate) const CLOSED: u8 = 10;
 
+/// How long a server whose socket is there may take to have its session, too.
+const APPEARS: Duration = Duration::from_secs(10);
+
+/// Between two looks for it, each of which runs a program: at first, and at last.
+const LOOK: Duration = Duration::from_millis(20);
+const SELDOM: Duration = Duration::from_millis(500);
+
 /// What tmux is told of the person's own environment.
 pub(crate) const TOLD: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 
 /// Entry of `sculpt-executor shim seat TMUX_SOCKET`: attaches until the person leaves, or the terminal closes.
 pub fn main(tmux_socket: &Path) -> io::Result<ExitCode> {
     let view = view(tmux_socket)?;
+    if !begins(&view)? {
+        return Ok(ExitCode::from(CLOSED));
+    }
     let env =
         TOLD.iter().filter_map(|name| Some(((*name).into(), std::env::var_os(name)?.as_os_str().into()))).collect();
     let stage = view.seat(&Sits::Freely, env);
@@ -82,7 +93,31 @@ fn program() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// Whether the session that was left is still there.
+/// Waits until there is a session: a server listens before it has made one. False when none comes.
+fn begins(view: &View) -> io::Result<bool> {
+    comes(view.socket.parent().unwrap_or(&view.socket), || goes_on(view))
+}
+
+/// Whether `there` comes true, as it can while there is this directory. That there is no socket in it says nothing: a server
+/// that begins removes what another has left, and makes its own.
+fn comes(directory: &Path, mut there: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    let since = Instant::now();
+    while !there()? {
+        let waited = since.elapsed();
+        if waited > APPEARS || !directory.is_dir() {
+            return Ok(false);
+        }
+        thread::sleep(pause(waited));
+    }
+    Ok(true)
+}
+
+/// How long until the next look, after so long.
+fn pause(waited: Duration) -> Duration {
+    (waited / 2).clamp(LOOK, SELDOM)
+}
+
+/// Whether the session is there.
 fn goes_on(view: &View) -> io::Result<bool> {
     let stage = view
         .stage(&["has-session".as_ref(), "-t".as_ref(), OsStr::new(SESSION)], [("TERM".into(), "xterm".into())].into());
@@ -136,5 +171,36 @@ fn show(mut master: File) -> io::Result<()> {
             Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => return Ok(()),
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_where_no_session_can_come() {
+        let root = tempfile::tempdir().unwrap();
+        let view = root.path().join("view");
+        fs::create_dir(&view).unwrap();
+        let mut asked = 0;
+        let came = comes(&view, || {
+            asked += 1;
+            if asked == 2 {
+                fs::remove_dir(&view)?;
+            }
+            Ok(false)
+        });
+        assert_eq!((came.unwrap(), asked), (false, 2));
+        let mut answers = [false, false, true].into_iter();
+        assert!(comes(root.path(), || Ok(answers.next().unwrap())).unwrap(), "without a socket, too");
+    }
+
+    #[test]
+    fn a_session_that_is_late_is_looked_for_less_often() {
+        let next = |waited: &Duration| Some(*waited + pause(*waited));
+        let looks = std::iter::successors(Some(Duration::ZERO), next).take_while(|waited| *waited < APPEARS);
+        let looks: Vec<Duration> = looks.collect();
+        assert!(looks.len() < 35 && looks[4] < Duration::from_millis(200), "{looks:?}");
     }
 }

@@ -33,7 +33,9 @@ pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoi
     let dialer = Dialer::over(network::simulated(), CONTROLLER)?;
     let (executor, boot, program) = (machine.id, machine.name.clone(), directory.join("none"));
     let separation = sculpt_executor::sandbox::Separation::Accounts { bwrap: Err("there is none".to_owned()) };
-    let (context, ends) = Context::new(Basis { settings, layout, executor, boot, program, dialer, separation });
+    let counting = sculpt_executor::cgroup::Counting::default();
+    let (context, ends) =
+        Context::new(Basis { settings, layout, executor, boot, program, dialer, separation, counting });
     let context = Arc::new(context);
     let attempts = Attempts::adopt(Arc::clone(&context), machine.clone(), world.clone());
     let (control, _ready) =
@@ -62,6 +64,7 @@ fn settings(machine: &Machine, directory: &Path) -> Settings {
         limits: sculpt_executor::cgroup::Limits::default(),
         agents: BTreeMap::new(),
         lifeline: false,
+        overruled: Vec::new(),
     }
 }
 

@@ -1,12 +1,10 @@
 //! The gRPC API as another program uses it, and waiting on its streams.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, bail};
 use sculpt_proto::v1::{
-    Executor, GetExecutorRequest, ReadLogRequest, Task, WatchTaskRequest, events_client::EventsClient,
-    executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient, projects_client::ProjectsClient,
-    read_log_response::Part, system_client::SystemClient, tasks_client::TasksClient,
+    AuditEntry, ReadAuditRequest, ReadLogRequest, Task, WatchTaskRequest, audit_client::AuditClient,
+    events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
+    projects_client::ProjectsClient, read_log_response::Part, system_client::SystemClient, tasks_client::TasksClient,
 };
 use sculpt_tls::Trust;
 use tonic::{
@@ -16,7 +14,7 @@ use tonic::{
     transport::Channel,
 };
 
-use super::{DEADLINE, Stack, enrolment::dial, within};
+use super::{DEADLINE, Stack, again, enrolment::dial, within};
 
 /// Puts the token on every call.
 #[derive(Clone, Debug)]
@@ -54,6 +52,8 @@ pub struct Api {
     pub executors: ExecutorsClient<Authorized>,
     /// Packs and diffs.
     pub git: GitClient<Authorized>,
+    /// The record.
+    pub audit: AuditClient<Authorized>,
     /// The controller about itself.
     pub system: SystemClient<Authorized>,
 }
@@ -71,6 +71,7 @@ impl Api {
             projects: ProjectsClient::new(service()),
             executors: ExecutorsClient::new(service()),
             git: GitClient::new(service()),
+            audit: AuditClient::new(service()),
             system: SystemClient::new(service()),
         })
     }
@@ -84,39 +85,25 @@ impl Stack {
 
     /// Follows `task` until it is as wished; outages of the controller are waited out.
     pub async fn until(&self, task: &str, what: &str, wished: impl Fn(&Task) -> bool) -> Result<Task> {
-        within(DEADLINE, &format!("task {task}: {what}"), async {
-            loop {
-                match self.watch(task, &wished).await {
-                    Ok(Some(found)) => return Ok(found),
-                    Ok(None) => {}
-                    Err(error) => outage(error)?,
-                }
-                // Only after an outage, which nothing announces the end of.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+        // Again only after an outage, which nothing announces the end of.
+        again(DEADLINE, &format!("task {task}: {what}"), async || match self.watch(task, &wished).await {
+            Ok(found) => Ok(found),
+            Err(error) => outage(error).map(|()| None),
         })
         .await
     }
 
-    /// Looks at `executor` until it is as wished, for at most `limit`.
-    pub async fn executor_until(
-        &self,
-        executor: &str,
-        what: &str,
-        limit: Duration,
-        wished: impl Fn(&Executor) -> bool,
-    ) -> Result<Executor> {
-        let mut api = self.api().await?;
-        within(limit, &format!("executor {executor}: {what}"), async {
-            loop {
-                let request = GetExecutorRequest { executor: executor.to_owned() };
-                let found = api.executors.get_executor(request).await?.into_inner().executor;
-                if let Some(found) = found.filter(|found| wished(found)) {
+    /// Follows the record until `action` stands in it.
+    pub async fn recorded(&self, action: &str) -> Result<AuditEntry> {
+        let request = ReadAuditRequest { follow: true, actions: vec![action.to_owned()], ..Default::default() };
+        within(DEADLINE, &format!("{action} in the record"), async {
+            let mut entries = self.api().await?.audit.read_audit(request).await?.into_inner();
+            while let Some(message) = entries.message().await? {
+                if let Some(found) = message.entries.into_iter().next() {
                     return Ok(found);
                 }
-                // Executors are not announced.
-                tokio::time::sleep(Duration::from_millis(50)).await;
             }
+            bail!("the record has ended");
         })
         .await
     }
@@ -136,14 +123,10 @@ impl Stack {
     /// Follows the log of `task` until it is as wished or complete; outages of the controller are waited out.
     pub async fn log_until(&self, task: &str, what: &str, wished: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
         let mut log = Vec::new();
-        within(DEADLINE, &format!("the log of task {task}: {what}"), async {
-            loop {
-                match self.read_on(task, &mut log, &wished).await {
-                    Ok(true) => return Ok(()),
-                    Ok(false) => {}
-                    Err(error) => outage(error)?,
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+        again(DEADLINE, &format!("the log of task {task}: {what}"), async || {
+            match self.read_on(task, &mut log, &wished).await {
+                Ok(done) => Ok(done.then_some(())),
+                Err(error) => outage(error).map(|()| None),
             }
         })
         .await?;

@@ -76,9 +76,14 @@ pub async fn eventually<T>(what: &str, look: impl FnMut() -> Result<Option<T>>) 
 
 /// The same with a deadline of its own.
 async fn soon<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    again(limit, what, async || look()).await
+}
+
+/// The same where a look takes a while; what it waits for is better awaited than looked for again.
+pub async fn again<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     within(limit, what, async {
         loop {
-            if let Some(found) = look()? {
+            if let Some(found) = look().await? {
                 return Ok(found);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

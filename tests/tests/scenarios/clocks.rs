@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use sculpt_tests::harness::Stack;
+use rustix::process::Signal;
+use sculpt_tests::harness::{DEADLINE, Stack};
+
+use crate::certificates::{certificate, runs_out, short_lived};
 
 /// The library that lies about the time of day, if it is installed.
 fn liar() -> Option<PathBuf> {
@@ -62,6 +65,29 @@ async fn a_wall_clock_that_is_an_hour_off_changes_nothing() -> Result<()> {
         ensure!(!stack.show(&counting.task).await?["unreachable"].as_bool().unwrap_or(true));
         counting.ends_well(&stack).await?;
     }
+    stack.finish().await
+}
+
+/// An hour is forgiven, so that a certificate of seconds is good for long by a clock that is so far behind.
+#[tokio::test]
+async fn a_certificate_that_has_run_out_is_renewed_by_an_executor_that_takes_it_for_good() -> Result<()> {
+    let Some(liar) = liar() else { return Ok(()) };
+    let mut stack = short_lived().empty().await?;
+    let file = stack.root().join("executor.clock");
+    fs::write(&file, "+0\n")?;
+    stack.executor_via(by(&liar, &file));
+    stack.start_controller().await?;
+    stack.start_executor().await?;
+    let (before, until) = certificate(&stack.executor_data())?;
+    stack.executor()?.end(Signal::TERM, DEADLINE).await?;
+    runs_out(until).await?;
+    fs::write(&file, "-3000\n")?;
+    let told = fs::read_to_string(stack.root().join("executor.log"))?.len();
+    stack.start_executor().await?;
+    let (after, _) = certificate(&stack.executor_data())?;
+    ensure!(after.generation > before.generation, "{before:?} became {after:?}");
+    let log = fs::read_to_string(stack.root().join("executor.log"))?;
+    ensure!(log[told..].contains("wants a newer certificate first"), "its own clock was not behind: {log}");
     stack.finish().await
 }
 

@@ -27,6 +27,7 @@ pub(crate) enum UserVerb {
     /// Add a user; they sign in with a token that `sculpt token create --user NAME` makes
     Add {
         /// Lower-case letters, digits and . _ @ + -
+        #[arg(value_parser = value::named)]
         name: String,
         /// Shown with their commits
         #[arg(long, default_value = "")]
@@ -38,11 +39,13 @@ pub(crate) enum UserVerb {
     /// Remove a user, their tokens and open streams; what they did keeps their name
     Rm {
         /// Who
+        #[arg(value_parser = value::named)]
         name: String,
     },
     /// Give a user a role
     Grant {
         /// To whom
+        #[arg(value_parser = value::named)]
         name: String,
         /// viewer, operator, pair, maintainer or admin, everywhere or @PROJECT
         #[arg(value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
@@ -51,6 +54,7 @@ pub(crate) enum UserVerb {
     /// Take a role from a user
     Revoke {
         /// From whom
+        #[arg(value_parser = value::named)]
         name: String,
         /// As `sculpt admin user ls` shows it
         #[arg(value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
@@ -93,7 +97,10 @@ pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure>
             let request = RevokeRoleRequest { request_id, user: name.clone(), role: Some(role.clone().into()) };
             let answer =
                 client.change(&attempted, async || client.identity().revoke_role(request.clone()).await).await?;
-            said(answer.user, &format!("{} is no longer {role}", clean(&name)), format)
+            // It may never have been theirs, or be theirs elsewhere still.
+            let left = answer.user.as_ref().map_or(String::new(), |user| roles(&user.roles));
+            let left = if left.is_empty() { "no role".to_owned() } else { clean(&left) };
+            said(answer.user, &format!("{} is not {role}, and has {left}", clean(&name)), format)
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(arguments: ExecutorGcArgs, format: Format) -> Result<Exi
 
 async fn connected(client: &Client) -> Result<Vec<String>, Failure> {
     let all = client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await?;
-    let connected = all.executors.into_iter().filter(|executor| executor.liveness == "connected");
+    let connected = all.executors.into_iter().filter(super::is_in);
     let names: Vec<String> = connected.map(|executor| executor.name).collect();
     if names.is_empty() {
         note("no executor is connected; `sculpt executor ls` shows those there are");

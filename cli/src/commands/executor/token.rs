@@ -27,7 +27,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct TokenArgs {
     /// Pool of the executors that join with it
-    #[arg(long, value_name = "POOL", default_value = "default")]
+    #[arg(long, value_name = "POOL", default_value = "default", value_parser = value::named)]
     pool: String,
     /// Label of these executors, which tasks can require; may be repeated
     #[arg(long = "label", value_name = "K=V", value_parser = value::pair)]
@@ -36,7 +36,7 @@ pub(crate) struct TokenArgs {
     #[arg(long, value_name = "DUR", default_value = "15m", value_parser = value::span)]
     ttl: Duration,
     /// How many machines may join with it
-    #[arg(long, value_name = "N", default_value = "1", value_parser = value::whole::<u32>(1, 100_000))]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = value::whole::<u32>(1, 10_000))]
     uses: u32,
     /// Print the token and nothing else
     #[arg(short, long)]
@@ -45,13 +45,14 @@ pub(crate) struct TokenArgs {
     #[arg(long, conflicts_with_all = ["pool", "labels", "ttl", "uses"])]
     ls: bool,
     /// Revoke this one instead, by its uuid or a unique prefix of it
-    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["pool", "labels", "ttl", "uses", "ls"])]
+    #[arg(long, value_name = "TOKEN", value_parser = value::named, conflicts_with_all = ["pool", "labels", "ttl", "uses", "ls"])]
     revoke: Option<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct RmArgs {
     /// Name, uuid, or unique prefix of the uuid
+    #[arg(value_parser = value::named)]
     executor: String,
     /// Also while it holds attempts, which are given up
     #[arg(long)]

@@ -2,6 +2,7 @@ use sculpt_proto::id::{ClusterId, ExecutorId};
 use sculpt_tls::{Caller, Callers, Identity, Server, client_config, server_config};
 
 use super::*;
+use crate::pki::SshAuthorities;
 
 fn pins(authority: &Authority) -> Vec<Pin> {
     authority.trust().pins().collect()
@@ -30,6 +31,27 @@ fn is_made_once_for_its_owner_alone() {
     assert!(matches!(Authority::open(&path), Err(AuthorityError::Private(PrivateError::Open { .. }))));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o770)).expect("open it");
     assert!(matches!(Authority::open(&path), Err(AuthorityError::Writable { mode: 0o770, .. })));
+}
+
+/// Only root can give something away, so that only root's run shows it.
+#[test]
+fn what_belongs_to_another_account_is_refused() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for name in ["", CURRENT, NEXT, PREVIOUS, VOUCHED, "ssh-users.key", "ssh-hosts.key"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let authority = directory.path().join("authority");
+        Authority::open(&authority).expect("it is made");
+        let path = if name.is_empty() { authority.clone() } else { authority.join(name) };
+        if !path.exists() {
+            private::write(&path, "planted").expect("it is written");
+        }
+        std::os::unix::fs::chown(&path, Some(12_345), None).expect("it is given away");
+        let refused = Authority::open(&authority).map(|found| found.pin());
+        let said = matches!(&refused, Err(AuthorityError::Anothers { path: found, owner: 12_345 }) if *found == path);
+        assert!(said, "{name}: {refused:?}");
+    }
 }
 
 #[test]
@@ -67,6 +89,49 @@ fn a_crash_while_activating_leaves_it_prepared() {
     assert_eq!(Authority::activate(path).expect("it goes on").phase(), Phase::Activated);
 }
 
+#[test]
+fn many_that_make_it_at_once_have_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("authority");
+    let begin = std::sync::Barrier::new(16);
+    let open = || {
+        begin.wait();
+        let made = pins(&Authority::open(&path).expect("it is made or read"));
+        let ssh = SshAuthorities::open(&path).expect("they are made or read");
+        (made, ssh.public().collect::<Vec<_>>())
+    };
+    let opened: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..16).map(|_| scope.spawn(open)).collect();
+        all.into_iter().map(|one| one.join().expect("it ends")).collect()
+    });
+    assert!(opened.iter().all(|one| *one == opened[0]), "{opened:?}");
+    assert_eq!(fs::read_dir(&path).expect("a listing").count(), 3, "nothing else is left");
+}
+
+#[test]
+fn the_previous_one_vouches_from_activate_to_retire() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    let file = path.join(VOUCHED);
+    let opened = Authority::open(path).expect("it is made");
+    assert_eq!((opened.vouch().err(), opened.is_vouched_for()), (Some(VouchError::NotPrepared), false));
+    let prepared = Authority::prepare(path).expect("it is prepared");
+    assert!(prepared.vouch().is_ok() && !prepared.is_vouched_for() && !file.exists());
+    let activated = Authority::activate(path).expect("it is activated");
+    assert!(activated.is_vouched_for());
+    assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let kept = fs::read_to_string(&file).expect("it is there");
+    // What is not about these two says nothing.
+    private::write(&file, &opened.trust().to_pem()).expect("it is written");
+    assert!(!Authority::open(path).expect("it is read").is_vouched_for());
+    assert!(!Authority::retire(path).expect("it is retired").is_vouched_for() && !file.exists());
+    // Nor does what a crash left.
+    private::write(&file, &kept).expect("it is written");
+    assert!(!Authority::open(path).expect("it is read").is_vouched_for());
+    Authority::prepare(path).expect("it is prepared");
+    assert!(!file.exists());
+}
+
 /// Whom each side of a change believes, by the library that the listeners use.
 #[tokio::test]
 async fn both_are_believed_while_one_takes_over() {
@@ -82,7 +147,9 @@ async fn both_are_believed_while_one_takes_over() {
     for (authority, trust, believed) in [
         (&prepared, &old_trust, true),
         (&activated, prepared.trust(), true),
-        (&activated, &old_trust, false),
+        // The previous one vouches for the present one, until it is retired.
+        (&activated, &old_trust, true),
+        (&steady, &old_trust, false),
         (&steady, prepared.trust(), true),
     ] {
         let proof = authority.controller(&names, SystemTime::now()).expect("a certificate");

@@ -12,6 +12,7 @@ use crate::store::{
     Connection, StoreError, Time,
     audit::{self, Act, By},
     columns,
+    executors::Counters,
 };
 
 /// What an executor says of itself when it connects.
@@ -43,6 +44,10 @@ pub struct Introduction {
     pub unseparated: String,
     /// Whether it can keep an attempt from the network.
     pub closes_network: bool,
+    /// By what it keeps attempts apart; empty when it does not, or does not say.
+    pub separated_by: String,
+    /// By what it holds attempts to limits; absent when it does not say.
+    pub counters: Option<Counters>,
     /// Its machine.
     pub hostname: String,
     /// Its remarks on itself.
@@ -119,14 +124,15 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     let placed = placed(who, before.as_ref());
     let row: Option<(i64,)> = sqlx::query_as(
         "INSERT INTO executors AS e (id, name, pool, labels, slots, agents, default_agent, separates, unseparated, \
-         closes_network, hostname, version, notes, instance, directory, key, generation, certified_until, epoch, \
-         connected_at, last_seen) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 1, \
+         closes_network, separated_by, counters, hostname, version, notes, instance, directory, key, generation, \
+         certified_until, epoch, connected_at, last_seen) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 1, \
          clock_timestamp(), clock_timestamp()) \
          ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, labels = EXCLUDED.labels, \
          slots = EXCLUDED.slots, agents = EXCLUDED.agents, default_agent = EXCLUDED.default_agent, \
          separates = EXCLUDED.separates, unseparated = EXCLUDED.unseparated, \
-         closes_network = EXCLUDED.closes_network, hostname = EXCLUDED.hostname, \
+         closes_network = EXCLUDED.closes_network, separated_by = EXCLUDED.separated_by, \
+         counters = EXCLUDED.counters, hostname = EXCLUDED.hostname, \
          version = EXCLUDED.version, notes = EXCLUDED.notes, instance = EXCLUDED.instance, \
          directory = EXCLUDED.directory, closed_reason = NULL, key = COALESCE(e.key, EXCLUDED.key), \
          generation = GREATEST(e.generation, EXCLUDED.generation), \
@@ -144,6 +150,8 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     .bind(who.separates)
     .bind(&who.unseparated)
     .bind(who.closes_network)
+    .bind(&who.separated_by)
+    .bind(who.counters.as_ref().map(Json))
     .bind(&who.hostname)
     .bind(&who.version)
     .bind(placed.notes)

@@ -33,8 +33,29 @@ const fn attack(name: &'static str, control: Control, script: &'static str) -> A
 const SEIZE: &str =
     r#"perl -e 'exit(syscall(`uname -m` =~ /x86_64/ ? 101 : 117, 0x4206, $ENV{SHIM} + 0, 0, 0) == 0 ? 0 : 1)'"#;
 
+/// Takes the first descriptor of a process for its own.
+const TAKE: &str =
+    r#"perl -e 'my $of = syscall(434, $ENV{SHIM} + 0, 0); exit($of >= 0 && syscall(438, $of, 0, 0) >= 0 ? 0 : 1)'"#;
+
+/// Is told what happens in a directory.
+const WATCH: &str = r#"perl -e 'my ($begin, $add) = `uname -m` =~ /x86_64/ ? (294, 254) : (26, 27);
+    my $path = "$ENV{WORK}/.git"; exit(syscall($add, syscall($begin, 0), $path, 0xfff) >= 0 ? 0 : 1)'"#;
+
+/// Looks for a key among those that the kernel keeps for an account.
+const KEY: &str = r#"perl -e 'my ($kind, $name) = ("user", "theirs-$ENV{VICTIM}");
+    exit(syscall(`uname -m` =~ /x86_64/ ? 250 : 219, 10, -5, $kind, $name, 0) >= 0 ? 0 : 1)'"#;
+
+/// Leaves a key with its account, for the minute that it takes.
+const LEAVE: &str = r#"perl -e 'my ($kind, $name, $key) = ("user", "left-by-$ENV{SCULPT_ATTEMPT}", "secret");
+    my ($add, $ctl) = `uname -m` =~ /x86_64/ ? (248, 250) : (217, 219); my $left = syscall($add, $kind, $name, $key, 6, -5);
+    exit($left >= 0 && syscall($ctl, 15, $left, 60) >= 0 ? 0 : 1)'"#;
+
+/// Removes the memory that another attempt shares with itself.
+const SHARED: &str = r#"perl -e 'my $id = shmget hex substr($ENV{VICTIM}, -7), 64, 0600;
+    exit(defined $id && shmctl($id, 0, 0) ? 0 : 1)'"#;
+
 /// All of them.
-pub(crate) const ATTACKS: [Attack; 47] = [
+pub(crate) const ATTACKS: [Attack; 59] = [
     // The executor's own.
     attack("reads_the_executors_key", Succeeds, r#"cat "$DATA/identity/key.pem""#),
     attack("reads_the_key_through_a_symlink", Succeeds, r#"ln -s "$DATA/identity/key.pem" link && cat link"#),
@@ -106,7 +127,20 @@ pub(crate) const ATTACKS: [Attack; 47] = [
         Fails,
         r#"printf "the-%s" "$HALF" > wanted; cat /proc/[0-9]*/cmdline | grep -qaf wanted"#,
     ),
+    attack("enters_another_agents_directory", Succeeds, r#"cat "/proc/$AGENT/cwd/secret""#),
+    attack("takes_a_descriptor_of_another_shim", Succeeds, TAKE),
+    attack("makes_another_shim_go_first_when_memory_is_short", Succeeds, r#"echo 500 > "/proc/$SHIM/oom_score_adj""#),
+    attack("slows_another_agent_down", Succeeds, r#"renice -n 1 -p "$AGENT""#),
+    attack("limits_another_shim", Succeeds, r#"prlimit --pid "$SHIM" --core=0"#),
+    attack("watches_another_attempts_workspace", Succeeds, WATCH),
+    attack("writes_on_another_agents_terminal", Succeeds, r#"[ -e "$TERMINAL" ] && : >> "$TERMINAL""#),
+    // What the kernel keeps beyond files.
+    attack("finds_another_attempts_key", Succeeds, KEY),
+    attack("leaves_a_key_with_its_account", Succeeds, LEAVE),
+    attack("removes_another_attempts_shared_memory", Succeeds, SHARED),
+    attack("says_where_the_kernel_dumps", Fails, r": >> /proc/sys/kernel/core_pattern"),
     // Sockets.
+    attack("reaches_the_controllers_database", Succeeds, r#"connect "$DATABASE""#),
     attack("talks_to_its_own_shim", Succeeds, r#"connect "$SOCKETS/$SCULPT_ATTEMPT/control/shim""#),
     attack("talks_to_another_shim", Succeeds, r#"connect "$SOCKETS/$VICTIM/control/shim""#),
     attack("looks_over_another_agents_shoulder", Succeeds, r#"connect "$SOCKETS/$VICTIM/view/shim""#),

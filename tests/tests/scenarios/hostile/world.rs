@@ -23,6 +23,11 @@ pub(crate) enum World {
 /// What the other attempt's secret begins with, in two halves that meet in no script.
 const HALVES: [&str; 2] = ["the-others", "own-secret"];
 
+/// Leaves a key with its account, where the kernel has any for it, and makes memory by a number.
+const KEEP: &str = r#"perl -e 'my ($kind, $name, $key) = ("user", "theirs-$ENV{SCULPT_ATTEMPT}", "secret");
+    syscall(`uname -m` =~ /x86_64/ ? 248 : 217, $kind, $name, $key, 6, -5) >= 0 or $!{ENOSYS} or print "no key: $!\n";
+    defined shmget hex substr($ENV{SCULPT_ATTEMPT}, -7), 64, 01600 or print "no memory: $!\n"'"#;
+
 impl World {
     /// An executor of this world; none where only root could make it.
     pub(crate) async fn stack(self, settings: &str) -> Result<Option<Stack>> {
@@ -57,12 +62,14 @@ impl Victim {
         repo.commit("secret-file", "of another project\n")?;
         let blob = repo.git(["rev-parse", "HEAD:secret-file"])?;
         give_away(stack, repo.path())?;
-        let script = "umask 077; echo mine > secret; echo mine > ~/secret-home; echo mine > /tmp/theirs-$SCULPT_ATTEMPT
-            echo \"at $HOME\"; exec sleep 4242";
+        let script = format!(
+            "umask 077; echo mine > secret; echo mine > ~/secret-home; echo mine > /tmp/theirs-$SCULPT_ATTEMPT
+            {KEEP}; echo \"at $HOME\"; exec sleep 4242"
+        );
         // Beside this one others may be tried, whose secrets stand in the arguments by which they are made.
         let own = Uuid::new_v4().simple();
         let secret = format!("SECRET={}{own}", HALVES.concat());
-        let all = ["--env", &secret, "--title", "theirs", "--", "sh", "-c", script];
+        let all = ["--env", &secret, "--title", "theirs", "--", "sh", "-c", &script];
         let task = stack.detached(repo.path(), all).await?;
         let log = stack.log_until(&task, "its home", |log| log.ends_with(b"\n")).await?;
         let log = String::from_utf8(log)?;
@@ -93,6 +100,8 @@ impl Victim {
             ("WORK", text(&data.join("workspaces").join(attempt))),
             ("THEIR_TMP", format!("/tmp/theirs-{attempt}")),
             ("THEIR_HOME", home),
+            ("TERMINAL", text(&fs::read_link(format!("/proc/{agent}/fd/0")).context("its terminal")?)),
+            ("DATABASE", format!("{}/.s.PGSQL.5432", sockets_of(&stack.database_url()?)?)),
             ("AGENT", agent.to_string()),
             ("SHIM", shim.to_string()),
             ("STORE", store.clone()),
@@ -181,6 +190,11 @@ fn written_beside(path: &Path, name: &str) -> Result<std::path::PathBuf> {
     fs::write(&beside, "sculpt_join_x\n")?;
     chown(&beside, Some(owner.uid()), Some(owner.gid()))?;
     Ok(beside)
+}
+
+/// Where the database behind this address has its socket.
+fn sockets_of(database: &str) -> Result<&str> {
+    database.strip_prefix("host=").and_then(|rest| rest.split(' ').next()).context("a database behind a socket")
 }
 
 /// The agent of a shim, behind the bubblewrap that waits for it.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may end at the first surprise")]
 
+mod vouched;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use rcgen::{
@@ -62,12 +64,6 @@ impl Authority {
         let issuer = Issuer::from_params(&self.params, self.key.pair());
         let own = params.signed_by(key.pair(), &issuer).unwrap().der().clone();
         Proof::new(vec![own, self.certificate.clone()], &key)
-    }
-
-    /// `self`, as this one vouches for it: of the same name and key.
-    fn vouched_by(&self, previous: &Self) -> CertificateDer<'static> {
-        let issuer = Issuer::from_params(&previous.params, previous.key.pair());
-        self.params.signed_by(self.key.pair(), &issuer).unwrap().der().clone()
     }
 
     fn controller(&self) -> Proof {
@@ -172,48 +168,6 @@ async fn showing_the_pinned_authority_is_not_being_certified_by_it() {
     let config = client_config(&Server::Pinned(Meeting::new(authority.pin())), None).unwrap();
     let why = told(listener.address, config, CONTROLLER_NAME).await;
     assert!(why.contains("authority that is not trusted here"), "{why}");
-}
-
-/// Who has handed over no more than a pin may be met by another authority, which has taken over since.
-#[tokio::test]
-async fn one_that_the_pinned_authority_vouches_for_is_believed() {
-    let (previous, present, stranger) = (Authority::named("previous"), Authority::named("present"), Authority::new());
-    let vouched = present.vouched_by(&previous);
-    let forged = Authority::named("present").vouched_by(&stranger);
-    for (along, believed) in [
-        (vec![vouched.clone(), previous.certificate.clone()], true),
-        (vec![previous.certificate.clone(), vouched.clone()], true),
-        (vec![present.certificate.clone(), previous.certificate.clone()], false),
-        (vec![vouched.clone()], false),
-        (vec![forged, previous.certificate.clone()], false),
-    ] {
-        let mut controller = present.controller();
-        controller.chain.truncate(1);
-        controller.chain.extend(along.clone());
-        let listener = Listener::of(controller, Callers::Anyone).await;
-        let meeting = Meeting::new(previous.pin());
-        let config = client_config(&Server::Pinned(meeting.clone()), None).unwrap();
-        assert_eq!(dial(listener.address, config, CONTROLLER_NAME).await.is_ok(), believed, "{along:?}");
-        assert_eq!(meeting.authority(), believed.then_some(&previous.trust()), "{along:?}");
-    }
-
-    // Who knows either of the two needs to be told of no change; who knows another one is told who was shown.
-    let shows = || {
-        let mut controller = present.controller();
-        controller.chain.truncate(1);
-        controller.chain.extend([vouched.clone(), previous.certificate.clone()]);
-        controller
-    };
-    for trust in [previous.trust(), present.trust()] {
-        let listener = Listener::of(shows(), Callers::Anyone).await;
-        dial(listener.address, client_config(&Server::Known(trust), None).unwrap(), CONTROLLER_NAME).await.unwrap();
-    }
-    let listener = Listener::of(shows(), Callers::Anyone).await;
-    let config = client_config(&Server::Known(stranger.trust()), None).unwrap();
-    let why = told(listener.address, config, CONTROLLER_NAME).await;
-    for pin in [&previous, &present, &stranger].map(Authority::pin) {
-        assert!(why.contains(&pin.to_string()), "{why}");
-    }
 }
 
 /// An executor has a certificate of the authority, and signs another one with its key.
