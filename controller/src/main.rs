@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
         .with_writer(std::io::stderr)
+        // Whoever read the log may have gone, and to complain of that would end the controller.
+        .log_internal_errors(false)
         .init();
     let served = serve.resolve().map_err(Into::into).and_then(app::run);
     match served {

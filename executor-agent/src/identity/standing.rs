@@ -93,7 +93,7 @@ impl Standing {
     }
 
     /// The controller wants our certificate renewed before anything else.
-    pub fn is_stale(&self) {
+    pub fn mark_stale(&self) {
         self.inner.stale.notify_one();
     }
 

@@ -80,15 +80,26 @@ fn close(path: &Path, reachable: impl FnOnce(u32) -> bool, held: bool) -> Result
     let path = path.to_owned();
     match judge(found, geteuid().as_raw()) {
         Verdict::Keep => {}
-        Verdict::Narrow(to) => {
-            fs::set_permissions(&path, Permissions::from_mode(to)).map_err(make_failed(&path))?;
-            let from = found.mode & 0o777;
-            tracing::warn!(path = %path.display(), "others could get at it (mode {from:o}); it is closed to them now ({to:o})");
-        }
+        Verdict::Narrow(to) => narrow(&path, found, to)?,
         Verdict::Anothers => return Err(LayoutError::Anothers { path, uid: found.owner }),
         Verdict::Open => return Err(LayoutError::Open { path, mode: found.mode }),
     }
     Ok(found.mode)
+}
+
+/// Closes what was found, unless somebody has put something into it since it was found empty.
+fn narrow(path: &Path, found: Found, to: u32) -> Result<(), LayoutError> {
+    let set = |mode| fs::set_permissions(path, Permissions::from_mode(mode)).map_err(make_failed(path));
+    set(to)?;
+    let writable = found.reachable && found.mode & 0o022 != 0;
+    if writable && fs::read_dir(path).map_err(make_failed(path))?.next().is_some() {
+        // As it was, so that it is refused again.
+        set(found.mode & 0o7777)?;
+        return Err(LayoutError::Open { path: path.to_owned(), mode: found.mode });
+    }
+    let from = found.mode & 0o777;
+    tracing::warn!(path = %path.display(), "others could get at it (mode {from:o}); it is closed to them now ({to:o})");
+    Ok(())
 }
 
 #[cfg(test)]
@@ -150,6 +161,21 @@ mod tests {
             assert_eq!(mode(open), 0o777, "a refusal changes nothing");
             set(open, 0o700);
         }
+    }
+
+    #[test]
+    fn what_came_into_an_empty_one_before_it_was_closed_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("d");
+        fs::create_dir_all(path.join("bin")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        let owner = geteuid().as_raw();
+        let found = Found { owner, mode: 0o40_777, reachable: true, empty: true, held: false };
+        let refused = narrow(&path, found, 0o700).unwrap_err().to_string();
+        assert!(refused.contains("others can write"), "{refused}");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o777, "and would be once more");
+        narrow(&path, Found { reachable: false, ..found }, 0o700).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

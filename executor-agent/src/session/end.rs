@@ -77,7 +77,7 @@ impl Ended {
             Self::Status(status) => standing.told(status),
             Self::Connect(error @ ConnectError::Distrust { .. }) => standing.refused(&error.to_string()),
             Self::Barred(_, why) | Self::Fatal(Fatal::Rejected { text: why, .. }) => standing.refused(why),
-            Self::Stale(..) => standing.is_stale(),
+            Self::Stale(..) => standing.mark_stale(),
             Self::Connect(_)
             | Self::Closed
             | Self::Silent(_)

@@ -34,8 +34,9 @@ pub async fn run(machine: Machine, world: World, directory: Arc<Path>) -> turmoi
     let (executor, boot, program) = (machine.id, machine.name.clone(), directory.join("none"));
     let separation = sculpt_executor::sandbox::Separation::Accounts { bwrap: Err("there is none".to_owned()) };
     let counting = sculpt_executor::cgroup::Counting::default();
-    let (context, ends) =
-        Context::new(Basis { settings, layout, executor, boot, program, dialer, separation, counting });
+    let shares_memory = false;
+    let basis = Basis { settings, layout, executor, boot, program, dialer, separation, shares_memory, counting };
+    let (context, ends) = Context::new(basis);
     let context = Arc::new(context);
     let attempts = Attempts::adopt(Arc::clone(&context), machine.clone(), world.clone());
     let (control, _ready) =
