@@ -5,8 +5,10 @@ mod check;
 mod host;
 mod pass;
 mod rights;
+mod role;
 
 pub use check::{Refusal, check};
 pub use host::{Host, HostError};
 pub use pass::{Pass, PassError, Window, login};
 pub use rights::{Profile, Right, Rights, UnknownRight};
+pub use role::{Role, UnknownRole};

@@ -79,6 +79,10 @@ id!(
     PairingId
 );
 id!(
+    /// One time that a person sits beside an attempt, from when they sit down until they leave.
+    SeatId
+);
+id!(
     /// One connection of ssh on its way through the controller.
     TunnelId
 );

@@ -7,6 +7,7 @@ pub mod adopt;
 pub mod book;
 pub mod census;
 pub mod control;
+pub mod deeds;
 pub mod disk;
 mod end;
 pub mod enrolment;

@@ -14,6 +14,7 @@ use sculpt_proto::{
     required,
 };
 
+use super::deeds::{self, Deed};
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
     store::{Connection, StoreError, attempts, sessions, sessions::Epoch, task_state},
@@ -67,6 +68,8 @@ pub enum Told {
     },
     /// A remark for people.
     Note(String),
+    /// Somebody does something beside it.
+    Deed(Deed),
 }
 
 /// What became of a report.
@@ -117,6 +120,9 @@ impl TryFrom<wire::Report> for Report {
             report::Step::Finalizing(step) => Told::Finalizing { exit: exit(step.exit, "report.finalizing.exit")? },
             report::Step::Ended(step) => ended(step)?,
             report::Step::Note(note) => Told::Note(note.text.chars().take(MAX_NOTE).collect()),
+            report::Step::Attached(attached) => Told::Deed(attached.try_into()?),
+            report::Step::Typed(typed) => Told::Deed(typed.try_into()?),
+            report::Step::Detached(detached) => Told::Deed(detached.try_into()?),
         };
         if report.sequence == 0 || i64::try_from(report.sequence).is_err() {
             return Err(FieldError::new("report.sequence", format!("{} is not a sequence number", report.sequence)));
@@ -168,7 +174,7 @@ impl Told {
             Self::Running { .. } => Some(Step::Running),
             Self::Finalizing { exit } => Some(Step::Finalizing { exit: *exit }),
             Self::Ended { outcome, .. } => Some(Step::Ended { outcome: outcome.clone() }),
-            Self::Note(_) => None,
+            Self::Note(_) | Self::Deed(_) => None,
         }
     }
 }
@@ -215,7 +221,13 @@ async fn apply_in(
             }
             return Ok(answer(report.sequence, Some((Refusal::Fenced, text))));
         }
-        Ruling::Taken(None) => None,
+        Ruling::Taken(None) => {
+            if let Told::Deed(deed) = &report.told {
+                deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?
+            } else {
+                None
+            }
+        }
         Ruling::Taken(Some(step)) => {
             let event = Event::Stepped { fence: ledger.fence, step };
             match Dispatch::move_locked(conn, &locked, &event, &Actor::system(), report.age).await {
@@ -245,7 +257,7 @@ pub enum Ruling {
     Refused(Refusal, String),
     /// Nothing: the task has gone on without its attempt.
     Fenced(String),
-    /// It is taken, with the step that it is; a remark is none.
+    /// It is taken, with the step that it is; a remark, and what people do, is none.
     Taken(Option<Step>),
 }
 
@@ -293,6 +305,7 @@ async fn write_details(conn: &mut Connection, attempt: AttemptId, told: &Told) -
             attempts::release_complete(conn, &[attempt]).await.map(drop)
         }
         Told::Note(text) => attempts::add_note(conn, attempt, text).await,
+        Told::Deed(_) => Ok(()),
     }
 }
 

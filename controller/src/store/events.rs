@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use sculpt_proto::id::{ClusterId, TaskId};
+use sculpt_proto::id::{ClusterId, ExecutorId, TaskId};
 use serde_json::Value;
 use sqlx::{FromRow, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::{Connection, Store, StoreError, Time, gaps::Table, visible};
+use super::{Connection, Store, StoreError, Time, columns, gaps::Table, visible};
 use crate::access::{On, Read, Sees};
 
 /// Most entries that are read at once.
@@ -29,6 +29,8 @@ pub struct Place(pub i64);
 pub struct Entry {
     /// The task that it is about, its number, its revision and shown state afterwards.
     pub task: Option<(TaskId, u64, u64, &'static str)>,
+    /// The number of the attempt that it is about, and who has it.
+    pub attempt: Option<(u32, ExecutorId)>,
     /// Who caused it; empty for the system.
     pub actor: String,
     /// More, as an object.
@@ -114,13 +116,16 @@ pub async fn record(conn: &mut Connection, kind: &'static str, entry: &Entry) ->
         None => (None, None, None, None),
     };
     let data = if entry.data.is_null() { Value::Object(serde_json::Map::new()) } else { entry.data.clone() };
+    let (attempt, executor) = entry.attempt.unzip();
     sqlx::query(
-        "INSERT INTO events (kind, task_id, task_number, revision, shown, actor, data) \
-         VALUES ($1, $2, $3, $4, $5::shown_state, $6, $7)",
+        "INSERT INTO events (kind, task_id, task_number, attempt, executor_id, revision, shown, actor, data) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7::shown_state, $8, $9)",
     )
     .bind(kind)
     .bind(task)
     .bind(number)
+    .bind(attempt.map(columns::number))
+    .bind(executor.map(|executor| executor.0))
     .bind(revision)
     .bind(shown)
     .bind(&entry.actor)

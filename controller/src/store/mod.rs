@@ -37,6 +37,7 @@ pub mod retention;
 pub mod roles;
 mod schema;
 mod schema_rights;
+pub mod seats;
 pub mod sessions;
 pub mod silence;
 pub mod task_state;

@@ -45,6 +45,11 @@ impl Locked {
         Self { task, revision, ..self.clone() }
     }
 
+    /// What people see of it.
+    pub fn shown(&self) -> &'static str {
+        shown(&self.task).as_str()
+    }
+
     /// What happened `age` ago, but not before the newest attempt was claimed.
     pub fn ago(&self, age: Duration) -> Time {
         let then = TimeDelta::from_std(age).ok().and_then(|age| self.now.checked_sub_signed(age)).unwrap_or(self.now);

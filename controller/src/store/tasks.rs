@@ -265,6 +265,7 @@ pub(super) async fn insert_as(
         task: Some((id, number.unsigned_abs(), 1, "queued")),
         actor: new.created_by.clone(),
         data: json!({ "title": new.title }),
+        ..Entry::default()
     };
     record(conn, "task.created", &entry).await
 }

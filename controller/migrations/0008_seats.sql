@@ -1,0 +1,18 @@
+-- Who sits, or has sat, beside an attempt, as its executor tells it.
+CREATE TABLE seats (
+    session_id uuid PRIMARY KEY,
+    pairing_id uuid NOT NULL,
+    attempt_id uuid NOT NULL REFERENCES attempts ON DELETE CASCADE,
+    user_name  text NOT NULL,
+    role       text NOT NULL CHECK (role IN ('observer', 'driver', 'shell')),
+    began_at   timestamptz NOT NULL,
+    -- The last input into the terminal was over; NULL: there was none.
+    typed_at   timestamptz,
+    -- NULL: they sit there for as long as the attempt lives.
+    ended_at   timestamptz,
+    -- Why, where it was not their wish.
+    why        text NOT NULL DEFAULT '',
+    CONSTRAINT seats_why_check CHECK (why = '' OR ended_at IS NOT NULL)
+);
+CREATE INDEX seats_by_attempt ON seats (attempt_id);
+CREATE INDEX seats_taken ON seats (attempt_id) WHERE ended_at IS NULL;
