@@ -180,7 +180,7 @@ impl Accounts {
     fn make(&self, name: &str) -> Result<Option<Account>, AccountError> {
         let home = self.homes.join(name);
         let fail = |words: String| AccountError::Make { name: name.to_owned(), words };
-        let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
+        let shell = host::shell();
         let mut command = std::process::Command::new("useradd");
         command
             .args(["--system", "--no-create-home", "--user-group", "--shell", shell, "--comment", "sculpt attempt"])
