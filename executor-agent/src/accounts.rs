@@ -180,17 +180,10 @@ impl Accounts {
     fn make(&self, name: &str) -> Result<Option<Account>, AccountError> {
         let home = self.homes.join(name);
         let fail = |words: String| AccountError::Make { name: name.to_owned(), words };
+        let shell = host::shell();
         let mut command = std::process::Command::new("useradd");
         command
-            .args([
-                "--system",
-                "--no-create-home",
-                "--user-group",
-                "--shell",
-                host::shell(),
-                "--comment",
-                "sculpt attempt",
-            ])
+            .args(["--system", "--no-create-home", "--user-group", "--shell", shell, "--comment", "sculpt attempt"])
             .arg("--home-dir")
             .arg(&home)
             .arg(name)

@@ -24,6 +24,12 @@ pub fn shell() -> &'static str {
     if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" }
 }
 
+/// Whether somebody can work in the shell that the environment names. Those of services name one that turns people away.
+pub fn serves_people(shell: &Path) -> bool {
+    let turns_away = ["nologin", "false", "true"].iter().any(|name| shell.ends_with(name));
+    shell.is_absolute() && !turns_away
+}
+
 /// Whether the system is being shut down, as far as that can be seen: everything that is left is then told to end.
 pub fn going_down() -> bool {
     let read = |path| std::fs::read(path).unwrap_or_default();
@@ -104,6 +110,23 @@ mod tests {
         ] {
             assert_eq!(says_so(name, arguments, closed), expected, "{}", String::from_utf8_lossy(arguments));
         }
+    }
+
+    #[test]
+    fn a_shell_that_turns_people_away_serves_nobody() {
+        for (shell, serves) in [
+            ("/bin/bash", true),
+            ("/usr/bin/fish", true),
+            ("/opt/tools/truefalse", true),
+            ("/usr/sbin/nologin", false),
+            ("/bin/false", false),
+            ("/usr/bin/true", false),
+            ("bash", false),
+            ("", false),
+        ] {
+            assert_eq!(serves_people(Path::new(shell)), serves, "{shell:?}");
+        }
+        assert!(serves_people(Path::new(super::shell())));
     }
 
     #[test]

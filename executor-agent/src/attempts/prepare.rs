@@ -24,6 +24,7 @@ use crate::{
     config::Settings,
     connect::Backoff,
     disk::{self, write_durably},
+    host,
     journal::JournalError,
     report::{Cause, Failure, Outcome, Step},
     session::Wish,
@@ -313,14 +314,18 @@ fn environment(
     };
     let mut env: BTreeMap<ByteText, ByteText> =
         std::env::vars_os().filter(|(key, _)| passed(key)).map(|(key, value)| (key.into(), value.into())).collect();
+    let has_shell = env.get(&ByteText::from("SHELL")).is_some_and(|shell| host::serves_people(shell.as_path()));
     let mut set = |key: &str, value: ByteText| env.insert(key.into(), value);
     if let Some(own) = own {
         set("HOME", own.home.clone().into());
         if let Some(name) = &own.name {
             set("USER", name.as_str().into());
             set("LOGNAME", name.as_str().into());
-            set("SHELL", "/bin/sh".into());
         }
+    }
+    // Where none is named, tmux takes that of the account, which may turn people away.
+    if !has_shell {
+        set("SHELL", host::shell().into());
     }
     set("PWD", cwd.into());
     // Nobody may be there to leave a pager; a task that wants one says so.
