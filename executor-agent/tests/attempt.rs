@@ -58,6 +58,7 @@ impl Attempt {
             lease: None,
             grace: Duration::from_secs(1),
             cgroup: Cgroup::default(),
+            quiet: None,
             control_socket: path.join("s/control"),
             view_socket: path.join("s/view"),
             boot_id: None,

@@ -157,6 +157,7 @@ fn a_launch_on_disk_means_the_same() {
         timeout: Some(Duration::from_secs(90)),
         lease: None,
         grace: Duration::from_secs(10),
+        quiet: None,
         cgroup: Cgroup::default(),
         control_socket: "/run/sculpt/x/control/shim".into(),
         view_socket: "/run/sculpt/x/view/shim".into(),

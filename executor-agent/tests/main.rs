@@ -4,6 +4,7 @@
 mod adopt;
 mod attempt;
 mod authority;
+mod baton;
 mod controller;
 mod damage;
 mod delegated;

@@ -255,6 +255,7 @@ impl Life<'_> {
             timeout: self.spec.timeout,
             lease: self.lease().await,
             grace: GRACE,
+            quiet: None,
             processes: limits::of_account(&limits, &cgroup, separated),
             goes_first: limits::goes_first(&limits, &cgroup),
             sandbox,

@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use uuid::Uuid;
+
 use super::wire::{self, Progress, Request, Response, Status};
 use crate::text::ByteText;
 
@@ -76,7 +78,18 @@ impl Client {
         Ok(Subscription { client: self.clone(), stream, received: Vec::new() })
     }
 
-    /// Types `bytes` into the terminal; returns when the terminal has taken all of them.
+    /// Gives it a message to the agent, to be typed when people let it, and handed in with `enter`. Returns at once; what
+    /// becomes of it is news. The same `id` is typed once, however often it is given.
+    pub async fn say(&self, id: Uuid, text: &str, enter: bool) -> Result<(), ClientError> {
+        self.tell(&Request::Say { id, text: text.to_owned(), enter }, PATIENCE).await
+    }
+
+    /// Nobody is at the keyboard any more: messages need not wait for a rest.
+    pub async fn hand_back(&self) -> Result<(), ClientError> {
+        self.tell(&Request::HandBack, PATIENCE).await
+    }
+
+    /// Types `bytes` into the terminal, whoever types; returns when the terminal has taken all of them.
     pub async fn input(&self, bytes: &[u8]) -> Result<(), ClientError> {
         self.tell(&Request::Input { bytes: ByteText(bytes.to_vec()) }, TYPING).await
     }

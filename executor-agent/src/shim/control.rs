@@ -20,6 +20,7 @@ use rustix::{
 
 use super::{
     door::Door,
+    keyboard::Keyboard,
     screen::Screen,
     shared::{Event, Shared},
     wire::{self, Phase, Progress, Request, Response},
@@ -35,7 +36,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const TYPING: Duration = Duration::from_secs(10);
 
 /// Serves who comes in at `door` for the rest of the shim's life.
-pub(super) fn serve(mut door: Door, shared: Arc<Shared>, screen: Option<Arc<Screen>>) -> io::Result<()> {
+pub(super) fn serve(mut door: Door, shared: Arc<Shared>, keyboard: Option<Arc<Keyboard>>) -> io::Result<()> {
     let count = Arc::<AtomicUsize>::default();
     thread::Builder::new().name("control".into()).spawn(move || {
         loop {
@@ -44,10 +45,10 @@ pub(super) fn serve(mut door: Door, shared: Arc<Shared>, screen: Option<Arc<Scre
                 count.fetch_sub(1, Ordering::AcqRel);
                 continue;
             }
-            let (shared, screen, open) = (Arc::clone(&shared), screen.clone(), Arc::clone(&count));
+            let (shared, keyboard, open) = (Arc::clone(&shared), keyboard.clone(), Arc::clone(&count));
             let spawned = thread::Builder::new().name("control".into()).spawn(move || {
                 // A peer that breaks off has nobody to tell.
-                let _ = connection(&stream, &shared, screen.as_deref());
+                let _ = connection(&stream, &shared, keyboard.as_deref());
                 open.fetch_sub(1, Ordering::AcqRel);
             });
             if spawned.is_err() {
@@ -63,7 +64,7 @@ fn is_ours(stream: &UnixStream) -> bool {
     socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
 }
 
-fn connection(stream: &UnixStream, shared: &Shared, screen: Option<&Screen>) -> io::Result<()> {
+fn connection(stream: &UnixStream, shared: &Shared, keyboard: Option<&Keyboard>) -> io::Result<()> {
     stream.set_read_timeout(Some(SILENCE))?;
     stream.set_write_timeout(Some(SILENCE))?;
     while let Some(request) = wire::receive(stream)? {
@@ -71,7 +72,7 @@ fn connection(stream: &UnixStream, shared: &Shared, screen: Option<&Screen>) -> 
             return subscription(stream, shared);
         }
         let released = request == Request::Release;
-        let sent = wire::send(stream, &answer(request, shared, screen));
+        let sent = wire::send(stream, &answer(request, shared, keyboard));
         if released {
             // After the answer, as the shim may be gone at once; and whether or not somebody waited for it.
             shared.update(|state| state.released = true);
@@ -82,11 +83,15 @@ fn connection(stream: &UnixStream, shared: &Shared, screen: Option<&Screen>) -> 
     Ok(())
 }
 
-fn answer(request: Request, shared: &Shared, screen: Option<&Screen>) -> Response {
+fn answer(request: Request, shared: &Shared, keyboard: Option<&Keyboard>) -> Response {
     let outcome = match request {
         Request::Status | Request::Subscribe => return Response::Status(Box::new(shared.status())),
-        Request::Input { bytes } => with_screen(screen, |screen| screen.type_in(&bytes.0, Some(TYPING))),
-        Request::Resize { columns, rows } => with_screen(screen, |screen| screen.resize(columns, rows)),
+        Request::Input { bytes } => with_screen(keyboard, |screen| screen.hands().type_in(&bytes.0, Some(TYPING))),
+        Request::Resize { columns, rows } => with_screen(keyboard, |screen| screen.resize(columns, rows)),
+        Request::Say { id, text, enter } => {
+            living(shared).and_then(|()| of_terminal(keyboard)).and_then(|keyboard| keyboard.say(id, text, enter))
+        }
+        Request::HandBack => of_terminal(keyboard).map(Keyboard::hand_back),
         Request::Stop { grace } => living(shared).map(|()| shared.tell(Event::Stop(grace))),
         Request::Hold => living(shared).and_then(|()| hold(shared, true)),
         Request::Resume => living(shared).and_then(|()| hold(shared, false)),
@@ -102,9 +107,12 @@ fn answer(request: Request, shared: &Shared, screen: Option<&Screen>) -> Respons
     }
 }
 
-fn with_screen(screen: Option<&Screen>, act: impl FnOnce(&Screen) -> io::Result<()>) -> Result<(), String> {
-    let screen = screen.ok_or("the agent has no terminal")?;
-    act(screen).map_err(|error| format!("the agent's terminal: {error}"))
+fn of_terminal(keyboard: Option<&Keyboard>) -> Result<&Keyboard, String> {
+    keyboard.ok_or_else(|| "the agent has no terminal".to_owned())
+}
+
+fn with_screen(keyboard: Option<&Keyboard>, act: impl FnOnce(&Screen) -> io::Result<()>) -> Result<(), String> {
+    act(of_terminal(keyboard)?.screen()).map_err(|error| format!("the agent's terminal: {error}"))
 }
 
 fn living(shared: &Shared) -> Result<(), String> {

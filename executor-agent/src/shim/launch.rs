@@ -63,6 +63,9 @@ pub struct Launch {
     /// What is put around it. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
+    /// How long people at the terminal rest before messages to the agent go out. Absent: 10 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<Duration>,
     /// For the executor; its directory is made 0700.
     pub control_socket: PathBuf,
     /// For views of a terminal; its directory is made 0700 and given to `identity`.

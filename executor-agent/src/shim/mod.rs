@@ -3,6 +3,7 @@
 
 mod agent;
 mod backlog;
+mod baton;
 mod bury;
 mod claim;
 mod client;
@@ -12,6 +13,8 @@ mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod home;
+mod keyboard;
+mod keystrokes;
 mod kin;
 mod launch;
 mod lease;
@@ -37,14 +40,16 @@ use std::{
 
 use rustix::process::{getpid, set_child_subreaper, setsid};
 
+pub use baton::Why;
 pub use bury::{Remains, bury};
 pub use claim::{is_locked, signal, take_back};
 pub use client::{Client, ClientError, Subscription};
+pub use keyboard::said;
 pub use launch::{Launch, Mode};
 pub use lease::Lease;
 pub use record::{EndedBy, ExitRecord, Outcome};
 pub use start::{Liveness, StartError, exit_record, probe, start};
-pub use wire::{Phase, Progress, Status};
+pub use wire::{Delivery, Phase, Progress, Said, Status};
 
 use self::supervisor::Supervisor;
 use crate::{cgroup::Leaf, stage};
@@ -65,6 +70,8 @@ pub mod files {
     pub const KIN: &str = "kin.json";
     /// Why the agent's program could not be run.
     pub const STAGE: &str = "stage.err";
+    /// Which messages to the agent were typed, or were being typed.
+    pub const SAID: &str = "said.jsonl";
     /// What bubblewrap notes about the agent's sandbox.
     pub const SANDBOX: &str = "sandbox.json";
 }

@@ -32,7 +32,13 @@ pub(super) struct Screen {
     master: Arc<OwnedFd>,
     backlog: Backlog,
     state: Mutex<State>,
-    keyboard: Mutex<()>,
+    typing: Mutex<()>,
+}
+
+/// The right to type, which one has at a time: what two people type, or a message, does not mix inside a piece.
+pub(super) struct Hands<'a> {
+    screen: &'a Screen,
+    _turn: MutexGuard<'a, ()>,
 }
 
 struct State {
@@ -87,7 +93,7 @@ impl Screen {
     pub(super) fn start(master: Arc<OwnedFd>, size: Size) -> io::Result<Arc<Self>> {
         let state = State { terminal: Terminal::new(size), views: Vec::new(), resized: Some(size), ended: false };
         let backlog = Backlog::default();
-        let screen = Arc::new(Self { master, backlog, state: Mutex::new(state), keyboard: Mutex::new(()) });
+        let screen = Arc::new(Self { master, backlog, state: Mutex::new(state), typing: Mutex::new(()) });
         let shown = Arc::clone(&screen);
         thread::Builder::new().name("terminal".into()).spawn(move || {
             let mut taken = Vec::new();
@@ -126,29 +132,14 @@ impl Screen {
         }
     }
 
-    /// Types `bytes`; waits while the terminal takes nothing, for `patience` at most.
-    pub(super) fn type_in(&self, mut bytes: &[u8], patience: Option<Duration>) -> io::Result<()> {
-        // One at a time, so that what two people type or a prompt do not mix inside a piece.
-        let _turn = lock(&self.keyboard);
-        let begun = Instant::now();
-        while !bytes.is_empty() {
-            if lock(&self.state).ended {
-                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the agent has ended"));
-            }
-            match rustix::io::write(&*self.master, bytes) {
-                Ok(taken) => bytes = &bytes[taken..],
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
-                    if patience.is_some_and(|patience| begun.elapsed() > patience) {
-                        let text = format!("the agent does not read; {} bytes were not typed", bytes.len());
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-                    }
-                    let look = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
-                    let _ = poll(&mut [PollFd::new(&*self.master, PollFlags::OUT)], Some(&look));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    /// Waits for whoever is typing.
+    pub(super) fn hands(&self) -> Hands<'_> {
+        Hands { screen: self, _turn: lock(&self.typing) }
+    }
+
+    /// Whether the agent wants to know what is pasted.
+    pub(super) fn takes_pastes(&self) -> bool {
+        lock(&self.state).terminal.takes_pastes()
     }
 
     /// Gives the terminal another size.
@@ -198,6 +189,31 @@ impl Screen {
         for view in &state.views {
             view.end();
         }
+    }
+}
+
+impl Hands<'_> {
+    /// Types `bytes`; waits while the terminal takes nothing, for `patience` at most.
+    pub(super) fn type_in(&self, mut bytes: &[u8], patience: Option<Duration>) -> io::Result<()> {
+        let begun = Instant::now();
+        while !bytes.is_empty() {
+            if lock(&self.screen.state).ended {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the agent has ended"));
+            }
+            match rustix::io::write(&*self.screen.master, bytes) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
+                    if patience.is_some_and(|patience| begun.elapsed() > patience) {
+                        let text = format!("the agent does not read; {} bytes were not typed", bytes.len());
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                    }
+                    let look = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
+                    let _ = poll(&mut [PollFd::new(&*self.screen.master, PollFlags::OUT)], Some(&look));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     launch::Launch,
     lease::Lease,
     lock,
-    wire::{Phase, Progress, Status, VERSION},
+    wire::{Phase, Progress, Said, Status, VERSION},
 };
 use crate::{host, tree::ProcessId};
 
@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) blocked: Option<String>,
     pub(super) released: bool,
     pub(super) lease: Option<Lease>,
+    /// Messages that wait, and the last ones that were typed.
+    pub(super) said: Vec<Said>,
 }
 
 impl Shared {
@@ -62,6 +64,7 @@ impl Shared {
             blocked: None,
             released: false,
             lease: launch.lease,
+            said: Vec::new(),
         };
         Self { attempt: launch.attempt, shim, state: Mutex::new(state), changed: Condvar::new(), events }
     }
@@ -105,13 +108,16 @@ impl Shared {
 
     /// How it stands, as soon as that is not `known`; none when nothing has changed for `patience`.
     pub(super) fn progress(&self, known: Option<&Progress>, patience: Duration) -> Option<Progress> {
-        let same =
-            |state: &mut State| known.is_some_and(|known| known.log_end == state.log_end && known.phase == state.phase);
+        let same = |state: &mut State| {
+            known.is_some_and(|known| {
+                known.log_end == state.log_end && known.phase == state.phase && known.said == state.said
+            })
+        };
         let waited = self.changed.wait_timeout_while(self.state(), patience, same);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if same(&mut state) {
             return None;
         }
-        Some(Progress { log_end: state.log_end, phase: state.phase.clone() })
+        Some(Progress { log_end: state.log_end, phase: state.phase.clone(), said: state.said.clone() })
     }
 }

@@ -207,6 +207,7 @@ mod tests {
             lease: None,
             grace: Duration::from_secs(1),
             cgroup: Cgroup::default(),
+            quiet: None,
             control_socket: directory.path().join("control"),
             view_socket: directory.path().join("view"),
             boot_id: None,

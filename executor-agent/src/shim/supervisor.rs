@@ -18,11 +18,12 @@ use signal_hook::{consts::signal, iterator::Signals};
 use super::{
     Error,
     agent::{self, Connection},
-    control,
+    baton, control,
     door::Door,
     ending::{Ending, Tree},
     files,
     home::Home,
+    keyboard::Keyboard,
     kin::Kin,
     launch::Launch,
     lease,
@@ -47,7 +48,7 @@ pub(super) struct Supervisor {
     shared: Arc<Shared>,
     events: mpsc::Receiver<Event>,
     drain: Arc<Drain>,
-    screen: Option<Arc<Screen>>,
+    keyboard: Option<Arc<Keyboard>>,
     tree: Tree,
     /// None where a cgroup holds the agent's processes together.
     kin: Option<Kin>,
@@ -74,13 +75,16 @@ impl Supervisor {
             Door::open(socket.clone(), Arc::clone(&home), Arc::clone(&shared), move || listen(&socket, others_pass))?
         };
         let connection = Connection::open(&launch).map_err(failed("make a terminal or pipes"))?;
-        let (screen, master, view_door) = match &connection {
+        let (keyboard, master, view_door) = match &connection {
             Connection::Terminal { master, size, .. } => {
-                let (socket, launch) = (launch.view_socket.clone(), launch.clone());
+                let (socket, wanted) = (launch.view_socket.clone(), launch.clone());
                 let views =
-                    Door::open(socket, Arc::clone(&home), Arc::clone(&shared), move || listen_for_views(&launch))?;
+                    Door::open(socket, Arc::clone(&home), Arc::clone(&shared), move || listen_for_views(&wanted))?;
                 let screen = Screen::start(Arc::clone(master), *size).map_err(failed("start a thread"))?;
-                (Some(screen), Some(Arc::clone(master)), Some(views))
+                let quiet = launch.quiet.unwrap_or(baton::QUIET);
+                let keyboard = Keyboard::start(screen, Arc::clone(&shared), attempt_dir, quiet)
+                    .map_err(failed("make room for messages"))?;
+                (Some(keyboard), Some(Arc::clone(master)), Some(views))
             }
             Connection::Pipes { .. } => (None, None, None),
         };
@@ -103,13 +107,24 @@ impl Supervisor {
         let (sources, slave) = connection.into_sources();
         let enclosed = launch.sandbox.is_some();
         let tree = Tree { attempt: launch.attempt, main, enclosed, cgroup: launch.cgroup.clone(), master };
-        let supervisor =
-            Self { home, launch, shared, events, drain, screen, tree, kin, started, ending: None, output_ended: false };
+        let supervisor = Self {
+            home,
+            launch,
+            shared,
+            events,
+            drain,
+            keyboard,
+            tree,
+            kin,
+            started,
+            ending: None,
+            output_ended: false,
+        };
         let pump = Pump {
             writer,
             sources,
             slave,
-            screen: supervisor.screen.clone(),
+            screen: supervisor.keyboard.as_ref().map(|keyboard| Arc::clone(keyboard.screen())),
             shared: Arc::clone(&supervisor.shared),
             drain: Arc::clone(&supervisor.drain),
             started,
@@ -120,10 +135,10 @@ impl Supervisor {
     }
 
     fn serve(&self, control: Door, view: Option<Door>) -> io::Result<()> {
-        control::serve(control, Arc::clone(&self.shared), self.screen.clone())?;
-        if let (Some(view), Some(screen)) = (view, &self.screen) {
+        control::serve(control, Arc::clone(&self.shared), self.keyboard.clone())?;
+        if let (Some(view), Some(keyboard)) = (view, &self.keyboard) {
             let uid = self.launch.identity.as_ref().map(|identity| identity.uid);
-            views::serve(view, Arc::clone(&self.shared), Arc::clone(screen), uid)?;
+            views::serve(view, Arc::clone(&self.shared), Arc::clone(keyboard), uid)?;
         }
         Ok(())
     }
@@ -151,8 +166,8 @@ impl Supervisor {
         if recorded.is_ok() {
             self.shared.update(|state| state.phase = Phase::Ended(record));
         }
-        if let Some(screen) = &self.screen {
-            screen.end();
+        if let Some(keyboard) = &self.keyboard {
+            keyboard.screen().end();
         }
         if recorded.is_ok() {
             self.linger();
@@ -221,6 +236,9 @@ impl Supervisor {
                 } else {
                     self.tree.hold(held);
                     self.shared.update(|state| state.phase = if held { Phase::Held } else { Phase::Running });
+                    if let Some(keyboard) = &self.keyboard {
+                        keyboard.pause(held);
+                    }
                     Ok(())
                 };
                 // Whoever asked may have gone.

@@ -9,7 +9,7 @@ use std::{
 use alacritty_terminal::{
     event::{Event, EventListener, WindowSize},
     grid::Dimensions,
-    term::{Config, Term},
+    term::{Config, Term, TermMode},
     vte::ansi::{Processor, Rgb, Timeout},
 };
 
@@ -144,6 +144,11 @@ impl Terminal {
         }
         self.size = size;
         lock(&self.heard).size = size;
+    }
+
+    /// Whether the agent wants to know what is pasted.
+    pub(super) fn takes_pastes(&self) -> bool {
+        self.term.mode().contains(TermMode::BRACKETED_PASTE)
     }
 
     /// What makes another terminal of this size show the same, with the lines above the screen if `history`.

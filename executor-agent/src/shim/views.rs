@@ -17,6 +17,7 @@ use rustix::{
 
 use super::{
     door::Door,
+    keyboard::Keyboard,
     screen::{Screen, View, Work},
     shared::{Event, Shared},
     wire::{self, ViewMessage},
@@ -30,7 +31,7 @@ const STALLED: Duration = Duration::from_secs(1);
 const GREETING: Duration = Duration::from_secs(10);
 
 /// Serves who comes in at `door` for the rest of the shim's life; `uid` is the agent's account.
-pub(super) fn serve(mut door: Door, shared: Arc<Shared>, screen: Arc<Screen>, uid: Option<u32>) -> io::Result<()> {
+pub(super) fn serve(mut door: Door, shared: Arc<Shared>, keyboard: Arc<Keyboard>, uid: Option<u32>) -> io::Result<()> {
     thread::Builder::new().name("views".into()).spawn(move || {
         loop {
             let stream = door.accept();
@@ -40,26 +41,30 @@ pub(super) fn serve(mut door: Door, shared: Arc<Shared>, screen: Arc<Screen>, ui
                 continue;
             }
             shared.update(|state| state.views += 1);
-            let (theirs, screen) = (Arc::clone(&shared), Arc::clone(&screen));
+            let (theirs, keys) = (Arc::clone(&shared), Arc::clone(&keyboard));
             let spawned = thread::Builder::new().name("view".into()).spawn(move || {
                 // A view that breaks off has nobody to tell.
-                let _ = connection(&stream, &screen);
-                gone(&theirs);
+                let _ = connection(&stream, &keys);
+                gone(&theirs, &keys);
             });
             if spawned.is_err() {
-                gone(&shared);
+                gone(&shared, &keyboard);
             }
         }
     })?;
     Ok(())
 }
 
-fn gone(shared: &Shared) {
+fn gone(shared: &Shared, keyboard: &Keyboard) {
     shared.update(|state| state.views -= 1);
+    if shared.state().views == 0 {
+        keyboard.hand_back();
+    }
     shared.tell(Event::Look);
 }
 
-fn connection(stream: &UnixStream, screen: &Arc<Screen>) -> io::Result<()> {
+fn connection(stream: &UnixStream, keyboard: &Keyboard) -> io::Result<()> {
+    let screen = keyboard.screen();
     stream.set_read_timeout(Some(GREETING))?;
     let Some(ViewMessage::Size { columns, rows }) = wire::receive_view(stream)? else { return Ok(()) };
     stream.set_read_timeout(None)?;
@@ -74,7 +79,7 @@ fn connection(stream: &UnixStream, screen: &Arc<Screen>) -> io::Result<()> {
         })
     };
     let read = writer.and_then(|writer| {
-        let read = read(stream, screen);
+        let read = read(stream, keyboard);
         let _ = stream.shutdown(Shutdown::Both);
         screen.detach(&view);
         // It has been shut down, so it ends.
@@ -85,11 +90,11 @@ fn connection(stream: &UnixStream, screen: &Arc<Screen>) -> io::Result<()> {
     read
 }
 
-fn read(stream: &UnixStream, screen: &Screen) -> io::Result<()> {
+fn read(stream: &UnixStream, keyboard: &Keyboard) -> io::Result<()> {
     while let Some(message) = wire::receive_view(stream)? {
         let done = match message {
-            ViewMessage::Input(bytes) => screen.type_in(&bytes, None),
-            ViewMessage::Size { columns, rows } => screen.resize(columns, rows),
+            ViewMessage::Input(bytes) => keyboard.press(&bytes),
+            ViewMessage::Size { columns, rows } => keyboard.screen().resize(columns, rows),
         };
         if let Err(error) = done
             && error.kind() != io::ErrorKind::BrokenPipe

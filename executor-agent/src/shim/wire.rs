@@ -14,11 +14,11 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::{lease::Lease, record::ExitRecord};
+use super::{baton::Why, lease::Lease, record::ExitRecord};
 use crate::{text::ByteText, tree::ProcessId};
 
 /// Version of the control protocol.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Largest message on the control socket in bytes.
 pub(super) const MAX_MESSAGE: usize = 8 << 20;
 /// Largest payload on the view socket in bytes.
@@ -69,6 +69,46 @@ pub struct Progress {
     pub log_end: u64,
     /// Where the agent is in its life.
     pub phase: Phase,
+    /// The messages that wait, and the last ones that were typed.
+    #[serde(default)]
+    pub said: Vec<Said>,
+}
+
+/// A message to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Which one.
+    pub id: Uuid,
+    /// What has become of it.
+    #[serde(flatten)]
+    pub delivery: Delivery,
+}
+
+/// What has become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Delivery {
+    /// It waits for its turn, or for those before it.
+    Queued {
+        /// Absent: for those before it alone.
+        why: Option<Why>,
+    },
+    /// It is being typed.
+    Typing,
+    /// The terminal has taken all of it.
+    Typed,
+    /// The terminal has taken an unknown part of it.
+    Uncertain,
+}
+
+impl Delivery {
+    /// Whether it has yet to be typed.
+    pub fn waits(self) -> bool {
+        match self {
+            Self::Queued { .. } | Self::Typing => true,
+            Self::Typed | Self::Uncertain => false,
+        }
+    }
 }
 
 /// What an executor asks.
@@ -80,6 +120,14 @@ pub(super) enum Request {
     Input {
         bytes: ByteText,
     },
+    /// Type this when people let it; the same id is typed once.
+    Say {
+        id: Uuid,
+        text: String,
+        enter: bool,
+    },
+    /// Nobody is at the keyboard any more.
+    HandBack,
     Resize {
         columns: u16,
         rows: u16,
