@@ -20,9 +20,11 @@ use crate::stage::Identity;
 
 /// Size in cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) columns: u16,
-    pub(crate) rows: u16,
+pub struct Size {
+    /// Width.
+    pub columns: u16,
+    /// Height.
+    pub rows: u16,
 }
 
 /// Our end of a terminal; each clone is the same.

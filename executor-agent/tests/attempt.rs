@@ -9,7 +9,7 @@ use std::{
 use sculpt_executor::{
     cgroup::{Cgroup, Leaf, Limits},
     shim::{self, Client, ExitRecord, Launch, Mode, Phase, Status},
-    spool::{Content, Reader, Stream},
+    spool::{Reader, Stream},
     tree,
 };
 use uuid::Uuid;
@@ -108,7 +108,7 @@ impl Attempt {
             for frame in chunk.frames {
                 let (data, after) = rest.split_at(frame.length as usize);
                 rest = after;
-                if stream.is_none() || matches!(frame.content, Content::Bytes(of) if Some(of) == stream) {
+                if stream.is_none_or(|wanted| wanted == frame.stream) {
                     log.extend_from_slice(data);
                 }
             }
@@ -144,7 +144,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         // As after a failed test: whatever carries its name goes, then its shim.
         self.launch.cgroup.kill(Leaf::Agent);
-        assert!(tree::kill(|| tree::carriers(self.id)), "processes of the attempt are left");
+        assert!(tree::kill(|| tree::carriers(tree::Mark::Agent, self.id)), "processes of the attempt are left");
         let lock = std::fs::read(self.directory().join(shim::files::LOCK)).unwrap_or_default();
         if let Ok(shim) = serde_json::from_slice::<tree::ProcessId>(&lock) {
             assert!(tree::kill(|| Vec::from_iter(Some(shim).filter(|shim| shim.is_alive()))), "its shim is left");

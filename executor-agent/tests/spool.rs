@@ -2,7 +2,7 @@
 
 use std::{fs, io::ErrorKind, path::Path, sync::mpsc, thread, time::Duration};
 
-use sculpt_executor::spool::{Content, Error, Frame, Options, Reader, Reserve, Stream, Writer, extent, recover};
+use sculpt_executor::spool::{Error, Frame, Options, Reader, Reserve, Size, Stream, Writer, extent, recover};
 
 use crate::{attempt::PATIENCE, disk::Disk};
 
@@ -95,15 +95,55 @@ fn frames_say_what_they_hold() {
     writer.append(Stream::Stdout, 2, b"abcdef");
     let chunk = reader.read(4).unwrap().unwrap();
     assert_eq!(chunk.data, b"abcd");
-    let resize = Frame { content: Content::Resize { columns: 200, rows: 50 }, length: 0, time_ms: 1 };
-    let part = |length| Frame { content: Content::Bytes(Stream::Stdout), length, time_ms: 2 };
-    assert_eq!(chunk.frames, [resize, part(4)]);
-    assert_eq!(reader.read(4).unwrap().unwrap().frames, [part(2)]);
+    let part = |length, size| Frame { stream: Stream::Stdout, length, time_ms: 2, size };
+    assert_eq!(chunk.frames, [part(4, Some(Size { columns: 200, rows: 50 }))]);
+    assert_eq!(reader.read(4).unwrap().unwrap().frames, [part(2, None)]);
     assert_eq!(reader.read(4).unwrap(), None);
     for n in 0..20 {
         writer.append(Stream::Stdout, n, &[n as u8; 50]);
         assert_eq!(reader.read(100).unwrap().unwrap().data, [n as u8; 50], "it follows over segments");
     }
+}
+
+#[test]
+fn a_size_comes_with_the_first_byte_that_was_written_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = writer(directory.path(), SMALL);
+    let mut follower = Reader::open(directory.path(), 0).unwrap();
+    let (mut sizes, mut followed) = (Vec::new(), Vec::new());
+    for n in 0..40_u16 {
+        // Of several sizes only the last counts: nothing was written in the others.
+        for columns in 0..n % 4 {
+            writer.resize(80 + columns, n, n.into());
+            assert_eq!(follower.read(1 << 20).unwrap(), None, "a size alone is nothing to read");
+        }
+        sizes.extend((n % 4 > 0).then(|| (writer.end(), Size { columns: 79 + n % 4, rows: n })));
+        writer.append(Stream::Terminal, n.into(), &vec![b'x'; usize::from(10 + n)]);
+        let chunk = follower.read(1 << 20).unwrap().unwrap();
+        followed.extend(chunk.frames[0].size.map(|size| (chunk.offset, size)));
+    }
+    assert!(segments(directory.path()).len() > 5);
+    assert_eq!(followed, sizes);
+    for from in 0..=writer.end() {
+        for step in [7, 1 << 20] {
+            let wanted: Vec<_> = sizes.iter().copied().filter(|(at, _)| *at >= from).collect();
+            assert_eq!(sizes_from(directory.path(), from, step), wanted, "from {from} by {step}");
+        }
+    }
+}
+
+/// The sizes that a reader meets, each with the offset of its first byte.
+fn sizes_from(directory: &Path, from: u64, step: usize) -> Vec<(u64, Size)> {
+    let mut reader = Reader::open(directory, from).unwrap();
+    let mut sizes = Vec::new();
+    while let Some(chunk) = reader.read(step).unwrap() {
+        let mut at = chunk.offset;
+        for frame in chunk.frames {
+            sizes.extend(frame.size.map(|size| (at, size)));
+            at += u64::from(frame.length);
+        }
+    }
+    sizes
 }
 
 #[test]

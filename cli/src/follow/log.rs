@@ -80,11 +80,7 @@ impl LogReader {
                             Exit::OutOfReach,
                             &attempted,
                             "the connection broke and the controller did not come back",
-                        )
-                        .next(format!(
-                            "go on later with `sculpt logs {} --attempt {} --from-offset {}`",
-                            self.number, self.attempt, self.offset
-                        )));
+                        ));
                     }
                 }
             }
@@ -130,6 +126,8 @@ impl LogReader {
             let length = first.length as usize;
             if length > known {
                 first.length -= u32::try_from(known).unwrap_or(first.length);
+                // A size came with the frame's first byte.
+                first.size = first.size.filter(|_| known == 0);
                 break;
             }
             known -= length;

@@ -9,7 +9,12 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sculpt_proto::v1::{LogChunk, LogStream};
 use serde::Serialize;
-use tokio::io::{AsyncWriteExt as _, Stderr, Stdout};
+use tokio::{
+    io::{AsyncWriteExt as _, Stderr, Stdout},
+    sync::mpsc,
+};
+
+use super::pieces::{Piece, pieces};
 
 use crate::{
     exit::Exit,
@@ -23,6 +28,8 @@ pub(crate) enum Sink {
     Text { out: Stdout, errors: Option<Stderr>, screens: Screens },
     /// One JSON object for each frame.
     Json(Stdout),
+    /// Whoever takes the chunks, as slowly as they like.
+    Chunks(mpsc::Sender<LogChunk>),
     /// Nowhere.
     Nothing,
 }
@@ -65,6 +72,8 @@ impl Sink {
                 Ok(())
             }
             Self::Json(out) => put(out, frames(attempt, chunk)?.as_bytes()).await,
+            // Nobody reads on.
+            Self::Chunks(taker) => taker.send(chunk.clone()).await.map_err(|_| Failure::quiet(Exit::Done)),
             Self::Nothing => Ok(()),
         }
     }
@@ -73,7 +82,7 @@ impl Sink {
     pub(crate) fn screens(&self) -> Option<Screens> {
         match self {
             Self::Text { screens, .. } => Some(screens.clone()),
-            Self::Json(_) | Self::Nothing => None,
+            Self::Json(_) | Self::Chunks(_) | Self::Nothing => None,
         }
     }
 }
@@ -151,35 +160,9 @@ async fn complain(errors: &mut Stderr, bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Bytes of one frame.
-struct Piece<'a> {
-    offset: u64,
-    stream: LogStream,
-    time_ms: u64,
-    bytes: &'a [u8],
-}
-
-/// The frames of a chunk with their bytes; bytes that no frame counts are of an unknown stream.
-fn pieces(chunk: &LogChunk) -> Vec<Piece<'_>> {
-    let mut rest = &chunk.data[..];
-    let mut pieces = Vec::with_capacity(chunk.frames.len() + 1);
-    let mut offset = chunk.offset;
-    let unknown = (usize::MAX, LogStream::Unspecified, 0);
-    let frames = chunk.frames.iter().map(|frame| (frame.length as usize, frame.stream(), frame.time_ms));
-    for (length, stream, time_ms) in frames.chain([unknown]) {
-        let (bytes, after) = rest.split_at(length.min(rest.len()));
-        if !bytes.is_empty() {
-            pieces.push(Piece { offset, stream, time_ms, bytes });
-        }
-        offset += bytes.len() as u64;
-        rest = after;
-    }
-    pieces
-}
-
 fn frames(attempt: u32, chunk: &LogChunk) -> Result<String, Failure> {
     let mut lines = String::new();
-    for Piece { offset, stream, time_ms, bytes } in pieces(chunk) {
+    for Piece { offset, stream, time_ms, bytes, .. } in pieces(chunk) {
         let frame = FrameJson { attempt, offset, stream: stream_name(stream), time_ms, data: STANDARD.encode(bytes) };
         lines.push_str(&serde_json::to_string(&frame).map_err(|error| Failure::output(error.into()))?);
         lines.push('\n');
@@ -193,33 +176,5 @@ const fn stream_name(stream: LogStream) -> &'static str {
         LogStream::Terminal => "terminal",
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sculpt_proto::v1::LogFrame;
-
-    use super::*;
-
-    #[test]
-    fn no_byte_of_a_chunk_is_left_out() {
-        let frame = |length, stream: LogStream| LogFrame { length, stream: stream.into(), time_ms: 0 };
-        let chunk = |frames| LogChunk { offset: 10, data: b"outerrmore".to_vec().into(), frames };
-        let found = |chunk: &LogChunk| {
-            let pieces = pieces(chunk);
-            let texts = pieces.iter().map(|piece| (piece.offset, piece.stream, piece.bytes.to_vec()));
-            texts.collect::<Vec<_>>()
-        };
-        let (out, errors, unknown) = (LogStream::Stdout, LogStream::Stderr, LogStream::Unspecified);
-        let apart = chunk(vec![frame(3, out), frame(3, errors), frame(0, out), frame(4, out)]);
-        let expected = [(10, out, b"out".to_vec()), (13, errors, b"err".to_vec()), (16, out, b"more".to_vec())];
-        assert_eq!(found(&apart), expected);
-        assert_eq!(found(&chunk(Vec::new())), [(10, unknown, b"outerrmore".to_vec())]);
-        assert_eq!(
-            found(&chunk(vec![frame(6, out)])),
-            [(10, out, b"outerr".to_vec()), (16, unknown, b"more".to_vec())]
-        );
-        assert_eq!(found(&chunk(vec![frame(99, errors)])), [(10, errors, b"outerrmore".to_vec())]);
     }
 }

@@ -43,7 +43,7 @@ async fn every_byte_arrives_once_whatever_breaks() {
 async fn errors_of_an_agent_are_errors_here_and_part_of_its_log() {
     let (sandbox, controller) = start(failed()).await;
     controller.script.log.lock().unwrap().extend_from_slice(b"outerr\x1b[31mmore");
-    let frame = |length, stream: LogStream| LogFrame { length, stream: stream.into(), time_ms: 0 };
+    let frame = |length, stream: LogStream| LogFrame { length, stream: stream.into(), ..LogFrame::default() };
     let frames = [frame(3, LogStream::Stdout), frame(8, LogStream::Stderr), frame(4, LogStream::Stdout)];
     controller.script.frames.lock().unwrap().extend(frames);
     let home = sandbox.path("home");

@@ -1,8 +1,12 @@
-//! Frames of a log: which stream wrote how many bytes when. Stored one after the other, each preceded by its length.
+//! Frames of a log: which stream wrote how many bytes when, and the size that its terminal had come to have. Stored one
+//! after the other, each preceded by its length.
+//!
+//! A size belongs to the first byte of its frame, and goes where that byte goes: what is trimmed, cut or sent again
+//! neither loses nor doubles it.
 
 use bytes::Buf as _;
 use prost::Message as _;
-use sculpt_proto::v1::LogFrame;
+use sculpt_proto::v1::{LogFrame, LogSize};
 
 /// A stored run of frames that cannot be read, or a run that does not fit its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,12 +22,20 @@ pub enum FrameError {
     /// A frame without a byte.
     #[error("a frame is empty")]
     Empty,
+    /// Of no terminal.
+    #[error("no terminal has {columns} columns and {rows} rows")]
+    Size {
+        /// Its width.
+        columns: u32,
+        /// Its height.
+        rows: u32,
+    },
     /// Not what `encode` wrote.
     #[error("stored frames cannot be read")]
     Unreadable(#[from] prost::DecodeError),
 }
 
-/// Checks that `frames` stand for exactly `bytes` bytes.
+/// Checks that `frames` stand for exactly `bytes` bytes, on terminals that can be.
 pub fn check(frames: &[LogFrame], bytes: usize) -> Result<(), FrameError> {
     let sum: u64 = frames.iter().map(|frame| u64::from(frame.length)).sum();
     if sum != bytes as u64 {
@@ -32,7 +44,15 @@ pub fn check(frames: &[LogFrame], bytes: usize) -> Result<(), FrameError> {
     if frames.iter().any(|frame| frame.length == 0) {
         return Err(FrameError::Empty);
     }
-    Ok(())
+    let side = 1..=u32::from(u16::MAX);
+    match frames
+        .iter()
+        .filter_map(|frame| frame.size)
+        .find(|it| !side.contains(&it.columns) || !side.contains(&it.rows))
+    {
+        Some(LogSize { columns, rows }) => Err(FrameError::Size { columns, rows }),
+        None => Ok(()),
+    }
 }
 
 /// The frames of the bytes from `skip` on, at most `take` of them. The first and the last may be parts of a frame.
@@ -44,29 +64,31 @@ pub fn cut(frames: &[LogFrame], skip: u64, take: u64) -> Vec<LogFrame> {
         let (from, to) = (at.max(skip), next.min(end));
         if from < to {
             let length = u32::try_from(to - from).unwrap_or(frame.length);
-            kept.push(LogFrame { length, ..*frame });
+            let size = frame.size.filter(|_| from == at);
+            kept.push(LogFrame { length, size, ..*frame });
         }
         at = next;
     }
     kept
 }
 
-/// `frames` as they are stored. What one stream wrote in one millisecond becomes one frame.
+/// `frames` as they are stored. What one stream wrote in one millisecond and in one size becomes one frame.
 pub fn encode(frames: &[LogFrame]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(frames.len() * 8);
     let mut pending: Option<LogFrame> = None;
     let put = |frame: LogFrame, stored: &mut Vec<u8>| stored.extend(frame.encode_length_delimited_to_vec());
     for frame in frames {
+        let goes_on = |before: &LogFrame| {
+            before.stream == frame.stream && before.time_ms == frame.time_ms && frame.size.is_none()
+        };
         pending = Some(match pending {
-            Some(before) if before.stream == frame.stream && before.time_ms == frame.time_ms => {
-                match before.length.checked_add(frame.length) {
-                    Some(length) => LogFrame { length, ..before },
-                    None => {
-                        put(before, &mut stored);
-                        *frame
-                    }
+            Some(before) if goes_on(&before) => match before.length.checked_add(frame.length) {
+                Some(length) => LogFrame { length, ..before },
+                None => {
+                    put(before, &mut stored);
+                    *frame
                 }
-            }
+            },
             Some(before) => {
                 put(before, &mut stored);
                 *frame
@@ -96,15 +118,21 @@ mod tests {
     use super::*;
 
     fn frames() -> impl Strategy<Value = Vec<LogFrame>> {
+        let size = proptest::option::weighted(0.3, (1_u32..3).prop_map(|side| LogSize { columns: side, rows: side }));
+        let frame = (1_u32..9, 1_i32..4, 0_u64..4, size);
         proptest::collection::vec(
-            (1_u32..9, 1_i32..4, 0_u64..4).prop_map(|(length, stream, time_ms)| LogFrame { length, stream, time_ms }),
+            frame.prop_map(|(length, stream, time_ms, size)| LogFrame { length, stream, time_ms, size }),
             0..20,
         )
     }
 
     /// One entry per byte: what a reader can tell of it.
-    fn spread(frames: &[LogFrame]) -> Vec<(i32, u64)> {
-        frames.iter().flat_map(|f| std::iter::repeat_n((f.stream, f.time_ms), f.length as usize)).collect()
+    fn spread(frames: &[LogFrame]) -> Vec<(i32, u64, Option<LogSize>)> {
+        let bytes = |f: &LogFrame| {
+            let (stream, time_ms, size) = (f.stream, f.time_ms, f.size);
+            (0..f.length).map(move |at| (stream, time_ms, size.filter(|_| at == 0)))
+        };
+        frames.iter().flat_map(bytes).collect()
     }
 
     proptest! {
@@ -123,11 +151,26 @@ mod tests {
 
     #[test]
     fn frames_must_add_up() {
-        let frame = LogFrame { length: 3, stream: 1, time_ms: 0 };
+        let frame = LogFrame { length: 3, stream: 1, ..LogFrame::default() };
         assert_eq!(check(&[frame, frame], 6), Ok(()));
         assert_eq!(check(&[frame], 4), Err(FrameError::Length { frames: 3, bytes: 4 }));
         assert_eq!(check(&[frame, LogFrame { length: 0, ..frame }], 3), Err(FrameError::Empty));
         let endless = LogFrame { length: u32::MAX, ..frame };
         assert!(check(&[endless, endless], 3).is_err());
+    }
+
+    #[test]
+    fn a_terminal_has_a_size() {
+        for (columns, rows, can_be) in [
+            (200, 50, true),
+            (1, 1, true),
+            (65_535, 65_535, true),
+            (0, 50, false),
+            (200, 0, false),
+            (65_536, 50, false),
+        ] {
+            let frame = LogFrame { length: 1, stream: 1, time_ms: 0, size: Some(LogSize { columns, rows }) };
+            assert_eq!(check(&[frame], 1).is_ok(), can_be, "{columns}x{rows}");
+        }
     }
 }

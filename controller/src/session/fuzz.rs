@@ -10,7 +10,7 @@ use sculpt_proto::{
         Append, ControlRequest, LogsRequest, PublishRequest, control_request, logs_request, publish_request,
     },
     id::{AttemptId, ClusterId, TaskId},
-    v1::LogFrame,
+    v1::{LogFrame, LogSize},
 };
 use uuid::Uuid;
 
@@ -210,7 +210,10 @@ pub fn bulk(data: &[u8]) {
             }
         }
         Bulk::Append { start, data, lengths, skip, take } => {
-            let frame = |length: u8| LogFrame { length: u32::from(length), stream: i32::from(length % 4), time_ms: 0 };
+            let frame = |length: u8| {
+                let size = length.is_multiple_of(3).then_some(LogSize { columns: u32::from(length), rows: 1 });
+                LogFrame { length: u32::from(length), stream: i32::from(length % 4), time_ms: 0, size }
+            };
             let frames = lengths.into_iter().map(frame).collect();
             let append =
                 Append { attempt_id: attempt(0).to_string(), start, data: Bytes::copy_from_slice(data), frames };
@@ -236,6 +239,10 @@ fn piece(append: Append, skip: u64, take: u64) {
     let stored =
         frames::decode(&frames::encode(&piece.frames)).unwrap_or_else(|error| panic!("read what was stored: {error}"));
     assert_eq!(sum(&stored), length);
+    let sizes = |frames: &[LogFrame]| frames.iter().filter(|frame| frame.size.is_some()).count();
+    assert_eq!(sizes(&stored), sizes(&piece.frames), "sizes are stored as they came");
+    let cut = |skip, take| sizes(&frames::cut(&piece.frames, skip, take));
+    assert_eq!(cut(0, skip) + cut(skip, length), sizes(&stored), "a size is on one side of a cut");
 }
 
 #[cfg(test)]

@@ -164,7 +164,58 @@ fn place(end: u64, start: u64, length: u64) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use sculpt_proto::v1::LogSize;
+
     use super::*;
+
+    /// No append of a test reaches below what its own batch holds.
+    struct Nothing;
+
+    impl Held for Nothing {
+        async fn bytes(&mut self, _: AttemptId, from: u64, to: u64) -> Result<Vec<u8>, HeldError> {
+            panic!("nobody holds the bytes from {from} to {to}");
+        }
+    }
+
+    /// A log of `x` whose terminal changed its size at some bytes.
+    fn recorded() -> Vec<LogFrame> {
+        let frame = |length, columns| {
+            let size = (columns > 0).then_some(LogSize { columns, rows: 50 });
+            LogFrame { length, stream: 1, time_ms: 7, size }
+        };
+        vec![frame(3, 200), frame(4, 0), frame(1, 80), frame(2, 81), frame(5, 0), frame(5, 80)]
+    }
+
+    /// Where the terminal changed its size, and to how many columns.
+    fn sizes(start: u64, frames: &[LogFrame]) -> Vec<(u64, u32)> {
+        let mut at = start;
+        let mut sizes = Vec::new();
+        for frame in frames {
+            sizes.extend(frame.size.map(|size| (at, size.columns)));
+            at += u64::from(frame.length);
+        }
+        sizes
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_is_held_once_however_its_bytes_are_sent(sent in prop::collection::vec((0_u64..20, 1_u64..9), 0..60)) {
+            let (frames, attempt) = (recorded(), AttemptId::fresh());
+            let mut log = Growing::new(Extent { fenced: false, end: 0, final_length: None });
+            // The last makes it whole.
+            for (start, length) in sent.into_iter().chain([(0, 20)]) {
+                let length = length.min(20 - start);
+                let data = Bytes::from(vec![b'x'; usize::try_from(length).unwrap()]);
+                let piece = Piece { attempt, start, data, frames: frames::cut(&frames, start, length) };
+                let taken = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                taken.block_on(log.take(&mut Nothing, piece)).unwrap();
+            }
+            prop_assert_eq!(log.verdict(), Verdict::Stands(20));
+            let held = log.into_chunks().flat_map(|chunk| sizes(chunk.start, &frames::decode(&chunk.frames).unwrap()));
+            prop_assert_eq!(held.collect::<Vec<_>>(), sizes(0, &frames));
+        }
+    }
 
     #[test]
     fn an_append_is_placed_against_the_end() {

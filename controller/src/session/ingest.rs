@@ -194,7 +194,7 @@ fn response(attempt: AttemptId, verdict: Verdict) -> LogsResponse {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use sculpt_proto::v1::LogFrame;
+    use sculpt_proto::v1::{LogFrame, LogSize};
 
     use super::*;
 
@@ -204,10 +204,14 @@ mod tests {
             attempt_id: AttemptId::fresh().to_string(),
             start,
             data: Bytes::from(vec![b'x'; length]),
-            frames: frames.iter().map(|length| LogFrame { length: *length, stream: 1, time_ms: 0 }).collect(),
+            frames: frames
+                .iter()
+                .map(|length| LogFrame { length: *length, stream: 1, ..LogFrame::default() })
+                .collect(),
         };
         assert!(Piece::try_from(append(0, 3, &[1, 2])).is_ok());
         assert!(Piece::try_from(append(0, 0, &[])).is_ok());
+        let sizeless = LogFrame { length: 1, stream: 1, time_ms: 0, size: Some(LogSize::default()) };
         for (bad, field) in [
             (append(0, 3, &[2]), "append.frames"),
             (append(0, 3, &[]), "append.frames"),
@@ -216,6 +220,7 @@ mod tests {
             (append(i64::MAX as u64, 1, &[1]), "append.start"),
             (append(0, MAX_APPEND + 1, &[MAX_APPEND as u32 + 1]), "append.data"),
             (Append { attempt_id: "17".into(), ..append(0, 1, &[1]) }, "append.attempt_id"),
+            (Append { frames: vec![sizeless], ..append(0, 1, &[]) }, "append.frames"),
         ] {
             assert_eq!(Piece::try_from(bad).map_err(|error| error.field), Err(field));
         }

@@ -235,7 +235,7 @@ pub(crate) fn pieces(pack: &[u8]) -> impl Iterator<Item = PublishRequest> {
 
 pub(crate) fn append(attempt: &str, start: u64, data: &[u8]) -> Append {
     let length = u32::try_from(data.len()).unwrap();
-    let frames = if length == 0 { vec![] } else { vec![LogFrame { length, stream: 2, time_ms: start }] };
+    let frames = if length == 0 { vec![] } else { vec![LogFrame { length, stream: 2, time_ms: start, size: None }] };
     Append { attempt_id: attempt.into(), start, data: data.to_vec().into(), frames }
 }
 

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use sculpt_controller::background::{maintenance, seal};
 use sculpt_proto::{
-    executor::v1::log_refusal::Code as Refused,
-    v1::{LogEnd, LogFrame, ReadLogRequest, ReadLogResponse, read_log_response::Part},
+    executor::v1::{Append, log_refusal::Code as Refused},
+    v1::{LogEnd, LogFrame, LogSize, ReadLogRequest, ReadLogResponse, read_log_response::Part},
 };
 use tonic::{Code, Streaming};
 
@@ -85,7 +85,7 @@ async fn bytes_are_taken_at_their_offset_and_nowhere_else() {
 async fn what_cannot_be_a_log_ends_the_connection_and_adds_nothing() {
     let mut stack = Stack::start().await;
     let (mut executor, _logs, attempt) = running(&mut stack).await;
-    let frames = vec![LogFrame { length: 9, stream: 1, time_ms: 0 }];
+    let frames = vec![LogFrame { length: 9, stream: 1, ..LogFrame::default() }];
     for bad in [
         append(&attempt, u64::MAX, b"x"),
         append(&attempt, i64::MAX as u64, b"xx"),
@@ -194,6 +194,51 @@ async fn a_reader_does_not_notice_that_a_log_was_sealed() {
         assert!(bytes == log[from..], "from {from}");
         assert_eq!(end, LogEnd { length: at, complete: true });
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_stand_at_their_bytes_however_often_they_are_sent() {
+    let mut stack = Stack::start().await;
+    let (mut executor, mut logs, attempt) = running(&mut stack).await;
+    let frame = |length, columns| {
+        let size = (columns > 0).then_some(LogSize { columns, rows: 50 });
+        LogFrame { length, stream: 1, time_ms: 0, size }
+    };
+    // Ends of appends before, at and behind the bytes at which the terminal changed.
+    for (start, data, frames) in [
+        (0, "abcd", vec![frame(4, 200)]),
+        (0, "abcdefg", vec![frame(4, 200), frame(2, 80), frame(1, 0)]),
+        (4, "efgh", vec![frame(2, 80), frame(1, 0), frame(1, 90)]),
+        (5, "fgh", vec![frame(2, 0), frame(1, 90)]),
+        (7, "hi", vec![frame(1, 90), frame(1, 91)]),
+    ] {
+        logs.send(Append { frames, ..append(&attempt, start, data.as_bytes()) }).await;
+        logs.committed(start + data.len() as u64).await;
+    }
+    let all = [(0, 200), (4, 80), (7, 90), (8, 91)];
+    assert_eq!(sizes(&mut stack, 0).await, all);
+    executor.report(&attempt, 4, finalizing(0)).await;
+    executor.report(&attempt, 5, completed(9)).await;
+    seal::seal(&stack.store, &stack.blobs, 1 << 20, Duration::ZERO).await.unwrap();
+    assert_eq!(stack.value::<i64>("SELECT count(*) FROM log_chunks").await, 0);
+    for from in 0..=9 {
+        let wanted: Vec<_> = all.iter().copied().filter(|(at, _)| *at >= from).collect();
+        assert_eq!(sizes(&mut stack, from).await, wanted, "from {from}");
+    }
+}
+
+/// Where the terminal changed its size, and to how many columns.
+async fn sizes(stack: &mut Stack, from: u64) -> Vec<(u64, u32)> {
+    let mut stream = stack.logs_client().await.read_log(request(from, false)).await.unwrap().into_inner();
+    let mut sizes = Vec::new();
+    while let Some(Part::Chunk(chunk)) = stream.message().await.unwrap().and_then(|reply| reply.part) {
+        let mut at = chunk.offset;
+        for frame in chunk.frames {
+            sizes.extend(frame.size.map(|size| (at, size.columns)));
+            at += u64::from(frame.length);
+        }
+    }
+    sizes
 }
 
 #[tokio::test(flavor = "multi_thread")]

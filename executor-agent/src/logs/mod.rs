@@ -16,7 +16,7 @@ use sculpt_proto::{
     FieldError,
     executor::v1::{Append, LogsHello, LogsRequest, LogsResponse, log_refusal, logs_request::Part, logs_response},
     id::AttemptId,
-    v1::{LogFrame, LogStream},
+    v1::{LogFrame, LogSize, LogStream},
 };
 use tokio::{
     sync::mpsc,
@@ -34,7 +34,7 @@ use self::trouble::{Trouble, Verdict};
 use crate::{
     attempts::{Attempts, Context, Link, News},
     connect::ConnectError,
-    spool::{self, Chunk, Content, Stream},
+    spool::{self, Chunk, Stream},
 };
 
 /// Bytes per message: small enough that many logs share the stream fairly.
@@ -383,14 +383,14 @@ async fn send(outbound: &mpsc::Sender<LogsRequest>, part: Part) -> Result<(), En
 }
 
 fn append(attempt: AttemptId, chunk: Chunk) -> Append {
-    let frames = chunk.frames.iter().filter_map(|frame| {
-        let stream = match frame.content {
-            Content::Bytes(Stream::Terminal) => LogStream::Terminal,
-            Content::Bytes(Stream::Stdout) => LogStream::Stdout,
-            Content::Bytes(Stream::Stderr) => LogStream::Stderr,
-            Content::Resize { .. } => return None,
+    let frames = chunk.frames.iter().map(|frame| {
+        let stream = match frame.stream {
+            Stream::Terminal => LogStream::Terminal,
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
         };
-        Some(LogFrame { length: frame.length, stream: stream.into(), time_ms: frame.time_ms })
+        let size = frame.size.map(|size| LogSize { columns: size.columns.into(), rows: size.rows.into() });
+        LogFrame { length: frame.length, stream: stream.into(), time_ms: frame.time_ms, size }
     });
     let frames = frames.collect();
     Append { attempt_id: attempt.to_string(), start: chunk.offset, data: Bytes::from(chunk.data), frames }

@@ -149,11 +149,6 @@ fn read(
         Some(reader) => reader,
         None => Reader::open(directory, start)?,
     };
-    // A change of size alone is nothing to send.
-    loop {
-        match reader.read(most)? {
-            Some(chunk) if chunk.data.is_empty() => {}
-            chunk => return Ok((reader, chunk)),
-        }
-    }
+    let chunk = reader.read(most)?;
+    Ok((reader, chunk))
 }

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Content, Frame, Stream};
+use super::{Size, Stream};
 
 const MAGIC: &[u8; 8] = b"sculptsp";
 const VERSION: u32 = 1;
@@ -75,11 +75,24 @@ pub(super) fn check_segment(bytes: &[u8], start: u64) -> Result<(), &'static str
     Ok(())
 }
 
+/// What one frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Bytes of a stream.
+    Bytes(Stream),
+    /// The terminal has this size from here on; no bytes.
+    Resize(Size),
+}
+
 /// A frame as it stands in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// What it holds, how much, and when.
-    pub(super) frame: Frame,
+    /// What it holds.
+    pub(super) content: Content,
+    /// How many bytes.
+    pub(super) length: u32,
+    /// Milliseconds since the agent's start.
+    pub(super) time_ms: u64,
     /// Offset of its first byte.
     pub(super) offset: u64,
 }
@@ -90,7 +103,7 @@ pub(super) fn frame_header(content: Content, offset: u64, time_ms: u64, data: &[
         Content::Bytes(Stream::Terminal) => (1, 0),
         Content::Bytes(Stream::Stdout) => (2, 0),
         Content::Bytes(Stream::Stderr) => (3, 0),
-        Content::Resize { columns, rows } => (4, u32::from(columns) << 16 | u32::from(rows)),
+        Content::Resize(Size { columns, rows }) => (4, u32::from(columns) << 16 | u32::from(rows)),
     };
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
     let mut header = [0; FRAME_HEADER];
@@ -137,13 +150,13 @@ pub(super) fn parse_frame(bytes: &[u8], offset: u64) -> Parsed {
         1 => Content::Bytes(Stream::Terminal),
         2 => Content::Bytes(Stream::Stdout),
         3 => Content::Bytes(Stream::Stderr),
-        4 if length == 0 => Content::Resize { columns: (extra >> 16) as u16, rows: extra as u16 },
+        4 if length == 0 => Content::Resize(Size { columns: (extra >> 16) as u16, rows: extra as u16 }),
         _ => return Parsed::Bad("a frame is of an unknown kind"),
     };
     if u64_at(bytes, 16) != offset {
         return Parsed::Bad("a frame does not follow the one before it");
     }
-    Parsed::Frame(Header { frame: Frame { content, length, time_ms: u64_at(bytes, 24) }, offset })
+    Parsed::Frame(Header { content, length, time_ms: u64_at(bytes, 24), offset })
 }
 
 /// The offset in what may be a frame's header; none when it is certainly not one that we wrote.

@@ -5,8 +5,8 @@ use std::fs;
 use arbitrary::{Arbitrary, Unstructured};
 
 use super::{
-    Content, Reader, Stream,
-    format::{self, SEGMENT_HEADER},
+    Reader, Size, Stream,
+    format::{self, Content, SEGMENT_HEADER},
     recover,
 };
 
@@ -90,7 +90,7 @@ impl Spool {
                         (Content::Bytes(stream), *time_ms, *data)
                     }
                     Written::Resize { columns, rows } => {
-                        (Content::Resize { columns: *columns, rows: *rows }, 0, &[][..])
+                        (Content::Resize(Size { columns: *columns, rows: *rows }), 0, &[][..])
                     }
                 };
                 file.extend(format::frame_header(content, bytes.len() as u64, time_ms, data));
@@ -162,6 +162,7 @@ impl Spool {
             assert!(chunk.data.len() <= step.max(1));
             let framed: usize = chunk.frames.iter().map(|frame| frame.length as usize).sum();
             assert_eq!(framed, chunk.data.len(), "frames do not stand for the bytes");
+            assert!(!chunk.data.is_empty(), "nothing is no chunk");
             assert_eq!(reader.offset(), chunk.offset + chunk.data.len() as u64);
         }
         Ok(reader.offset())

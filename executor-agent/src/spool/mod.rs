@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use writer::{OnBlocked, Options, Reserve, Writer};
 
 use crate::damage;
+pub use crate::pty::Size;
 
 /// Where bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,29 +35,17 @@ pub enum Stream {
     Stderr,
 }
 
-/// What one frame holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Bytes of a stream.
-    Bytes(Stream),
-    /// The terminal has this size from here on; no bytes.
-    Resize {
-        /// Width in cells.
-        columns: u16,
-        /// Height in cells.
-        rows: u16,
-    },
-}
-
-/// One frame, or the part of it that a chunk holds.
+/// Bytes that one stream wrote at one time, or the part of them that a chunk holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What it holds.
-    pub content: Content,
-    /// How many bytes of it.
+    /// Where they came from.
+    pub stream: Stream,
+    /// How many.
     pub length: u32,
     /// Milliseconds since the agent's start.
     pub time_ms: u64,
+    /// What the terminal's size had become when the first of them was written, if it had changed.
+    pub size: Option<Size>,
 }
 
 /// A spool that cannot be read or written.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Content, Error, Frame,
-    format::{self, FRAME_HEADER, Header, MAX_FRAME, Parsed, SEGMENT_HEADER},
+    Error, Frame, Size,
+    format::{self, Content, FRAME_HEADER, Header, MAX_FRAME, Parsed, SEGMENT_HEADER},
 };
 
 /// What is read at once while frames are small.
@@ -23,7 +23,7 @@ pub struct Chunk {
     /// The bytes.
     pub data: Vec<u8>,
     /// What they are made of: lengths add up to that of `data`; the first may be the rest of a frame, the last its
-    /// beginning. Resizes stand between them with length 0; a chunk can consist of such alone.
+    /// beginning.
     pub frames: Vec<Frame>,
 }
 
@@ -33,12 +33,14 @@ pub struct Reader {
     directory: PathBuf,
     offset: u64,
     segment: Option<Segment>,
+    /// The terminal's size for the next byte, when it has changed since the last.
+    resized: Option<Size>,
 }
 
 impl Reader {
     /// A reader whose next byte is that at `offset`, which may be the end.
     pub fn open(directory: &Path, offset: u64) -> Result<Self, Error> {
-        let mut reader = Self { directory: directory.to_owned(), offset, segment: None };
+        let mut reader = Self { directory: directory.to_owned(), offset, segment: None, resized: None };
         reader.find_segment()?;
         Ok(reader)
     }
@@ -89,21 +91,23 @@ impl Reader {
     /// Moves what is wanted of the frame at the segment's position into `chunk`.
     fn take(&mut self, header: &Header, max_bytes: usize, chunk: &mut Chunk) {
         let Some(segment) = &mut self.segment else { return };
-        let end = header.offset + u64::from(header.frame.length);
-        if header.frame.length == 0 {
-            if matches!(header.frame.content, Content::Resize { .. }) {
-                chunk.frames.push(header.frame);
+        let end = header.offset + u64::from(header.length);
+        let stream = match header.content {
+            Content::Bytes(stream) => stream,
+            Content::Resize(size) => {
+                self.resized = Some(size);
+                segment.pass(header);
+                return;
             }
-            segment.pass(header);
-            return;
-        }
+        };
         if end > self.offset {
             let skip = (self.offset - header.offset) as usize;
             let room = max_bytes - chunk.data.len();
             let data = &segment.data(header)[skip..];
             let data = &data[..data.len().min(room)];
             chunk.data.extend_from_slice(data);
-            chunk.frames.push(Frame { length: data.len() as u32, ..header.frame });
+            let (length, size) = (data.len() as u32, self.resized.take());
+            chunk.frames.push(Frame { stream, length, time_ms: header.time_ms, size });
             self.offset += data.len() as u64;
         }
         if self.offset >= end {
@@ -124,7 +128,7 @@ impl Reader {
         let whole = loop {
             let Some(header) = segment.frame()? else { break false };
             // A resize exactly at the offset belongs to what comes.
-            if header.offset >= self.offset || header.offset + u64::from(header.frame.length) > self.offset {
+            if header.offset >= self.offset || header.offset + u64::from(header.length) > self.offset {
                 break true;
             }
             segment.pass(&header);
@@ -229,13 +233,13 @@ impl Segment {
     /// Data of the frame that [`Self::frame`] gave.
     fn data(&self, header: &Header) -> &[u8] {
         let at = (self.position - self.window_at) as usize + FRAME_HEADER;
-        &self.window[at..at + header.frame.length as usize]
+        &self.window[at..at + header.length as usize]
     }
 
     /// Steps over the frame that [`Self::frame`] gave.
     pub(super) fn pass(&mut self, header: &Header) {
-        self.position += FRAME_HEADER as u64 + u64::from(header.frame.length);
-        self.offset += u64::from(header.frame.length);
+        self.position += FRAME_HEADER as u64 + u64::from(header.length);
+        self.offset += u64::from(header.length);
     }
 
     /// Where in the file and in the spool the next frame begins.

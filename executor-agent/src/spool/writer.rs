@@ -10,9 +10,9 @@ use std::{
 };
 
 use super::{
-    Content, Error, Stream,
+    Error, Size, Stream,
     flush::Flusher,
-    format::{self, FRAME_HEADER, MAX_FRAME, SEGMENT_HEADER},
+    format::{self, Content, FRAME_HEADER, MAX_FRAME, SEGMENT_HEADER},
 };
 use crate::disk;
 
@@ -62,6 +62,8 @@ pub struct Writer {
     /// Bytes of it that have their place on the disk; all where the file system does not say.
     allocated: u64,
     end: u64,
+    /// The last frame is a size. What is printed in it stands in the same segment, so that who reads from there meets it.
+    resized: bool,
     flusher: Flusher,
     on_blocked: OnBlocked,
 }
@@ -79,7 +81,7 @@ impl Writer {
         let flusher = Flusher::start(directory, options.flush_after).map_err(fail("watch over"))?;
         let file_length = SEGMENT_HEADER as u64;
         let directory = directory.to_owned();
-        Ok(Self { directory, options, file, file_length, allocated, end: 0, flusher, on_blocked })
+        Ok(Self { directory, options, file, file_length, allocated, end: 0, resized: false, flusher, on_blocked })
     }
 
     /// Offset after the last byte.
@@ -96,7 +98,7 @@ impl Writer {
 
     /// Notes that the terminal has this size from here on.
     pub fn resize(&mut self, columns: u16, rows: u16, time_ms: u64) {
-        self.frame(Content::Resize { columns, rows }, time_ms, &[]);
+        self.frame(Content::Resize(Size { columns, rows }), time_ms, &[]);
     }
 
     /// Brings everything to the disk; blocks until it is there.
@@ -109,7 +111,7 @@ impl Writer {
     }
 
     fn frame(&mut self, content: Content, time_ms: u64, data: &[u8]) {
-        if self.file_length >= self.options.segment_bytes {
+        if self.file_length >= self.options.segment_bytes && !self.resized {
             self.rotate();
         }
         self.make_room((FRAME_HEADER + data.len()) as u64);
@@ -137,6 +139,7 @@ impl Writer {
         self.unblocked(blocked);
         self.file_length += done as u64;
         self.end += data.len() as u64;
+        self.resized = matches!(content, Content::Resize(_));
         self.flusher.touched(&self.file);
     }
 

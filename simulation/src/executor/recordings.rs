@@ -3,7 +3,7 @@
 use sculpt_executor::{
     attempts::Context,
     logs::{LogEnd, Recording, Recordings},
-    spool::{self, Chunk, Content, Frame, Stream},
+    spool::{self, Chunk, Frame, Stream},
 };
 use sculpt_proto::id::AttemptId;
 
@@ -62,7 +62,7 @@ impl Recording for Spool {
         };
         let data = self.machine.peek(self.attempt, cut).unwrap_or_default();
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let frame = Frame { length, content: Content::Bytes(Stream::Stdout), time_ms: 0 };
+        let frame = Frame { stream: Stream::Stdout, length, time_ms: 0, size: None };
         Ok((!data.is_empty()).then(|| Chunk { offset: start, data, frames: vec![frame] }))
     }
 

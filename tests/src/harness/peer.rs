@@ -231,8 +231,11 @@ impl Appends {
 /// Bytes of a terminal from `start` on, with the frame that they need.
 pub fn append(attempt: &str, start: u64, data: &[u8]) -> Append {
     let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let frames =
-        if length == 0 { Vec::new() } else { vec![sculpt_proto::v1::LogFrame { length, stream: 2, time_ms: 0 }] };
+    let frames = if length == 0 {
+        Vec::new()
+    } else {
+        vec![sculpt_proto::v1::LogFrame { length, stream: 2, ..Default::default() }]
+    };
     Append { attempt_id: attempt.to_owned(), start, data: data.to_vec().into(), frames }
 }
 

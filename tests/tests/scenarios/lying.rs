@@ -188,7 +188,7 @@ async fn log_bytes_that_cannot_be_are_not_taken() -> Result<()> {
     ensure!(committed(logs.append(append(&own, 3, b"th and more")).await?) == Some(14), "what is held is trimmed");
     ensure!(refused(logs.append(append(&own, 0, b"lies!")).await?) == Some(log_refusal::Code::Differs));
 
-    let frames = |length| vec![LogFrame { length, stream: 1, time_ms: 0 }];
+    let frames = |length| vec![LogFrame { length, stream: 1, ..LogFrame::default() }];
     for (what, epoch, bytes, code) in [
         ("a negative offset", epoch, append(&own, u64::MAX, b"x"), Code::InvalidArgument),
         ("an offset beyond any log", epoch, append(&own, i64::MAX as u64, b"x"), Code::InvalidArgument),
