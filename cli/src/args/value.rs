@@ -36,7 +36,7 @@ impl From<Binding> for RoleBinding {
     }
 }
 
-const ROLES: [&str; 5] = ["viewer", "operator", "pair", "maintainer", "admin"];
+const ROLES: [&str; 8] = ["viewer", "operator", "driver", "shell", "forwarder", "pair", "maintainer", "admin"];
 
 pub(crate) fn binding(text: &str) -> Result<Binding, String> {
     let (role, project) = text.split_once('@').unwrap_or((text, ""));
@@ -61,6 +61,12 @@ pub(super) fn on_lost() -> impl clap::builder::TypedValueParser<Value = OnLost> 
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|_| "write it like 90s or \"2h 30m\"")?;
     if span.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(span) }
+}
+
+/// How many times as fast.
+pub(crate) fn speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed| (0.01..=1000.0).contains(speed));
+    speed.ok_or_else(|| "write a number from 0.01 to 1000, such as 2 or 0.5".to_owned())
 }
 
 /// A name, of whatever it is; what counts without one is had by saying nothing.

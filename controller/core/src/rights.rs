@@ -8,18 +8,22 @@ use std::{
     str::FromStr,
 };
 
-/// One thing that somebody may do. The first five are of a project, the last three of the whole controller.
+/// One thing that somebody may do. The first seven are of a project, the last three of the whole controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Right {
-    /// See a project, its tasks, logs, diffs and events; fetch from it.
+    /// See a project, its tasks, logs, diffs and events; fetch from it, and look on at its agents' terminals.
     Read,
     /// Start tasks, and send the commits that they begin at.
     Create,
     /// Stop, retry, answer.
     Steer,
-    /// Sit beside an agent, and type.
-    Pair,
+    /// Type into agents' terminals.
+    Drive,
+    /// Run programs in agents' workspaces, and copy files.
+    Shell,
+    /// Reach what agents' own processes listen on, and be reached by them.
+    Forward,
     /// Merge what was made, and change or remove the project.
     Merge,
     /// Register projects.
@@ -41,7 +45,13 @@ pub enum Role {
     Viewer,
     /// Starts tasks and steers them.
     Operator,
-    /// Sits beside agents.
+    /// Types into agents' terminals.
+    Driver,
+    /// Works in agents' workspaces.
+    Shell,
+    /// Reaches what agents' own processes listen on.
+    Forwarder,
+    /// Sits beside agents, with all that belongs to it.
     Pair,
     /// Does all that an operator does, sits beside agents, and merges.
     Maintainer,
@@ -51,7 +61,7 @@ pub enum Role {
 
 /// What is not the name of a role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a role; there are viewer, operator, pair, maintainer and admin")]
+#[error("{0:?} is not a role; there are viewer, operator, driver, shell, forwarder, pair, maintainer and admin")]
 pub struct UnknownRole(pub String);
 
 /// What somebody may, in all projects and in single ones. `P` names a project.
@@ -72,8 +82,18 @@ pub enum Visible<P> {
 
 impl Right {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Read, Self::Create, Self::Steer, Self::Pair, Self::Merge, Self::Found, Self::Fleet, Self::Administer];
+    pub const ALL: [Self; 10] = [
+        Self::Read,
+        Self::Create,
+        Self::Steer,
+        Self::Drive,
+        Self::Shell,
+        Self::Forward,
+        Self::Merge,
+        Self::Found,
+        Self::Fleet,
+        Self::Administer,
+    ];
 
     /// What a person is told that they lack.
     pub fn as_str(self) -> &'static str {
@@ -81,7 +101,9 @@ impl Right {
             Self::Read => "read",
             Self::Create => "create tasks",
             Self::Steer => "steer tasks",
-            Self::Pair => "pair",
+            Self::Drive => "type into agents' terminals",
+            Self::Shell => "work in agents' workspaces",
+            Self::Forward => "reach what agents listen on",
             Self::Merge => "merge",
             Self::Found => "register projects",
             Self::Fleet => "tend executors",
@@ -154,16 +176,28 @@ impl fmt::Debug for Rights {
 
 impl Role {
     /// All of them, from the least to the most.
-    pub const ALL: [Self; 5] = [Self::Viewer, Self::Operator, Self::Pair, Self::Maintainer, Self::Admin];
+    pub const ALL: [Self; 8] = [
+        Self::Viewer,
+        Self::Operator,
+        Self::Driver,
+        Self::Shell,
+        Self::Forwarder,
+        Self::Pair,
+        Self::Maintainer,
+        Self::Admin,
+    ];
 
     /// What comes with it. Who may do anything in a project may see it.
     pub fn rights(self) -> Rights {
-        use Right::{Create, Found, Merge, Pair, Read, Steer};
+        use Right::{Create, Drive, Forward, Found, Merge, Read, Shell, Steer};
         match self {
             Self::Viewer => [Read].into_iter().collect(),
             Self::Operator => [Read, Create, Steer, Found].into_iter().collect(),
-            Self::Pair => [Read, Pair].into_iter().collect(),
-            Self::Maintainer => [Read, Create, Steer, Pair, Merge, Found].into_iter().collect(),
+            Self::Driver => [Read, Drive].into_iter().collect(),
+            Self::Shell => [Read, Shell].into_iter().collect(),
+            Self::Forwarder => [Read, Forward].into_iter().collect(),
+            Self::Pair => [Read, Drive, Shell, Forward].into_iter().collect(),
+            Self::Maintainer => [Read, Create, Steer, Drive, Shell, Forward, Merge, Found].into_iter().collect(),
             Self::Admin => Right::ALL.into_iter().collect(),
         }
     }
@@ -178,6 +212,9 @@ impl Role {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
+            Self::Driver => "driver",
+            Self::Shell => "shell",
+            Self::Forwarder => "forwarder",
             Self::Pair => "pair",
             Self::Maintainer => "maintainer",
             Self::Admin => "admin",

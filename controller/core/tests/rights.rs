@@ -5,15 +5,17 @@ use sculpt_core::rights::{Grants, Right, Role, Visible};
 #[test]
 fn roles_and_rights() {
     let table = [
-        //                 viewer, operator, pair, maintainer, admin
-        (Right::Read, [true, true, true, true, true]),
-        (Right::Create, [false, true, false, true, true]),
-        (Right::Steer, [false, true, false, true, true]),
-        (Right::Pair, [false, false, true, true, true]),
-        (Right::Merge, [false, false, false, true, true]),
-        (Right::Found, [false, true, false, true, true]),
-        (Right::Fleet, [false, false, false, false, true]),
-        (Right::Administer, [false, false, false, false, true]),
+        //                 viewer, operator, driver, shell, forwarder, pair, maintainer, admin
+        (Right::Read, [true, true, true, true, true, true, true, true]),
+        (Right::Create, [false, true, false, false, false, false, true, true]),
+        (Right::Steer, [false, true, false, false, false, false, true, true]),
+        (Right::Drive, [false, false, true, false, false, true, true, true]),
+        (Right::Shell, [false, false, false, true, false, true, true, true]),
+        (Right::Forward, [false, false, false, false, true, true, true, true]),
+        (Right::Merge, [false, false, false, false, false, false, true, true]),
+        (Right::Found, [false, true, false, false, false, false, true, true]),
+        (Right::Fleet, [false, false, false, false, false, false, false, true]),
+        (Right::Administer, [false, false, false, false, false, false, false, true]),
     ];
     assert_eq!(table.map(|(right, _)| right), Right::ALL);
     for (right, row) in table {
@@ -29,7 +31,7 @@ fn names_come_back() {
         assert_eq!(role.as_str().parse(), Ok(role));
     }
     let error = "root".parse::<Role>().expect_err("no such role").to_string();
-    assert!(error.contains("viewer, operator, pair, maintainer and admin"), "{error}");
+    assert!(error.contains("viewer, operator, driver, shell, forwarder, pair, maintainer and admin"), "{error}");
 }
 
 #[test]
@@ -91,7 +93,7 @@ type Roles<'r> = &'r [(Option<u8>, Role)];
 
 #[test]
 fn what_a_scope_leaves_is_shown_as_roles() {
-    use Role::{Admin, Maintainer, Operator, Pair, Viewer};
+    use Role::{Admin, Driver, Forwarder, Maintainer, Operator, Pair, Shell, Viewer};
     let (all, web, ops) = (None, Some(1), Some(2));
     let table: &[[Roles<'_>; 3]] = &[
         [&[(web, Viewer)], &[(web, Maintainer)], &[(web, Viewer)]],
@@ -107,6 +109,10 @@ fn what_a_scope_leaves_is_shown_as_roles() {
         [&[(all, Viewer), (web, Operator)], &[(all, Operator)], &[(all, Viewer), (web, Operator)]],
         [&[(all, Maintainer)], &[(all, Viewer), (web, Viewer)], &[(all, Viewer)]],
         [&[(all, Operator), (web, Pair)], &[(all, Admin)], &[(all, Operator), (web, Pair)]],
+        [&[(web, Pair)], &[(web, Driver)], &[(web, Driver)]],
+        [&[(web, Pair)], &[(web, Driver), (web, Forwarder)], &[(web, Driver), (web, Forwarder)]],
+        [&[(web, Pair)], &[(web, Driver), (web, Shell), (web, Forwarder)], &[(web, Pair)]],
+        [&[(web, Driver)], &[(web, Shell)], &[(web, Viewer)]],
         [&[], &[(all, Admin)], &[]],
     ];
     for [own, scope, left] in table {

@@ -31,6 +31,19 @@ pub(super) struct Who {
     pub(super) admins: Vec<String>,
 }
 
+impl Who {
+    /// What of `grants` concerns a task that `creator` made in `project`.
+    pub(super) fn rights_on(&self, grants: &Grants<ProjectId>, project: Option<ProjectId>, creator: &str) -> Rights {
+        match project {
+            Some(project) => grants.in_project(&project),
+            None if self.name == creator || grants.everywhere().has(Right::Administer) => {
+                grants.everywhere() & Rights::of_project()
+            }
+            None => Rights::NONE,
+        }
+    }
+}
+
 impl Caller {
     pub(super) fn new(who: Arc<Who>, address: &str) -> Self {
         Self { who, address: address.into() }
@@ -102,19 +115,18 @@ impl Caller {
 
     /// The proof that they may do this to `task`.
     pub fn on<R: Need>(&self, task: &Located) -> Result<On<R>, Denied> {
-        let rights = |grants: &Grants<ProjectId>| match task.project() {
-            Some((project, _)) => grants.in_project(&project),
-            None if task.is_of(self.name()) || grants.everywhere().has(Right::Administer) => {
-                grants.everywhere() & Rights::of_project()
-            }
-            None => Rights::NONE,
-        };
         let place = || match task.project() {
             Some((_, name)) => Place::Project(name.to_owned()),
             None => Place::Controller,
         };
-        self.check(R::RIGHT, rights(&self.who.grants), rights(&self.who.owned), place)?;
+        let owned = self.who.rights_on(&self.who.owned, task.project().map(|(id, _)| id), task.creator());
+        self.check(R::RIGHT, self.rights_on(task), owned, place)?;
         Ok(On::new(task.id(), task.project().map(|(id, _)| id), self.clone()))
+    }
+
+    /// What they may do to `task`.
+    pub(super) fn rights_on(&self, task: &Located) -> Rights {
+        self.who.rights_on(&self.who.grants, task.project().map(|(id, _)| id), task.creator())
     }
 
     /// Whether there is any place where they may do this.

@@ -10,6 +10,7 @@
 //! admins.
 
 mod authority;
+mod beside;
 mod caller;
 mod denied;
 mod fetch;
@@ -21,12 +22,15 @@ mod rules;
 
 pub use self::{
     authority::{Authority, Unknown},
+    beside::{Beside, Closing, NotBeside},
     caller::Caller,
     denied::Denied,
     fetch::Fetch,
     first::{FirstError, first_admin, reset_admin, user_name},
     gate::{Gate, enter},
-    proof::{Administer, Create, Fleet, Found, In, May, Merge, Need, On, Pair, Read, Sees, Steer, Whose},
+    proof::{
+        Administer, Create, Drive, Fleet, Forward, Found, In, May, Merge, Need, On, Read, Sees, Shell, Steer, Whose,
+    },
     rules::{RULES, Rule, rule},
 };
-pub(crate) use self::{guarded::Guarded, proof::Loose};
+pub(crate) use self::{beside::Holders, guarded::Guarded, proof::Loose};

@@ -42,8 +42,12 @@ needs!(
     Create,
     /// Stop, retry, answer.
     Steer,
-    /// Sit beside an agent.
-    Pair,
+    /// Type into agents' terminals.
+    Drive,
+    /// Run programs in agents' workspaces.
+    Shell,
+    /// Reach what agents' own processes listen on.
+    Forward,
     /// Merge, and change or remove a project.
     Merge,
     /// Register projects.

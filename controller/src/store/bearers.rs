@@ -84,6 +84,13 @@ pub(super) async fn lock_rights_exclusive(conn: &mut Connection, caller: &Caller
     still(conn, caller).await
 }
 
+/// What is known of those who show these tokens.
+pub(super) async fn of(conn: &mut Connection, tokens: &[TokenId]) -> Result<Vec<Bearer>, StoreError> {
+    let ids: Vec<Uuid> = tokens.iter().map(|token| token.0).collect();
+    let rows = sqlx::query(sqlx::AssertSqlSafe(select("t.id = ANY ($1)"))).bind(ids).fetch_all(conn).await?;
+    rows.iter().map(read).collect()
+}
+
 /// A statement of its own: what was committed while the lock was waited for is seen by none that began before.
 async fn still(conn: &mut Connection, caller: &Caller) -> Result<(), Unknown> {
     let sql = select("t.id = $1");

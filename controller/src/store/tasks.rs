@@ -88,9 +88,9 @@ impl Located {
         self.project_id.map(ProjectId).zip(self.project.as_deref())
     }
 
-    /// Whether `name` made it.
-    pub fn is_of(&self, name: &str) -> bool {
-        self.created_by == name
+    /// Who made it.
+    pub fn creator(&self) -> &str {
+        &self.created_by
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum UserVerb {
         /// Shown with their commits
         #[arg(long, default_value = "")]
         email: String,
-        /// viewer, operator, pair, maintainer or admin, everywhere or @PROJECT; may be repeated
+        /// viewer, operator, driver, shell, forwarder, pair, maintainer or admin, everywhere or @PROJECT; may be repeated
         #[arg(long = "role", value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
         roles: Vec<Binding>,
     },
@@ -47,7 +47,7 @@ pub(crate) enum UserVerb {
         /// To whom
         #[arg(value_parser = value::named)]
         name: String,
-        /// viewer, operator, pair, maintainer or admin, everywhere or @PROJECT
+        /// viewer, operator, driver, shell, forwarder, pair, maintainer or admin, everywhere or @PROJECT
         #[arg(value_name = "ROLE[@PROJECT]", value_parser = value::binding)]
         role: Binding,
     },
