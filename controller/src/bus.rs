@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use sculpt_proto::id::{AttemptId, ExecutorId};
+use sculpt_proto::id::{AttemptId, ExecutorId, PairingId};
 use tokio::sync::{Notify, broadcast, watch};
 
 /// Signals that wait in a receiver before it is told to read everything anew.
@@ -29,6 +29,10 @@ pub enum Signal {
     Access,
     /// Acts were added to the record.
     Audit,
+    /// Somebody was let sit beside an agent, or is let no more.
+    Guests,
+    /// This pairing was taken back.
+    Closed(PairingId),
 }
 
 /// The signals of one replica. Cheap to clone.
@@ -44,6 +48,8 @@ struct Inner {
     journal: watch::Sender<u64>,
     access: watch::Sender<u64>,
     audit: watch::Sender<u64>,
+    guests: watch::Sender<u64>,
+    closed: broadcast::Sender<PairingId>,
     /// Only logs that somebody follows here.
     logs: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
     outbox: Mutex<BTreeSet<Signal>>,
@@ -67,6 +73,8 @@ impl Bus {
                 journal: watch::Sender::new(0),
                 access: watch::Sender::new(0),
                 audit: watch::Sender::new(0),
+                guests: watch::Sender::new(0),
+                closed: broadcast::Sender::new(TELLS),
                 logs: Mutex::default(),
                 outbox: Mutex::default(),
                 bridged: AtomicBool::new(false),
@@ -125,6 +133,27 @@ impl Bus {
         self.inner.audit.subscribe()
     }
 
+    /// Somebody was let sit beside an agent.
+    pub fn guests(&self) {
+        self.post(Signal::Guests);
+    }
+
+    /// Changes whenever somebody may have been let sit beside an agent, or is let no more. Register before looking who is.
+    pub fn guests_changed(&self) -> watch::Receiver<u64> {
+        self.inner.guests.subscribe()
+    }
+
+    /// This pairing was taken back.
+    pub fn closed(&self, pairing: PairingId) {
+        self.post(Signal::Closed(pairing));
+        self.guests();
+    }
+
+    /// Which pairings are taken back. A receiver that lagged looks at its own.
+    pub fn closings(&self) -> broadcast::Receiver<PairingId> {
+        self.inner.closed.subscribe()
+    }
+
     /// The log of `attempt` grew or was completed.
     pub fn log_grew(&self, attempt: AttemptId) {
         self.post(Signal::Log(attempt));
@@ -154,6 +183,11 @@ impl Bus {
             Signal::Journal => self.inner.journal.send_modify(count),
             Signal::Access => self.inner.access.send_modify(count),
             Signal::Audit => self.inner.audit.send_modify(count),
+            Signal::Guests => self.inner.guests.send_modify(count),
+            Signal::Closed(pairing) => {
+                // Without a receiver nobody sits there through this replica.
+                let _ = self.inner.closed.send(pairing);
+            }
             Signal::Tell(executor) => {
                 // Without a receiver there is nobody to tell.
                 let _ = self.inner.tell.send(executor);

@@ -56,12 +56,17 @@ pub fn login(attempt: AttemptId) -> String {
 }
 
 impl Pass {
+    /// Refuses a key of a kind that is not certified.
+    pub fn takes(key: &PublicKey) -> Result<(), PassError> {
+        match key.algorithm() {
+            ssh_key::Algorithm::Ed25519 | ssh_key::Algorithm::Ecdsa { .. } => Ok(()),
+            kind => Err(PassError::Kind(kind.to_string())),
+        }
+    }
+
     /// Certifies `key` for it.
     pub fn certify(&self, key: &PublicKey, window: Window, authority: &PrivateKey) -> Result<Certificate, PassError> {
-        let kind = key.algorithm();
-        if !matches!(kind, ssh_key::Algorithm::Ed25519 | ssh_key::Algorithm::Ecdsa { .. }) {
-            return Err(PassError::Kind(kind.to_string()));
-        }
+        Self::takes(key)?;
         let mut builder = begin(key, CertType::User, window)?;
         builder.key_id(self.user.clone())?.valid_principal(login(self.attempt))?;
         builder.critical_option(PAIRING, self.pairing.to_string())?;

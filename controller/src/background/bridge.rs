@@ -90,6 +90,7 @@ fn missed(bus: &Bus) {
     bus.deliver(Signal::Journal);
     bus.deliver(Signal::Access);
     bus.deliver(Signal::Audit);
+    bus.deliver(Signal::Guests);
 }
 
 /// `signals` as payloads; one without signals when there are none, so that we hear ourselves.
@@ -124,6 +125,8 @@ fn word(signal: Signal) -> String {
         Signal::Journal => "j".to_owned(),
         Signal::Access => "a".to_owned(),
         Signal::Audit => "u".to_owned(),
+        Signal::Guests => "g".to_owned(),
+        Signal::Closed(pairing) => format!("c{}", pairing.0.simple()),
         Signal::Tell(executor) => format!("t{}", executor.0.simple()),
         Signal::Log(attempt) => format!("l{}", attempt.0.simple()),
     }
@@ -135,11 +138,13 @@ fn signal(word: &str) -> Option<Signal> {
         "j" => Some(Signal::Journal),
         "a" => Some(Signal::Access),
         "u" => Some(Signal::Audit),
+        "g" => Some(Signal::Guests),
         word => {
             let id = Uuid::from_str(word.get(1..)?).ok()?;
             match word.chars().next()? {
                 't' => Some(Signal::Tell(id.into())),
                 'l' => Some(Signal::Log(id.into())),
+                'c' => Some(Signal::Closed(id.into())),
                 // Said by a newer replica.
                 _ => None,
             }
@@ -149,7 +154,7 @@ fn signal(word: &str) -> Option<Signal> {
 
 #[cfg(test)]
 mod tests {
-    use sculpt_proto::id::{AttemptId, ExecutorId};
+    use sculpt_proto::id::{AttemptId, ExecutorId, PairingId};
 
     use super::*;
 
@@ -157,7 +162,8 @@ mod tests {
     fn signals_come_back_from_payloads() {
         let (us, other) = (Uuid::now_v7(), Uuid::now_v7());
         let mut all: BTreeSet<_> = (0..500).map(|_| Signal::Tell(ExecutorId::fresh())).collect();
-        all.extend([Signal::Place, Signal::Journal, Signal::Access, Signal::Audit, Signal::Log(AttemptId::fresh())]);
+        all.extend([Signal::Place, Signal::Journal, Signal::Access, Signal::Audit, Signal::Guests]);
+        all.extend([Signal::Log(AttemptId::fresh()), Signal::Closed(PairingId::fresh())]);
         let said = payloads(other, &all);
         assert!(said.len() > 1 && said.iter().all(|payload| payload.len() <= LONGEST));
         let heard: BTreeSet<_> = said.iter().flat_map(|payload| signals(us, payload)).collect();

@@ -13,5 +13,5 @@ pub use issue::{IssueError, LEAF_LIFE, Names};
 pub use public::{Lifetime, Worry};
 pub use request::{PublicKey, RequestError};
 pub use shown::{Keeper, Pki, Shown, ShownError};
-pub use ssh::{SshAuthorities, SshError};
+pub use ssh::{HOST_LIFE, PASS_LIFE, SshAuthorities, SshError};
 pub use vouch::VouchError;

@@ -1,10 +1,24 @@
 //! The authorities of SSH: one certifies people, the other hosts. Each has a key of its own, so that none can pass for the
 //! other, in the form in which OpenSSH keeps keys.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
+use sculpt_pairing::{Host, HostError, Pass, PassError, Window};
+use sculpt_proto::id::ExecutorId;
 use sculpt_tls::private::{self, PrivateError};
-use ssh_key::{Algorithm, LineEnding, PrivateKey};
+use ssh_key::{Algorithm, Certificate, LineEnding, PrivateKey, PublicKey};
+
+/// How long sessions can be begun with a person's certificate. Those that are open go on.
+pub const PASS_LIFE: Duration = Duration::from_secs(15 * 60);
+
+/// How long a host's certificate is good.
+pub const HOST_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// How far behind ours the clocks may be of those who look at a certificate.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// For each whose name stands in its file's.
 const USERS: (&str, &str) = ("ssh-users", "ssh-users.key");
@@ -62,6 +76,31 @@ impl SshAuthorities {
         [USERS, HOSTS].map(|(_, file)| directory.join(file))
     }
 
+    /// Certifies `key` for who has `pass`, from `now` on.
+    pub fn certify_person(&self, pass: &Pass, key: &PublicKey, now: SystemTime) -> Result<Certificate, PassError> {
+        pass.certify(key, window(now, PASS_LIFE), &self.users)
+    }
+
+    /// Certifies `key` for `executor`, from `now` on.
+    pub fn certify_host(
+        &self,
+        executor: ExecutorId,
+        key: &PublicKey,
+        now: SystemTime,
+    ) -> Result<Certificate, HostError> {
+        Host(executor).certify(key, window(now, HOST_LIFE), &self.hosts)
+    }
+
+    /// The authorities that certify people, as lines of OpenSSH: whom executors believe.
+    pub fn people(&self) -> ssh_key::Result<Vec<String>> {
+        Ok(vec![self.users.public_key().to_openssh()?])
+    }
+
+    /// Lines of a known-hosts file that believe the authority for hosts about `executor`, and about no other.
+    pub fn known_hosts(&self, executor: ExecutorId) -> ssh_key::Result<Vec<String>> {
+        Ok(vec![Host(executor).known(self.hosts.public_key())?])
+    }
+
     /// Whom each certifies, and its public half as a line of OpenSSH.
     pub fn public(&self) -> impl Iterator<Item = (&'static str, String)> {
         [(USERS.0, &self.users), (HOSTS.0, &self.hosts)].into_iter().map(|(whose, key)| {
@@ -70,6 +109,12 @@ impl SshAuthorities {
             (whose, line.unwrap_or_else(|error| error.to_string()))
         })
     }
+}
+
+/// From `now` on for so long.
+fn window(now: SystemTime, life: Duration) -> Window {
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    Window { since: seconds(now).saturating_sub(SKEW.as_secs()), until: seconds(now).saturating_add(life.as_secs()) }
 }
 
 /// The key in `path`. Of many that make it at once one does, and the others read it.
@@ -100,6 +145,9 @@ fn fit(key: PrivateKey, path: &Path) -> Result<PrivateKey, SshError> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
+    use sculpt_pairing::Right;
+    use sculpt_proto::id::{AttemptId, PairingId};
+
     use super::*;
 
     #[test]
@@ -126,6 +174,40 @@ mod tests {
             return;
         };
         assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), made[0].1, "{said:?}");
+    }
+
+    #[test]
+    fn certifies_people_and_hosts_each_with_its_own_key_and_for_its_own_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ssh = SshAuthorities::open(directory.path()).expect("they are made");
+        let key = PrivateKey::from(ssh_key::private::Ed25519Keypair::from_seed(&[7; 32])).public_key().clone();
+        let (attempt, executor) = (AttemptId::fresh(), ExecutorId::fresh());
+        let rights = [Right::Observe].into_iter().collect();
+        let pass = Pass { pairing: PairingId::fresh(), attempt, user: "ben".to_owned(), rights };
+        let now = 1_800_000_000;
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+        let person = ssh.certify_person(&pass, &key, at).expect("it is certified");
+        let host = ssh.certify_host(executor, &key, at).expect("it is certified");
+        for (certificate, life) in [(&person, PASS_LIFE), (&host, HOST_LIFE)] {
+            let window = (certificate.valid_after(), certificate.valid_before());
+            assert_eq!(window, (now - 60, now + life.as_secs()), "{:?}", certificate.cert_type());
+        }
+
+        let people = ssh.people().expect("lines");
+        let believed: Vec<_> =
+            people.iter().map(|line| PublicKey::from_openssh(line).expect("a key").key_data().clone()).collect();
+        let login = sculpt_pairing::login(attempt);
+        assert_eq!(sculpt_pairing::check(&person, &believed, &login, now), Ok(pass));
+        assert_ne!(host.signature_key(), &believed[0], "an authority for people certifies no host");
+        let known = ssh.known_hosts(executor).expect("lines");
+        let authority = PublicKey::from(host.signature_key().clone()).to_openssh().expect("a line");
+        assert!(known.len() == 1 && known[0].starts_with(&format!("@cert-authority executor-{executor} {authority}")));
+    }
+
+    #[test]
+    fn a_clock_that_stands_before_all_time_certifies_nothing_that_is_good_now() {
+        let early = SystemTime::UNIX_EPOCH - Duration::from_secs(10);
+        assert_eq!(window(early, PASS_LIFE), Window { since: 0, until: PASS_LIFE.as_secs() });
     }
 
     #[test]
