@@ -17,7 +17,9 @@ pub(crate) use self::{
 };
 use self::{run::RUN_EXAMPLES, tasks::EXIT_CODES};
 use crate::{
-    commands::{AdminVerb, AuditArgs, LockArgs, LockTargetArgs, LoginArgs, LogoutArgs, PoolVerb, TokenVerb},
+    commands::{
+        AdminVerb, AuditArgs, LockArgs, LockTargetArgs, LoginArgs, LogoutArgs, PoolVerb, ReplayArgs, TokenVerb,
+    },
     output::Format,
 };
 
@@ -64,6 +66,14 @@ pub(crate) enum Verb {
         executor was away.\nCtrl-C while following lets go of the log; the task goes on."
     )]
     Logs(LogsArgs),
+    /// Play what a task's agent wrote, in its own time and on its own screen
+    #[command(
+        after_help = "On a terminal Space pauses and goes on, and q ends it. Of a running task it plays what there is so far. On a \
+        pipe the bytes are exact,\nand come in their time. An asciicast holds what was written as it was, also what a terminal \
+        would be steered by.\n\nExamples:\n  sculpt replay 17 --speed 4 --idle-limit 2s\n  \
+        sculpt replay 17 --from 1h20m\n  sculpt replay 17 --idle-limit 1s --cast film.cast   then: asciinema play film.cast"
+    )]
+    Replay(ReplayArgs),
     /// Open the task's terminal; leave it with Ctrl-b d
     #[command(
         after_help = "It is a tmux session, on the machine where the task runs. What you type goes to the agent: Ctrl-C \

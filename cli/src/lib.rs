@@ -11,6 +11,7 @@ mod failure;
 mod follow;
 mod git;
 pub mod output;
+mod replay;
 mod up;
 
 pub use entry::main;

@@ -43,6 +43,8 @@ pub(crate) struct Script {
     pub(crate) log: Mutex<Vec<u8>>,
     /// What is known of the log's bytes, while they are one chunk.
     pub(crate) frames: Mutex<Vec<LogFrame>>,
+    /// Nothing will be added to the log.
+    pub(crate) complete: Mutex<bool>,
     /// What is answered to who asks for a log.
     pub(crate) no_log: Mutex<Option<Status>>,
     /// Bytes after which each next log stream breaks.
@@ -87,6 +89,7 @@ impl Controller {
             task: watch::Sender::new(task),
             log: Mutex::default(),
             frames: Mutex::default(),
+            complete: Mutex::new(true),
             no_log: Mutex::default(),
             breaks: Mutex::default(),
             lost_answers: Mutex::default(),
@@ -212,7 +215,7 @@ impl Logs for Script {
         if cut.is_some() {
             answers.push(Err(Status::unavailable("The controller is going away.")));
         } else {
-            let end = LogEnd { length: log.len() as u64, complete: true };
+            let end = LogEnd { length: log.len() as u64, complete: *self.complete.lock().unwrap() };
             answers.push(Ok(ReadLogResponse { part: Some(LogPart::End(end)), attempt: 1 }));
         }
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))

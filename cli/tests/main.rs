@@ -10,6 +10,7 @@ mod follow;
 mod identity;
 mod people;
 mod refusals;
+mod replay;
 mod sandbox;
 mod tables;
 mod trust;

@@ -10,7 +10,7 @@ use std::{
 
 use sculpt_proto::v1::{Attempt, Task};
 
-use super::task_named;
+use super::{attempt_numbered, task_named};
 use crate::{
     args::LogsArgs,
     client::Client,
@@ -73,7 +73,7 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
             }
         }
     } else {
-        pump.await?.1
+        pump.await.map_err(|failure| resumable(failure, task.number, attempt, &reached))?.1
     };
     if args.from_offset > end.length {
         let why = format!("the log has {} bytes{}", end.length, if end.complete { "" } else { " so far" });
@@ -90,6 +90,15 @@ async fn read(client: &Client, args: &LogsArgs, task: Task, sink: Sink) -> Resul
         }
     }
     Ok(Exit::Done)
+}
+
+/// Says how to go on where the controller went away.
+fn resumable(failure: Failure, task: u64, attempt: u32, reached: &AtomicU64) -> Failure {
+    if failure.exit != Exit::OutOfReach {
+        return failure;
+    }
+    let at = reached.load(Ordering::Relaxed);
+    failure.next(format!("go on later with `sculpt logs {task} --attempt {attempt} --from-offset {at}`"))
 }
 
 /// Whether a log that nothing is added to any more lacks its end: the executor never told how long it is.
@@ -113,15 +122,8 @@ async fn stalled(reached: &AtomicU64, patience: Duration) {
 /// The attempt whose log is wanted; waits for one when it is to be followed.
 async fn attempt(client: &Client, args: &LogsArgs, mut task: Task) -> Result<Option<(Task, u32)>, Failure> {
     if let Some(wanted) = args.attempt {
-        if task.attempts.iter().any(|attempt| attempt.number == wanted) {
-            return Ok(Some((task, wanted)));
-        }
-        let why = format!("the task has had {} so far", crate::output::counted(task.attempts.len(), "attempt"));
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("read the log of attempt {wanted} of task {}", task.number),
-            why,
-        ));
+        let wanted = attempt_numbered(&task, wanted, "read the log of")?.number;
+        return Ok(Some((task, wanted)));
     }
     let mut watch = None;
     loop {

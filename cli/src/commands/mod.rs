@@ -17,6 +17,7 @@ mod logs;
 mod ls;
 mod pool;
 mod project;
+mod replay;
 mod retry;
 mod run;
 mod show;
@@ -32,10 +33,11 @@ pub(crate) use self::{
     login::LoginArgs,
     logout::LogoutArgs,
     pool::PoolVerb,
+    replay::ReplayArgs,
     token::TokenVerb,
 };
 
-use sculpt_proto::v1::{GetTaskRequest, Task};
+use sculpt_proto::v1::{Attempt, GetTaskRequest, Task};
 
 use crate::{
     args::Verb,
@@ -55,6 +57,7 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Show(args) => show::run(&args.task, format).await,
         Verb::Wait(args) => wait::run(args, format).await,
         Verb::Logs(args) => Box::pin(logs::run(args, format)).await,
+        Verb::Replay(args) => Box::pin(replay::run(args, format)).await,
         Verb::Attach(args) => Box::pin(attach::run(&args.task)).await,
         Verb::Stop(args) => stop::run(&args.tasks, format).await,
         Verb::Retry(args) => retry::run(&args, format).await,
@@ -89,6 +92,14 @@ async fn task_named(client: &Client, task: &str, attempted: &str) -> Result<Task
         _ => failure,
     })?;
     answer.task.ok_or_else(|| no_task(attempted))
+}
+
+/// The attempt of this number, or a failure that says how many there are; `verb` is what was to be done with it.
+fn attempt_numbered<'a>(task: &'a Task, wanted: u32, verb: &str) -> Result<&'a Attempt, Failure> {
+    task.attempts.iter().find(|attempt| attempt.number == wanted).ok_or_else(|| {
+        let why = format!("the task has had {} so far", crate::output::counted(task.attempts.len(), "attempt"));
+        Failure::new(Exit::NotFound, format!("{verb} attempt {wanted} of task {}", task.number), why)
+    })
 }
 
 /// What was committed for a task of a removed project is kept where nothing reads it.
