@@ -1,6 +1,6 @@
 //! Attempts from offer to end, with real shims, agents and git.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use sculpt_proto::{executor::v1::ended::Outcome, v1::task_spec::Work};
 
@@ -156,6 +156,37 @@ async fn a_terminal_attempt_has_its_view() {
     wait_for("the view", || socket.exists()).await;
     fs::write(&gate, "").unwrap();
     host.controller.wait_ended(&id).await;
+    host.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_which_size_its_bytes_were_written_in() {
+    let mut host = Host::new().await;
+    host.start().await;
+    let gate = host.root.path().join("gate");
+    let script = "trap 'stty size' WINCH; stty size; until [ -e GATE ]; do sleep 0.05; done; printf end";
+    let mut spec = host.shell(&script.replace("GATE", gate.to_str().unwrap()));
+    spec.task.as_mut().unwrap().tty = true;
+    let id = spec.attempt_id.clone();
+    host.controller.offer(&spec);
+    let grown =
+        async |log: &[u8]| host.controller.wait("the log", |memory| (memory.log(&id) == log).then_some(())).await;
+    grown(b"50 200\r\n").await;
+    let socket = host.data().join("run").join(&id).join("view/tmux");
+    wait_for("the view", || socket.exists()).await;
+    let tmux = |words: &[&str]| Command::new("tmux").arg("-S").arg(&socket).args(words).status().unwrap().success();
+    assert!(tmux(&["resize-window", "-t", "main", "-x", "90", "-y", "30"]));
+    grown(b"50 200\r\n30 90\r\n").await;
+    fs::write(&gate, "").unwrap();
+    host.controller.wait_ended(&id).await;
+    grown(b"50 200\r\n30 90\r\nend").await;
+    let mut at = 0;
+    let mut sizes = Vec::new();
+    for frame in &host.controller.memory().frames[&id] {
+        sizes.extend(frame.size.map(|size| (at, size.columns, size.rows)));
+        at += frame.length;
+    }
+    assert_eq!(sizes, [(0, 200, 50), (8, 90, 30)]);
     host.stop();
 }
 
