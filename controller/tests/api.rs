@@ -2,9 +2,11 @@
 
 mod access;
 mod adopt;
+mod describe;
 mod events;
 mod projects;
 mod tasks;
+mod tunnel;
 mod watch;
 
 use sculpt_proto::v1;

@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use prost::Message as _;
-use sculpt_controller::store::{
-    Store,
-    requests::Request,
-    sessions::{self, Epoch, Introduction},
-    tasks::{NewTask, Start},
+use sculpt_controller::{
+    bus::Bus,
+    dispatch::{Actor, Dispatch},
+    store::{
+        Store,
+        requests::Request,
+        sessions::{self, Epoch, Introduction},
+        tasks::{NewTask, Start},
+    },
 };
 use sculpt_core::{
+    attempt::{Fence, Step},
     placement::{AgentNeed, Needs},
-    task::{OnLost, Policy},
+    task::{Event, OnLost, Policy},
 };
 use sculpt_proto::{
-    id::{ExecutorId, ProjectId, RequestId, TaskId},
+    id::{AttemptId, ExecutorId, ProjectId, RequestId, TaskId},
     v1::{Command, TaskSpec, task_spec::Work},
 };
 use uuid::Uuid;
@@ -89,6 +94,7 @@ pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
         closes_network: true,
         separated_by: "account".into(),
         counters: None,
+        ssh_address: None,
         hostname: "host".into(),
         notes: vec![],
         directory: None,
@@ -98,6 +104,20 @@ pub(crate) fn introduction(name: &str, slots: u32) -> Introduction {
 /// An executor with four slots and an open session.
 pub(crate) async fn executor(store: &Store, name: &str) -> Epoch {
     open(store, introduction(name, 4)).await
+}
+
+/// An attempt of `task` whose agent runs on `executor`, in a terminal.
+pub(crate) async fn running(store: &Store, task: TaskId, executor: ExecutorId) -> AttemptId {
+    let dispatch = Dispatch::new(store.clone(), Bus::new());
+    let fence = Fence { number: 1, id: Uuid::now_v7() };
+    let stepped = |step| Event::Stepped { fence, step };
+    let claimed = Event::Claimed { fence, executor: executor.0 };
+    for event in [claimed, stepped(Step::Accepted), stepped(Step::Preparing), stepped(Step::Running)] {
+        let _ = dispatch.apply(task, event, Actor::system()).await.unwrap();
+    }
+    let terminal = "UPDATE attempts SET tmux_socket = '/run/t' WHERE id = $1";
+    sqlx::query(terminal).bind(fence.id).execute(&mut *store.read().await.unwrap()).await.unwrap();
+    AttemptId(fence.id)
 }
 
 /// A session of an executor.

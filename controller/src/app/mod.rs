@@ -36,6 +36,7 @@ use crate::{
     grpc::About,
     pki::{Authority, Keeper, Pki, Shown, SshAuthorities},
     postgres::{Postgres, Settings},
+    relay::Relay,
     room::Room,
     session::{Present, Sessions},
     store::{Database, Store, let_serve, migrate},
@@ -140,6 +141,8 @@ struct Parts {
     repositories: Repositories,
     sessions: Sessions,
     present: Present,
+    relay: Relay,
+    ssh: Arc<SshAuthorities>,
     health: HealthReporter,
     room: Room,
     cluster: ClusterId,
@@ -156,8 +159,8 @@ impl Controller {
         let (user, executor) = (user_listener.local_addr()?, executor_listener.local_addr()?);
         let data_dir = DataDir::take(&config.data_dir)?;
         let (keeper, pki) = Keeper::open(config.tls.clone())?;
-        // Made with the others, so that what is put away of them is whole; pairing uses them.
-        SshAuthorities::open(&config.tls.authority)?;
+        // Made with the others, so that what is put away of them is whole.
+        let ssh = Arc::new(SshAuthorities::open(&config.tls.authority)?);
         let pin = config.tls.public.is_none().then(|| pki.authority.borrow().pin());
         let base = tokio::select! {
             base = base(&config, &data_dir) => base?,
@@ -166,7 +169,7 @@ impl Controller {
         let connections = if base.postgres.is_some() { CONNECTIONS_BUILT_IN } else { CONNECTIONS_SHARED };
         let store = Store::new(&base.database, connections);
         let prepared = async {
-            let (parts, user_routes) = build(&config, &data_dir, &base, &store, &pki, executor).await?;
+            let (parts, user_routes) = build(&config, &data_dir, &base, &store, &pki, ssh, executor).await?;
             access::first_admin(&store, &data_dir.join("tokens/user"), pin, &signals::account())
                 .await
                 .context("make the first admin")?;
@@ -288,6 +291,7 @@ async fn build(
     base: &Base,
     store: &Store,
     pki: &Pki,
+    ssh: Arc<SshAuthorities>,
     executors: SocketAddr,
 ) -> anyhow::Result<(Parts, Router)> {
     migrate(&base.owner).await?;
@@ -316,6 +320,8 @@ async fn build(
         repositories,
         sessions: Sessions::new(),
         present: Present::default(),
+        relay: Relay::default(),
+        ssh,
         health: HealthReporter::new(),
         room: room.clone(),
         cluster,
@@ -355,6 +361,8 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::notary::run(tables.clone(), dispatch.bus().clone(), stop()));
     tracker.spawn(background::last_use::run(access.clone(), stop()));
     tracker.spawn(background::evict::run(store(), present.clone(), dispatch.bus().clone(), stop()));
+    let (ssh, bus) = (parts.ssh.clone(), dispatch.bus().clone());
+    tracker.spawn(background::guests::run(store(), sessions.clone(), ssh, bus, stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
     if shared {
         // Only then can there be another replica.

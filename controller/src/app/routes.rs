@@ -19,11 +19,12 @@ use tonic_health::{
 use super::Parts;
 use crate::{
     config::Config,
-    grpc::{About, Api, logs::LogsApi},
+    grpc::{About, Api, logs::LogsApi, pairings::PairingsApi},
     pki::Authority,
     session::{
         ExecutorApi, control,
         enrolment::EnrolmentApi,
+        pairing::PairingApi,
         who::{self, Door},
     },
     web::{git_http, is_grpc},
@@ -36,6 +37,16 @@ pub(super) fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_r
     let api = Api::new(dispatch.clone(), repositories.clone(), sessions.clone(), about, ending.clone());
     api.routes(&mut routes);
     let (store, bus) = (dispatch.store().clone(), dispatch.bus().clone());
+    let pairings = PairingsApi {
+        store: store.clone(),
+        bus: bus.clone(),
+        sessions: sessions.clone(),
+        relay: parts.relay.clone(),
+        ssh: parts.ssh.clone(),
+        tracker: parts.tracker.clone(),
+        ending: ending.clone(),
+    };
+    routes.add_service(pairings.into_service());
     routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());
     routes.add_service(HealthServer::new(HealthService::from_health_reporter(health.clone())));
     let reflection = || {
@@ -69,7 +80,16 @@ pub(super) fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Auth
     let repositories = parts.repositories.clone();
     let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
     let enrolment = EnrolmentApi { store, bus, authority, cluster, life };
-    let services = Routes::new(api.into_service()).add_service(enrolment.into_service()).into_axum_router();
+    let pairing = PairingApi {
+        relay: parts.relay.clone(),
+        ssh: parts.ssh.clone(),
+        shutdown: parts.ending.clone(),
+        tracker: parts.tracker.clone(),
+    };
+    let services = Routes::new(api.into_service())
+        .add_service(enrolment.into_service())
+        .add_service(pairing.into_service())
+        .into_axum_router();
     let git = git_http::routes(repositories, parts.dispatch.store().clone());
     services.merge(git).fallback(nothing_here).layer(door)
 }

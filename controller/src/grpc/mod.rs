@@ -6,6 +6,7 @@ mod author;
 pub(crate) mod brief;
 mod convert;
 mod cursor;
+mod describe;
 mod enrolment;
 mod events;
 mod executors;
@@ -13,11 +14,13 @@ mod git;
 mod identity;
 pub mod logs;
 mod once;
+pub mod pairings;
 mod projects;
 pub(crate) mod spec;
 pub mod status;
 mod system;
 mod tasks;
+mod tunnel;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -36,9 +39,10 @@ use crate::{
 };
 
 /// What is served to people, by full name.
-pub const SERVICES: [&str; 9] = [
+pub const SERVICES: [&str; 10] = [
     sculpt_proto::v1::tasks_server::SERVICE_NAME,
     sculpt_proto::v1::logs_server::SERVICE_NAME,
+    sculpt_proto::v1::pairings_server::SERVICE_NAME,
     sculpt_proto::v1::projects_server::SERVICE_NAME,
     sculpt_proto::v1::git_server::SERVICE_NAME,
     sculpt_proto::v1::executors_server::SERVICE_NAME,

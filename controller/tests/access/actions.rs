@@ -30,10 +30,15 @@ const TRACES: &[(&str, Trace)] = &[
     ("Tasks/CreateTask", Act("task.create")),
     ("Tasks/StopTask", Act("task.stop")),
     ("Tasks/RetryTask", Act("task.retry")),
+    ("Tasks/DescribeTask", Nothing("what is said of a task moves nothing, and stands in the journal")),
     ("Tasks/GetTask", Looks),
     ("Tasks/ListTasks", Looks),
     ("Tasks/WatchTask", Looks),
     ("Logs/ReadLog", Looks),
+    ("Pairings/OpenPairing", Act("pairing.open")),
+    ("Pairings/Tunnel", Nothing("who opened the pairing is recorded, and who sits there is told by its executor")),
+    ("Pairings/ListPairings", Looks),
+    ("Pairings/ClosePairing", Act("pairing.close")),
     ("Projects/EnsureProject", Act("project.create")),
     ("Projects/RemoveProject", Act("project.remove")),
     ("Projects/ListProjects", Looks),
@@ -102,6 +107,12 @@ async fn each_act_is_recorded_with_who_did_it_by_what_and_from_where() {
                 project(&things.world.stack, &things.world.ada, "empty", 'd').await;
                 let request_id = Uuid::new_v4().to_string();
                 v1::RemoveProjectRequest { request_id, project: "empty".into(), force: false }.encode_to_vec()
+            }
+            // Only one's own leads anywhere.
+            "Pairings/Tunnel" => {
+                let sql = "SELECT id::text FROM pairings WHERE user_id = (SELECT id FROM users WHERE name = 'zoe')";
+                let own = sqlx::query_scalar(sql).fetch_one(&mut *seen.read().await.unwrap()).await.unwrap();
+                v1::TunnelRequest { part: Some(v1::tunnel_request::Part::Pairing(own)) }.encode_to_vec()
             }
             _ => things.message(&path).await,
         };

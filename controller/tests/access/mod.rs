@@ -5,13 +5,16 @@ mod audit;
 mod cut;
 mod enrolment;
 mod guesses;
+mod guests;
 mod machines;
+mod pairings;
 mod pools;
 mod recognised;
 mod rules;
 mod separation;
 mod standing;
 mod tokens;
+mod tunnels;
 mod visible;
 mod written;
 
@@ -108,6 +111,7 @@ async fn project(stack: &Stack, ada: &Caller, name: &str, letter: char) -> Proje
         remote: String::new(),
         default_agent: None,
         commit_changes: None,
+        record_typing: None,
     };
     stack.store().ensure_project(ada.clone(), request(), wish).await.unwrap().0
 }

@@ -1,6 +1,6 @@
 //! Every method × everybody: who gets through, and what the others are told.
 
-use std::{collections::BTreeSet, future::poll_fn};
+use std::{collections::BTreeSet, future::poll_fn, time::Duration};
 
 use bytes::{Buf as _, BufMut as _};
 use futures_util::stream;
@@ -17,6 +17,7 @@ use sculpt_controller::{
     web::git_http,
 };
 use sculpt_core::rights::Role;
+use sculpt_pairing::Profile;
 use sculpt_proto::{id::TaskId, v1};
 use tonic::{
     Code, Request, Status,
@@ -113,6 +114,8 @@ pub(super) struct Things {
     pub(super) world: World,
     /// It is stopped and tried again.
     moved: TaskId,
+    /// Its agent runs.
+    running: TaskId,
     number: u32,
 }
 
@@ -122,11 +125,13 @@ impl Things {
         let store = world.stack.store();
         let moved = make::task_on(store, world.web.id(), &"c".repeat(40)).await;
         // One that does not end keeps the project.
-        make::task_on(store, world.web.id(), &"c".repeat(40)).await;
-        make::executor(store, "one").await;
+        let running = make::task_on(store, world.web.id(), &"c".repeat(40)).await;
+        let executor = make::executor(store, "one").await.executor;
+        make::running(store, running, executor).await;
+        sqlx::query("UPDATE executors SET ssh_address = ''").execute(&mut *store.read().await.unwrap()).await.unwrap();
         let new = NewUser { name: "victim".into(), email: String::new(), roles: vec![] };
         store.add_user(world.ada.may().unwrap(), request(), new).await.unwrap();
-        Self { world, moved, number: 0 }
+        Self { world, moved, running, number: 0 }
     }
 
     /// What is sent to the method at `path`. A method without a line here is one that nobody has thought about.
@@ -157,6 +162,10 @@ impl Things {
             "WatchTask" => v1::WatchTaskRequest { task }.encode_to_vec(),
             "StopTask" => v1::StopTaskRequest { request_id, task, ..Default::default() }.encode_to_vec(),
             "RetryTask" => v1::RetryTaskRequest { request_id, task, ..Default::default() }.encode_to_vec(),
+            "DescribeTask" => {
+                let milestone = "halfway".to_owned();
+                v1::DescribeTaskRequest { request_id, task, milestone, ..Default::default() }.encode_to_vec()
+            }
             "ReadLog" => v1::ReadLogRequest { task, ..Default::default() }.encode_to_vec(),
             "EnsureProject" => v1::EnsureProjectRequest {
                 request_id,
@@ -193,7 +202,7 @@ impl Things {
                     pool: "default".into(),
                     labels: Default::default(),
                     uses: 1,
-                    ttl: std::time::Duration::from_secs(60),
+                    ttl: Duration::from_secs(60),
                 };
                 let token = store.create_join_token(ada.may().unwrap(), request(), new).await.unwrap().id.to_string();
                 v1::RevokeJoinTokenRequest { request_id, token }.encode_to_vec()
@@ -229,10 +238,32 @@ impl Things {
             }
             "Lock" => v1::LockRequest { request_id, target: victim(), ..Default::default() }.encode_to_vec(),
             "Unlock" => v1::UnlockRequest { request_id, target: victim() }.encode_to_vec(),
+            "OpenPairing" => {
+                let (task, public_key) = (self.running.to_string(), super::pairings::key().1);
+                let profile = v1::PairingProfile::Attach.into();
+                v1::OpenPairingRequest { task, public_key, profile }.encode_to_vec()
+            }
+            "ListPairings" => v1::ListPairingsRequest { task }.encode_to_vec(),
+            // Somebody else's.
+            "ClosePairing" => v1::ClosePairingRequest { request_id, pairing: self.pairing().await }.encode_to_vec(),
+            "Tunnel" => {
+                let part = Some(v1::tunnel_request::Part::Pairing(self.pairing().await));
+                v1::TunnelRequest { part }.encode_to_vec()
+            }
             "ListJoinTokens" | "ListPools" | "WhoAmI" | "ListUsers" | "ListTokens" | "ListLocks" | "ReadAudit"
             | "VerifyAudit" | "GetInfo" => Vec::new(),
             other => panic!("say what is sent to {other}, and look at the table"),
         }
+    }
+}
+
+impl Things {
+    /// A pairing of ada's.
+    async fn pairing(&self) -> String {
+        let (store, ada) = (self.world.stack.store(), &self.world.ada);
+        let task = store.find_task(&ada.sees(), &self.running.to_string()).await.unwrap();
+        let beside = ada.beside(&task, Profile::Observe).unwrap();
+        store.open_pairing(beside, Duration::from_secs(60)).await.unwrap().pairing.id.to_string()
     }
 }
 

@@ -1,0 +1,118 @@
+//! A person's end of a tunnel: whom it leads to is what their pairing says.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use sculpt_proto::{
+    FieldError,
+    id::PairingId,
+    v1::{TunnelOpen, TunnelRequest, TunnelResponse, tunnel_request, tunnel_response},
+};
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::pairings::{PairingsApi, because, unknown};
+use crate::{
+    access::{Caller, Sees},
+    relay::{OUTBOX, Piece, RelayError, carry},
+    store::{Store, pairings::Past},
+};
+
+/// What goes to a person.
+pub(super) type Replies = ReceiverStream<Result<TunnelResponse, Status>>;
+
+/// How long the first message may take.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How long a person may take to read why their tunnel is over.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl PairingsApi {
+    /// Has the executor of a pairing dial, and carries what both ends say.
+    pub(super) async fn dialled(
+        &self,
+        caller: &Caller,
+        mut inbound: Streaming<TunnelRequest>,
+    ) -> Result<Replies, Status> {
+        // Before it is looked at, so that nothing is missed of what happens to it.
+        let closings = self.bus.closings();
+        let id = first(&mut inbound).await?;
+        let placed = self.store.pairing(&caller.sees(), id).await?;
+        let placed = placed.filter(|placed| placed.owner() == caller.user()).ok_or_else(|| unknown(id))?;
+        placed.stands()?;
+        let call = self.relay.call(caller.user(), placed.executor())?;
+        if !self.sessions.dial(placed.executor(), call.tunnel(), id) {
+            return Err(elsewhere());
+        }
+        let (end, place) = call.answered().await?;
+        let (out, replies) = mpsc::channel(OUTBOX);
+        let open = TunnelResponse { part: Some(tunnel_response::Part::Open(TunnelOpen {})) };
+        let inbound = inbound.map(|message| Ok(Piece::try_from(message?)?));
+        let (store, sees, ending) = (self.store.clone(), caller.sees(), self.ending.clone());
+        self.tracker.spawn(async move {
+            let _place = place;
+            if out.send(Ok(open)).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = carry(end, inbound, out.clone(), ending) => {}
+                past = taken_back(closings, &store, &sees, id) => {
+                    // Who does not read finds the stream ended without an end of the tunnel.
+                    let _unread = timeout(GOODBYE, out.send(Err(past.into()))).await;
+                }
+            }
+        });
+        Ok(ReceiverStream::new(replies))
+    }
+}
+
+/// The pairing that the first message names.
+async fn first(inbound: &mut Streaming<TunnelRequest>) -> Result<PairingId, Status> {
+    let silent = |_| Status::deadline_exceeded("the tunnel was opened, and nothing was said through it");
+    let first = timeout(FIRST, inbound.message()).await.map_err(silent)??;
+    match first.and_then(|message| message.part) {
+        Some(tunnel_request::Part::Pairing(id)) => Ok(FieldError::parse(&id, "pairing")?),
+        _ => Err(FieldError::new("part", "the first message must name the pairing").into()),
+    }
+}
+
+/// Returns when the pairing was taken back. Whatever else ends it, its executor does.
+async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store, sees: &Sees, id: PairingId) -> Past {
+    loop {
+        match closings.recv().await {
+            Ok(closed) if closed == id => return Past::Closed,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => {
+                let found = store.pairing(sees, id).await;
+                if matches!(found, Ok(Some(placed)) if placed.stands() == Err(Past::Closed)) {
+                    return Past::Closed;
+                }
+            }
+            // The controller ends, and says so itself.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+fn elsewhere() -> Status {
+    let text = "the executor is connected to another replica of this controller, or to none at the moment; try again";
+    because(Status::unavailable(text), "elsewhere")
+}
+
+impl From<RelayError> for Status {
+    fn from(error: RelayError) -> Self {
+        let text = error.to_string();
+        match error {
+            RelayError::Yours | RelayError::Full => because(Self::resource_exhausted(text), "too_many"),
+            RelayError::Silent => because(Self::unavailable(text), "silent"),
+            RelayError::Nobody => Self::not_found(text),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Who is let sit beside which agent, by whom it was opened and taken back.
+
+mod guests;
+mod open;
+
+use sculpt_pairing::{Right, Rights};
+use sculpt_proto::id::{AttemptId, ExecutorId, PairingId, UserId};
+use serde_json::{Value, json};
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
+
+pub use self::{
+    guests::Guest,
+    open::{NotNow, OpenError, Opened},
+};
+use super::{
+    Connection, Store, StoreError, Time,
+    audit::{self, Act},
+    bearers, columns,
+    requests::{Request, RequestError, Taken, take_request},
+    seats::{self, Seat},
+    tasks::Located,
+    visible,
+};
+use crate::access::{Closing, On, Read, Sees, Unknown};
+
+/// What lets one person sit beside one attempt.
+#[derive(Clone, Debug)]
+pub struct Pairing {
+    /// Its id.
+    pub id: PairingId,
+    /// Beside which.
+    pub attempt: AttemptId,
+    /// Whom, by name.
+    pub user: String,
+    /// What they may do there.
+    pub rights: Rights,
+    /// Since when.
+    pub created_at: Time,
+    /// Until when sessions can be begun with it.
+    pub expires_at: Time,
+    /// Where they sit now.
+    pub seats: Vec<Seat>,
+}
+
+/// A pairing that was looked up by who sees its task, with what decides who may use it and take it back.
+#[derive(Clone, Debug, FromRow)]
+pub struct Placed {
+    #[sqlx(flatten)]
+    task: Located,
+    owner: Uuid,
+    executor_id: Uuid,
+    /// It was taken back.
+    closed: bool,
+    /// No session can be begun with it any more.
+    late: bool,
+    /// Its attempt is.
+    over: bool,
+}
+
+/// Why a pairing lets nobody in any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Past {
+    /// Somebody took it back.
+    #[error("the pairing was taken back; open another one, if you may")]
+    Closed,
+    /// The attempt has ended.
+    #[error("the attempt that the pairing is for is over")]
+    Over,
+    /// Its time is over.
+    #[error("the time to begin sessions with this pairing is over; open another one")]
+    Late,
+}
+
+/// Why a pairing was not taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// Who asks may not any more.
+    #[error(transparent)]
+    Lost(#[from] Unknown),
+    /// The request was not taken.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The database did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Placed {
+    /// Beside which task.
+    pub fn task(&self) -> &Located {
+        &self.task
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> UserId {
+        UserId(self.owner)
+    }
+
+    /// Who runs the attempt.
+    pub fn executor(&self) -> ExecutorId {
+        ExecutorId(self.executor_id)
+    }
+
+    /// Whether sessions can be begun with it, as far as its own time and its attempt's go.
+    pub fn stands(&self) -> Result<(), Past> {
+        match self {
+            Self { closed: true, .. } => Err(Past::Closed),
+            Self { over: true, .. } => Err(Past::Over),
+            Self { late: true, .. } => Err(Past::Late),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store {
+    /// The pairings beside a task with which sessions can be begun, or are open; oldest first.
+    pub async fn pairings(&self, of: &On<Read>) -> Result<Vec<Pairing>, StoreError> {
+        let mut conn = self.read().await?;
+        let mut taken = seats::beside(&mut conn, of.task()).await?;
+        let standing = guests::standing(&mut conn, "a.task_id", vec![of.task().0]).await?;
+        let pairings = standing.into_iter().filter_map(|row| {
+            let own = |seat: &mut Seat| seat.pairing_id == row.id.0;
+            let seats: Vec<Seat> = taken.extract_if(.., own).collect();
+            (!row.remaining.is_zero() || !seats.is_empty()).then(|| row.into_pairing(seats))
+        });
+        Ok(pairings.collect())
+    }
+
+    /// The pairing of this id, if it is beside a task that is seen.
+    pub async fn pairing(&self, sees: &Sees, id: PairingId) -> Result<Option<Placed>, StoreError> {
+        let mut query = QueryBuilder::new(
+            "SELECT t.id, t.project_id, pr.name AS project, t.created_by, 1::bigint AS count, p.user_id AS owner, \
+             a.executor_id, p.closed_at IS NOT NULL AS closed, p.expires_at <= now() AS late, \
+             a.state = 'ended' OR a.fenced_at IS NOT NULL AS over FROM pairings p JOIN attempts a ON a.id = p.attempt_id \
+             JOIN tasks t ON t.id = a.task_id LEFT JOIN projects pr ON pr.id = t.project_id WHERE p.id = ",
+        );
+        query.push_bind(id.0).push(" AND ");
+        visible::tasks(&mut query, sees);
+        Ok(query.build_query_as().fetch_optional(&mut *self.read().await?).await?)
+    }
+
+    /// Takes a pairing back; to be taken back already is fine.
+    pub async fn close_pairing(
+        &self,
+        closing: Closing,
+        request: Request,
+        id: PairingId,
+    ) -> Result<Pairing, CloseError> {
+        self.write(move |conn| {
+            Box::pin(async move {
+                bearers::lock_rights_shared(conn, closing.caller()).await?;
+                if let Taken::Fresh = take_request(conn, &request, id.0).await? {
+                    close(conn, &closing, id).await?;
+                }
+                Ok(one(conn, id).await?)
+            })
+        })
+        .await
+    }
+}
+
+async fn close(conn: &mut Connection, closing: &Closing, id: PairingId) -> Result<(), StoreError> {
+    let by = closing.caller().by();
+    let sql = "UPDATE pairings p SET closed_at = now(), closed_by = $2 FROM attempts a, tasks t, users u \
+               WHERE p.id = $1 AND p.closed_at IS NULL AND a.id = p.attempt_id AND t.id = a.task_id AND u.id = p.user_id \
+               RETURNING t.number, t.project_id, u.name";
+    let closed: Option<(i64, Option<Uuid>, String)> =
+        sqlx::query_as(sql).bind(id.0).bind(by.actor()).fetch_optional(&mut *conn).await?;
+    let Some((number, project, user)) = closed else { return Ok(()) };
+    let act = act("pairing.close", number, project, json!({ "pairing": id, "user": user }));
+    audit::append(conn, &by, act).await
+}
+
+/// Something that is done to a pairing beside a task of this number.
+fn act(action: &'static str, task: i64, project: Option<Uuid>, details: Value) -> Act {
+    Act::new(action, format!("task:{task}")).within(project.map(Into::into)).with(details)
+}
+
+async fn one(conn: &mut Connection, id: PairingId) -> Result<Pairing, StoreError> {
+    let sql = "SELECT p.attempt_id, u.name, p.rights, p.created_at, p.expires_at FROM pairings p \
+               JOIN users u ON u.id = p.user_id WHERE p.id = $1";
+    let (attempt, user, named, created_at, expires_at): (Uuid, String, Vec<String>, Time, Time) =
+        sqlx::query_as(sql).bind(id.0).fetch_one(conn).await?;
+    let rights = rights(&named)?;
+    Ok(Pairing { id, attempt: AttemptId(attempt), user, rights, created_at, expires_at, seats: Vec::new() })
+}
+
+/// Rights as their column has them.
+fn rights(named: &[String]) -> Result<Rights, StoreError> {
+    let right = |name: &String| name.parse::<Right>().map_err(|_| columns::unreadable("pairings.rights", name));
+    named.iter().map(right).collect()
+}
+
+/// As their column has them.
+fn names(rights: Rights) -> Vec<&'static str> {
+    rights.iter().map(Right::as_str).collect()
+}

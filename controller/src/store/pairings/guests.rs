@@ -1,0 +1,125 @@
+//! Whom executors let in: the pairings that stand, of people who still may.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sculpt_pairing::Rights;
+use sculpt_proto::id::{AttemptId, ExecutorId, PairingId, ProjectId, TokenId};
+use sqlx::{Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Pairing, rights};
+use crate::{
+    access::Holders,
+    store::{Connection, Store, StoreError, Time, bearers, seats::Seat},
+};
+
+/// Somebody whom an executor lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// By which.
+    pub pairing: PairingId,
+    /// Beside which attempt.
+    pub attempt: AttemptId,
+    /// Their name.
+    pub user: String,
+    /// What they may do there.
+    pub rights: Rights,
+    /// For how long sessions can be begun.
+    pub remaining: Duration,
+}
+
+/// The pairings of attempts that live which were not taken back and are new enough, or in use. That somebody sits there may
+/// be told late: for an hour whoever came in time is kept.
+pub(super) const STANDING: &str = "attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
+     AND (p.expires_at > now() - interval '1 hour' OR EXISTS (SELECT FROM seats s \
+       WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL)) \
+     WHERE a.released_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL";
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) id: PairingId,
+    pub(super) remaining: Duration,
+    executor: ExecutorId,
+    attempt: AttemptId,
+    user: String,
+    rights: Rights,
+    created_at: Time,
+    expires_at: Time,
+    token: TokenId,
+    project: Option<ProjectId>,
+    /// Who made the task.
+    creator: String,
+}
+
+impl Standing {
+    pub(super) fn into_pairing(self, seats: Vec<Seat>) -> Pairing {
+        let Self { id, attempt, user, rights, created_at, expires_at, .. } = self;
+        Pairing { id, attempt, user, rights, created_at, expires_at, seats }
+    }
+
+    fn into_guest(self) -> (ExecutorId, Guest) {
+        let Self { id: pairing, executor, attempt, user, rights, remaining, .. } = self;
+        (executor, Guest { pairing, attempt, user, rights, remaining })
+    }
+}
+
+impl Store {
+    /// Whom each of these executors is to let in. One that nobody may come to is not among them.
+    pub async fn guests(&self, executors: &[ExecutorId]) -> Result<BTreeMap<ExecutorId, Vec<Guest>>, StoreError> {
+        let ids = executors.iter().map(|executor| executor.0).collect();
+        let mut guests: BTreeMap<ExecutorId, Vec<Guest>> = BTreeMap::new();
+        for standing in standing(&mut *self.read().await?, "a.executor_id", ids).await? {
+            let (executor, guest) = standing.into_guest();
+            guests.entry(executor).or_default().push(guest);
+        }
+        Ok(guests)
+    }
+}
+
+/// The pairings that stand where `column` is one of `ids`, of people who may all that theirs lets them; oldest first.
+pub(super) async fn standing(
+    conn: &mut Connection,
+    column: &'static str,
+    ids: Vec<Uuid>,
+) -> Result<Vec<Standing>, StoreError> {
+    let sql = format!(
+        "SELECT p.id, p.attempt_id, p.token_id, p.rights, p.created_at, p.expires_at, p.executor_id, u.name AS user_name, \
+         GREATEST(EXTRACT(EPOCH FROM p.expires_at - now()), 0)::float8 AS remaining, t.project_id, t.created_by \
+         FROM (SELECT p.*, a.task_id, a.executor_id FROM {STANDING} AND {column} = ANY ($1)) p \
+         JOIN tasks t ON t.id = p.task_id JOIN users u ON u.id = p.user_id ORDER BY p.created_at, p.id"
+    );
+    let mut standing: Vec<Standing> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *conn).await?;
+    if standing.is_empty() {
+        return Ok(standing);
+    }
+    let mut tokens: Vec<TokenId> = standing.iter().map(|row| row.token).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    let holders = Holders::of(bearers::of(conn, &tokens).await?);
+    standing.retain(|row| {
+        let may = holders.rights(row.token, row.project, &row.creator);
+        row.rights.within(may) == row.rights
+    });
+    Ok(standing)
+}
+
+impl sqlx::FromRow<'_, PgRow> for Standing {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let named: Vec<String> = row.try_get("rights")?;
+        let project: Option<Uuid> = row.try_get("project_id")?;
+        Ok(Self {
+            id: PairingId(row.try_get("id")?),
+            remaining: Duration::try_from_secs_f64(row.try_get("remaining")?).unwrap_or_default(),
+            executor: ExecutorId(row.try_get("executor_id")?),
+            attempt: AttemptId(row.try_get("attempt_id")?),
+            user: row.try_get("user_name")?,
+            rights: rights(&named).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            created_at: row.try_get("created_at")?,
+            expires_at: row.try_get("expires_at")?,
+            token: TokenId(row.try_get("token_id")?),
+            project: project.map(ProjectId),
+            creator: row.try_get("created_by")?,
+        })
+    }
+}
