@@ -1,6 +1,7 @@
 //! The command line as it is typed.
 
 mod executors;
+mod milestone;
 mod projects;
 mod run;
 mod tasks;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
     executors::{ExecutorGcArgs, ExecutorVerb},
+    milestone::MilestoneArgs,
     projects::{ProjectAddArgs, ProjectVerb},
     run::{RunArgs, UpArgs},
     tasks::{DiffArgs, FetchArgs, LogsArgs, LsArgs, RetryArgs, TaskArg, TasksArg, WaitArgs},
@@ -93,6 +95,9 @@ pub(crate) enum Verb {
         committed there."
     )]
     Retry(RetryArgs),
+    /// Say how far a task has come, or what it is for
+    #[command(after_help = milestone::MILESTONE)]
+    Milestone(MilestoneArgs),
     /// Show what a task changed
     Diff(DiffArgs),
     /// Fetch the branches of this project's tasks into this repository

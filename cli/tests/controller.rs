@@ -185,6 +185,10 @@ impl Tasks for Script {
     async fn retry_task(&self, _: Request<RetryTaskRequest>) -> Answer<RetryTaskResponse> {
         Ok(Response::new(RetryTaskResponse { task: Some(self.task.borrow().clone()) }))
     }
+
+    async fn describe_task(&self, _: Request<DescribeTaskRequest>) -> Answer<DescribeTaskResponse> {
+        Ok(Response::new(DescribeTaskResponse { task: Some(self.task.borrow().clone()) }))
+    }
 }
 
 #[tonic::async_trait]

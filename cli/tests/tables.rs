@@ -8,7 +8,7 @@ use sculpt::{
     output::tasks::TaskJson,
 };
 use sculpt_proto::v1::{
-    Attempt, Command, Exit as ProcessExit, Failure, OnLost, Requester, Task, TaskSpec, TaskState, Waiting,
+    Attempt, Command, Exit as ProcessExit, Failure, Milestone, OnLost, Requester, Task, TaskSpec, TaskState, Waiting,
     task_spec::Work, waiting::Reason,
 };
 
@@ -102,6 +102,11 @@ fn full_task() -> Task {
         created_at: at(0),
         ended_at: at(3),
         intent: "run".into(),
+        intent_line: "parse dates".into(),
+        milestones: vec![
+            Milestone { time: at(4), text: "the tests pass".into(), attempt: 1, user: String::new() },
+            Milestone { time: at(5), text: "looked through".into(), attempt: 0, user: "ada".into() },
+        ],
         created_by: "ada".into(),
         ..Task::default()
     }

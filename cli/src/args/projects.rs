@@ -40,4 +40,7 @@ pub(crate) struct ProjectAddArgs {
     /// Whether an agent's uncommitted changes are committed for it
     #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
     pub(crate) commit_changes: Option<String>,
+    /// Whether the journal keeps what people type into agents' terminals, and not only that they do
+    #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+    pub(crate) record_typing: Option<String>,
 }

@@ -49,6 +49,9 @@ pub(crate) struct RunArgs {
     /// Shown in lists
     #[arg(long)]
     pub(crate) title: Option<String>,
+    /// What the task is for, in one line, for those who sit down at its terminal [default: the title]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) intent: Option<String>,
     /// A label of the task, to find it again
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     pub(crate) labels: Vec<(String, String)>,

@@ -15,6 +15,7 @@ mod login;
 mod logout;
 mod logs;
 mod ls;
+mod milestone;
 mod pool;
 mod project;
 mod replay;
@@ -61,6 +62,7 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Attach(args) => Box::pin(attach::run(&args.task)).await,
         Verb::Stop(args) => stop::run(&args.tasks, format).await,
         Verb::Retry(args) => retry::run(&args, format).await,
+        Verb::Milestone(args) => milestone::run(args, format).await,
         Verb::Diff(args) => Box::pin(diff::run(args, format)).await,
         Verb::Fetch(args) => Box::pin(fetch::run(args)).await,
         Verb::Project(verb) => Box::pin(project::run(verb, format)).await,

@@ -64,6 +64,7 @@ async fn add(args: ProjectAddArgs, format: Format) -> Result<Exit, Failure> {
         remote: identity.remote,
         default_agent: args.default_agent,
         commit_changes: args.commit_changes.map(|answer| answer == "yes"),
+        record_typing: args.record_typing.map(|answer| answer == "yes"),
     };
     let answer = client.change(ATTEMPTED, async || client.projects().ensure_project(request.clone()).await).await?;
     let project = answer

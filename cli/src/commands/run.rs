@@ -25,11 +25,12 @@ const ATTEMPTED: &str = "start the task";
 pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> {
     // Everything that can be wrong here is found before anything is sent.
     let title = work::title(&args)?;
+    let intent = work::intent(&args)?;
     let work = work::work(&args)?;
     let wish = place::wish(&args)?;
     let client = Client::connect().await?;
     let place = Box::pin(wish.settle(&client, &args)).await?;
-    let task = create(&client, spec(&args, work, title, place)).await?;
+    let task = create(&client, spec(&args, work, (title, intent), place)).await?;
     let quiet = if args.quiet { Quiet::Yes } else { Quiet::No };
     if quiet == Quiet::No && work::leaves_input(&args) {
         note("standard input stays here: the command gets none of it");
@@ -55,7 +56,7 @@ pub(super) async fn run(args: RunArgs, format: Format) -> Result<Exit, Failure> 
     Ok(exit)
 }
 
-fn spec(args: &RunArgs, work: work::Work, title: String, place: place::Place) -> TaskSpec {
+fn spec(args: &RunArgs, work: work::Work, (title, intent): (String, String), place: place::Place) -> TaskSpec {
     TaskSpec {
         work: Some(work.into()),
         agent: args.agent.clone().unwrap_or_default(),
@@ -74,6 +75,7 @@ fn spec(args: &RunArgs, work: work::Work, title: String, place: place::Place) ->
         lost_after: args.lost_after.map(sculpt_proto::to_duration),
         labels: args.labels.iter().cloned().collect(),
         title,
+        intent,
     }
 }
 

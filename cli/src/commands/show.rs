@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     output::{
         Format, clean, json, line, paint, shell_quoted,
-        tasks::{LOST_AFTER, TaskJson, colour, current, lost_after, on_lost_name},
+        tasks::{LOST_AFTER, TaskJson, colour, current, lost_after, milestone_line, on_lost_name},
         time::{between, local, size},
     },
 };
@@ -43,6 +43,7 @@ fn page(task: &Task) -> String {
     if task.unreachable && task.waiting.is_none() {
         field("", "its executor has not been heard of for a while; what is shown may be old".to_owned());
     }
+    field("intent", if task.intent_line == task.title { String::new() } else { clean(&task.intent_line) });
     match &spec.work {
         Some(Work::Prompt(prompt)) => field("prompt", shortened(prompt)),
         Some(Work::Command(command)) => {
@@ -67,6 +68,10 @@ fn page(task: &Task) -> String {
     field("requires", pairs(&spec.requirements));
     field("labels", pairs(&spec.labels));
     field("uuid", task.uuid.clone());
+    if !task.milestones.is_empty() {
+        lines.extend([String::new(), "milestones".to_owned()]);
+        lines.extend(task.milestones.iter().map(|milestone| format!("  {}", milestone_line(milestone))));
+    }
     for attempt in &task.attempts {
         lines.extend(attempt_lines(attempt));
     }

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sculpt_proto::v1::{Attempt, OnLost, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason};
+use sculpt_proto::v1::{Attempt, Milestone, OnLost, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason};
 use serde::Serialize;
 
-use super::time::rfc3339;
+use super::{
+    clean,
+    time::{age, rfc3339},
+};
 use crate::exit::state_name;
 
 /// A task as `-o json` shows it: every field is always there, null where it is absent.
@@ -52,6 +55,9 @@ pub struct TaskJson {
     notes: Vec<String>,
     created_by: Option<String>,
     intent: Option<String>,
+    milestones: Vec<MilestoneJson>,
+    /// What people want of it: "run", "hold" or "cancel".
+    wanted: Option<String>,
     project_uuid: Option<String>,
     revision: u64,
     attempts: Vec<AttemptJson>,
@@ -68,6 +74,16 @@ struct WaitingJson {
 struct RequesterJson {
     name: String,
     email: String,
+}
+
+#[derive(Debug, Serialize)]
+struct MilestoneJson {
+    time: Option<String>,
+    text: String,
+    /// Within which it was said.
+    attempt: Option<u32>,
+    /// Who said it, outside of any attempt.
+    user: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -150,10 +166,23 @@ impl From<&Task> for TaskJson {
                 .map(|person| RequesterJson { name: person.name.clone(), email: person.email.clone() }),
             notes: current.map(|attempt| attempt.notes.clone()).unwrap_or_default(),
             created_by: filled(&task.created_by),
-            intent: filled(&task.intent),
+            intent: filled(&task.intent_line),
+            milestones: task.milestones.iter().map(MilestoneJson::from).collect(),
+            wanted: filled(&task.intent),
             project_uuid: filled(&task.project_id),
             revision: task.revision,
             attempts: task.attempts.iter().map(AttemptJson::from).collect(),
+        }
+    }
+}
+
+impl From<&Milestone> for MilestoneJson {
+    fn from(milestone: &Milestone) -> Self {
+        Self {
+            time: rfc3339(milestone.time.as_ref()),
+            text: milestone.text.clone(),
+            attempt: (milestone.attempt != 0).then_some(milestone.attempt),
+            user: filled(&milestone.user),
         }
     }
 }
@@ -182,6 +211,12 @@ impl From<&Attempt> for AttemptJson {
             notes: attempt.notes.clone(),
         }
     }
+}
+
+/// A milestone for people: how long ago, what, and who said it.
+pub(crate) fn milestone_line(milestone: &Milestone) -> String {
+    let by = if milestone.user.is_empty() { String::new() } else { format!("  ({})", clean(&milestone.user)) };
+    format!("{:<12}{}{by}", age(milestone.time.as_ref()), clean(&milestone.text))
 }
 
 /// The attempt that counts: the newest.

@@ -46,6 +46,7 @@ fn without_bulk(spec: &TaskSpec) -> TaskSpec {
         lost_after: spec.lost_after,
         labels: spec.labels.clone(),
         title: spec.title.clone(),
+        intent: spec.intent.clone(),
         requester: spec.requester.clone(),
         subdirectory: spec.subdirectory.clone(),
     }

@@ -11,6 +11,7 @@ use crate::store::{
     classes,
     events::Event,
     executors::{Counters, Executor},
+    milestones::Milestone,
     projects::Project,
     tasks_read::{Attempt, Task, View},
 };
@@ -50,10 +51,13 @@ pub(super) fn tasks(view: View) -> Vec<v1::Task> {
     for attempt in view.attempts {
         attempts.entry(attempt.task_id).or_default().push(attempt);
     }
+    let mut milestones: Vec<v1::Milestone> = view.milestones.into_iter().map(v1::Milestone::from).collect();
     let convert = |row: Task| {
         let attempts = attempts.remove(&row.id).unwrap_or_default();
         let waiting = waiting(&row, &candidates, &mut reasons);
-        task(row, attempts, waiting)
+        // They are those of a single task.
+        let milestones = std::mem::take(&mut milestones);
+        v1::Task { milestones, ..task(row, attempts, waiting) }
     };
     view.tasks.into_iter().map(convert).collect()
 }
@@ -63,6 +67,7 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
     let open = current.filter(|attempt| attempt.state != "ended");
     let heard = |attempt: &&Attempt| attempt.liveness == "connected";
     let failed = row.shown == "failed";
+    let spec = spec(&row);
     let state =
         STATES.iter().find(|(_, name)| *name == row.shown).map_or(v1::TaskState::Unspecified, |(state, _)| *state);
     v1::Task {
@@ -77,7 +82,9 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
         unreachable: open.is_some_and(|attempt| !heard(&attempt)),
         live: row.intent == "run" && open.filter(heard).is_some_and(|attempt| attempt.state == "running"),
         head: current.and_then(|attempt| attempt.head.clone()).unwrap_or_default(),
-        spec: Some(spec(&row)),
+        intent_line: intent_line(&row, &spec),
+        milestones: Vec::new(),
+        spec: Some(spec),
         spec_cut: row.spec_cut,
         title: row.title,
         project_id: row.project_id.map(|id| id.to_string()).unwrap_or_default(),
@@ -89,6 +96,23 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
         ended_at: row.ended_at.map(timestamp),
         intent: row.intent,
         created_by: row.created_by,
+    }
+}
+
+/// What it is for: as somebody has said since, as was said at its beginning, or as its title has it.
+fn intent_line(row: &Task, spec: &v1::TaskSpec) -> String {
+    let said = row.intent_line.as_deref().or((!spec.intent.is_empty()).then_some(spec.intent.as_str()));
+    said.unwrap_or(&row.title).to_owned()
+}
+
+impl From<Milestone> for v1::Milestone {
+    fn from(row: Milestone) -> Self {
+        Self {
+            time: Some(timestamp(row.said_at)),
+            text: row.text,
+            attempt: row.attempt.unwrap_or_default().unsigned_abs(),
+            user: row.user_name,
+        }
     }
 }
 
@@ -335,6 +359,7 @@ pub(super) fn project(row: Project) -> v1::Project {
         remote: row.remote,
         default_agent: row.default_agent,
         commit_changes: row.commit_changes,
+        record_typing: row.record_typing,
         created_at: Some(timestamp(row.created_at)),
         task_count: row.task_count.unsigned_abs(),
     }

@@ -80,6 +80,7 @@ fn wish(message: v1::EnsureProjectRequest) -> Result<Wish, FieldError> {
         remote: without_secrets(message.remote),
         default_agent: message.default_agent,
         commit_changes: message.commit_changes,
+        record_typing: message.record_typing,
     })
 }
 

@@ -13,6 +13,9 @@ use sculpt_core::{
 use sculpt_proto::{FieldError, MAX_PROMPT, commit_id, duration, labels, v1};
 use sha2::{Digest as _, Sha256};
 
+use super::describe::line;
+use crate::store::milestones::MAX_INTENT;
+
 /// Longest title in characters.
 const MAX_TITLE: usize = 200;
 
@@ -75,6 +78,7 @@ impl TryFrom<v1::TaskSpec> for Wish {
         if !(-1000..=1000).contains(&spec.priority) {
             return Err(FieldError::new("spec.priority", format!("{} is not within -1000 to 1000", spec.priority)));
         }
+        spec.intent = line(&spec.intent, MAX_INTENT, "spec.intent")?.unwrap_or_default();
         if spec.timeout.map(|span| duration(span, "spec.timeout")).transpose()?.is_some_and(|span| span.is_zero()) {
             return Err(FieldError::new("spec.timeout", "is zero; leave it out for no limit"));
         }

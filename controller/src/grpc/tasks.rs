@@ -134,6 +134,15 @@ impl v1::tasks_server::Tasks for Api {
         let task = self.steer_once(&caller, wish, steered).await?;
         Ok(Response::new(v1::RetryTaskResponse { task: Some(task) }))
     }
+
+    async fn describe_task(
+        &self,
+        request: Request<v1::DescribeTaskRequest>,
+    ) -> Result<Response<v1::DescribeTaskResponse>, Status> {
+        let caller = caller(&request)?;
+        let task = self.describe_once(&caller, request.into_inner()).await?;
+        Ok(Response::new(v1::DescribeTaskResponse { task: Some(task) }))
+    }
 }
 
 /// A wish for a task, as it was sent.
@@ -175,7 +184,7 @@ impl Watch {
 
 impl Api {
     /// A task as people see it.
-    async fn shown(&self, task: &On<Read>) -> Result<v1::Task, Status> {
+    pub(super) async fn shown(&self, task: &On<Read>) -> Result<v1::Task, Status> {
         let view = self.store.task(task).await?;
         let task = view.and_then(|view| convert::tasks(self.open_to(view)).pop());
         task.ok_or_else(|| Status::not_found("the task has been removed"))
@@ -347,7 +356,7 @@ fn agent(wish: &Wish, project: Option<&Project>, executors: &[Executor]) -> Resu
 }
 
 /// Why a wished move did not happen.
-enum MoveError {
+pub(super) enum MoveError {
     Request(RequestError),
     Dispatch(DispatchError),
 }

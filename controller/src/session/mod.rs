@@ -19,6 +19,8 @@ pub mod growing;
 pub mod held;
 pub mod hello;
 pub mod ingest;
+mod milestones;
+pub mod pairing;
 mod present;
 pub mod publish;
 pub mod registry;

@@ -14,7 +14,10 @@ use sculpt_proto::{
     required,
 };
 
-use super::deeds::{self, Deed};
+use super::{
+    deeds::{self, Deed},
+    milestones,
+};
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
     store::{Connection, StoreError, attempts, sessions, sessions::Epoch, task_state},
@@ -68,6 +71,8 @@ pub enum Told {
     },
     /// A remark for people.
     Note(String),
+    /// How far it has come, as somebody within it says.
+    Milestone(String),
     /// Somebody does something beside it.
     Deed(Deed),
 }
@@ -120,6 +125,7 @@ impl TryFrom<wire::Report> for Report {
             report::Step::Finalizing(step) => Told::Finalizing { exit: exit(step.exit, "report.finalizing.exit")? },
             report::Step::Ended(step) => ended(step)?,
             report::Step::Note(note) => Told::Note(note.text.chars().take(MAX_NOTE).collect()),
+            report::Step::Milestone(milestone) => Told::Milestone(milestone.text),
             report::Step::Attached(attached) => Told::Deed(attached.try_into()?),
             report::Step::Typed(typed) => Told::Deed(typed.try_into()?),
             report::Step::Detached(detached) => Told::Deed(detached.try_into()?),
@@ -174,7 +180,7 @@ impl Told {
             Self::Running { .. } => Some(Step::Running),
             Self::Finalizing { exit } => Some(Step::Finalizing { exit: *exit }),
             Self::Ended { outcome, .. } => Some(Step::Ended { outcome: outcome.clone() }),
-            Self::Note(_) | Self::Deed(_) => None,
+            Self::Note(_) | Self::Milestone(_) | Self::Deed(_) => None,
         }
     }
 }
@@ -221,13 +227,18 @@ async fn apply_in(
             }
             return Ok(answer(report.sequence, Some((Refusal::Fenced, text))));
         }
-        Ruling::Taken(None) => {
-            if let Told::Deed(deed) = &report.told {
-                deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?
-            } else {
-                None
+        Ruling::Taken(None) => match &report.told {
+            Told::Deed(deed) => deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?,
+            Told::Milestone(text) => {
+                milestones::apply(conn, &locked, &ledger, epoch.executor, report.age, text).await?
             }
-        }
+            Told::Accepted
+            | Told::Preparing
+            | Told::Running { .. }
+            | Told::Finalizing { .. }
+            | Told::Ended { .. }
+            | Told::Note(_) => None,
+        },
         Ruling::Taken(Some(step)) => {
             let event = Event::Stepped { fence: ledger.fence, step };
             match Dispatch::move_locked(conn, &locked, &event, &Actor::system(), report.age).await {
@@ -305,7 +316,7 @@ async fn write_details(conn: &mut Connection, attempt: AttemptId, told: &Told) -
             attempts::release_complete(conn, &[attempt]).await.map(drop)
         }
         Told::Note(text) => attempts::add_note(conn, attempt, text).await,
-        Told::Deed(_) => Ok(()),
+        Told::Milestone(_) | Told::Deed(_) => Ok(()),
     }
 }
 

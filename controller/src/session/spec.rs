@@ -40,7 +40,12 @@ pub struct Sealed {
 
 /// What the attempt `fence` of `task` is to do.
 pub fn build(cluster: ClusterId, task: TaskId, fence: Fence, order: Order) -> Result<Sealed, SpecError> {
-    let spec = TaskSpec::decode(order.spec.as_slice()).map_err(|source| SpecError { number: order.number, source })?;
+    let mut spec =
+        TaskSpec::decode(order.spec.as_slice()).map_err(|source| SpecError { number: order.number, source })?;
+    if let Some(intent) = order.intent {
+        spec.intent = intent;
+    }
+    let record_typing = order.project.as_ref().is_some_and(|project| project.record_typing);
     let (project_id, project_name, git_path, project_commits) = match order.project {
         None => (String::new(), String::new(), String::new(), false),
         Some(project) => {
@@ -71,6 +76,7 @@ pub fn build(cluster: ClusterId, task: TaskId, fence: Fence, order: Order) -> Re
         title: order.title,
         workspace_of: order.workspace_of.map(|attempt| attempt.to_string()).unwrap_or_default(),
         confinement: Some(confinement(order.allowance)),
+        record_typing,
     }
     .encode_to_vec();
     let digest = Sha256::digest(&body).to_vec();

@@ -124,6 +124,8 @@ pub struct Order {
     pub branch: String,
     /// What the person asked for, as it came over the wire.
     pub spec: Vec<u8>,
+    /// What somebody has said since that it is for.
+    pub intent: Option<String>,
     /// The agent that was agreed on when the task was created; `None` for a plain command.
     pub agent: Option<String>,
     /// Its project.
@@ -156,12 +158,14 @@ pub struct OrderProject {
     pub name: String,
     /// Whether an agent's changes are committed for it.
     pub commit_changes: bool,
+    /// Whether reports hold what people type.
+    pub record_typing: bool,
 }
 
 /// What the spec of an attempt of `task` on `executor` is made of.
 pub async fn order(conn: &mut Connection, task: TaskId, executor: ExecutorId) -> Result<Order, StoreError> {
     let row = sqlx::query(
-        "SELECT t.number, t.title, t.branch, t.spec, c.agent, t.project_id, p.name, p.commit_changes, t.workspace_of, \
+        "SELECT t.number, t.title, t.branch, t.spec, c.agent, t.project_id, p.name, p.commit_changes, p.record_typing, t.intent_line, t.workspace_of, \
          COALESCE(o.network = 'none', false) AS no_network, o.memory, o.processes, o.cpu \
          FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id \
          LEFT JOIN executors e ON e.id = $2 LEFT JOIN pools o ON o.name = e.pool WHERE t.id = $1",
@@ -173,7 +177,8 @@ pub async fn order(conn: &mut Connection, task: TaskId, executor: ExecutorId) ->
     let project = match row.try_get::<Option<Uuid>, _>("project_id")? {
         None => None,
         Some(id) => {
-            Some(OrderProject { id, name: row.try_get("name")?, commit_changes: row.try_get("commit_changes")? })
+            let (commit_changes, record_typing) = (row.try_get("commit_changes")?, row.try_get("record_typing")?);
+            Some(OrderProject { id, name: row.try_get("name")?, commit_changes, record_typing })
         }
     };
     Ok(Order {
@@ -181,6 +186,7 @@ pub async fn order(conn: &mut Connection, task: TaskId, executor: ExecutorId) ->
         title: row.try_get("title")?,
         branch: row.try_get("branch")?,
         spec: row.try_get("spec")?,
+        intent: row.try_get("intent_line")?,
         agent: row.try_get("agent")?,
         project,
         workspace_of: row.try_get::<Option<Uuid>, _>("workspace_of")?.map(AttemptId),

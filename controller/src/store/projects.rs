@@ -36,6 +36,8 @@ pub struct Project {
     pub default_agent: String,
     /// Whether an agent's uncommitted changes are committed.
     pub commit_changes: bool,
+    /// Whether the journal keeps what people type into agents' terminals.
+    pub record_typing: bool,
     /// Whether it was made from an attempt that was taken over, and no repository has been told to be it since.
     pub adopted: bool,
     /// When it was registered.
@@ -66,6 +68,8 @@ pub struct Wish {
     pub default_agent: Option<String>,
     /// Set, also on one that exists.
     pub commit_changes: Option<bool>,
+    /// Set, also on one that exists.
+    pub record_typing: Option<bool>,
 }
 
 /// What it took to have a project.
@@ -119,7 +123,7 @@ pub enum ProjectError {
     Store(#[from] StoreError),
 }
 
-const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, adopted, created_at, \
+const SELECT: &str = "SELECT id, name, root_commit, remote, default_agent, commit_changes, record_typing, adopted, created_at, \
                       (SELECT count(*) FROM tasks WHERE project_id = projects.id) AS task_count FROM projects";
 
 /// How many tasks a refusal names.
@@ -136,6 +140,7 @@ impl Wish {
     fn changes(&self, known: &Project) -> bool {
         self.default_agent.as_ref().is_some_and(|agent| *agent != known.default_agent)
             || self.commit_changes.is_some_and(|commit| commit != known.commit_changes)
+            || self.record_typing.is_some_and(|record| record != known.record_typing)
             || (self.exact_name && sanitised(&self.name) != known.name)
     }
 
@@ -317,7 +322,7 @@ async fn unreviewed(conn: &mut Connection, project: ProjectId) -> Result<Vec<i64
 async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE projects SET default_agent = COALESCE($2, default_agent), \
-         commit_changes = COALESCE($3, commit_changes), adopted = false, \
+         commit_changes = COALESCE($3, commit_changes), record_typing = COALESCE($6, record_typing), adopted = false, \
          root_commit = CASE WHEN adopted THEN $5 ELSE root_commit END, \
          remote = CASE WHEN adopted OR remote = '' THEN $4 ELSE remote END WHERE id = $1",
     )
@@ -326,6 +331,7 @@ async fn update(conn: &mut Connection, known: &Project, wish: &Wish) -> Result<(
     .bind(wish.commit_changes)
     .bind(&wish.remote)
     .bind(&wish.root_commit)
+    .bind(wish.record_typing)
     .execute(conn)
     .await?;
     Ok(())
@@ -360,8 +366,8 @@ async fn restore(conn: &mut Connection, by: &Caller, known: &Project, wish: &Wis
 async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) -> Result<(), ProjectError> {
     let name = free_name(conn, &wish.name, wish.exact_name).await?;
     sqlx::query(
-        "INSERT INTO projects (id, name, root_commit, remote, default_agent, commit_changes) \
-         VALUES ($1, $2, $3, $4, COALESCE($5, ''), COALESCE($6, true))",
+        "INSERT INTO projects (id, name, root_commit, remote, default_agent, commit_changes, record_typing) \
+         VALUES ($1, $2, $3, $4, COALESCE($5, ''), COALESCE($6, true), COALESCE($7, false))",
     )
     .bind(id.0)
     .bind(&name)
@@ -369,6 +375,7 @@ async fn insert(conn: &mut Connection, by: &Caller, id: ProjectId, wish: &Wish) 
     .bind(&wish.remote)
     .bind(&wish.default_agent)
     .bind(wish.commit_changes)
+    .bind(wish.record_typing)
     .execute(&mut *conn)
     .await
     .map_err(StoreError::from)?;

@@ -10,6 +10,7 @@ use super::{
     Connection, Store, StoreError, Time,
     events::Place,
     executors::{self, Executor},
+    milestones::{self, Milestone},
     pools::{self, Rules},
     visible,
 };
@@ -30,6 +31,8 @@ pub struct Task {
     pub shown: String,
     /// What people want of it.
     pub intent: String,
+    /// What somebody has said that it is for.
+    pub intent_line: Option<String>,
     /// What people think of its result.
     pub review: String,
     /// Its project.
@@ -132,6 +135,8 @@ pub struct View {
     pub tasks: Vec<Task>,
     /// Their attempts, oldest first: all, or in lists the newest of each.
     pub attempts: Vec<Attempt>,
+    /// How far it has come, of a single task.
+    pub milestones: Vec<Milestone>,
     /// All executors, for why a task waits; empty when none of the tasks does.
     pub executors: Vec<Executor>,
     /// Whose tasks their pools take.
@@ -153,7 +158,7 @@ pub struct Filter {
     pub below: Option<i64>,
 }
 
-const TASK: &str = "t.id, t.number, t.revision, t.title, t.shown::text AS shown, t.intent::text AS intent, \
+const TASK: &str = "t.id, t.number, t.revision, t.title, t.shown::text AS shown, t.intent::text AS intent, t.intent_line, \
      t.review::text AS review, t.project_id, p.name AS project, p.removed_at IS NOT NULL AS project_removed, t.branch, t.base, t.labels, t.priority, t.created_by, t.created_at, t.ended_at, \
      t.not_before, c.pool, c.requirements, c.agent, c.executor_id, t.attempt_id \
      FROM tasks t JOIN classes c ON c.id = t.class_id LEFT JOIN projects p ON p.id = t.project_id";
@@ -176,9 +181,10 @@ impl Store {
         let Some(task) = task else { return Ok(None) };
         let sql = format!("{ATTEMPT} WHERE a.task_id = $1 ORDER BY a.number");
         let attempts = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_all(&mut *snapshot).await?;
+        let milestones = milestones::of(&mut snapshot, id).await?;
         let view = complete(&mut snapshot, vec![task], attempts).await?;
         snapshot.commit().await?;
-        Ok(Some(view))
+        Ok(Some(View { milestones, ..view }))
     }
 
     /// The newest tasks that pass `filter`, at most `limit`, and a place in the journal that they are true for.
@@ -243,8 +249,8 @@ async fn snapshot(conn: &mut Connection) -> Result<sqlx::Transaction<'_, Postgre
 async fn complete(conn: &mut Connection, tasks: Vec<Task>, attempts: Vec<Attempt>) -> Result<View, StoreError> {
     let waits = tasks.iter().any(|task| task.shown == "queued");
     if !waits {
-        return Ok(View { tasks, attempts, executors: Vec::new(), pools: Rules::default() });
+        return Ok(View { tasks, attempts, milestones: Vec::new(), executors: Vec::new(), pools: Rules::default() });
     }
     let executors = executors::all(conn, &Sees::everything()).await?;
-    Ok(View { tasks, attempts, executors, pools: pools::rules(conn).await? })
+    Ok(View { tasks, attempts, milestones: Vec::new(), executors, pools: pools::rules(conn).await? })
 }

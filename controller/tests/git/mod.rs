@@ -47,6 +47,7 @@ impl World {
             remote: String::new(),
             default_agent: None,
             commit_changes: None,
+            record_typing: None,
         };
         let (project, _) = store.ensure_project(harness::admin(&store).await, request(), wish).await.unwrap();
         Self { store, blobs, repositories, project: project.id(), data, _fresh: fresh }

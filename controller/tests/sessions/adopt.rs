@@ -172,6 +172,7 @@ async fn an_attempt_of_a_lost_database_is_taken_over_from_its_first_report_and_b
         remote: "git@example.org:demo".into(),
         default_agent: None,
         commit_changes: None,
+        record_typing: None,
     };
     for _ in 0..2 {
         let by = harness::admin(&stack.store).await;

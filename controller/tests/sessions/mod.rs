@@ -9,6 +9,7 @@ mod leases;
 mod locks;
 mod logs;
 mod lost;
+mod milestones;
 mod placement;
 mod publish;
 mod restored;

@@ -48,6 +48,7 @@ impl Run {
             remote: String::new(),
             default_agent: None,
             commit_changes: None,
+            record_typing: None,
         };
         let request = Request { id: RequestId::fresh(), method: "EnsureProject", digest: [0; 32] };
         let project =

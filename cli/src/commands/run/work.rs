@@ -61,12 +61,21 @@ pub(super) fn leaves_input(args: &RunArgs) -> bool {
 
 /// The title without blanks around it; empty when the controller is to derive one.
 pub(super) fn title(args: &RunArgs) -> Result<String, Failure> {
-    let title = args.title.as_deref().unwrap_or_default().trim();
-    if title.chars().count() > 200 || title.chars().any(char::is_control) {
-        return Err(refusal("the title is longer than 200 characters or holds control characters")
+    one_line(args.title.as_deref(), "title")
+}
+
+/// What the task is for, without blanks around it; empty when its title says it.
+pub(super) fn intent(args: &RunArgs) -> Result<String, Failure> {
+    one_line(args.intent.as_deref(), "intent")
+}
+
+fn one_line(text: Option<&str>, name: &str) -> Result<String, Failure> {
+    let text = text.unwrap_or_default().trim();
+    if text.chars().count() > 200 || text.chars().any(char::is_control) {
+        return Err(refusal(&format!("the {name} is longer than 200 characters or holds control characters"))
             .next("shorten it; the prompt can say the rest"));
     }
-    Ok(title.to_owned())
+    Ok(text.to_owned())
 }
 
 fn prompt_from_stdin() -> Result<Work, Failure> {

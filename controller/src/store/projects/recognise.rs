@@ -58,6 +58,7 @@ mod tests {
             remote: remote.to_owned(),
             default_agent: String::new(),
             commit_changes: true,
+            record_typing: false,
             adopted: false,
             created_at: chrono::DateTime::UNIX_EPOCH,
             task_count: 0,
@@ -82,6 +83,7 @@ mod tests {
                 remote: remote.to_owned(),
                 default_agent: None,
                 commit_changes: None,
+                record_typing: None,
             };
             let projects = known.iter().map(|remote| project(remote)).collect();
             assert_eq!(alike(projects, &wish).is_some(), same, "{known:?} and {remote:?} {exact_name:?}");
