@@ -31,6 +31,7 @@ mod postgres_faults;
 mod proxy;
 mod queue;
 mod refusals;
+mod replay;
 mod repositories;
 mod shim_faults;
 mod space;
