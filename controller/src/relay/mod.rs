@@ -1,7 +1,9 @@
 //! Where a person's connection of ssh and the one that an executor dials for it meet. The controller passes bytes on that
 //! it cannot read: both ends prove themselves to each other.
 
+mod carry;
 mod ends;
+mod wire;
 
 use std::{
     collections::HashMap,
@@ -12,7 +14,10 @@ use std::{
 use sculpt_proto::id::{ExecutorId, TunnelId, UserId};
 use tokio::{sync::oneshot, time::timeout};
 
-pub use ends::{End, Piece};
+pub use self::{
+    carry::{OUTBOX, carry},
+    ends::{End, Piece},
+};
 
 /// Tunnels of one person that wait or are open.
 pub const OF_ONE: usize = 64;

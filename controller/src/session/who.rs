@@ -135,6 +135,11 @@ impl Who {
         self.0.as_ref().map(|proved| proved.executor)
     }
 
+    /// The executor that calls, where it has to be one.
+    pub(super) fn proved(&self) -> Result<ExecutorId, Status> {
+        self.executor().ok_or_else(|| Away::Stranger.status())
+    }
+
     /// What it has shown.
     pub(super) fn certified(&self) -> Option<Certified> {
         self.0.as_ref().map(|proved| proved.certified.clone())

@@ -51,11 +51,13 @@ impl Default for Limits {
 const RATE: u64 = 16 << 10;
 
 /// Calls whose bodies last as long as the client likes; each has limits of its own.
-const OPEN_ENDED: [&str; 5] = [
+const OPEN_ENDED: [&str; 7] = [
     "/sculpt.executor.v1.ExecutorService/Control",
     "/sculpt.executor.v1.ExecutorService/Logs",
     "/sculpt.executor.v1.ExecutorService/Publish",
+    "/sculpt.executor.v1.Pairing/Tunnel",
     "/sculpt.v1.Git/SendPack",
+    "/sculpt.v1.Pairings/Tunnel",
     "/grpc.reflection.",
 ];
 

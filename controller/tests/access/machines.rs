@@ -61,8 +61,8 @@ fn in_the_name_of(executor: &str, method: &str) -> Option<Vec<u8>> {
         }
         // It says in its own words whom it sends away; the tests of sessions listen to it.
         "Control" => return None,
-        // It names nobody: what it is about stands in the certificate or in the token.
-        "Join" | "Renew" => return None,
+        // It names nobody: whom it is about stands in the certificate or in the token.
+        "Join" | "Renew" | "CertifyHost" | "Tunnel" => return None,
         other => panic!("say what {other} is in somebody's name"),
     })
 }
