@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod compact;
 pub mod dead_blobs;
 pub mod evict;
+pub mod guests;
 pub mod health;
 pub mod history;
 pub mod last_use;

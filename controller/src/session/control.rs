@@ -27,8 +27,8 @@ use crate::{
         census::Comparison,
         disk::{Disk, Meter},
         end::{End, Responses, say},
-        garbage::Asks,
-        hello,
+        errands::Errands,
+        garbage, hello,
         registry::{Seat, Sessions},
         reports::{Answer, Report, ReportError},
         state::{Census, Closed, HEARTBEAT, Input, Output, Session, WATCHDOG},
@@ -88,11 +88,11 @@ pub async fn serve<B: Book>(
         Err(end) => return end.tell(out).await,
     };
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
-    let asks = seat.take_asks();
+    let errands = seat.take_errands();
     let end = tokio::select! {
         biased;
         away = executor.sent_away() => End::Reject(away.reject()),
-        end = attend(&context, epoch, &seat, asks, inbound, &out) => end,
+        end = attend(&context, epoch, &seat, errands, inbound, &out) => end,
     };
     // Nothing is placed on it from here on.
     drop(seat);
@@ -106,7 +106,7 @@ async fn attend<B: Book>(
     context: &Context<B>,
     epoch: Epoch,
     seat: &Seat,
-    asks: Asks,
+    errands: Errands,
     inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: &Responses,
 ) -> End {
@@ -124,7 +124,7 @@ async fn attend<B: Book>(
     context.book.bus().place();
     let (work, queue) = mpsc::channel(QUEUE);
     let (done, results) = mpsc::channel(2 * QUEUE);
-    let outside = Outside { told, asks, authority: context.authority.clone() };
+    let outside = Outside { told, errands, authority: context.authority.clone() };
     tokio::select! {
         biased;
         end = talk(seat, inbound, outside, work, results, out) => end,
@@ -166,8 +166,8 @@ async fn open<B: Book>(
 struct Outside {
     /// Somebody changed what an executor should have.
     told: broadcast::Receiver<ExecutorId>,
-    /// Somebody wants to know something of this one.
-    asks: Asks,
+    /// Somebody wants something of this one.
+    errands: Errands,
     /// Who certifies, and who else is trusted.
     authority: Option<watch::Receiver<Arc<Authority>>>,
 }
@@ -203,6 +203,10 @@ async fn talk(
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => Input::Told,
                 Err(broadcast::error::RecvError::Closed) => return End::Gone,
             },
+            errand = outside.errands.next() => match send(out, errand).await {
+                Ok(()) => continue,
+                Err(end) => return end,
+            },
             message = inbound.next() => match message {
                 None => return End::Gone,
                 Some(Err(status)) => return End::unread(status),
@@ -212,16 +216,12 @@ async fn talk(
                     {
                         return End::Gone;
                     }
-                    match collected(request, &mut outside.asks).and_then(|rest| rest.map_or(Ok(None), input)) {
+                    match collected(request, outside.errands.asks()).and_then(|rest| rest.map_or(Ok(None), input)) {
                         Ok(Some(input)) => input,
                         Ok(None) => continue,
                         Err(end) => return end,
                     }
                 }
-            },
-            collect = outside.asks.next() => match send(out, control_response::Part::Collect(collect)).await {
-                Ok(()) => continue,
-                Err(end) => return end,
             },
             _ = ticks.tick() => Input::Tick,
         };
@@ -234,7 +234,7 @@ async fn talk(
 }
 
 /// Takes an answer about what can be removed out of the way; gives back what is something else.
-fn collected(request: ControlRequest, asks: &mut Asks) -> Result<Option<ControlRequest>, End> {
+fn collected(request: ControlRequest, asks: &mut garbage::Asks) -> Result<Option<ControlRequest>, End> {
     if !matches!(request.part, Some(control_request::Part::Collected(_))) {
         return Ok(Some(request));
     }

@@ -11,6 +11,7 @@ pub mod deeds;
 pub mod disk;
 mod end;
 pub mod enrolment;
+mod errands;
 pub mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

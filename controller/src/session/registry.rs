@@ -5,17 +5,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sculpt_proto::id::ExecutorId;
-use tokio::sync::mpsc;
+use sculpt_proto::{
+    executor::v1::{Dial, Guests},
+    id::{ExecutorId, PairingId, TunnelId},
+};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::garbage::{Ask, Asks, asks};
+use super::{
+    errands::{Desk, Errands, errands},
+    garbage::Ask,
+};
 use crate::store::sessions::Epoch;
 
 /// The sessions that this replica holds. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
     held: Arc<Mutex<BTreeMap<ExecutorId, Entry>>>,
+    /// Counts those that began.
+    begun: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -23,7 +31,7 @@ struct Entry {
     epoch: u64,
     superseded: CancellationToken,
     recalled: CancellationToken,
-    asks: mpsc::Sender<Ask>,
+    desk: Desk,
 }
 
 /// A place among the sessions; left when dropped.
@@ -33,7 +41,7 @@ pub struct Seat {
     epoch: Epoch,
     superseded: CancellationToken,
     recalled: CancellationToken,
-    asks: Option<Asks>,
+    errands: Option<Errands>,
 }
 
 impl Sessions {
@@ -50,20 +58,21 @@ impl Sessions {
     /// Takes the executor's seat; an older session is told to leave. One that is older itself is told so at once.
     pub fn enter(&self, epoch: Epoch) -> Seat {
         let (superseded, recalled) = (CancellationToken::new(), CancellationToken::new());
-        let (door, asks) = asks();
+        let (desk, errands) = errands();
         let mut held = self.lock();
         match held.get(&epoch.executor) {
             Some(entry) if entry.epoch > epoch.number => superseded.cancel(),
             Some(_) | None => {
                 let (superseded, recalled) = (superseded.clone(), recalled.clone());
-                let entry = Entry { epoch: epoch.number, superseded, recalled, asks: door };
+                let entry = Entry { epoch: epoch.number, superseded, recalled, desk };
                 if let Some(older) = held.insert(epoch.executor, entry) {
                     older.superseded.cancel();
                 }
             }
         }
         drop(held);
-        Seat { sessions: self.clone(), epoch, superseded, recalled, asks: Some(asks) }
+        self.begun.send_modify(|count| *count = count.wrapping_add(1));
+        Seat { sessions: self.clone(), epoch, superseded, recalled, errands: Some(errands) }
     }
 
     /// Ends every session; executors come back at once and say anew what they have.
@@ -73,7 +82,26 @@ impl Sessions {
 
     /// Puts a question to the executor; false when this replica does not hold its session, or too many wait already.
     pub fn ask(&self, executor: ExecutorId, ask: Ask) -> bool {
-        self.lock().get(&executor).is_some_and(|entry| entry.asks.try_send(ask).is_ok())
+        self.lock().get(&executor).is_some_and(|entry| entry.desk.ask(ask))
+    }
+
+    /// Has the executor dial for a person who comes by `pairing`; false when this replica does not hold its session, or too
+    /// many wait already.
+    pub fn dial(&self, executor: ExecutorId, tunnel: TunnelId, pairing: PairingId) -> bool {
+        let dial = Dial { tunnel_id: tunnel.to_string(), pairing_id: pairing.to_string() };
+        self.lock().get(&executor).is_some_and(|entry| entry.desk.dial(dial))
+    }
+
+    /// Tells the executor whom to let in, if that is news to its session.
+    pub fn invite(&self, executor: ExecutorId, guests: Guests) {
+        if let Some(entry) = self.lock().get(&executor) {
+            entry.desk.invite(guests);
+        }
+    }
+
+    /// Changes whenever a session begins. Register before looking which there are.
+    pub fn begun(&self) -> watch::Receiver<u64> {
+        self.begun.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutorId, Entry>> {
@@ -87,9 +115,9 @@ impl Seat {
         self.epoch.executor
     }
 
-    /// The questions to the executor, once.
-    pub fn take_asks(&mut self) -> Asks {
-        self.asks.take().unwrap_or_else(|| asks().1)
+    /// The session's errands, once.
+    pub fn take_errands(&mut self) -> Errands {
+        self.errands.take().unwrap_or_else(|| errands().1)
     }
 
     /// Waits until a newer session has the executor.

@@ -1,12 +1,12 @@
 //! An executor that says what the test says, and fails on every answer that the test does not expect.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use sculpt_proto::{
     executor::v1::{
-        Accepted, Append, ControlRequest, ControlResponse, Desired, Ended, Finalizing, GetSpecRequest, Hello, LogAck,
-        LogRefusal, LogsHello, LogsRequest, LogsResponse, Observed, ObservedAttempt, Preparing, PublishRequest, Reject,
-        Report, ReportAck, Running, control_request, control_response, ended,
+        Accepted, Append, ControlRequest, ControlResponse, Desired, Dial, Ended, Finalizing, GetSpecRequest, Guests,
+        Hello, LogAck, LogRefusal, LogsHello, LogsRequest, LogsResponse, Observed, ObservedAttempt, Preparing,
+        PublishRequest, Reject, Report, ReportAck, Running, control_request, control_response, ended,
         executor_service_client::ExecutorServiceClient, logs_request, logs_response, publish_request, report::Step,
     },
     id::{AttemptId, ExecutorId},
@@ -43,6 +43,8 @@ pub(crate) struct Scripted {
     pub(crate) epoch: u64,
     requests: mpsc::Sender<ControlRequest>,
     responses: Streaming<ControlResponse>,
+    /// Whom it was told to let in, which a controller may say at any time.
+    invited: VecDeque<Guests>,
 }
 
 impl Scripted {
@@ -58,7 +60,7 @@ impl Scripted {
         let first = ControlRequest { part: Some(control_request::Part::Hello(hello)) };
         requests.send(first).await.unwrap();
         let responses = client.control(ReceiverStream::new(stream)).await.unwrap().into_inner();
-        Self { client, id, epoch: 0, requests, responses }
+        Self { client, id, epoch: 0, requests, responses, invited: VecDeque::new() }
     }
 
     /// Connects and is welcomed.
@@ -101,7 +103,38 @@ impl Scripted {
     }
 
     pub(crate) async fn message(&mut self) -> Result<Option<ControlResponse>, Status> {
+        loop {
+            let message = self.any_message().await;
+            match message {
+                Ok(Some(ControlResponse { part: Some(control_response::Part::Guests(guests)) })) => {
+                    self.invited.push_back(guests);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn any_message(&mut self) -> Result<Option<ControlResponse>, Status> {
         tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("an answer in time")
+    }
+
+    /// Whom it is told to let in next.
+    pub(crate) async fn guests(&mut self) -> Guests {
+        if let Some(guests) = self.invited.pop_front() {
+            return guests;
+        }
+        match self.any_message().await.unwrap().expect("the stream goes on").part.unwrap() {
+            control_response::Part::Guests(guests) => guests,
+            other => panic!("no Guests but {other:?}"),
+        }
+    }
+
+    /// The tunnel that it is to dial next.
+    pub(crate) async fn dialled(&mut self) -> Dial {
+        match self.next().await {
+            control_response::Part::Dial(dial) => dial,
+            other => panic!("no Dial but {other:?}"),
+        }
     }
 
     pub(crate) async fn desired(&mut self) -> Desired {

@@ -1,0 +1,75 @@
+//! Executors hear whom to let in: at once when a session begins, when a pairing is opened or taken back, and when somebody
+//! may no longer what theirs lets them do; at the next look where no signal tells of it, as when a token runs out.
+
+use std::{sync::Arc, time::Duration};
+
+use sculpt_pairing::Right;
+use sculpt_proto::{executor::v1 as wire, to_duration};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bus::Bus,
+    pki::SshAuthorities,
+    session::Sessions,
+    store::{Store, StoreError, pairings::Guest},
+};
+
+/// How soon a change is found that no signal tells of.
+const POLL: Duration = Duration::from_secs(4);
+
+/// Why executors do not know whom to let in.
+#[derive(Debug, thiserror::Error)]
+enum GuestsError {
+    #[error("read whom executors let in")]
+    Store(#[from] StoreError),
+    #[error("name the authorities that certify people")]
+    Authorities(#[from] ssh_key::Error),
+}
+
+/// Tells the executors of this replica's `sessions` until `stop`.
+pub async fn run(store: Store, sessions: Sessions, ssh: Arc<SshAuthorities>, bus: Bus, stop: CancellationToken) {
+    let (mut access, mut guests, mut begun) = (bus.access_changed(), bus.guests_changed(), sessions.begun());
+    loop {
+        access.mark_unchanged();
+        guests.mark_unchanged();
+        begun.mark_unchanged();
+        if let Err(error) = tell(&store, &sessions, &ssh).await {
+            // What executors know stands until they are told better.
+            tracing::warn!(error = &error as &dyn std::error::Error, "executors are not told whom to let in");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = access.changed() => {}
+            _ = guests.changed() => {}
+            _ = begun.changed() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+/// Everybody is told everything: sessions pass on what is news.
+async fn tell(store: &Store, sessions: &Sessions, ssh: &SshAuthorities) -> Result<(), GuestsError> {
+    let held: Vec<_> = sessions.held().into_iter().map(|epoch| epoch.executor).collect();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let authorities = ssh.people()?;
+    let mut guests = store.guests(&held).await?;
+    for executor in held {
+        let guests = guests.remove(&executor).unwrap_or_default().into_iter().map(Into::into).collect();
+        sessions.invite(executor, wire::Guests { guests, authorities: authorities.clone() });
+    }
+    Ok(())
+}
+
+impl From<Guest> for wire::Guest {
+    fn from(guest: Guest) -> Self {
+        Self {
+            pairing_id: guest.pairing.to_string(),
+            attempt_id: guest.attempt.to_string(),
+            user: guest.user,
+            rights: guest.rights.iter().map(Right::as_str).map(Into::into).collect(),
+            remaining: Some(to_duration(guest.remaining)),
+        }
+    }
+}
