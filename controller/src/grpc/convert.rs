@@ -13,6 +13,7 @@ use crate::store::{
     executors::{Counters, Executor},
     milestones::Milestone,
     projects::Project,
+    seats::Seat,
     tasks_read::{Attempt, Task, View},
 };
 
@@ -51,18 +52,25 @@ pub(super) fn tasks(view: View) -> Vec<v1::Task> {
     for attempt in view.attempts {
         attempts.entry(attempt.task_id).or_default().push(attempt);
     }
+    let mut attached: Attached = BTreeMap::new();
+    for seat in view.seats {
+        attached.entry(seat.attempt_id).or_default().push(seat.into());
+    }
     let mut milestones: Vec<v1::Milestone> = view.milestones.into_iter().map(v1::Milestone::from).collect();
     let convert = |row: Task| {
         let attempts = attempts.remove(&row.id).unwrap_or_default();
         let waiting = waiting(&row, &candidates, &mut reasons);
         // They are those of a single task.
         let milestones = std::mem::take(&mut milestones);
-        v1::Task { milestones, ..task(row, attempts, waiting) }
+        v1::Task { milestones, ..task(row, attempts, &mut attached, waiting) }
     };
     view.tasks.into_iter().map(convert).collect()
 }
 
-fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::Task {
+/// Who sits beside each attempt.
+type Attached = BTreeMap<uuid::Uuid, Vec<v1::PairingSession>>;
+
+fn task(row: Task, attempts: Vec<Attempt>, attached: &mut Attached, waiting: Option<v1::Waiting>) -> v1::Task {
     let current = attempts.iter().find(|attempt| Some(attempt.id) == row.attempt_id);
     let open = current.filter(|attempt| attempt.state != "ended");
     let heard = |attempt: &&Attempt| attempt.liveness == "connected";
@@ -91,7 +99,13 @@ fn task(row: Task, attempts: Vec<Attempt>, waiting: Option<v1::Waiting>) -> v1::
         project: row.project.unwrap_or_default(),
         project_removed: row.project_removed,
         branch: row.branch,
-        attempts: attempts.into_iter().map(attempt).collect(),
+        attempts: attempts
+            .into_iter()
+            .map(|row| {
+                let attached = attached.remove(&row.id).unwrap_or_default();
+                attempt(row, attached)
+            })
+            .collect(),
         created_at: Some(timestamp(row.created_at)),
         ended_at: row.ended_at.map(timestamp),
         intent: row.intent,
@@ -124,7 +138,19 @@ fn spec(row: &Task) -> v1::TaskSpec {
     })
 }
 
-fn attempt(row: Attempt) -> v1::Attempt {
+impl From<Seat> for v1::PairingSession {
+    fn from(seat: Seat) -> Self {
+        Self {
+            uuid: seat.session_id.to_string(),
+            role: seat.role,
+            since: Some(timestamp(seat.began_at)),
+            typed_at: seat.typed_at.map(timestamp),
+            user: seat.user_name,
+        }
+    }
+}
+
+fn attempt(row: Attempt, attached: Vec<v1::PairingSession>) -> v1::Attempt {
     let exit = v1::Exit { code: row.exit_code, signal: row.exit_signal };
     v1::Attempt {
         failure: failure(&row),
@@ -144,6 +170,7 @@ fn attempt(row: Attempt) -> v1::Attempt {
         pid: u32::try_from(row.pid).unwrap_or_default(),
         outcome: row.outcome.unwrap_or_default(),
         tmux_socket: row.tmux_socket,
+        attached,
     }
 }
 
@@ -337,6 +364,7 @@ pub(super) fn executor(row: Executor) -> v1::Executor {
         unseparated: row.unseparated,
         closes_network: row.closes_network,
         separated_by: row.separated_by,
+        ssh_address: row.ssh_address,
         counters: row.counters.map(|counters| {
             let Counters { memory, processes, cpu, lacking } = counters.0;
             v1::Counters { memory, processes, cpu, lacking }

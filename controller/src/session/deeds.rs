@@ -16,13 +16,12 @@ use crate::{
         Connection, StoreError,
         attempts::Ledger,
         events::{Entry, record},
-        seats::{self, NewSeat, Sitter},
+        seats::{self, NewSeat},
         task_state::Locked,
     },
 };
 
-/// Longest name of a user and longest reason that is taken, in characters.
-const MAX_USER: usize = 64;
+/// Longest reason that is taken, in characters.
 const MAX_WHY: usize = 200;
 
 /// How much of one block of input is kept, in characters.
@@ -42,10 +41,8 @@ pub struct Deed {
 pub enum Done {
     /// They sat down.
     Attached {
-        /// Which lets them.
+        /// Which lets them, and says who they are.
         pairing: PairingId,
-        /// Name of the user.
-        user: String,
         /// As what.
         role: Role,
     },
@@ -68,15 +65,10 @@ pub enum Done {
 impl TryFrom<wire::Attached> for Deed {
     type Error = FieldError;
 
+    /// The name that it gives is left aside: who came by a pairing stands in the database.
     fn try_from(attached: wire::Attached) -> Result<Self, FieldError> {
-        const USER: &str = "report.attached.user";
-        let user = attached.user;
-        if user.is_empty() || user.chars().count() > MAX_USER || user.chars().any(char::is_control) {
-            return Err(FieldError::new(USER, format!("{user:?} is no user's name")));
-        }
         let done = Done::Attached {
             pairing: FieldError::parse(&attached.pairing_id, "report.attached.pairing_id")?,
-            user,
             role: FieldError::parse(&attached.role, "report.attached.role")?,
         };
         Ok(Self { seat: FieldError::parse(&attached.session_id, "report.attached.session_id")?, done })
@@ -103,8 +95,8 @@ impl TryFrom<wire::Detached> for Deed {
     }
 }
 
-/// Writes what was done beside an attempt of `executor` `age` ago. None: it was known before, or is of a seat that nobody
-/// sits in.
+/// Writes what was done beside an attempt of `executor` `age` ago. None: it was known before, or it is of nobody who was let
+/// in there: an executor cannot say that of people.
 pub(super) async fn apply(
     conn: &mut Connection,
     locked: &Locked,
@@ -115,15 +107,17 @@ pub(super) async fn apply(
 ) -> Result<Option<Moved>, StoreError> {
     let (attempt, at) = (AttemptId(ledger.fence.id), locked.ago(age));
     let sitter = match &deed.done {
-        Done::Attached { pairing, user, role } => {
-            let seat = NewSeat { id: deed.seat, pairing: *pairing, attempt, user, role: *role, began_at: at };
-            let sitter = Sitter { user_name: user.clone(), role: role.as_str().to_owned() };
-            seats::take(conn, &seat).await?.then_some(sitter)
+        Done::Attached { pairing, role } => {
+            let seat = NewSeat { id: deed.seat, pairing: *pairing, attempt, role: *role, began_at: at };
+            seats::take(conn, &seat).await?
         }
         Done::Typed { .. } => seats::typed(conn, deed.seat, attempt, at).await?,
         Done::Detached { why } => seats::leave(conn, deed.seat, attempt, at, why).await?,
     };
-    let Some(sitter) = sitter else { return Ok(None) };
+    let Some(sitter) = sitter else {
+        tracing::debug!(%executor, %attempt, seat = %deed.seat, kind = kind(&deed.done), "a report changes nothing");
+        return Ok(None);
+    };
     let entry = Entry {
         task: Some((locked.id, locked.number, locked.revision, locked.shown())),
         attempt: Some((ledger.fence.number, executor)),
@@ -181,12 +175,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_not_taken() {
-        let bad: [(&str, fn(&mut wire::Attached)); 6] = [
+        type Change = fn(&mut wire::Attached);
+        let bad: [(&str, Change); 3] = [
             ("report.attached.pairing_id", |attached| attached.pairing_id = "b".into()),
             ("report.attached.session_id", |attached| attached.session_id.clear()),
-            ("report.attached.user", |attached| attached.user.clear()),
-            ("report.attached.user", |attached| attached.user = "a\n".into()),
-            ("report.attached.user", |attached| attached.user = "a".repeat(65)),
             ("report.attached.role", |attached| attached.role = "root".into()),
         ];
         for (field, change) in bad {
@@ -206,7 +198,7 @@ mod tests {
         };
         let pairing = PairingId::fresh();
         for (done, kept) in [
-            (Done::Attached { pairing, user: "ada".into(), role: Role::Driver }, json!({ "pairing": pairing })),
+            (Done::Attached { pairing, role: Role::Driver }, json!({ "pairing": pairing })),
             (typed(b""), json!({ "bytes": 7, "seconds": 1.5 })),
             (typed(b"a\0\xff\x1b"), json!({ "bytes": 7, "seconds": 1.5, "text": "a\u{2400}\u{fffd}\u{1b}" })),
             (Done::Detached { why: String::new() }, json!({})),

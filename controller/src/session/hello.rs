@@ -6,7 +6,7 @@ use sculpt_proto::{
     id::ClusterId,
     labels, to_duration,
 };
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use crate::store::{
     executors::Counters,
@@ -75,6 +75,7 @@ fn introduction(hello: Hello) -> Result<Introduction, FieldError> {
             cpu: short(&counters.cpu),
             lacking: short(&counters.lacking),
         }),
+        ssh_address: hello.ssh_address.map(ssh_address).transpose()?,
         version: short(&hello.version),
         hostname: short(&hello.hostname),
         directory: directory(&hello.directory_id)?,
@@ -89,6 +90,24 @@ pub(super) fn short(text: &str) -> String {
 
 fn directory(id: &str) -> Result<Option<uuid::Uuid>, FieldError> {
     if id.is_empty() { Ok(None) } else { FieldError::parse(id, "directory_id").map(Some) }
+}
+
+/// Where people may be sent: a name or an address and a port, as OpenSSH takes them; or nowhere.
+fn ssh_address(text: String) -> Result<String, FieldError> {
+    if text.is_empty() {
+        return Ok(text);
+    }
+    let host = |host: &str| match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+            (1..=253).contains(&host.len()) && host.chars().all(plain) && !host.starts_with('-')
+        }
+    };
+    match text.rsplit_once(':') {
+        Some((name, port)) if host(name) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text),
+        Some(_) | None => Err(FieldError::new("ssh_address", format!("{text:?} is no `host:port`"))),
+    }
 }
 
 pub(super) fn word(text: String, field: &'static str) -> Result<String, FieldError> {
@@ -121,6 +140,23 @@ impl From<OpenError> for Reject {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a session cannot be opened");
                 for_now("the controller's database is out of reach", Duration::from_secs(2))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_sent_only_where_ssh_can_go() {
+        for good in ["", "build-1.example.org:22", "10.0.0.7:2222", "[2001:db8::1]:22", "host:65535"] {
+            assert_eq!(ssh_address(good.to_owned()).as_deref(), Ok(good));
+        }
+        let bad =
+            ["host", ":22", "host:", "host:0", "host:65536", "2001:db8::1:22", "[host]:22", "[::1:22", "-oX=y:22"];
+        for bad in bad.into_iter().chain(["a b:22", "user@host:22", "host\n:22"]) {
+            assert!(ssh_address(bad.to_owned()).is_err(), "{bad}");
         }
     }
 }

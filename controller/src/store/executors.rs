@@ -70,6 +70,8 @@ pub struct Executor {
     pub closes_network: bool,
     /// By what it keeps attempts apart; empty when it does not, or does not say.
     pub separated_by: String,
+    /// `host:port` where people reach its ssh without the controller; empty: they do not. Absent: it does not say.
+    pub ssh_address: Option<String>,
     /// By what it holds attempts to limits; absent when it does not say.
     pub counters: Option<Json<Counters>>,
     /// What its pool limits and nothing there counts.
@@ -182,7 +184,7 @@ fn select(sees: &Sees) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(format!(
         "SELECT e.id, e.name, e.pool, e.labels, e.agents, e.default_agent, e.slots, e.liveness::text AS liveness, \
          e.last_seen, e.connected_at, e.drained, {} AS closed, e.disk_used, e.disk_budget, e.version, e.separates, \
-         e.unseparated, e.closes_network, e.separated_by, e.counters, e.owner, e.certified_until, \
+         e.unseparated, e.closes_network, e.separated_by, e.ssh_address, e.counters, e.owner, e.certified_until, \
          COALESCE((SELECT {UNMET} FROM pools o WHERE o.name = e.pool), '{{}}') AS unmet, \
          (SELECT l.reason FROM locks l WHERE l.executor_id = e.id AND {STANDING} LIMIT 1) AS locked, \
          e.epoch, e.hostname, e.unknown, e.notes, COALESCE(held.used, 0) AS used, \

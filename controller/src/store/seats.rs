@@ -1,21 +1,21 @@
-//! Who sits beside an attempt.
+//! Who sits beside an attempt, as its executor tells it of those whom a pairing has let in.
 
 use sculpt_pairing::Role;
-use sculpt_proto::id::{AttemptId, PairingId, SeatId};
+use sculpt_proto::id::{AttemptId, PairingId, SeatId, TaskId};
+use sqlx::FromRow;
+use uuid::Uuid;
 
 use super::{Connection, StoreError, Time};
 
 /// Somebody sits down.
-#[derive(Clone, Debug)]
-pub struct NewSeat<'a> {
+#[derive(Clone, Copy, Debug)]
+pub struct NewSeat {
     /// Names it from now on.
     pub id: SeatId,
     /// Which lets them.
     pub pairing: PairingId,
     /// Beside which.
     pub attempt: AttemptId,
-    /// Name of the user.
-    pub user: &'a str,
     /// As what.
     pub role: Role,
     /// Since when.
@@ -23,7 +23,7 @@ pub struct NewSeat<'a> {
 }
 
 /// Who sits, or sat, in a seat.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct Sitter {
     /// Name of the user.
     pub user_name: String,
@@ -31,21 +31,39 @@ pub struct Sitter {
     pub role: String,
 }
 
-/// Takes a seat. False: it was taken before.
-pub async fn take(conn: &mut Connection, seat: &NewSeat<'_>) -> Result<bool, StoreError> {
-    let taken = sqlx::query(
+/// A seat that somebody sits in.
+#[derive(Clone, Debug, FromRow)]
+pub struct Seat {
+    /// Its id.
+    pub session_id: Uuid,
+    /// Which lets them.
+    pub pairing_id: Uuid,
+    /// Beside which.
+    pub attempt_id: Uuid,
+    /// Name of the user.
+    pub user_name: String,
+    /// As what.
+    pub role: String,
+    /// Since when.
+    pub began_at: Time,
+    /// When they last typed into the terminal.
+    pub typed_at: Option<Time>,
+}
+
+/// Nobody sits beside an attempt that is over, whatever was told of it last.
+const TAKEN: &str = "SELECT s.session_id, s.pairing_id, s.attempt_id, s.user_name, s.role, s.began_at, s.typed_at \
+     FROM seats s JOIN attempts a ON a.id = s.attempt_id \
+     WHERE s.ended_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL";
+
+/// Takes a seat. None: it was taken before, or the pairing lets nobody sit there.
+pub async fn take(conn: &mut Connection, seat: &NewSeat) -> Result<Option<Sitter>, StoreError> {
+    let sitter = sqlx::query_as(
         "INSERT INTO seats (session_id, pairing_id, attempt_id, user_name, role, began_at) \
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (session_id) DO NOTHING",
-    )
-    .bind(seat.id.0)
-    .bind(seat.pairing.0)
-    .bind(seat.attempt.0)
-    .bind(seat.user)
-    .bind(seat.role.as_str())
-    .bind(seat.began_at)
-    .execute(conn)
-    .await?;
-    Ok(taken.rows_affected() == 1)
+         SELECT $1, p.id, p.attempt_id, u.name, $4, $5 FROM pairings p JOIN users u ON u.id = p.user_id \
+         WHERE p.id = $2 AND p.attempt_id = $3 ON CONFLICT (session_id) DO NOTHING RETURNING user_name, role",
+    );
+    let bound = sitter.bind(seat.id.0).bind(seat.pairing.0).bind(seat.attempt.0);
+    Ok(bound.bind(seat.role.as_str()).bind(seat.began_at).fetch_optional(conn).await?)
 }
 
 /// Something was typed there until `at`. None: nobody sits there.
@@ -75,4 +93,10 @@ pub async fn leave(
          RETURNING user_name, role",
     );
     Ok(sitter.bind(seat.0).bind(attempt.0).bind(at).bind(why).fetch_optional(conn).await?)
+}
+
+/// Who sits beside the attempts of `task`, in the order in which they came.
+pub async fn beside(conn: &mut Connection, task: TaskId) -> Result<Vec<Seat>, StoreError> {
+    let sql = format!("{TAKEN} AND a.task_id = $1 ORDER BY s.began_at, s.session_id");
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_all(conn).await?)
 }

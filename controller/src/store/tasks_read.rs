@@ -12,6 +12,7 @@ use super::{
     executors::{self, Executor},
     milestones::{self, Milestone},
     pools::{self, Rules},
+    seats::{self, Seat},
     visible,
 };
 use crate::access::{On, Read, Sees};
@@ -135,6 +136,8 @@ pub struct View {
     pub tasks: Vec<Task>,
     /// Their attempts, oldest first: all, or in lists the newest of each.
     pub attempts: Vec<Attempt>,
+    /// Who sits beside them; lists do not say.
+    pub seats: Vec<Seat>,
     /// How far it has come, of a single task.
     pub milestones: Vec<Milestone>,
     /// All executors, for why a task waits; empty when none of the tasks does.
@@ -181,10 +184,11 @@ impl Store {
         let Some(task) = task else { return Ok(None) };
         let sql = format!("{ATTEMPT} WHERE a.task_id = $1 ORDER BY a.number");
         let attempts = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_all(&mut *snapshot).await?;
+        let seats = seats::beside(&mut snapshot, id).await?;
         let milestones = milestones::of(&mut snapshot, id).await?;
         let view = complete(&mut snapshot, vec![task], attempts).await?;
         snapshot.commit().await?;
-        Ok(Some(View { milestones, ..view }))
+        Ok(Some(View { seats, milestones, ..view }))
     }
 
     /// The newest tasks that pass `filter`, at most `limit`, and a place in the journal that they are true for.
@@ -249,8 +253,15 @@ async fn snapshot(conn: &mut Connection) -> Result<sqlx::Transaction<'_, Postgre
 async fn complete(conn: &mut Connection, tasks: Vec<Task>, attempts: Vec<Attempt>) -> Result<View, StoreError> {
     let waits = tasks.iter().any(|task| task.shown == "queued");
     if !waits {
-        return Ok(View { tasks, attempts, milestones: Vec::new(), executors: Vec::new(), pools: Rules::default() });
+        return Ok(View {
+            tasks,
+            attempts,
+            seats: Vec::new(),
+            milestones: Vec::new(),
+            executors: Vec::new(),
+            pools: Rules::default(),
+        });
     }
     let executors = executors::all(conn, &Sees::everything()).await?;
-    Ok(View { tasks, attempts, milestones: Vec::new(), executors, pools: pools::rules(conn).await? })
+    Ok(View { tasks, attempts, seats: Vec::new(), milestones: Vec::new(), executors, pools: pools::rules(conn).await? })
 }

@@ -2,12 +2,14 @@
 
 use prost::Message as _;
 use sculpt_controller::store::sessions::{self, Introduction};
-use sculpt_proto::{id::ExecutorId, v1};
+use sculpt_proto::v1;
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 use super::{command, create, fresh, prompt};
-use crate::harness::{self, Stack};
+use crate::{
+    harness::{self, Stack},
+    make,
+};
 
 async fn made(stack: &Stack, spec: v1::TaskSpec) -> v1::Task {
     let response = stack.tasks().create_task(create(spec)).await.expect("it is made");
@@ -29,24 +31,9 @@ fn stop(task: &str) -> v1::StopTaskRequest {
 /// An executor that has connected, as far as the database knows.
 async fn executor(stack: &Stack, name: &str) {
     let who = Introduction {
-        id: ExecutorId::fresh(),
-        certified: None,
-        name: name.to_owned(),
-        instance: Uuid::new_v4(),
-        version: "1".to_owned(),
-        pool: "default".to_owned(),
         labels: [("arch".to_owned(), "amd64".to_owned())].into(),
-        slots: 2,
         agents: vec!["robot".to_owned(), "cat".to_owned()],
-        default_agent: None,
-        separates: true,
-        unseparated: String::new(),
-        closes_network: true,
-        separated_by: "account".into(),
-        counters: None,
-        hostname: "host".to_owned(),
-        notes: Vec::new(),
-        directory: None,
+        ..make::introduction(name, 2)
     };
     let mut conn = stack.store().read().await.expect("a connection");
     sessions::open(&mut conn, &who).await.expect("it is enrolled");

@@ -21,7 +21,7 @@ use sculpt_proto::id::{AttemptId, ExecutorId, TaskId};
 use uuid::Uuid;
 
 use super::{World, no_labels, repo::Repo, request};
-use crate::harness::until_waiting;
+use crate::{harness::until_waiting, make};
 
 struct Run {
     world: World,
@@ -133,26 +133,7 @@ async fn connect(world: &World, id: ExecutorId) -> Epoch {
 }
 
 fn introduction(id: ExecutorId) -> Introduction {
-    Introduction {
-        id,
-        certified: None,
-        name: "host".to_owned(),
-        instance: Uuid::now_v7(),
-        version: "0".to_owned(),
-        pool: "default".to_owned(),
-        labels: no_labels(),
-        slots: 4,
-        agents: Vec::new(),
-        default_agent: None,
-        separates: true,
-        unseparated: String::new(),
-        closes_network: true,
-        separated_by: "account".into(),
-        counters: None,
-        hostname: "host".to_owned(),
-        notes: Vec::new(),
-        directory: None,
-    }
+    Introduction { id, ..make::introduction("host", 4) }
 }
 
 #[tokio::test]

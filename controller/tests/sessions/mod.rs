@@ -13,6 +13,7 @@ mod milestones;
 mod placement;
 mod publish;
 mod restored;
+mod seats;
 mod space;
 mod workspace;
 

@@ -48,6 +48,8 @@ pub struct Introduction {
     pub separated_by: String,
     /// By what it holds attempts to limits; absent when it does not say.
     pub counters: Option<Counters>,
+    /// `host:port` where people reach its ssh without the controller; empty: they do not. `None`: it lets nobody in.
+    pub ssh_address: Option<String>,
     /// Its machine.
     pub hostname: String,
     /// Its remarks on itself.
@@ -125,8 +127,8 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     let row: Option<(i64,)> = sqlx::query_as(
         "INSERT INTO executors AS e (id, name, pool, labels, slots, agents, default_agent, separates, unseparated, \
          closes_network, separated_by, counters, hostname, version, notes, instance, directory, key, generation, \
-         certified_until, epoch, connected_at, last_seen) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 1, \
+         certified_until, ssh_address, epoch, connected_at, last_seen) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, 1, \
          clock_timestamp(), clock_timestamp()) \
          ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, pool = EXCLUDED.pool, labels = EXCLUDED.labels, \
          slots = EXCLUDED.slots, agents = EXCLUDED.agents, default_agent = EXCLUDED.default_agent, \
@@ -137,6 +139,7 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
          directory = EXCLUDED.directory, closed_reason = NULL, key = COALESCE(e.key, EXCLUDED.key), \
          generation = GREATEST(e.generation, EXCLUDED.generation), \
          certified_until = GREATEST(e.certified_until, EXCLUDED.certified_until), \
+         ssh_address = EXCLUDED.ssh_address, \
          epoch = e.epoch + 1, liveness = 'connected', connected_at = clock_timestamp(), last_seen = clock_timestamp() \
          WHERE e.removed_at IS NULL RETURNING epoch",
     )
@@ -160,6 +163,7 @@ pub async fn open(conn: &mut Connection, who: &Introduction) -> Result<Epoch, Op
     .bind(who.certified.as_ref().map(|certified| &certified.key[..]))
     .bind(who.certified.as_ref().map_or(0, |certified| columns::signed(certified.generation)))
     .bind(who.certified.as_ref().map(|certified| certified.until))
+    .bind(&who.ssh_address)
     .fetch_optional(&mut *conn)
     .await
     .map_err(StoreError::from)?;
