@@ -140,7 +140,8 @@ impl Authority {
         if mode & 0o022 != 0 {
             return Err(AuthorityError::Writable { path: directory.to_owned(), mode });
         }
-        let files = Self::files(directory).into_iter().chain(SshAuthorities::files(directory));
+        let ssh = SshAuthorities::files(directory).into_iter().chain(SshAuthorities::believed(directory));
+        let files = Self::files(directory).into_iter().chain(ssh);
         [directory.to_owned()].into_iter().chain(files).try_for_each(of_this_account)?;
         let (key, own) = read_or_make(&directory.join(CURRENT))?;
         let certificate = own.certificates().next().cloned().ok_or_else(|| mismatch(&directory.join(CURRENT)))?;

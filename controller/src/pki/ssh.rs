@@ -20,17 +20,26 @@ pub const HOST_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// How far behind ours the clocks may be of those who look at a certificate.
 const SKEW: Duration = Duration::from_secs(60);
 
-/// For each whose name stands in its file's.
-const USERS: (&str, &str) = ("ssh-users", "ssh-users.key");
-const HOSTS: (&str, &str) = ("ssh-hosts", "ssh-hosts.key");
+/// For each its name, the file of its key, and that of the public keys which are believed beside it.
+const USERS: [&str; 3] = ["ssh-users", "ssh-users.key", "ssh-users-believed.pub"];
+const HOSTS: [&str; 3] = ["ssh-hosts", "ssh-hosts.key", "ssh-hosts-believed.pub"];
 
 /// The authorities of SSH.
 #[derive(Clone, Debug)]
 pub struct SshAuthorities {
-    /// Certifies people.
-    users: PrivateKey,
-    /// Certifies hosts.
-    hosts: PrivateKey,
+    /// Of people.
+    users: SshAuthority,
+    /// Of hosts.
+    hosts: SshAuthority,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+struct SshAuthority {
+    /// Certifies.
+    key: PrivateKey,
+    /// Certify nothing here, and are believed all the same: the next one, or the previous one.
+    beside: Vec<PublicKey>,
 }
 
 /// Why there is no authority of SSH.
@@ -55,6 +64,16 @@ pub enum SshError {
         /// What it is.
         found: String,
     },
+    /// A line that is no public key.
+    #[error("line {line} of {} is not a public key as in `id_ed25519.pub`: {source}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which one, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: ssh_key::Error,
+    },
     /// One key for both.
     #[error("{} and {} hold the same key; people could pass for hosts. Give each a key of its own", .0.display(), .1.display())]
     Same(PathBuf, PathBuf),
@@ -64,8 +83,9 @@ impl SshAuthorities {
     /// The authorities in `directory`; made at the first start.
     pub fn open(directory: &Path) -> Result<Self, SshError> {
         let [users, hosts] = Self::files(directory);
-        let found = Self { users: load_or_make(&users, USERS.0)?, hosts: load_or_make(&hosts, HOSTS.0)? };
-        if found.users.public_key().key_data() == found.hosts.public_key().key_data() {
+        let found = Self { users: SshAuthority::open(directory, USERS)?, hosts: SshAuthority::open(directory, HOSTS)? };
+        let of_both = |key: &PublicKey| found.hosts.believed().any(|other| other.key_data() == key.key_data());
+        if found.users.believed().any(of_both) {
             return Err(SshError::Same(users, hosts));
         }
         Ok(found)
@@ -73,12 +93,18 @@ impl SshAuthorities {
 
     /// The files of their keys.
     pub fn files(directory: &Path) -> [PathBuf; 2] {
-        [USERS, HOSTS].map(|(_, file)| directory.join(file))
+        [USERS, HOSTS].map(|[_, file, _]| directory.join(file))
+    }
+
+    /// The files of the public keys that are believed beside theirs, which need not be there: one line each, while one key
+    /// takes over from another.
+    pub fn believed(directory: &Path) -> [PathBuf; 2] {
+        [USERS, HOSTS].map(|[_, _, file]| directory.join(file))
     }
 
     /// Certifies `key` for who has `pass`, from `now` on.
     pub fn certify_person(&self, pass: &Pass, key: &PublicKey, now: SystemTime) -> Result<Certificate, PassError> {
-        pass.certify(key, window(now, PASS_LIFE), &self.users)
+        pass.certify(key, window(now, PASS_LIFE), &self.users.key)
     }
 
     /// Certifies `key` for `executor`, from `now` on.
@@ -88,27 +114,49 @@ impl SshAuthorities {
         key: &PublicKey,
         now: SystemTime,
     ) -> Result<Certificate, HostError> {
-        Host(executor).certify(key, window(now, HOST_LIFE), &self.hosts)
+        Host(executor).certify(key, window(now, HOST_LIFE), &self.hosts.key)
     }
 
-    /// The authorities that certify people, as lines of OpenSSH: whom executors believe.
+    /// The authorities that certify people, as lines of OpenSSH: whom executors believe. The one that certifies now is first.
     pub fn people(&self) -> ssh_key::Result<Vec<String>> {
-        Ok(vec![self.users.public_key().to_openssh()?])
+        self.users.believed().map(PublicKey::to_openssh).collect()
     }
 
-    /// Lines of a known-hosts file that believe the authority for hosts about `executor`, and about no other.
+    /// Lines of a known-hosts file that believe the authorities for hosts about `executor`, and about no other.
     pub fn known_hosts(&self, executor: ExecutorId) -> ssh_key::Result<Vec<String>> {
-        Ok(vec![Host(executor).known(self.hosts.public_key())?])
+        self.hosts.believed().map(|key| Host(executor).known(key)).collect()
     }
 
     /// Whom each certifies, and its public half as a line of OpenSSH.
     pub fn public(&self) -> impl Iterator<Item = (&'static str, String)> {
-        [(USERS.0, &self.users), (HOSTS.0, &self.hosts)].into_iter().map(|(whose, key)| {
-            let line = key.public_key().to_openssh();
+        [(USERS[0], &self.users), (HOSTS[0], &self.hosts)].into_iter().map(|(whose, authority)| {
+            let line = authority.key.public_key().to_openssh();
             // Only a comment that is no text could not be written, and ours are.
             (whose, line.unwrap_or_else(|error| error.to_string()))
         })
     }
+}
+
+impl SshAuthority {
+    fn open(directory: &Path, [whose, key, beside]: [&str; 3]) -> Result<Self, SshError> {
+        let key = load_or_make(&directory.join(key), whose)?;
+        Ok(Self { key, beside: public_keys(&directory.join(beside))? })
+    }
+
+    /// The one that certifies first.
+    fn believed(&self) -> impl Iterator<Item = &PublicKey> {
+        [self.key.public_key()].into_iter().chain(&self.beside)
+    }
+}
+
+/// The keys in `path`, one a line; none when it is not there.
+fn public_keys(path: &Path) -> Result<Vec<PublicKey>, SshError> {
+    let text = private::read(path)?.unwrap_or_default();
+    let lines = (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty() && !text.starts_with('#'));
+    let read = |(line, text): (usize, &str)| {
+        PublicKey::from_openssh(text).map_err(|source| SshError::Line { path: path.to_owned(), line, source })
+    };
+    lines.map(read).collect()
 }
 
 /// From `now` on for so long.
@@ -202,6 +250,34 @@ mod tests {
         let known = ssh.known_hosts(executor).expect("lines");
         let authority = PublicKey::from(host.signature_key().clone()).to_openssh().expect("a line");
         assert!(known.len() == 1 && known[0].starts_with(&format!("@cert-authority executor-{executor} {authority}")));
+    }
+
+    #[test]
+    fn while_one_key_takes_over_from_another_both_are_believed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let previous = SshAuthorities::open(directory.path()).expect("they are made");
+        let lines: Vec<_> = previous.public().map(|(_, line)| line).collect();
+        let files = SshAuthorities::files(directory.path()).into_iter().zip(SshAuthorities::believed(directory.path()));
+        for ((key, believed), line) in files.zip(&lines) {
+            fs::remove_file(key).expect("it goes");
+            private::write(&believed, &format!("# until the first of May\n\n{line}\n")).expect("it is written");
+        }
+        let present = SshAuthorities::open(directory.path()).expect("they are made");
+        let executor = ExecutorId::fresh();
+        let own: Vec<_> = present.public().map(|(_, line)| line).collect();
+        assert_eq!(present.people().expect("lines"), [&own[0], &lines[0]].map(String::clone));
+        let known = [&own[1], &lines[1]].map(|line| format!("@cert-authority executor-{executor} {line}"));
+        assert_eq!(present.known_hosts(executor).expect("lines"), known);
+
+        let [users, _] = SshAuthorities::believed(directory.path());
+        private::write(&users, &own[1]).expect("it is written");
+        assert!(
+            matches!(SshAuthorities::open(directory.path()), Err(SshError::Same(..))),
+            "people could pass for hosts"
+        );
+        private::write(&users, &format!("{}\nhello\n", lines[0])).expect("it is written");
+        let error = SshAuthorities::open(directory.path()).expect_err("it is no key").to_string();
+        assert!(error.starts_with("line 2 of ") && error.contains("ssh-users-believed.pub"), "{error}");
     }
 
     #[test]
