@@ -135,7 +135,7 @@ fn key(parameters: &[u8], last: u8) -> Option<Stroke> {
         // What the terminal is, in its oldest form, and its state and size.
         (_, b'c' | b'n' | b't') => None,
         // Insert, delete, and a page; the arrows up and down are history.
-        ([b'2' | b'3' | b'5' | b'6', ..], b'~') => Some(Stroke::Move),
+        ([b'2' | b'3' | b'5' | b'6'] | [b'2' | b'3' | b'5' | b'6', b';', ..], b'~') => Some(Stroke::Move),
         (_, last) => Some(cursor(last)),
     }
 }
