@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use sculpt_proto::v1::{
     AuditEntry, ReadAuditRequest, ReadLogRequest, Task, WatchTaskRequest, audit_client::AuditClient,
     events_client::EventsClient, executors_client::ExecutorsClient, git_client::GitClient, logs_client::LogsClient,
-    projects_client::ProjectsClient, read_log_response::Part, system_client::SystemClient, tasks_client::TasksClient,
+    pairings_client::PairingsClient, projects_client::ProjectsClient, read_log_response::Part,
+    system_client::SystemClient, tasks_client::TasksClient,
 };
 use sculpt_tls::Trust;
 use tonic::{
@@ -46,6 +47,8 @@ pub struct Api {
     pub logs: LogsClient<Authorized>,
     /// The journal.
     pub events: EventsClient<Authorized>,
+    /// Who sits beside agents.
+    pub pairings: PairingsClient<Authorized>,
     /// Projects.
     pub projects: ProjectsClient<Authorized>,
     /// Executors.
@@ -68,6 +71,7 @@ impl Api {
             tasks: TasksClient::new(service()),
             logs: LogsClient::new(service()),
             events: EventsClient::new(service()),
+            pairings: PairingsClient::new(service()),
             projects: ProjectsClient::new(service()),
             executors: ExecutorsClient::new(service()),
             git: GitClient::new(service()),

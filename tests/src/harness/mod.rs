@@ -20,6 +20,7 @@ mod counting;
 mod database;
 mod dice;
 mod disk;
+mod distance;
 mod enrolment;
 mod following;
 pub mod nemesis;
@@ -46,6 +47,7 @@ pub use counter::Counter;
 pub use counting::Counting;
 pub use dice::Dice;
 pub use disk::{BadDisk, Disk};
+pub use distance::Distance;
 pub use following::Following;
 pub use netns::{Cable, Way};
 pub use network::{Network, Via};
@@ -56,7 +58,7 @@ pub use proxy::{Fault, Proxy};
 pub use repo::Repo;
 pub use service::Service;
 pub use stack::Stack;
-pub use terminal::Terminal;
+pub use terminal::{Desk, Terminal};
 
 /// How long a condition may take before the test fails: far above what a loaded machine of two cores needs.
 pub const DEADLINE: Duration = Duration::from_secs(90);

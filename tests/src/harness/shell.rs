@@ -90,10 +90,15 @@ impl Stack {
         self.ground.bin.join(name)
     }
 
+    /// One of our programs by its path, and any other by its name.
+    pub fn installed(&self, program: &str) -> PathBuf {
+        let own = self.program(program);
+        if own.exists() { own } else { program.into() }
+    }
+
     /// One of our programs, or another one, in the person's environment.
     pub fn command(&self, program: &str) -> Command {
-        let own = self.program(program);
-        let mut command = Command::new(if own.exists() { own.as_path() } else { Path::new(program) });
+        let mut command = Command::new(self.installed(program));
         self.isolate(&mut command);
         // Apart from `sculpt up` nobody writes the CLI's context.
         if let (Some(address), "sculpt") = (self.address(), program) {

@@ -1,10 +1,11 @@
 //! A person at a terminal.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{Read as _, Write as _},
+    os::fd::AsFd,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
@@ -13,38 +14,68 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    sync::watch,
+};
 
-use super::{DEADLINE, Stack, eventually, within};
+use super::{DEADLINE, Stack, within};
+
+/// A program that is about to be started in a terminal.
+#[derive(Debug)]
+#[must_use = "nothing runs before `sit`"]
+pub struct Desk {
+    command: Command,
+    size: (u16, u16),
+}
 
 /// A program in a terminal of its own, with somebody who types and reads.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
     keyboard: File,
-    screen: Arc<Mutex<Vec<u8>>>,
+    screen: watch::Sender<Vec<u8>>,
 }
 
 impl Stack {
     /// `sculpt ARGUMENTS` in a terminal.
     pub fn terminal(&self, arguments: &[&str]) -> Result<Terminal> {
-        let sculpt = self.command("sculpt");
+        self.desk("sculpt", arguments).sit()
+    }
+
+    /// Any program, as in the person's shell, in a terminal of the usual kind and size.
+    pub fn desk<A: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = A>) -> Desk {
+        let program = self.command(program);
         // It makes the terminal on stdin the controlling one, which no safe code of ours could.
         let mut command = self.command("setsid");
-        command.args(["--ctty", "--wait"]).arg(sculpt.as_std().get_program()).args(arguments);
-        let known = sculpt.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.args(["--ctty", "--wait"]).arg(program.as_std().get_program()).args(arguments);
+        let known = program.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
         command.envs(known).env("TERM", "xterm");
-        Terminal::start(command)
+        Desk { command, size: (100, 30) }
     }
 }
 
-impl Terminal {
-    fn start(mut command: Command) -> Result<Self> {
+impl Desk {
+    /// With one more variable in the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// With a terminal of so many columns and rows.
+    pub fn size(mut self, columns: u16, rows: u16) -> Self {
+        self.size = (columns, rows);
+        self
+    }
+
+    /// Starts it.
+    pub fn sit(self) -> Result<Terminal> {
+        let Self { mut command, size } = self;
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("open a terminal")?;
         grantpt(&master)?;
         unlockpt(&master)?;
-        tcsetwinsize(&master, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 })?;
+        resize(&master, size)?;
         let name = ptsname(&master, Vec::new())?;
         let slave = open(&name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
         let (stdin, stdout): (Stdio, Stdio) = (slave.try_clone()?.into(), slave.try_clone()?.into());
@@ -53,28 +84,49 @@ impl Terminal {
         drop(command);
         let keyboard = File::from(master);
         let mut output = keyboard.try_clone()?;
-        let screen = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&screen);
+        let screen = watch::Sender::new(Vec::new());
+        let shown = screen.clone();
         // Ends with the program, when reading fails.
         std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(read @ 1..) = output.read(&mut piece) {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..read]);
+                shown.send_modify(|screen| screen.extend_from_slice(&piece[..read]));
             }
         });
-        Ok(Self { child, keyboard, screen })
+        Ok(Terminal { child, keyboard, screen })
     }
+}
 
+impl Terminal {
     /// Types `keys`.
     pub fn types(&mut self, keys: &str) -> Result<()> {
         self.keyboard.write_all(keys.as_bytes()).context("type")
     }
 
+    /// Draws the window larger or smaller.
+    pub fn resizes(&self, columns: u16, rows: u16) -> Result<()> {
+        resize(&self.keyboard, (columns, rows))
+    }
+
     /// Waits until `text` has been shown.
     pub async fn shows(&self, text: &str) -> Result<()> {
+        let mut screen = self.screen.subscribe();
         let what = format!("the terminal to show {text:?}");
-        let shown = eventually(&what, || Ok(self.screen().contains(text).then_some(()))).await;
-        shown.with_context(|| format!("it shows {:?}", self.screen()))
+        let shown = within(DEADLINE, &what, async {
+            screen.wait_for(|screen| holds(screen, text)).await.context("the screen is there")?;
+            Ok(())
+        });
+        shown.await.with_context(|| format!("it shows {:?}", self.screen()))
+    }
+
+    /// Whether `text` has been shown.
+    pub fn has_shown(&self, text: &str) -> bool {
+        holds(&self.screen.borrow(), text)
+    }
+
+    /// What was shown so far does not count any more.
+    pub fn forgets(&self) {
+        self.screen.send_modify(Vec::clear);
     }
 
     /// Waits for the end and gives the exit code.
@@ -85,7 +137,17 @@ impl Terminal {
         Ok(status.code().unwrap_or(-1))
     }
 
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    /// All that was shown.
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.borrow()).into_owned()
     }
+}
+
+fn holds(screen: &[u8], text: &str) -> bool {
+    memchr::memmem::find(screen, text.as_bytes()).is_some()
+}
+
+fn resize(terminal: impl AsFd, (columns, rows): (u16, u16)) -> Result<()> {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(terminal, size).context("give the terminal a size")
 }

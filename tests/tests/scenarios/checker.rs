@@ -235,6 +235,11 @@ fn i2_finds_what_never_or_twice_ends() {
         facts.journal[3].shown = Some("running".into());
     });
     finds(Invariant::Ends, |facts| facts.tasks[0].shown = "failed".into());
+    // Somebody sat down, which moves nothing: at the revision of before, and at no other.
+    let mut facts = clean();
+    facts.journal.insert(3, entry(3, "pairing.attached", "running", Some(1)));
+    assert_eq!(judge(&facts), []);
+    finds(Invariant::Ends, |facts| facts.journal.insert(3, entry(4, "pairing.attached", "running", Some(1))));
     finds(Invariant::Ends, |facts| facts.tasks[0].revision = 5);
     finds(Invariant::Ends, |facts| facts.journal[2].revision = 4);
 }

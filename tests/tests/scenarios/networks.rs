@@ -1,131 +1,19 @@
 //! Several machines: a controller with an address, executors that nobody can reach, people at machines of their own. What is
 //! typed here is what the README says under "On several machines".
 
-use std::{
-    env, fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+pub(crate) mod fleet;
+
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
 use sculpt_proto::v1::TaskState;
-use sculpt_tests::harness::{Cli, Counting, DEADLINE, Network, Repo, Service, Stack, Via, eventually, within};
+use sculpt_tests::harness::{Counting, Network, Repo, Stack, eventually, within};
+
+use self::fleet::{EXECUTORS, Fleet, git_log};
+use crate::machine::Machine;
 
 /// How long a lock, or a removal, may take to cut off whom it is about.
 const CUT: Duration = Duration::from_secs(10);
-
-/// A machine of the network, and who types there, in a HOME of their own.
-struct Machine {
-    via: Via,
-    home: PathBuf,
-}
-
-impl Machine {
-    fn new(stack: &Stack, via: Via, name: &str) -> Result<Self> {
-        let home = stack.root().join(name);
-        fs::create_dir_all(&home)?;
-        Ok(Self { via, home })
-    }
-
-    /// The words of a command line, with the program where it is installed.
-    fn words(&self, stack: &Stack, line: &str) -> Vec<String> {
-        let mut words = line.split(' ').map(str::to_owned);
-        let program = words.next().map(|name| stack.program(&name).to_string_lossy().into_owned());
-        self.via[1..].iter().cloned().chain(program).chain(words).collect()
-    }
-
-    /// What is typed here.
-    fn types(&self, stack: &Stack, line: &str) -> Cli {
-        stack.shell(&self.via[0], self.words(stack, line)).env("HOME", &self.home).dir(&self.home)
-    }
-
-    /// A search path on which git first notes its arguments and environment in `log`.
-    fn watched_git(&self, log: &Path) -> Result<String> {
-        let path = env::var("PATH").context("read the search path")?;
-        let (bin, log) = (self.home.join("bin"), log.display());
-        let script = format!(
-            "#!/bin/sh\ncat /proc/$$/cmdline /proc/$$/environ >> '{log}' 2> /dev/null\nPATH='{path}' exec git \"$@\"\n"
-        );
-        fs::create_dir(&bin)?;
-        fs::write(bin.join("git"), script)?;
-        fs::set_permissions(bin.join("git"), fs::Permissions::from_mode(0o755))?;
-        Ok(format!("{}:{path}", bin.display()))
-    }
-
-    /// A program that goes on.
-    async fn keeps_running(&self, stack: &Stack, name: &'static str, line: &str) -> Result<Service> {
-        let mut command = stack.command(&self.via[0]);
-        command.args(self.words(stack, line)).env("HOME", &self.home).current_dir(&self.home);
-        command.env("PATH", self.watched_git(&git_log(stack, name))?);
-        let log = stack.root().join(format!("{name}.log"));
-        Service::start(name, command, log, |line| line.contains(r#""ready":true"#)).await.map(|(service, _)| service)
-    }
-}
-
-/// Where is written what everybody sees of the git that executor `name` runs. It is searched for secrets like all logs.
-fn git_log(stack: &Stack, name: &str) -> PathBuf {
-    stack.root().join(format!("{name}-git.log"))
-}
-
-/// A controller, executors behind routers, and ada, who made them and is signed in.
-struct Fleet {
-    stack: Stack,
-    network: Network,
-    ada: Machine,
-    executors: Vec<(Machine, Service)>,
-}
-
-const EXECUTORS: [&str; 2] = ["build-1", "build-2"];
-
-impl Fleet {
-    /// With an executor of each name, alone in a pool of that name. None, with a loud word, where no network can be laid.
-    async fn start(names: &[&'static str]) -> Result<Option<Self>> {
-        let Some(mut network) = Network::lay()? else { return Ok(None) };
-        let mut stack = Stack::options().separate().empty().await?;
-        stack.controller_is_at(network.address());
-        stack.controller_via(network.controller());
-        stack.start_controller().await?;
-
-        let ada = Machine::new(&stack, network.beside()?, "ada")?;
-        // The first admin's token is handed over from the controller's machine.
-        let login = ada.types(&stack, &format!("sculpt login {}", stack.url()?)).stdin(stack.token()?);
-        login.run().await?.done()?;
-        let mut executors = Vec::new();
-        for &name in names {
-            let machine = Machine::new(&stack, network.behind_a_router()?, name)?;
-            let make = format!("sculpt executor token --pool {name} --label host={name} --ttl 15m");
-            let token = ada.types(&stack, &make).run().await?.done()?.text();
-            stack.token_made(&token)?;
-            stack.executor_made(&machine.home.join("data"));
-            let join =
-                format!("sculpt-executor join {} --token-file - --data-dir data --name {name}", stack.executor_url()?);
-            machine.types(&stack, &join).stdin(token.clone()).run().await?.done()?;
-            // It was good for one machine.
-            let again = join.replace("--data-dir data", "--data-dir other");
-            machine.types(&stack, &again).stdin(token).run().await?.exits(77)?.says("used")?;
-            let run = format!("sculpt-executor run --data-dir data --name {name} --pool {name}");
-            let service = machine.keeps_running(&stack, name, &run).await?;
-            executors.push((machine, service));
-        }
-        Ok(Some(Self { stack, network, ada, executors }))
-    }
-
-    /// Types as ada, and fails unless that works.
-    async fn ada(&self, line: &str) -> Result<String> {
-        Ok(self.ada.types(&self.stack, line).run().await?.done()?.text())
-    }
-
-    async fn finish(self) -> Result<()> {
-        self.stack.looks_at_processes()?;
-        for (_, service) in self.executors {
-            service.end(Signal::TERM, DEADLINE).await?;
-        }
-        self.stack.finish().await
-    }
-}
 
 /// Runs a program on the controller's machine and fails unless that one fails.
 fn is_refused(network: &Network, command: &[&str]) -> Result<()> {
