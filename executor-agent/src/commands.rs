@@ -1,5 +1,7 @@
 //! The program's subcommands. All but `run`, `join`, `status` and `rebind` are for its own use.
 
+mod within;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,6 +19,8 @@ use crate::{
     ssh::socket,
     stage,
 };
+
+pub use within::Within;
 
 /// Exit code of what somebody may not do.
 const NOT_ALLOWED: u8 = 77;

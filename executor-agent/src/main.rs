@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use sculpt_executor::commands::{Cli, Within};
 
 fn main() -> ExitCode {
-    sculpt_executor::commands::Cli::parse().run()
+    if Within::is_meant() { Within::parse().run() } else { Cli::parse().run() }
 }

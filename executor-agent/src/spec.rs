@@ -101,10 +101,14 @@ pub struct Spec {
     pub requester: Requester,
     /// One line for people.
     pub title: String,
+    /// What the task is for, in one line; empty: as the title says.
+    pub intent: String,
     /// The attempt on this executor whose workspace it goes on in; none: a clone of its own.
     pub workspace_of: Option<AttemptId>,
     /// What its pool allows.
     pub confinement: Confinement,
+    /// Whether reports hold what people type into its terminal.
+    pub record_typing: bool,
 }
 
 /// What a pool allows its attempts.
@@ -150,11 +154,13 @@ impl TryFrom<AttemptSpec> for Spec {
             lease: lease(on_lost, task.lost_after)?,
             requester: requester(task.requester.unwrap_or_default()),
             title: wire.title,
+            intent: task.intent,
             workspace_of: match wire.workspace_of.as_str() {
                 "" => None,
                 id => Some(FieldError::parse(id, "workspace_of")?),
             },
             confinement: confinement(wire.confinement.unwrap_or_default())?,
+            record_typing: wire.record_typing,
         })
     }
 }

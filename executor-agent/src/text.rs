@@ -10,6 +10,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+/// `text` as one line that does nothing but stand there: without controls, and without what turns the text beside it around.
+pub(crate) fn plain_line(text: &str) -> String {
+    let turns =
+        |char: char| matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let plain: String = text.chars().filter(|char| !char.is_control() && !turns(*char)).collect();
+    plain.trim().to_owned()
+}
+
 /// Bytes that are written to JSON as a string where they are UTF-8, else as `{"base64": "…"}`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteText(pub Vec<u8>);

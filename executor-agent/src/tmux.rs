@@ -1,6 +1,7 @@
 //! The view of an attempt: one tmux server on a socket of its own, whose pane shows the shim's terminal. Losing it loses nothing.
 
 mod seat;
+mod status;
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use rustix::process::Signal;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, time::timeout};
 
 pub(crate) use seat::Sits;
+pub use status::Status;
 
 use crate::{
     cgroup::Leaf,
@@ -94,8 +96,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The only session of a server.
 pub(crate) const SESSION: &str = "main";
 /// What the server and its panes are told; all of it fixed text, as tmux expands and executes what it is given.
-const OPTIONS: [&[&str]; 7] = [
-    &["set-option", "-g", "status", "off"],
+const OPTIONS: [&[&str]; 6] = [
     &["set-option", "-g", "history-limit", "10000"],
     &["set-option", "-g", "remain-on-exit", "off"],
     &["set-option", "-g", "focus-events", "on"],
@@ -138,7 +139,7 @@ impl View {
             made.map_err(|source| Error::Run { attempt: ATTEMPT, source })?;
         }
         let mut arguments: Vec<&OsStr> = vec!["start-server".as_ref()];
-        for option in OPTIONS {
+        for option in status::LINE.into_iter().chain(OPTIONS) {
             arguments.push(";".as_ref());
             arguments.extend(option.iter().map(|word| OsStr::new(*word)));
         }

@@ -58,7 +58,7 @@ async fn becomes(news: &mut Subscription, id: Uuid, delivery: Delivery) {
 
 #[tokio::test]
 async fn a_message_goes_out_at_once_when_nobody_types_and_once_however_often_it_is_said() {
-    let (mut attempt, client) = agent(NEVER, REPEATS).await;
+    let (attempt, client) = agent(NEVER, REPEATS).await;
     let (id, last) = (Uuid::new_v4(), Uuid::new_v4());
     let mut news = client.subscribe().await.unwrap();
     for _ in 0..3 {
@@ -79,7 +79,7 @@ async fn a_message_goes_out_at_once_when_nobody_types_and_once_however_often_it_
 
 #[tokio::test]
 async fn a_message_waits_for_who_types_and_goes_out_when_they_hand_back() {
-    let (mut attempt, client) = agent(NEVER, REPEATS).await;
+    let (attempt, client) = agent(NEVER, REPEATS).await;
     let mut news = client.subscribe().await.unwrap();
     let mut person = Person::at(&attempt).await;
     person.types(b"mine\r");
@@ -102,7 +102,7 @@ async fn a_message_waits_for_who_types_and_goes_out_when_they_hand_back() {
 
 #[tokio::test]
 async fn a_message_goes_out_when_they_have_rested() {
-    let (mut attempt, client) = agent(Duration::from_millis(50), REPEATS).await;
+    let (attempt, client) = agent(Duration::from_millis(50), REPEATS).await;
     let mut person = Person::at(&attempt).await;
     person.types(b"mine\r");
     attempt.says(&client, "<mine>").await;
@@ -112,7 +112,7 @@ async fn a_message_goes_out_when_they_have_rested() {
 
 #[tokio::test]
 async fn a_draft_is_never_handed_in() {
-    let (mut attempt, client) = agent(Duration::ZERO, REPEATS).await;
+    let (attempt, client) = agent(Duration::ZERO, REPEATS).await;
     let mut news = client.subscribe().await.unwrap();
     let mut person = Person::at(&attempt).await;
     let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
@@ -133,7 +133,7 @@ async fn a_draft_is_never_handed_in() {
 #[tokio::test]
 async fn a_message_of_several_lines_is_pasted_where_the_agent_takes_it_so() {
     let script = "stty raw -echo; printf '\\033[?2004hready\\r\\n'; dd bs=1 count=21 2>/dev/null | od -An -c -w21";
-    let (mut attempt, client) = agent(NEVER, script).await;
+    let (attempt, client) = agent(NEVER, script).await;
     client.say(Uuid::new_v4(), "one\ntwo!", true).await.unwrap();
     let pasted = "033   [   2   0   0   ~   o   n   e  \\n   t   w   o   ! 033   [   2   0   1   ~  \\r";
     attempt.says(&client, pasted).await;
@@ -156,7 +156,7 @@ async fn what_a_message_may_not_be_is_said() {
 
 #[tokio::test]
 async fn a_paused_agent_gets_its_messages_when_it_goes_on() {
-    let (mut attempt, client) = agent(NEVER, REPEATS).await;
+    let (attempt, client) = agent(NEVER, REPEATS).await;
     let mut news = client.subscribe().await.unwrap();
     client.hold().await.unwrap();
     let id = Uuid::new_v4();

@@ -79,7 +79,11 @@ impl Memory {
             Some(report::Step::Finalizing(_)) => Some("finalizing"),
             Some(report::Step::Ended(_)) => Some("ended"),
             Some(
-                report::Step::Note(_) | report::Step::Attached(_) | report::Step::Detached(_) | report::Step::Typed(_),
+                report::Step::Note(_)
+                | report::Step::Attached(_)
+                | report::Step::Detached(_)
+                | report::Step::Typed(_)
+                | report::Step::Milestone(_),
             )
             | None => None,
         };

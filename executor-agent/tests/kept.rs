@@ -59,6 +59,7 @@ fn spec() -> AttemptSpec {
             title: "make check".into(),
             requester: Some(v1::Requester { name: "A Person".into(), email: "person@localhost".into() }),
             subdirectory: b"till".to_vec(),
+            intent: String::new(),
         }),
         project_id: id(4),
         project_name: "shop".into(),
@@ -69,6 +70,7 @@ fn spec() -> AttemptSpec {
         title: "make check".into(),
         workspace_of: String::new(),
         confinement: None,
+        record_typing: false,
     }
 }
 

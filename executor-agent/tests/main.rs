@@ -25,6 +25,7 @@ mod late;
 mod life;
 mod listener;
 mod many;
+mod milestones;
 mod outside;
 mod prepare;
 mod refusals;

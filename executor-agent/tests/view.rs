@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 use sculpt_executor::{
     shim::{Mode, Outcome, seat},
-    tmux::{Liveness, View},
+    tmux::{Liveness, Status, View},
     tree::ProcessId,
 };
 use tokio::io::AsyncWriteExt as _;
@@ -231,4 +231,49 @@ async fn no_tmux_argument_is_expanded() {
     view.kill().await.unwrap();
     client.stop(Duration::from_secs(1)).await.unwrap();
     ended(&client).await;
+}
+
+#[tokio::test]
+async fn the_status_line_shows_texts_as_they_are_and_runs_nothing() {
+    let mut attempt = Attempt::new(TERMINAL, "echo ready; read -r line");
+    let client = attempt.start().await;
+    attempt.says(&client, "ready").await;
+    let view = tmux_view(&attempt);
+    view.ensure().await.unwrap();
+    let _server = Server(&view);
+    let mut attached = Command::new("script");
+    let attach = format!("tmux -u -S {} attach-session -t main", view.socket.display());
+    attached.args(["-qfc", &attach, "/dev/null"]).env("TERM", "xterm-256color").current_dir(attempt.work());
+    let mut person = attached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut screen = person.stdout.take().unwrap();
+    for (intent, milestone) in [
+        ("fix the parser", "half of it"),
+        ("#(touch ran) ${HOME} `touch ran`", "#{E:@sculpt_intent}"),
+        ("-g", "-x;"),
+        ("##[fg=red]#[bg=blue]plain", ";"),
+        ("%H:%M #{pid} #S", "#[align=left]x"),
+        ("\u{202e}around", "two\nlines\u{1b}]0;t\u{7}"),
+    ] {
+        view.show(&Status { intent: intent.into(), milestone: milestone.into() }).await.unwrap();
+        let plain = |text: &str| text.replace(['\u{202e}', '\n', '\u{1b}', '\u{7}'], "");
+        let (intent, milestone) = (plain(intent), plain(milestone));
+        // It stands on the screen in one piece, without a change of style within.
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !(holds(&seen, &intent) && holds(&seen, &milestone)) {
+            let length = screen.read(&mut buffer).unwrap();
+            assert!(length > 0, "{intent:?} and {milestone:?} are not in {:?}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&buffer[..length]);
+        }
+    }
+    assert!(!attempt.work().join("ran").exists() && !view.cwd.join("ran").exists());
+    person.kill().unwrap();
+    person.wait().unwrap();
+    view.kill().await.unwrap();
+    client.stop(Duration::from_secs(1)).await.unwrap();
+    ended(&client).await;
+}
+
+fn holds(seen: &[u8], text: &str) -> bool {
+    seen.windows(text.len()).any(|window| window == text.as_bytes())
 }

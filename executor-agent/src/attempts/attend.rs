@@ -1,12 +1,14 @@
 //! Follows a living shim: reports the start, hands wishes over, keeps the view up, and tells how the log grows.
 
-use std::{future::pending, os::unix::fs::symlink, time::Duration};
+use std::{future::pending, os::unix::fs::symlink, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use super::{Context, Handle, LogEnd, lease::Renewals, life::Life, prepare::GRACE, tmux_socket, view::keep_view};
+use super::{
+    Context, Handle, LogEnd, lease::Renewals, life::Life, milestones, prepare::GRACE, tmux_socket, view::keep_view,
+};
 use crate::{
     connect::Backoff,
     journal::JournalError,
@@ -54,11 +56,14 @@ impl Life<'_> {
             self.record(Step::Running { pid: agent.pid, tmux_socket }).await?;
         }
         let view = || View::of(&self.handle.dir, &launch, tmux, self.context.program.clone());
+        let shown = watch::Sender::new(milestones::status(&self.spec, self.handle.journal()));
         let _view = terminal.then(|| {
             // For people who come to look: their way to what was launched.
             let _there = symlink(&self.handle.dir, self.context.layout.sockets(self.handle.id).join(ATTEMPT));
-            AbortOnDropHandle::new(tokio::spawn(keep_view(view())))
+            AbortOnDropHandle::new(tokio::spawn(keep_view(view(), shown.subscribe())))
         });
+        let (context, handle) = (Arc::clone(self.context), Arc::clone(self.handle));
+        let _milestones = AbortOnDropHandle::new(tokio::spawn(milestones::keep(context, handle, shown)));
         match follow(self.context, self.handle, &mut self.wish, &client, &status).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
@@ -90,6 +95,7 @@ pub(super) async fn follow(
                 None => return Ok(()),
                 Some(progress) => {
                     handle.grew(context, LogEnd { length: progress.log_end, finished: false });
+                    handle.milestones.send_if_modified(|known| std::mem::replace(known, progress.milestones) != progress.milestones);
                     if matches!(progress.phase, Phase::Ended(_)) {
                         return Ok(());
                     }

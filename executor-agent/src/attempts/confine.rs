@@ -37,11 +37,7 @@ impl Life<'_> {
         let borrowed = self.spec.repository.as_ref().and_then(|it| self.borrowed(it));
         Ok(Some(Sandbox {
             readable: borrowed.into_iter().chain(prompt).chain(resolver()).collect(),
-            writable: [workspace]
-                .into_iter()
-                .chain(view.filter(|_| self.spec.tty))
-                .chain(own.map(|own| own.home.clone()))
-                .collect(),
+            writable: [workspace].into_iter().chain(view).chain(own.map(|own| own.home.clone())).collect(),
             network,
             ..self.sandbox(bwrap)
         }))

@@ -36,6 +36,8 @@ pub struct Handle {
     pub(super) journal: OnceLock<Journal>,
     pub(super) wish: watch::Sender<Wish>,
     pub(super) log: LogState,
+    /// How many milestones its shim has said to have.
+    pub(super) milestones: watch::Sender<u64>,
     pub(super) damage: Option<Damage>,
     pub(super) owner: adopt::Owner,
     pub(super) abandoned: CancellationToken,
@@ -57,6 +59,7 @@ impl Handle {
             journal: OnceLock::new(),
             wish: watch::Sender::new(wish),
             log: LogState::default(),
+            milestones: watch::Sender::default(),
             damage: None,
             owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),

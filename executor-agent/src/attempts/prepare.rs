@@ -247,7 +247,7 @@ impl Life<'_> {
         Ok(Launch {
             attempt: id,
             argv: start.argv.into_iter().map(ByteText::from).collect(),
-            env: environment(settings, &self.spec, &start.env, own.as_ref(), &cwd),
+            env: environment(settings, &self.spec, &start.env, own.as_ref(), &cwd, &sockets.join(VIEW)),
             cwd: cwd.into(),
             identity: account.as_ref().map(identity),
             mode: if self.spec.tty { TERMINAL } else { Mode::Pipes },
@@ -303,6 +303,7 @@ fn environment(
     adapter: &BTreeMap<String, String>,
     own: Option<&Own>,
     cwd: &Path,
+    view_socket: &Path,
 ) -> BTreeMap<ByteText, ByteText> {
     let always = ["PATH", "LANG", "TZ"];
     let of_account = ["HOME", "USER", "LOGNAME", "SHELL"];
@@ -340,9 +341,15 @@ fn environment(
     }
     set("SCULPT_TASK", spec.task_number.to_string().into());
     set("SCULPT_ATTEMPT", spec.attempt.to_string().into());
+    set(shim::SOCKET, shim::say_socket(view_socket).into());
     match &spec.repository {
         Some(repository) => set("SCULPT_PROJECT", repository.name.as_str().into()),
         None => set("SCULPT_PROJECT", "".into()),
     };
+    if let Some(tool) = view_socket.parent() {
+        let path = env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
+        // Last: what is installed goes before it.
+        path.0.extend([b":", tool.as_os_str().as_encoded_bytes()].concat());
+    }
     env
 }

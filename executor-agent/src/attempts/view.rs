@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tokio::sync::watch;
+use tracing::{debug, warn};
 
 use crate::{
-    tmux::{Error, Liveness, View},
+    tmux::{Error, Liveness, Status, View},
     tree::ProcessId,
 };
 
@@ -22,11 +23,12 @@ const LATE: Duration = Duration::from_secs(10);
 const QUIET_LOOKS: u32 = 15;
 
 /// Runs until it is dropped.
-pub(super) async fn keep_view(view: View) {
+pub(super) async fn keep_view(view: View, mut status: watch::Receiver<Status>) {
     let mut told = false;
     let mut server = None;
     let mut looks = 0;
     let mut coming = None;
+    let mut shown = None;
     loop {
         if view.is_coming() {
             let waited = coming.get_or_insert_with(Instant::now).elapsed();
@@ -56,7 +58,17 @@ pub(super) async fn keep_view(view: View) {
                 }
             }
         }
-        tokio::time::sleep(LOOK).await;
+        let wanted = server.map(|server| (server, status.borrow_and_update().clone()));
+        if let Some((_, status)) = wanted.as_ref().filter(|_| shown != wanted) {
+            match view.show(status).await {
+                Ok(()) => shown = wanted,
+                Err(error) => debug!(%error, "the view does not show how far the task has come"),
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            Ok(()) = status.changed() => {}
+        }
     }
 }
 

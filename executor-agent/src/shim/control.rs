@@ -12,14 +12,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::sockopt::socket_peercred,
-    process::geteuid,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    door::Door,
+    door::{Door, is_of},
     keyboard::Keyboard,
     screen::Screen,
     shared::{Event, Shared},
@@ -41,7 +37,7 @@ pub(super) fn serve(mut door: Door, shared: Arc<Shared>, keyboard: Option<Arc<Ke
     thread::Builder::new().name("control".into()).spawn(move || {
         loop {
             let stream = door.accept();
-            if !is_ours(&stream) || count.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
+            if !is_of(&stream, None) || count.fetch_add(1, Ordering::AcqRel) >= CONNECTIONS {
                 count.fetch_sub(1, Ordering::AcqRel);
                 continue;
             }
@@ -57,11 +53,6 @@ pub(super) fn serve(mut door: Door, shared: Arc<Shared>, keyboard: Option<Arc<Ke
         }
     })?;
     Ok(())
-}
-
-/// The directory keeps others out already; this holds also when somebody opens it.
-fn is_ours(stream: &UnixStream) -> bool {
-    socket_peercred(stream).is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid())
 }
 
 fn connection(stream: &UnixStream, shared: &Shared, keyboard: Option<&Keyboard>) -> io::Result<()> {

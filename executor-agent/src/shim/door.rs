@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::sockopt::socket_peercred,
+    process::geteuid,
+};
 
 use super::{
     Error,
@@ -23,6 +27,13 @@ use super::{
 const LOOK: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 /// Pause after a failure, such as being out of descriptors: others are freed by and by.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether the peer is root's, of this account, or of `uid`. The directory keeps others out already; this holds also when
+/// somebody opens it.
+pub(super) fn is_of(stream: &UnixStream, uid: Option<u32>) -> bool {
+    socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid.is_root() || peer.uid == geteuid() || uid == Some(peer.uid.as_raw()))
+}
 
 /// Where peers come in.
 pub(super) struct Door {

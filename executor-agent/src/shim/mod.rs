@@ -18,6 +18,7 @@ mod keystrokes;
 mod kin;
 mod launch;
 mod lease;
+mod milestones;
 mod pump;
 mod record;
 mod repaint;
@@ -47,6 +48,7 @@ pub use client::{Client, ClientError, Subscription};
 pub use keyboard::said;
 pub use launch::{Launch, Mode};
 pub use lease::Lease;
+pub use milestones::{SOCKET, TOOL, milestones, say, say_socket};
 pub use record::{EndedBy, ExitRecord, Outcome};
 pub use start::{Liveness, StartError, exit_record, probe, start};
 pub use wire::{Delivery, Phase, Progress, Said, Status};
@@ -72,6 +74,8 @@ pub mod files {
     pub const STAGE: &str = "stage.err";
     /// Which messages to the agent were typed, or were being typed.
     pub const SAID: &str = "said.jsonl";
+    /// What was said within of how far the task has come, a line each.
+    pub const MILESTONES: &str = "milestones";
     /// What bubblewrap notes about the agent's sandbox.
     pub const SANDBOX: &str = "sandbox.json";
 }

@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) lease: Option<Lease>,
     /// Messages that wait, and the last ones that were typed.
     pub(super) said: Vec<Said>,
+    /// How many milestones were said.
+    pub(super) milestones: u64,
 }
 
 impl Shared {
@@ -65,6 +67,7 @@ impl Shared {
             released: false,
             lease: launch.lease,
             said: Vec::new(),
+            milestones: 0,
         };
         Self { attempt: launch.attempt, shim, state: Mutex::new(state), changed: Condvar::new(), events }
     }
@@ -110,7 +113,10 @@ impl Shared {
     pub(super) fn progress(&self, known: Option<&Progress>, patience: Duration) -> Option<Progress> {
         let same = |state: &mut State| {
             known.is_some_and(|known| {
-                known.log_end == state.log_end && known.phase == state.phase && known.said == state.said
+                known.log_end == state.log_end
+                    && known.phase == state.phase
+                    && known.said == state.said
+                    && known.milestones == state.milestones
             })
         };
         let waited = self.changed.wait_timeout_while(self.state(), patience, same);
@@ -118,6 +124,11 @@ impl Shared {
         if same(&mut state) {
             return None;
         }
-        Some(Progress { log_end: state.log_end, phase: state.phase.clone(), said: state.said.clone() })
+        Some(Progress {
+            log_end: state.log_end,
+            phase: state.phase.clone(),
+            said: state.said.clone(),
+            milestones: state.milestones,
+        })
     }
 }

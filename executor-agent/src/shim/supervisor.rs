@@ -26,7 +26,7 @@ use super::{
     keyboard::Keyboard,
     kin::Kin,
     launch::Launch,
-    lease,
+    lease, milestones,
     pump::{Drain, Pump},
     record::{EndedBy, ExitRecord, Outcome},
     screen::Screen,
@@ -78,8 +78,9 @@ impl Supervisor {
         let (keyboard, master, view_door) = match &connection {
             Connection::Terminal { master, size, .. } => {
                 let (socket, wanted) = (launch.view_socket.clone(), launch.clone());
-                let views =
-                    Door::open(socket, Arc::clone(&home), Arc::clone(&shared), move || listen_for_views(&wanted))?;
+                let views = Door::open(socket.clone(), Arc::clone(&home), Arc::clone(&shared), move || {
+                    listen_for_account(&wanted, &socket, "view")
+                })?;
                 let screen = Screen::start(Arc::clone(master), *size).map_err(failed("start a thread"))?;
                 let quiet = launch.quiet.unwrap_or(baton::QUIET);
                 let keyboard = Keyboard::start(screen, Arc::clone(&shared), attempt_dir, quiet)
@@ -87,6 +88,12 @@ impl Supervisor {
                 (Some(keyboard), Some(Arc::clone(master)), Some(views))
             }
             Connection::Pipes { .. } => (None, None, None),
+        };
+        let say = {
+            let (socket, launch) = (milestones::say_socket(&launch.view_socket), launch.clone());
+            Door::open(socket.clone(), Arc::clone(&home), Arc::clone(&shared), move || {
+                listen_for_account(&launch, &socket, "say").inspect(|_| milestones::offer_tool(&socket))
+            })?
         };
         let drain = Drain::new().map_err(failed("make an event counter"))?;
         let writer = {
@@ -130,14 +137,15 @@ impl Supervisor {
             started,
         };
         pump.start().map_err(failed("start a thread"))?;
-        supervisor.serve(control, view_door).map_err(failed("start a thread"))?;
+        supervisor.serve(control, view_door, say).map_err(failed("start a thread"))?;
         Ok(supervisor)
     }
 
-    fn serve(&self, control: Door, view: Option<Door>) -> io::Result<()> {
+    fn serve(&self, control: Door, view: Option<Door>, say: Door) -> io::Result<()> {
         control::serve(control, Arc::clone(&self.shared), self.keyboard.clone())?;
+        let uid = self.launch.identity.as_ref().map(|identity| identity.uid);
+        milestones::serve(say, Arc::clone(&self.shared), self.home.path(), uid)?;
         if let (Some(view), Some(keyboard)) = (view, &self.keyboard) {
-            let uid = self.launch.identity.as_ref().map(|identity| identity.uid);
             views::serve(view, Arc::clone(&self.shared), Arc::clone(keyboard), uid)?;
         }
         Ok(())
@@ -173,7 +181,9 @@ impl Supervisor {
             self.linger();
         }
         self.shared.update(|state| state.released = true);
-        for socket in [&self.launch.control_socket, &self.launch.view_socket] {
+        let say = milestones::say_socket(&self.launch.view_socket);
+        let tool = say.with_file_name(milestones::TOOL);
+        for socket in [&self.launch.control_socket, &self.launch.view_socket, &say, &tool] {
             // There may be none.
             let _ = fs::remove_file(socket);
         }
@@ -370,19 +380,20 @@ fn listen(socket: &Path, others_pass: bool) -> Result<UnixListener, Error> {
     Ok(listener)
 }
 
-fn listen_for_views(launch: &Launch) -> Result<UnixListener, Error> {
-    let Some(identity) = &launch.identity else { return listen(&launch.view_socket, false) };
-    let attempt = || failed(format!("give {} to account {}", launch.view_socket.display(), identity.uid));
+/// Listens on `socket` for the agent's account; `name` is that of no other socket.
+fn listen_for_account(launch: &Launch, socket: &Path, name: &str) -> Result<UnixListener, Error> {
+    let Some(identity) = &launch.identity else { return listen(socket, false) };
+    let attempt = || failed(format!("give {} to account {}", socket.display(), identity.uid));
     // Made and given away where the account cannot put something else in its place, then moved to where it can.
-    let made = launch.control_socket.with_file_name("view");
+    let made = launch.control_socket.with_file_name(name);
     let listener = listen(&made, true)?;
     chown(&made, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
-    if let Some(directory) = launch.view_socket.parent().filter(|own| Some(*own) != launch.control_socket.parent()) {
+    if let Some(directory) = socket.parent().filter(|own| Some(*own) != launch.control_socket.parent()) {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(attempt())?;
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(attempt())?;
         chown(directory, Some(identity.uid), Some(identity.gid)).map_err(attempt())?;
     }
-    fs::rename(&made, &launch.view_socket).map_err(attempt())?;
+    fs::rename(&made, socket).map_err(attempt())?;
     Ok(listener)
 }
 

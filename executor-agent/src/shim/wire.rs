@@ -72,6 +72,9 @@ pub struct Progress {
     /// The messages that wait, and the last ones that were typed.
     #[serde(default)]
     pub said: Vec<Said>,
+    /// How many milestones were said within the attempt.
+    #[serde(default)]
+    pub milestones: u64,
 }
 
 /// A message to the agent.
