@@ -98,6 +98,7 @@ fn full_task() -> Task {
             pid: 0,
             outcome: "failed".into(),
             tmux_socket: String::new(),
+            attached: Vec::new(),
         }],
         created_at: at(0),
         ended_at: at(3),

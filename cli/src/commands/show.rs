@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sculpt_proto::v1::{Attempt, Exit as ProcessExit, OnLost, Task, TaskSpec, TaskState, task_spec::Work};
+use sculpt_proto::v1::{
+    Attempt, Exit as ProcessExit, OnLost, PairingSession, Task, TaskSpec, TaskState, task_spec::Work,
+};
 
 use super::task_named;
 use crate::{
@@ -11,8 +13,8 @@ use crate::{
     failure::Failure,
     output::{
         Format, clean, json, line, paint, shell_quoted,
-        tasks::{LOST_AFTER, TaskJson, colour, current, lost_after, milestone_line, on_lost_name},
-        time::{between, local, size},
+        tasks::{LOST_AFTER, TaskJson, attached, colour, current, lost_after, milestone_line, on_lost_name},
+        time::{age, between, local, size},
     },
 };
 
@@ -60,6 +62,11 @@ fn page(task: &Task) -> String {
     field("branch", if task.head.is_empty() { String::new() } else { clean(&task.branch) });
     field("head", task.head.clone());
     field("where", current(task).map(|attempt| clean(&attempt.executor)).unwrap_or_default());
+    let mut beside = "beside it";
+    for session in attached(task) {
+        // Once, for all of them.
+        field(std::mem::take(&mut beside), sits(session));
+    }
     field("created", joined([local(task.created_at.as_ref()), by(&task.created_by)]));
     field("ended", local(task.ended_at.as_ref()).unwrap_or_default());
     field("pool", if spec.pool.is_empty() { String::new() } else { clean(&spec.pool) });
@@ -90,6 +97,13 @@ fn reason(task: &Task) -> String {
         (None, Some(failure)) => format!(" ({}): {}", clean(&failure.cause), clean(&failure.message)),
         (None, None) => String::new(),
     }
+}
+
+/// Who sits there, since when, and when they last typed.
+fn sits(session: &PairingSession) -> String {
+    let typed = session.typed_at.as_ref().map(|at| format!("typed {} ago", age(Some(at))));
+    let who = format!("{} ({}) for {}", session.user, session.role, age(session.since.as_ref()));
+    clean(&joined([Some(who), typed]))
 }
 
 /// What follows when its executor stays away, where that is not the ordinary.
@@ -153,7 +167,7 @@ fn next_steps(task: &Task) -> Vec<(String, &'static str)> {
         TaskState::Unspecified | TaskState::Starting | TaskState::Running | TaskState::Waiting | TaskState::Idle => {
             steps.push((command("logs -f"), "follow its output"));
             if terminal {
-                steps.push((command("attach"), "open its terminal on this machine"));
+                steps.push((command("pair"), "sit down at its terminal"));
             }
             steps.push((command("stop"), "end it"));
         }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sculpt_proto::v1::{Attempt, Milestone, OnLost, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason};
+use sculpt_proto::v1::{
+    Attempt, Milestone, OnLost, PairingSession, Task, TaskSpec, TaskState, task_spec::Work, waiting::Reason,
+};
 use serde::Serialize;
 
 use super::{
@@ -53,7 +55,10 @@ pub struct TaskJson {
     subdirectory: Option<String>,
     requester: Option<RequesterJson>,
     notes: Vec<String>,
+    /// Who sits beside it now.
+    attached: Vec<AttachedJson>,
     created_by: Option<String>,
+    /// What it is for.
     intent: Option<String>,
     milestones: Vec<MilestoneJson>,
     /// What people want of it: "run", "hold" or "cancel".
@@ -68,6 +73,16 @@ struct WaitingJson {
     reason: &'static str,
     text: String,
     not_before: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct AttachedJson {
+    user: String,
+    /// `observer` or `driver` at the terminal, `shell` otherwise.
+    role: String,
+    since: Option<String>,
+    /// Null: they have typed nothing.
+    typed_at: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -165,6 +180,7 @@ impl From<&Task> for TaskJson {
                 .as_ref()
                 .map(|person| RequesterJson { name: person.name.clone(), email: person.email.clone() }),
             notes: current.map(|attempt| attempt.notes.clone()).unwrap_or_default(),
+            attached: attached(task).map(AttachedJson::from).collect(),
             created_by: filled(&task.created_by),
             intent: filled(&task.intent_line),
             milestones: task.milestones.iter().map(MilestoneJson::from).collect(),
@@ -183,6 +199,17 @@ impl From<&Milestone> for MilestoneJson {
             text: milestone.text.clone(),
             attempt: (milestone.attempt != 0).then_some(milestone.attempt),
             user: filled(&milestone.user),
+        }
+    }
+}
+
+impl From<&PairingSession> for AttachedJson {
+    fn from(session: &PairingSession) -> Self {
+        Self {
+            user: session.user.clone(),
+            role: session.role.clone(),
+            since: rfc3339(session.since.as_ref()),
+            typed_at: rfc3339(session.typed_at.as_ref()),
         }
     }
 }
@@ -222,6 +249,11 @@ pub(crate) fn milestone_line(milestone: &Milestone) -> String {
 /// The attempt that counts: the newest.
 pub(crate) fn current(task: &Task) -> Option<&Attempt> {
     task.attempts.iter().max_by_key(|attempt| attempt.number)
+}
+
+/// Who sits beside it now.
+pub(crate) fn attached(task: &Task) -> impl Iterator<Item = &PairingSession> {
+    task.attempts.iter().flat_map(|attempt| &attempt.attached)
 }
 
 /// What can follow when an executor stays away.
