@@ -2,6 +2,7 @@
 
 mod executors;
 mod milestone;
+mod pairing;
 mod projects;
 mod run;
 mod tasks;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use self::{
     executors::{ExecutorGcArgs, ExecutorVerb},
     milestone::MilestoneArgs,
+    pairing::{ConfigSshArgs, CpArgs, Forward, PairArgs, PortForwardArgs, SshArgs, TunnelArgs},
     projects::{ProjectAddArgs, ProjectVerb},
     run::{RunArgs, UpArgs},
     tasks::{DiffArgs, FetchArgs, LogsArgs, LsArgs, RetryArgs, TaskArg, TasksArg, WaitArgs},
@@ -76,12 +78,22 @@ pub(crate) enum Verb {
         sculpt replay 17 --from 1h20m\n  sculpt replay 17 --idle-limit 1s --cast film.cast   then: asciinema play film.cast"
     )]
     Replay(ReplayArgs),
-    /// Open the task's terminal; leave it with Ctrl-b d
-    #[command(
-        after_help = "It is a tmux session, on the machine where the task runs. What you type goes to the agent: Ctrl-C \
-        interrupts it.\nCtrl-b d leaves it running. Several people may attach at once."
-    )]
-    Attach(TaskArg),
+    /// Sit down beside a task's agent, at its terminal; leave it with Ctrl-b d
+    #[command(visible_aliases = ["attach", "connect"], after_help = pairing::PAIR)]
+    Pair(PairArgs),
+    /// Open a shell in a task's workspace, or run a command there
+    Ssh(SshArgs),
+    /// Copy files into a task's workspace, or out of it
+    #[command(after_help = pairing::CP)]
+    Cp(CpArgs),
+    /// Reach what an agent's own programs listen on
+    #[command(after_help = pairing::PORT_FORWARD)]
+    PortForward(PortForwardArgs),
+    /// Let plain ssh, scp, rsync, git and editors reach tasks as sculpt.17
+    #[command(after_help = pairing::CONFIG_SSH)]
+    ConfigSsh(ConfigSshArgs),
+    /// Carry one connection of ssh through the controller, as ssh's ProxyCommand
+    Tunnel(TunnelArgs),
     /// Stop tasks that are not done
     #[command(
         after_help = "A queued task is cancelled. A running agent is interrupted, then terminated, then killed, with everything \

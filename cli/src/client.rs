@@ -13,7 +13,8 @@ use futures_util::FutureExt as _;
 use sculpt_proto::v1::{
     WhoAmIRequest, WhoAmIResponse, audit_client::AuditClient, events_client::EventsClient,
     executors_client::ExecutorsClient, git_client::GitClient, identity_client::IdentityClient, logs_client::LogsClient,
-    projects_client::ProjectsClient, system_client::SystemClient, tasks_client::TasksClient,
+    pairings_client::PairingsClient, projects_client::ProjectsClient, system_client::SystemClient,
+    tasks_client::TasksClient,
 };
 use sculpt_tls::{Matter, Problem, Server};
 use tokio::{sync::Notify, task::JoinSet};
@@ -226,6 +227,10 @@ impl Client {
         GitClient::new(self.wire.clone()).max_decoding_message_size(64 << 20)
     }
 
+    pub(crate) fn pairings(&self) -> PairingsClient<Wire> {
+        PairingsClient::new(self.wire.clone())
+    }
+
     pub(crate) fn executors(&self) -> ExecutorsClient<Wire> {
         ExecutorsClient::new(self.wire.clone()).max_decoding_message_size(64 << 20)
     }
@@ -320,7 +325,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-/// Growing pauses between attempts.
+/// Growing pauses between attempts, each of a length of its own: after an outage everybody comes back at once.
 pub(crate) struct Backoff(Duration);
 
 impl Backoff {
@@ -332,7 +337,7 @@ impl Backoff {
     }
 
     pub(crate) async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
+        tokio::time::sleep(self.0.mul_f64(rand::random_range(0.75..1.25))).await;
         self.0 = (self.0 * 2).min(Self::LONGEST);
     }
 

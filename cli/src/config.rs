@@ -286,6 +286,11 @@ pub fn xdg(variable: &str, below_home: &str) -> Result<PathBuf, ConfigError> {
     if let Some(folder) = env::var_os(variable).map(PathBuf::from).filter(|folder| folder.is_absolute()) {
         return Ok(folder);
     }
+    at_home(below_home)
+}
+
+/// A path below the home directory that the environment names, else the account's.
+pub(crate) fn at_home(path: &str) -> Result<PathBuf, ConfigError> {
     let home = etcetera::home_dir().map_err(|_| ConfigError::NoHome)?;
-    if home.as_os_str().is_empty() { Err(ConfigError::NoHome) } else { Ok(home.join(below_home)) }
+    if home.as_os_str().is_empty() { Err(ConfigError::NoHome) } else { Ok(home.join(path)) }
 }

@@ -11,6 +11,7 @@ mod failure;
 mod follow;
 mod git;
 pub mod output;
+mod pairing;
 mod replay;
 mod up;
 

@@ -16,6 +16,7 @@ use sculpt_proto::v1::{
     git_server::{Git, GitServer},
     identity_server::IdentityServer,
     logs_server::{Logs, LogsServer},
+    pairings_server::PairingsServer,
     projects_server::{Projects, ProjectsServer},
     read_log_response::Part as LogPart,
     send_pack_request::Part as PackPart,
@@ -33,6 +34,7 @@ use tonic::{
 use crate::{
     authority::{Authority, bundle, listen},
     identity::Book,
+    pairing::desk::Desk,
 };
 
 pub(crate) const PROJECT: &str = "0198c0de-0000-7000-8000-00000000000a";
@@ -67,6 +69,7 @@ pub(crate) struct Script {
     /// Whether it says to have a public certificate.
     pub(crate) public: Mutex<bool>,
     pub(crate) book: Book,
+    pub(crate) desk: Desk,
 }
 
 /// A running controller; it ends with the test.
@@ -104,6 +107,7 @@ impl Controller {
             trust: Mutex::new(bundle(&[&authority])),
             public: Mutex::default(),
             book: Book::default(),
+            desk: Desk::default(),
         });
         let check = {
             let script = Arc::clone(&script);
@@ -114,6 +118,7 @@ impl Controller {
             .add_service(InterceptedService::new(ProjectsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(ExecutorsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(IdentityServer::from_arc(Arc::clone(&script)), check.clone()))
+            .add_service(InterceptedService::new(PairingsServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(SystemServer::from_arc(Arc::clone(&script)), check.clone()))
             .add_service(InterceptedService::new(GitServer::from_arc(Arc::clone(&script)), check));
         let shown = watch::Sender::new(authority.controller());

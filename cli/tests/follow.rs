@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use sculpt_proto::v1::{Attempt, Failure, Task, TaskSpec, TaskState, Waiting, task_spec::Work};
+use sculpt_proto::v1::{Attempt, Failure, Task, TaskState, Waiting, task_spec::Work};
 
 use crate::{
     controller::{Controller, PROJECT},
@@ -178,7 +178,6 @@ async fn refusals_of_the_controller_have_their_codes() {
     run(sandbox.sculpt(&home, &["stop", "17"])).await.refuses(7, &["stop task 17", "completed"]);
     run(sandbox.sculpt(&home, &["show", "99"])).await.refuses(6, &["no task 99", "sculpt ls"]);
     run(sandbox.sculpt(&home, &["diff", "17"])).await.refuses(7, &["published no commit"]);
-    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["sculpt logs 17"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,26 +228,6 @@ async fn a_lost_task_is_waited_for_until_its_real_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attach_says_why_there_is_nothing_to_attach_to() {
-    let (sandbox, controller) = start(task(TaskState::Running)).await;
-    let home = sandbox.path("home");
-    let set = |tty: bool, socket: &str| {
-        let mut changed = task(TaskState::Running);
-        changed.spec = Some(TaskSpec { tty, ..TaskSpec::default() });
-        changed.attempts[0].tmux_socket = socket.to_owned();
-        controller.script.task.send_replace(changed);
-    };
-    set(false, "");
-    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["--no-tty", "sculpt logs 17"]);
-    set(true, "/no/such/socket");
-    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(7, &["/no/such/socket is not there"]);
-    let socket = sandbox.path("socket");
-    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    set(true, &socket.to_string_lossy());
-    run(sandbox.sculpt(&home, &["attach", "17"])).await.refuses(64, &["not a terminal"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn completion_offers_what_the_controller_knows() {
     let (sandbox, _controller) = start(task(TaskState::Running)).await;
     let home = sandbox.path("home");
@@ -268,12 +247,14 @@ async fn completion_offers_what_the_controller_knows() {
     };
     assert_eq!(offered("show ''").await, "17");
     assert_eq!(offered("logs -f 1").await, "17");
+    assert_eq!(offered("pair 1").await, "17");
+    assert_eq!(offered("config-ssh --re").await, "--remove");
     assert_eq!(offered("sh").await, "show");
     assert_eq!(offered("ls --state need").await, "needs_review");
     assert!(offered("logs --f").await.contains("--follow"));
     assert!(offered("run --no-repo -- bas").await.contains("bash"));
     let verbs = offered("''").await;
-    assert!(verbs.contains("attach") && !verbs.contains("git-credential") && !verbs.contains("--output"), "{verbs}");
+    assert!(verbs.contains("pair") && !verbs.contains("git-credential") && !verbs.contains("--output"), "{verbs}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

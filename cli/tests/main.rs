@@ -8,6 +8,7 @@ mod credentials;
 mod executors;
 mod follow;
 mod identity;
+mod pairing;
 mod people;
 mod refusals;
 mod replay;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     client::{Client, unusable},
+    commands::config_ssh::{Reach, reach},
     config::{Config, Context, Overrides},
     exit::Exit,
     failure::Failure,
@@ -59,6 +60,7 @@ pub(super) async fn run(format: Format) -> Result<Exit, Failure> {
     let mut findings = Vec::new();
     let context = context(&mut findings);
     if let Some(context) = context {
+        findings.push(plain_ssh(&context));
         controller(context, &mut findings).await;
     }
     local::check(&mut findings).await;
@@ -89,6 +91,19 @@ fn context(findings: &mut Vec<Finding>) -> Option<Context> {
         Err(error) => {
             findings.push(Finding::failure("context", &unusable(&error)));
             None
+        }
+    }
+}
+
+/// Whether plain ssh reaches tasks of this context.
+fn plain_ssh(context: &Context) -> Finding {
+    const NAME: &str = "ssh settings";
+    match reach(context) {
+        Reach::Yes(file) => Finding::ok(NAME, format!("{}: `ssh sculpt.17` reaches task 17", file.display())),
+        Reach::Not => Finding::ok(NAME, "plain ssh reaches no task; `sculpt config-ssh` lets it"),
+        Reach::Otherwise(file) => {
+            let text = format!("{} leads plain ssh elsewhere than to this context, or by an old path", file.display());
+            Finding::bad(Verdict::Warn, NAME, text, "`sculpt config-ssh` writes our lines anew")
         }
     }
 }

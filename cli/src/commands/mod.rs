@@ -1,9 +1,10 @@
 //! One file for each verb.
 
 mod admin;
-mod attach;
 mod audit;
 mod completion;
+mod config_ssh;
+mod cp;
 mod diff;
 mod doctor;
 mod events;
@@ -16,14 +17,18 @@ mod logout;
 mod logs;
 mod ls;
 mod milestone;
+mod pair;
 mod pool;
+mod port_forward;
 mod project;
 mod replay;
 mod retry;
 mod run;
 mod show;
+mod ssh;
 mod stop;
 mod token;
+mod tunnel;
 mod wait;
 
 pub(crate) use self::{
@@ -59,7 +64,12 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Wait(args) => wait::run(args, format).await,
         Verb::Logs(args) => Box::pin(logs::run(args, format)).await,
         Verb::Replay(args) => Box::pin(replay::run(args, format)).await,
-        Verb::Attach(args) => Box::pin(attach::run(&args.task)).await,
+        Verb::Pair(args) => Box::pin(pair::run(args, format)).await,
+        Verb::Ssh(args) => Box::pin(ssh::run(args)).await,
+        Verb::Cp(args) => Box::pin(cp::run(args)).await,
+        Verb::PortForward(args) => Box::pin(port_forward::run(args)).await,
+        Verb::ConfigSsh(args) => Box::pin(config_ssh::run(args)).await,
+        Verb::Tunnel(args) => Box::pin(tunnel::run(args)).await,
         Verb::Stop(args) => stop::run(&args.tasks, format).await,
         Verb::Retry(args) => retry::run(&args, format).await,
         Verb::Milestone(args) => milestone::run(args, format).await,

@@ -46,7 +46,7 @@ pub(crate) async fn attached(client: &Client, task: Task, sink: Sink, quiet: Qui
                 following.restore()?;
                 note(format!("\ndetached: task {number} goes on"));
                 note(format!("  sculpt logs -f {number}   follow it again"));
-                note(format!("  sculpt attach {number}    open its terminal"));
+                note(format!("  sculpt pair {number}      sit down at its terminal"));
                 note(format!("  sculpt stop {number}      stop it"));
                 return Ok((Exit::Detached, following.task));
             }

@@ -35,7 +35,7 @@ _sculpt_words() {
             [[ $word == -* ]] || words+=" $word"
         done
         case $verb in
-            " show"* | " wait"* | " logs"* | " attach"* | " stop"* | " retry"* | " diff"* | " fetch"*)
+            " show"* | " wait"* | " logs"* | " replay"* | " attach"* | " pair"* | " connect"* | " ssh"* | " port-forward"* | " tunnel"* | " stop"* | " retry"* | " diff"* | " fetch"*)
                 [[ $prev == -o || $prev == --* ]] || words+=" $(_sculpt_known tasks)" ;;
             " project rm") words+=" $(_sculpt_known projects)" ;;
             " executor show" | " executor adopt" | " executor gc") words+=" $(_sculpt_known executors)" ;;

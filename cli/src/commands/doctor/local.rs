@@ -26,7 +26,7 @@ pub(super) async fn check(findings: &mut Vec<Finding>) {
     token_files(findings);
     git(findings).await;
     program(findings, "tmux", "-V", Verdict::Fail, "terminals of attempts need it: apt install tmux").await;
-    program(findings, "ssh", "-V", Verdict::Warn, "pairing over machines needs it: apt install openssh-client").await;
+    program(findings, "ssh", "-V", Verdict::Warn, "sitting beside agents needs it: apt install openssh-client").await;
     parts(findings).await;
     executor_settings(findings);
     postgres(findings);

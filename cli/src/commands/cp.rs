@@ -1,0 +1,137 @@
+//! `sculpt cp`: files into a workspace, and out of it.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        process::CommandExt as _,
+    },
+    process::Command,
+};
+
+use super::{ssh::workspace, task_named};
+use crate::{args::CpArgs, client::Client, exit::Exit, failure::Failure, pairing::no_program};
+
+/// One side of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side<'a> {
+    /// A path of this machine.
+    Here(&'a [u8]),
+    /// A path of a task's workspace.
+    There { task: &'a str, path: &'a [u8] },
+}
+
+/// Which of two sides is the task's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copy<'a> {
+    Out { task: &'a str, from: &'a [u8], to: &'a [u8] },
+    In { from: &'a [u8], task: &'a str, to: &'a [u8] },
+}
+
+pub(super) async fn run(args: CpArgs) -> Result<Exit, Failure> {
+    const ATTEMPTED: &str = "copy files";
+    let copy = Copy::of(&args.from, &args.to).map_err(|why| {
+        Failure::new(Exit::BadInput, ATTEMPTED, why)
+            .next("write 17:PATH for the task's side, and ./PATH for a name with a colon")
+    })?;
+    let client = Client::connect().await?;
+    let attempted = format!("copy files of task {}", copy.task());
+    let task = task_named(&client, copy.task(), &attempted).await?;
+    let access = workspace(&client, &task, args.way.via(), &attempted).await?;
+    // -s: the way of copying in which no shell reads the paths.
+    let error = Command::new("scp")
+        .arg("-F")
+        .arg(access.config())
+        .args(["-s", "-r", "--"])
+        .args(copy.words(&access.alias()))
+        .exec();
+    Err(no_program("scp", &error, &attempted))
+}
+
+impl<'a> Side<'a> {
+    fn of(text: &'a OsStr) -> Self {
+        let bytes = text.as_bytes();
+        let named = bytes.iter().position(|byte| *byte == b':').and_then(|colon| {
+            let (task, path) = (std::str::from_utf8(&bytes[..colon]).ok()?, &bytes[colon + 1..]);
+            // Numbers and uuids; a name before a slash is a path.
+            let is_a_task = !task.is_empty() && task.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+            is_a_task.then_some(Self::There { task, path })
+        });
+        named.unwrap_or(Self::Here(bytes))
+    }
+}
+
+impl<'a> Copy<'a> {
+    fn of(from: &'a OsStr, to: &'a OsStr) -> Result<Self, &'static str> {
+        match (Side::of(from), Side::of(to)) {
+            (Side::There { task, path }, Side::Here(to)) => Ok(Self::Out { task, from: path, to }),
+            (Side::Here(from), Side::There { task, path }) => Ok(Self::In { from, task, to: path }),
+            (Side::Here(_), Side::Here(_)) => Err("neither side is a task's"),
+            (Side::There { .. }, Side::There { .. }) => {
+                Err("both sides are a task's, and one has to be of this machine")
+            }
+        }
+    }
+
+    fn task(&self) -> &'a str {
+        match self {
+            Self::Out { task, .. } | Self::In { task, .. } => task,
+        }
+    }
+
+    /// The two, as scp takes them for what they are.
+    fn words(&self, host: &str) -> [OsString; 2] {
+        match self {
+            Self::Out { from, to, .. } => [there(host, &literal(from)), here(to)],
+            Self::In { from, to, .. } => [here(from), there(host, to)],
+        }
+    }
+}
+
+fn there(host: &str, path: &[u8]) -> OsString {
+    let path = if path.is_empty() { b"." } else { path };
+    OsString::from_vec([host.as_bytes(), b":", path].concat())
+}
+
+/// A path before whose first colon is a slash.
+fn here(path: &[u8]) -> OsString {
+    let prefix: &[u8] = if path.starts_with(b"/") || path.is_empty() { b"" } else { b"./" };
+    OsString::from_vec([prefix, path].concat())
+}
+
+/// scp takes what it fetches for a pattern.
+fn literal(path: &[u8]) -> Vec<u8> {
+    let mut literal = Vec::with_capacity(path.len());
+    for byte in path {
+        if b"*?[]\\{}".contains(byte) {
+            literal.push(b'\\');
+        }
+        literal.push(*byte);
+    }
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_what_they_are() {
+        for (from, to, words) in [
+            ("17:a", "b", Some(["sculpt.17:a", "./b"])),
+            ("17:", ".", Some(["sculpt.17:.", "./."])),
+            ("17:/etc/a b", "/tmp/x:y", Some(["sculpt.17:/etc/a b", "/tmp/x:y"])),
+            ("17:[id].tsx", "x:y", Some([r"sculpt.17:\[id\].tsx", "./x:y"])),
+            ("-r", "0198c0de-00:d:e", Some(["./-r", "sculpt.17:d:e"])),
+            ("./17:a", "17:-x", Some(["././17:a", "sculpt.17:-x"])),
+            ("a[1]", "17:a[1]", Some(["./a[1]", "sculpt.17:a[1]"])),
+            ("a", "b", None),
+            ("17:a", "18:b", None),
+            ("name:a", "b", None),
+        ] {
+            let copy = Copy::of(OsStr::new(from), OsStr::new(to));
+            let made = copy.ok().map(|copy| copy.words("sculpt.17"));
+            assert_eq!(made, words.map(|words| words.map(OsString::from)), "{from} {to}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `sculpt ssh`: a shell, or a command, in the workspace of an agent.
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use sculpt_proto::v1::Task;
+
+use super::task_named;
+use crate::{
+    args::SshArgs,
+    client::Client,
+    exit::Exit,
+    failure::Failure,
+    pairing::{Access, Need, Purpose, Standing, Via, no_program, open, remote_line, ssh, standing},
+};
+
+pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
+    let attempted = format!("open a shell beside task {}", args.task);
+    let remote = remote_line(&args.command)
+        .map_err(|error| Failure::new(Exit::BadInput, &attempted, format!("the command cannot be quoted: {error}")))?;
+    let client = Client::connect().await?;
+    let task = task_named(&client, &args.task, &attempted).await?;
+    let access = workspace(&client, &task, args.way.via(), &attempted).await?;
+    let options: &[&str] = if args.terminal { &["-t"] } else { &[] };
+    // From here on there is only ssh: its signals, its streams and its exit code are the caller's.
+    let error = Command::new("ssh").args(ssh(&access, options, remote)).exec();
+    Err(no_program("ssh", &error, &attempted))
+}
+
+/// An access to the workspace of a task whose agent is there.
+pub(super) async fn workspace(client: &Client, task: &Task, via: Via, attempted: &str) -> Result<Access, Failure> {
+    match standing(task, Need::Workspace) {
+        Standing::Ready(attempt) => open(client, (task, attempt), Purpose::Workspace, via, attempted).await,
+        Standing::Later(why) => {
+            Err(Failure::new(Exit::Conflict, attempted, why)
+                .next(format!("`sculpt pair {}` waits for it", task.number)))
+        }
+        Standing::Never(why) => {
+            let failure = Failure::new(Exit::Conflict, attempted, why);
+            Err(failure.next(format!("`sculpt fetch {}` brings what it published", task.number)))
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Staying connected with an agent: whatever breaks on the way, the agent goes on, and so the connection is made again.
+
+use std::time::Duration;
+
+use sculpt_proto::v1::{Attempt, Task};
+use tokio::time::Instant;
+
+use super::{
+    Ending, Need, Purpose, Sat, Standing, Via,
+    access::{Access, open},
+    standing,
+};
+use crate::{
+    client::{Backoff, Client},
+    exit::Exit,
+    failure::Failure,
+    follow::Watch,
+    output::note,
+};
+
+/// How often it is tried when it never worked.
+const TRIES: u32 = 3;
+
+/// How long the end of a task may take to be known after its terminal closed.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// What somebody wants to stay connected with.
+pub(crate) struct Kept<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) purpose: Purpose,
+    pub(crate) need: Need,
+    pub(crate) via: Via,
+    /// Whether to wait for an agent that is not there yet.
+    pub(crate) waits: bool,
+    pub(crate) attempted: &'a str,
+}
+
+/// How a person and an agent part.
+#[derive(Debug)]
+pub(crate) enum Parting {
+    /// The person has left.
+    Left,
+    /// The agent has ended; the task as it is now, if that is known yet.
+    Ended(Option<Box<Task>>),
+}
+
+/// What is done after a connection.
+enum Next {
+    Part(Parting),
+    Again(String),
+}
+
+impl Kept<'_> {
+    /// Connects by `sit`, again and again, until somebody has left or the agent has ended.
+    pub(crate) async fn stay(
+        &self,
+        mut task: Task,
+        mut sit: impl AsyncFnMut(&Access) -> Result<Sat, Failure>,
+    ) -> Result<Parting, Failure> {
+        let (number, mut backoff, mut tries, mut was_in) = (task.number, Backoff::new(), 0, false);
+        let (mut doubted, mut is_new) = (false, true);
+        loop {
+            let attempt;
+            (task, attempt) = match self.ready(task, std::mem::take(&mut is_new)).await {
+                // It ended while nobody was connected.
+                Err(Unready::Never(task, _)) if was_in => return Ok(Parting::Ended(Some(task))),
+                Err(Unready::Never(_, failure) | Unready::Failed(failure)) => return Err(failure),
+                Ok(ready) => ready,
+            };
+            let next = match open(self.client, (&task, &attempt), self.purpose, self.via, self.attempted).await {
+                Err(failure) if was_in && failure.exit == Exit::OutOfReach => Next::Again(String::new()),
+                Err(failure) => return Err(failure),
+                Ok(access) => {
+                    let sat = sit(&access).await?;
+                    if sat.was_in {
+                        (was_in, tries, doubted) = (true, 0, false);
+                        backoff.reset();
+                    }
+                    match sat.ending {
+                        // Its certificate may be older than what was changed since.
+                        Ending::Refused(Exit::NotAllowed, why) if !doubted => {
+                            access.forget();
+                            doubted = true;
+                            Next::Again(why)
+                        }
+                        Ending::Refused(exit, why) => return Err(Failure::new(exit, self.attempted, why)),
+                        Ending::Left => Next::Part(Parting::Left),
+                        Ending::Closed => self.settled(&task, &attempt).await?,
+                        Ending::Broken(why) => Next::Again(why),
+                    }
+                }
+            };
+            match next {
+                Next::Part(parting) => return Ok(parting),
+                Next::Again(why) => {
+                    tries += 1;
+                    if !was_in && tries >= TRIES {
+                        return Err(Failure::new(Exit::OutOfReach, self.attempted, why)
+                            .next(format!("`sculpt show {number}` says whether its executor is there")));
+                    }
+                    if was_in && !why.is_empty() {
+                        note(format!(
+                            "task {number}: the connection is lost ({why}); connecting again, Ctrl-C gives up"
+                        ));
+                    }
+                    backoff.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is an agent; `is_new` says that the task was looked at just now.
+    async fn ready(&self, mut task: Task, mut is_new: bool) -> Result<(Task, Attempt), Unready> {
+        let number = task.number;
+        let mut watch = Watch::new(self.client, number, &task.uuid, false);
+        let mut said = String::new();
+        loop {
+            if !std::mem::take(&mut is_new) {
+                task = watch.next().await.map_err(Unready::Failed)?;
+            }
+            let refusal = |why: String| Failure::new(Exit::Conflict, self.attempted, why);
+            match standing(&task, self.need) {
+                Standing::Ready(attempt) => {
+                    let attempt = attempt.clone();
+                    return Ok((task, attempt));
+                }
+                Standing::Never(why) => {
+                    return Err(Unready::Never(Box::new(task), refusal(why).next(format!("sculpt logs {number}"))));
+                }
+                Standing::Later(why) if !self.waits => {
+                    return Err(Unready::Failed(refusal(why).next("without --no-wait it is waited for")));
+                }
+                Standing::Later(why) => {
+                    let waiting = format!("task {number}: {why}; waiting for its agent");
+                    if waiting != said {
+                        note(&waiting);
+                        said = waiting;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a terminal that closed means: the end, or that it is made anew around an agent that goes on.
+    async fn settled(&self, task: &Task, attempt: &Attempt) -> Result<Next, Failure> {
+        let mut watch = Watch::new(self.client, task.number, &task.uuid, true);
+        let until = Instant::now() + SETTLES;
+        let mut last = None;
+        while let Ok(changed) = tokio::time::timeout_at(until, watch.next()).await {
+            let task = changed?;
+            if !task.live && Exit::of_state(task.state()).is_some() {
+                return Ok(Next::Part(Parting::Ended(Some(Box::new(task)))));
+            }
+            last = Some(task);
+        }
+        let goes_on = last.as_ref().is_some_and(
+            |task| matches!(standing(task, self.need), Standing::Ready(running) if running.uuid == attempt.uuid),
+        );
+        let again = || Next::Again("its terminal has closed".to_owned());
+        Ok(if goes_on { again() } else { Next::Part(Parting::Ended(last.map(Box::new))) })
+    }
+}
+
+/// Why there is no agent to connect with.
+enum Unready {
+    /// There will be none.
+    Never(Box<Task>, Failure),
+    Failed(Failure),
+}

@@ -1,0 +1,214 @@
+//! Sitting beside an agent, as far as it is decided on the person's machine: with OpenSSH's own reading of what it is told.
+
+pub(crate) mod desk;
+mod settings;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use sculpt_proto::v1::{Attempt, PairingProfile, PairingSession, Task, TaskSpec, TaskState, Waiting};
+use tonic::Status;
+
+use self::desk::ATTEMPT;
+use crate::{
+    controller::Controller,
+    sandbox::{Ran, Sandbox, fed, ran},
+};
+
+/// Task 17, whose agent is there.
+fn running() -> Task {
+    let attempt = Attempt { uuid: ATTEMPT.into(), number: 1, state: "running".into(), ..Attempt::default() };
+    Task {
+        uuid: "0198c0de-0000-7000-8000-000000000017".into(),
+        number: 17,
+        state: TaskState::Running.into(),
+        spec: Some(TaskSpec { tty: true, ..TaskSpec::default() }),
+        attempts: vec![attempt],
+        live: true,
+        ..Task::default()
+    }
+}
+
+async fn start(task: Task) -> (Sandbox, Controller) {
+    let sandbox = Sandbox::new();
+    let controller = Controller::start(&sandbox.path("store.git"), task).await;
+    sandbox.context(&controller.url(), &controller.script.token);
+    (sandbox, controller)
+}
+
+async fn run(command: Command) -> Ran {
+    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
+}
+
+async fn sculpt(sandbox: &Sandbox, args: &[&str]) -> Ran {
+    run(sandbox.sculpt(&sandbox.path("home"), args)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_sit_down_learns_why() {
+    let (sandbox, controller) = start(running()).await;
+    let set = |state: TaskState, attempt: &str, tty: bool| {
+        let mut task = running();
+        task.state = state.into();
+        task.live = attempt == "running";
+        task.attempts[0].state = attempt.to_owned();
+        task.spec = Some(TaskSpec { tty, ..TaskSpec::default() });
+        if state == TaskState::Queued {
+            task.attempts.clear();
+            task.waiting = Some(Waiting { text: "all slots are taken".into(), ..Waiting::default() });
+        }
+        controller.script.task.send_replace(task);
+    };
+    set(TaskState::Running, "running", false);
+    for verb in ["pair", "attach", "connect"] {
+        sculpt(&sandbox, &[verb, "17"]).await.refuses(7, &["--no-tty", "sculpt logs 17"]);
+    }
+    set(TaskState::Completed, "ended", true);
+    sculpt(&sandbox, &["pair", "17"]).await.refuses(7, &["completed", "sculpt logs 17"]);
+    sculpt(&sandbox, &["ssh", "17"]).await.refuses(7, &["completed", "sculpt fetch 17"]);
+    set(TaskState::Queued, "", true);
+    sculpt(&sandbox, &["pair", "17", "--print"]).await.refuses(7, &["all slots are taken"]);
+    sculpt(&sandbox, &["cp", "17:a", "b"]).await.refuses(7, &["all slots are taken"]);
+    set(TaskState::Running, "running", true);
+    sculpt(&sandbox, &["pair", "17"]).await.refuses(64, &["not a terminal"]);
+    sculpt(&sandbox, &["pair", "99"]).await.refuses(6, &["task 99"]);
+    assert_eq!(controller.script.desk.opened.lock().unwrap().len(), 0, "nothing was asked for in vain");
+    *controller.script.desk.refusal.lock().unwrap() = Some(Status::permission_denied("You may not."));
+    sculpt(&sandbox, &["pair", "17", "--print"]).await.refuses(77, &["You may not"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_client_is_told_all_that_it_needs() {
+    let (sandbox, controller) = start(running()).await;
+    let printed = sculpt(&sandbox, &["pair", "17", "--read-only", "--print", "-o", "json"]).await;
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    let details: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!(details["session"], "sculpt-attach --read-only");
+    assert_eq!(details["user"], format!("attempt-{ATTEMPT}"));
+    assert_eq!(details["route"], "tunnel");
+    assert!(details["fingerprints"][0].as_str().unwrap().starts_with("SHA256:"), "{details}");
+    assert!(details["expires_at"].is_string());
+    let command = details["command"].as_array().unwrap();
+    assert!(command[0] == "ssh" && command.last() == Some(&details["session"]), "{details}");
+    let opened = controller.script.desk.opened.lock().unwrap()[0].clone();
+    assert_eq!((opened.task, opened.profile), (running().uuid, PairingProfile::Observe.into()));
+
+    let key = Path::new(details["identity_file"].as_str().unwrap());
+    assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(key.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    let mut shows = sandbox.command("ssh-keygen", key.parent().unwrap());
+    shows.args(["-L", "-f", details["certificate_file"].as_str().unwrap()]);
+    let certificate = run(shows).await;
+    assert!(certificate.stdout.contains(&format!("attempt-{ATTEMPT}")), "{}{}", certificate.stdout, certificate.stderr);
+
+    sculpt(&sandbox, &["pair", "17", "--print", "--via", "direct"]).await.refuses(7, &["no port of its own"]);
+    let text = sculpt(&sandbox, &["pair", "17", "--print"]).await;
+    assert!(text.stdout.starts_with("ssh -F /") && text.stdout.contains("SHA256:"), "{}", text.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
+    let (sandbox, controller) = start(running()).await;
+    let through = async |input: Vec<u8>| {
+        let command = sandbox.sculpt(&sandbox.path("home"), &["tunnel", "17"]);
+        tokio::task::spawn_blocking(move || fed(command, &input)).await.unwrap()
+    };
+    let many = "some words ".repeat(100_000);
+    let done = through(many.clone().into_bytes()).await;
+    assert_eq!((done.code, done.stderr.as_str()), (0, ""));
+    assert!(done.stdout == many.to_uppercase() + "BYE", "{} bytes came back", done.stdout.len());
+
+    *controller.script.desk.cut.lock().unwrap() = Some(Status::unavailable("The executor is away."));
+    let cut = through(b"x".to_vec()).await;
+    assert_eq!((cut.code, cut.stdout.as_str()), (69, "X"));
+    assert_eq!(
+        cut.stderr.lines().collect::<Vec<_>>(),
+        ["sculpt: cannot reach the executor of task 17: The executor is away"]
+    );
+}
+
+/// What was taken back is not used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pairing_is_kept_until_it_opens_nothing() {
+    let (sandbox, controller) = start(running()).await;
+    let opened = || controller.script.desk.opened.lock().unwrap().len();
+    for _ in 0..2 {
+        assert_eq!(sculpt(&sandbox, &["tunnel", "17"]).await.code, 0);
+    }
+    assert_eq!(opened(), 1);
+    *controller.script.desk.closed.lock().unwrap() = Some(Status::failed_precondition("It was taken back."));
+    sculpt(&sandbox, &["tunnel", "17"]).await.refuses(7, &["taken back"]);
+    *controller.script.desk.closed.lock().unwrap() = None;
+    assert_eq!((sculpt(&sandbox, &["tunnel", "17"]).await.code, opened()), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openssh_does_the_rest_and_its_exit_code_is_ours() {
+    let (sandbox, _controller) = start(running()).await;
+    let home = sandbox.path("home");
+    sculpt_alone(&sandbox, &["ssh", "17"]).await.refuses(1, &["ssh cannot be run", "openssh-client"]);
+    sculpt_alone(&sandbox, &["cp", "17:a", "b"]).await.refuses(1, &["scp cannot be run", "openssh-client"]);
+
+    // The programs that are meant to be run say what they were given.
+    let tools = sandbox.path("tools");
+    fs::create_dir(&tools).unwrap();
+    for name in ["ssh", "scp"] {
+        let tool = tools.join(name);
+        fs::write(&tool, format!("#!/bin/sh\nshift 2\nprintf '%s|' {name} \"$@\"\nexit 42\n")).unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    for (args, given) in [
+        (&["ssh", "17"][..], "ssh|--|sculpt.17|"),
+        (&["ssh", "17", "-t", "--", "ls", "-l", "a b"], "ssh|-t|--|sculpt.17|ls -l 'a b'|"),
+        (&["cp", "17:-x", "x:y"], "scp|-s|-r|--|sculpt.17:-x|./x:y|"),
+        (&["cp", "-", "17:"], "scp|-s|-r|--|./-|sculpt.17:.|"),
+    ] {
+        let mut command = sandbox.sculpt(&home, args);
+        command.env("PATH", &tools);
+        let done = run(command).await;
+        assert_eq!((done.code, done.stdout.as_str()), (42, given), "{}", done.stderr);
+    }
+    sculpt(&sandbox, &["cp", "a", "b"]).await.refuses(64, &["neither side"]);
+}
+
+async fn sculpt_alone(sandbox: &Sandbox, args: &[&str]) -> Ran {
+    let mut command = sandbox.sculpt(&sandbox.path("home"), args);
+    command.env("PATH", sandbox.path("nowhere"));
+    run(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_is_said_first() {
+    let (sandbox, _controller) = start(running()).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let words = [format!("port {port}"), "0:3000".to_owned()];
+    sculpt(&sandbox, &["port-forward", "17", &format!("{port}:3000")]).await.refuses(7, &[&words[0], &words[1]]);
+    sculpt(&sandbox, &["port-forward", "17", "0"]).await.refuses(2, &["8080:3000"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn show_tells_who_sits_there() {
+    let mut task = running();
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let session = |user: &str, role: &str, typed_at| PairingSession {
+        user: user.into(),
+        role: role.into(),
+        since: at(1_700_000_000),
+        typed_at,
+        ..PairingSession::default()
+    };
+    task.attempts[0].attached =
+        vec![session("ada", "driver", at(1_700_000_001)), session("ben\u{1b}", "observer", None)];
+    let (sandbox, _controller) = start(task).await;
+    let shown = sculpt(&sandbox, &["show", "17"]).await.stdout;
+    assert!(
+        shown.contains("ada (driver) for ") && shown.contains(", typed ") && shown.contains("ben  (observer)"),
+        "{shown}"
+    );
+    let json = sculpt(&sandbox, &["show", "17", "-o", "json"]).await.stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!({
+        "user": "ada", "role": "driver", "since": "2023-11-14T22:13:20.000000Z", "typed_at": "2023-11-14T22:13:21.000000Z"
+    });
+    assert_eq!((&json["attached"][0], &json["attached"][1]["typed_at"]), (&expected, &serde_json::Value::Null));
+}
