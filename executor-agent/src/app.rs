@@ -258,7 +258,7 @@ pub async fn run(settings: Settings, program: &Path) -> Result<(), AppError> {
     tasks.spawn(identity::renew(keyring, context.dialer.clone(), standing, cancel.clone()));
     tasks.spawn(Logs::new(Arc::clone(&context), attempts.clone()).run());
     tasks.spawn(space::run(Arc::clone(&context), attempts.clone()));
-    tasks.spawn(ssh::run(Arc::clone(&context), ends.people));
+    tasks.spawn(ssh::run(Arc::clone(&context), attempts.clone(), ends.people));
     tasks.spawn(gc::run(Arc::clone(&context), attempts.clone(), ends.questions));
     let compacted = Arc::clone(&context);
     tasks.spawn(async move {

@@ -1,6 +1,7 @@
 //! Settings: flags, then `SCULPT_EXECUTOR_*`, then the TOML file, then defaults.
 
 mod args;
+mod direct;
 mod overruled;
 mod values;
 
@@ -13,7 +14,7 @@ use std::{
 
 use serde::Deserialize;
 
-pub use self::args::RunArgs;
+pub use self::{args::RunArgs, direct::Direct};
 use self::{
     overruled::overruled,
     values::{KEEP_WORKSPACES, cpu_limit, disk_budget, memory_limit, pids_limit, span},
@@ -110,6 +111,7 @@ struct File {
     memory_limit: Option<String>,
     cpu_limit: Option<f64>,
     sandbox_tools: Vec<PathBuf>,
+    ssh: direct::Said,
     agents: BTreeMap<String, AgentTemplate>,
 }
 
@@ -142,6 +144,8 @@ pub struct Settings {
     pub keep_workspaces: Duration,
     /// What an attempt may use.
     pub limits: Limits,
+    /// Where people come without the controller; none: nowhere.
+    pub ssh: Option<Direct>,
     /// Agents by name.
     pub agents: BTreeMap<String, AgentTemplate>,
     /// End when standard input is closed.
@@ -202,6 +206,11 @@ impl Settings {
                 memory: args.memory_limit.or(file.memory_limit).as_deref().map(memory_limit).transpose()?,
                 cpu_millis: args.cpu_limit.or(file.cpu_limit).map(cpu_limit).transpose()?,
             },
+            ssh: direct::Said {
+                listen: args.ssh_listen.or(file.ssh.listen),
+                advertise: args.ssh_advertise.or(file.ssh.advertise),
+            }
+            .check()?,
             agents: file.agents,
             lifeline: args.lifeline,
             overruled: overruled.unwrap_or_default(),

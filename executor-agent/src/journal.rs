@@ -12,15 +12,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use sculpt_pairing::Role;
+use sculpt_proto::id::SeatId;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     damage, disk, host,
-    report::{Ended, Step},
+    report::{Ended, Seat, Step, taken},
 };
 
 /// Disk space that is held back for the reports that are still to come.
 const RESERVE: u64 = 16 << 10;
+
+/// More than the line takes that tells of a person.
+const LONGEST_SEAT: u64 = 64 << 10;
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +124,22 @@ struct Inner {
 }
 
 impl Inner {
+    /// The last entry that moves the attempt.
+    fn last_step(&self) -> Option<&Entry> {
+        self.entries.iter().rev().find(|entry| entry.step.moves())
+    }
+
+    fn told_of_seats(&self) -> impl Iterator<Item = &Seat> {
+        self.entries.iter().filter_map(|entry| match &entry.step {
+            Step::Seat(seat) => Some(seat),
+            _ => None,
+        })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.last_step().is_some_and(|entry| matches!(entry.step, Step::Ended(_)))
+    }
+
     /// So that the last report can be written on a full disk. What cannot be held back now is tried for with the next.
     fn hold_room(&self) {
         let _full = disk::allocate(&self.file, self.length + RESERVE);
@@ -151,8 +172,52 @@ impl Journal {
 
     /// Appends a report and flushes it to disk; returns its sequence. Blocks.
     pub fn append(&self, step: Step) -> Result<u64, JournalError> {
-        let fail = |source| JournalError::Io { attempt: "append to", path: self.path.clone(), source };
+        self.write(&mut self.lock(), step)
+    }
+
+    /// Appends what a person does; none when the attempt has ended, after which nothing follows. The room that is held back
+    /// for the attempt's own reports is not taken. Blocks.
+    pub fn append_seat(&self, seat: Seat) -> Result<Option<u64>, JournalError> {
         let mut inner = self.lock();
+        if inner.has_ended() {
+            return Ok(None);
+        }
+        self.make_room(&inner)?;
+        self.write(&mut inner, Step::Seat(seat)).map(Some)
+    }
+
+    /// Room for what people say and do, beside that which is held back.
+    fn make_room(&self, inner: &Inner) -> Result<(), JournalError> {
+        let fail = |source| JournalError::Io { attempt: "hold room in", path: self.path.clone(), source };
+        disk::allocate(&inner.file, inner.length + LONGEST_SEAT + RESERVE).map(drop).map_err(fail)
+    }
+
+    /// Appends those of `all` that come after the milestones which stand here; none when there are none, or the attempt has
+    /// ended. Blocks.
+    pub fn append_milestones(&self, all: Vec<String>) -> Result<Option<u64>, JournalError> {
+        let mut inner = self.lock();
+        if inner.has_ended() {
+            return Ok(None);
+        }
+        let known = inner.entries.iter().filter(|entry| matches!(entry.step, Step::Milestone { .. })).count();
+        let mut last = None;
+        for text in all.into_iter().skip(known) {
+            self.make_room(&inner)?;
+            last = Some(self.write(&mut inner, Step::Milestone { text })?);
+        }
+        Ok(last)
+    }
+
+    /// The last milestone.
+    pub fn last_milestone(&self) -> Option<String> {
+        self.lock().entries.iter().rev().find_map(|entry| match &entry.step {
+            Step::Milestone { text } => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    fn write(&self, inner: &mut Inner, step: Step) -> Result<u64, JournalError> {
+        let fail = |source| JournalError::Io { attempt: "append to", path: self.path.clone(), source };
         let sequence = inner.entries.last().map_or(0, |entry| entry.sequence) + 1;
         let entry = Entry { sequence, at: Stamp::now(&self.boot), step };
         let line = encode(&entry).map_err(|error| fail(io::Error::other(error)))?;
@@ -184,19 +249,37 @@ impl Journal {
         inner.entries.iter().filter(|entry| (from..=through).contains(&entry.sequence)).cloned().collect()
     }
 
-    /// The last entry that moves the attempt; notes move nothing.
+    /// The last entry that moves the attempt; notes and people move nothing.
     pub fn last_step(&self) -> Option<Entry> {
-        self.lock().entries.iter().rev().find(|entry| !matches!(entry.step, Step::Note { .. })).cloned()
+        self.lock().last_step().cloned()
     }
 
     /// The last report, once there is one.
     pub fn ended(&self) -> Option<Ended> {
-        match self.last_step()?.step {
-            Step::Ended(ended) => Some(ended),
-            Step::Accepted | Step::Preparing | Step::Running { .. } | Step::Finalizing { .. } | Step::Note { .. } => {
-                None
-            }
+        match &self.lock().last_step()?.step {
+            Step::Ended(ended) => Some(ended.clone()),
+            Step::Accepted
+            | Step::Preparing
+            | Step::Running { .. }
+            | Step::Finalizing { .. }
+            | Step::Note { .. }
+            | Step::Milestone { .. }
+            | Step::Seat(_) => None,
         }
+    }
+
+    /// Seats that nobody was said to have left.
+    pub fn seats(&self) -> Vec<SeatId> {
+        taken(self.lock().told_of_seats())
+    }
+
+    /// Whether anybody is at the keyboard.
+    pub fn is_driven(&self) -> bool {
+        let inner = self.lock();
+        let taken = taken(inner.told_of_seats());
+        let drives =
+            |seat: &Seat| matches!(seat, Seat::Attached { seat, role: Role::Driver, .. } if taken.contains(seat));
+        inner.told_of_seats().any(drives)
     }
 
     /// Whether this remark has been made.
@@ -241,79 +324,5 @@ fn parse(content: &[u8], path: &Path) -> Result<(Vec<Entry>, u64), JournalError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::{Cause, Exit, Failure, Outcome};
-
-    fn steps() -> Vec<Step> {
-        vec![
-            Step::Accepted,
-            Step::Preparing,
-            Step::Note { text: "two\nlines and a ü".into() },
-            Step::Running { pid: 7, tmux_socket: "/run/x".into() },
-            Step::Finalizing { exit: Exit { code: Some(3), signal: None } },
-            Step::Ended(Ended {
-                outcome: Outcome::Failed(Failure::new(Cause::AgentExit, "exit 3")),
-                exit: Exit { code: Some(3), signal: None },
-                log_length: 12,
-                head: Some("a".repeat(40)),
-            }),
-        ]
-    }
-
-    #[test]
-    fn what_was_appended_is_there_after_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let journal = Journal::open(&path, "boot").unwrap();
-        for (index, step) in steps().into_iter().enumerate() {
-            assert_eq!(journal.append(step).unwrap(), index as u64 + 1);
-        }
-        let again = Journal::open(&path, "boot").unwrap();
-        assert_eq!(again.range(1, 99).into_iter().map(|entry| entry.step).collect::<Vec<_>>(), steps());
-        assert_eq!(again.ended().unwrap().log_length, 12);
-        assert!(again.has_note("two\nlines and a ü"));
-        assert_eq!(again.last(), 6);
-    }
-
-    #[test]
-    fn a_tail_torn_at_any_byte_is_cut_off_and_written_over() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let journal = Journal::open(&path, "boot").unwrap();
-        journal.append(Step::Accepted).unwrap();
-        let first = std::fs::read(&path).unwrap().len();
-        journal.append(Step::Preparing).unwrap();
-        let whole = std::fs::read(&path).unwrap();
-        for cut in first..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let journal = Journal::open(&path, "boot").unwrap();
-            assert_eq!(journal.last(), 1, "cut at {cut}");
-            assert_eq!(journal.append(Step::Preparing).unwrap(), 2);
-            assert_eq!(Journal::open(&path, "boot").unwrap().last(), 2);
-        }
-    }
-
-    #[test]
-    fn damage_before_the_last_line_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("journal");
-        let journal = Journal::open(&path, "boot").unwrap();
-        journal.append(Step::Accepted).unwrap();
-        journal.append(Step::Preparing).unwrap();
-        let mut content = std::fs::read(&path).unwrap();
-        content[12] ^= 1;
-        std::fs::write(&path, &content).unwrap();
-        assert!(matches!(Journal::open(&path, "boot"), Err(JournalError::Damaged { line: 1, .. })));
-    }
-
-    #[test]
-    fn an_age_is_never_negative_and_survives_a_reboot() {
-        let old = Stamp { boot: "a".into(), boottime_ms: 5_000, wall_ms: 1_000_000 };
-        let same = Stamp { boot: "a".into(), boottime_ms: 7_500, wall_ms: 0 };
-        let other = Stamp { boot: "b".into(), boottime_ms: 10, wall_ms: 1_060_000 };
-        assert_eq!(old.age(&same), Duration::from_millis(2_500));
-        assert_eq!(old.age(&other), Duration::from_secs(60));
-        assert_eq!(same.age(&old), Duration::ZERO);
-    }
-}
+#[path = "journal_tests.rs"]
+mod tests;

@@ -1,6 +1,10 @@
 //! The steps of an attempt's life as this crate holds them.
 
+mod seat;
+
 use serde::{Deserialize, Serialize};
+
+pub use seat::{Seat, taken};
 
 /// How a main process ended; both absent when nobody saw it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,9 +126,24 @@ pub enum Step {
         /// One sentence.
         text: String,
     },
+    /// How far it has come, as somebody within it says; it moves nothing.
+    Milestone {
+        /// One line.
+        text: String,
+    },
+    /// A person beside the agent; it moves nothing.
+    Seat(Seat),
 }
 
 impl Step {
+    /// Whether the attempt goes on somewhere else after it.
+    pub fn moves(&self) -> bool {
+        match self {
+            Self::Note { .. } | Self::Milestone { .. } | Self::Seat(_) => false,
+            Self::Accepted | Self::Preparing | Self::Running { .. } | Self::Finalizing { .. } | Self::Ended(_) => true,
+        }
+    }
+
     /// The same where the controller does not have what was published, and `why` it will not get it.
     #[must_use]
     pub fn unpublished(self, why: &str) -> Self {

@@ -26,7 +26,7 @@ use crate::{
     shim::{self, Launch},
     stage::{self, Identity, Stage},
     text::ByteText,
-    tree::ProcessId,
+    tree::{Mark, ProcessId},
 };
 
 /// What an attempt's tmux server is made of.
@@ -40,8 +40,7 @@ pub struct View {
     pub program: PathBuf,
     /// Where shells that people open in it begin.
     pub cwd: PathBuf,
-    /// The whole environment of these shells; TERM is set by tmux. Without SCULPT_ATTEMPT, by which an attempt's
-    /// processes are swept at its end: people may still be looking then.
+    /// The whole environment of these shells; TERM is set by tmux.
     pub env: BTreeMap<ByteText, ByteText>,
     /// Absent: the executor's account.
     pub identity: Option<Identity>,
@@ -113,7 +112,7 @@ impl View {
             view_socket: launch.view_socket.clone(),
             program,
             cwd: launch.cwd.as_path().to_owned(),
-            env: launch.env.clone(),
+            env: guests(launch),
             identity: launch.identity.clone(),
             inside: launch.sandbox.as_ref().map(|sandbox| Inside {
                 note: attempt_dir.join(shim::files::SANDBOX),
@@ -290,6 +289,14 @@ impl View {
             Err(_) => Err(Error::Silent { attempt, seconds: PATIENCE.as_secs() }),
         }
     }
+}
+
+/// The agent's environment for what runs for people: it is not swept with the agent.
+pub(crate) fn guests(launch: &Launch) -> BTreeMap<ByteText, ByteText> {
+    let mut env = launch.env.clone();
+    env.remove(&Mark::Agent.name().into());
+    env.insert(Mark::Guest.name().into(), launch.attempt.to_string().as_str().into());
+    env
 }
 
 fn refused(attempt: &'static str, output: &Output) -> Error {

@@ -121,10 +121,29 @@ fn accounts(pid: u32) -> Vec<u32> {
     line.split_ascii_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
-/// Living processes that carry `SCULPT_ATTEMPT=<attempt>` in their environment, without the caller. Processes whose
-/// environment the caller may not read are not seen.
-pub fn carriers(attempt: Uuid) -> Vec<ProcessId> {
-    let needle = format!("SCULPT_ATTEMPT={attempt}");
+/// In the environment of what runs for an attempt: by it that is found wherever it has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The agent's own, swept at its end.
+    Agent,
+    /// That of people beside it, who may look on a while longer.
+    Guest,
+}
+
+impl Mark {
+    /// The variable.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "SCULPT_ATTEMPT",
+            Self::Guest => "SCULPT_BESIDE",
+        }
+    }
+}
+
+/// Living processes that carry this mark of the attempt in their environment, without the caller. Processes whose environment
+/// the caller may not read are not seen.
+pub fn carriers(mark: Mark, attempt: Uuid) -> Vec<ProcessId> {
+    let needle = format!("{}={attempt}", mark.name());
     let own = std::process::id();
     let carries = |stat: &Stat| {
         let mut environment = Vec::new();
@@ -332,14 +351,14 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").env("SCULPT_ATTEMPT", attempt.to_string()).spawn().unwrap();
         // A program that has just begun shows no environment for a moment.
         let deadline = Instant::now() + Duration::from_secs(5);
-        let mut found = carriers(attempt);
+        let mut found = carriers(Mark::Agent, attempt);
         while found.is_empty() && Instant::now() < deadline {
             thread::yield_now();
-            found = carriers(attempt);
+            found = carriers(Mark::Agent, attempt);
         }
         assert_eq!(found.iter().map(|process| process.pid).collect::<Vec<_>>(), [child.id()]);
-        assert!(carriers(Uuid::new_v4()).is_empty());
-        assert!(end(|| carriers(attempt), Duration::from_secs(5)));
+        assert!(carriers(Mark::Agent, Uuid::new_v4()).is_empty() && carriers(Mark::Guest, attempt).is_empty());
+        assert!(end(|| carriers(Mark::Agent, attempt), Duration::from_secs(5)));
         child.wait().unwrap();
     }
 

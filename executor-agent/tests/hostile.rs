@@ -10,7 +10,7 @@ use sculpt_executor::{
     cgroup::Cgroup,
     shim::{self, Mode},
     stage::Identity,
-    tree::{ProcessId, carriers},
+    tree::{Mark, ProcessId, carriers},
 };
 use sculpt_proto::executor::v1::{Phase, ended::Outcome};
 
@@ -103,14 +103,14 @@ async fn survives_a_bomb(host: &mut Host) {
     };
     let log = host.controller.wait("it to be refused", refused).await;
     let _account = log.starts_with("sculpt-a").then(|| Account(log.lines().next().unwrap().to_owned()));
-    let living = carriers(id.parse().unwrap()).len();
+    let living = carriers(Mark::Agent, id.parse().unwrap()).len();
     assert!((50..=100).contains(&living), "{living}");
     let (ended, log) = run(host, &host.shell("id -un; seq 3")).await;
     let _another = log.starts_with("sculpt-a").then(|| Account(log.lines().next().unwrap().to_owned()));
     assert_eq!((ended.outcome(), log.lines().last()), (Outcome::Completed, Some("3")), "its neighbours go on: {log}");
     host.controller.want(&id, Phase::Stop);
     assert_eq!(host.controller.wait_ended(&id).await.outcome(), Outcome::Cancelled);
-    assert!(carriers(id.parse().unwrap()).is_empty(), "nothing is left");
+    assert!(carriers(Mark::Agent, id.parse().unwrap()).is_empty(), "nothing is left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

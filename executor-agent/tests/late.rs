@@ -95,7 +95,7 @@ async fn a_shim_that_stands_still_goes_with_its_agent_when_its_attempt_is_given_
         let remains = bury(&attempt).await;
         assert!(!remains.left_over && !status.shim.is_alive());
         assert_eq!(ProcessId::of(attempt.number("agent").await), None);
-        assert!(tree::carriers(attempt.id).is_empty());
+        assert!(tree::carriers(tree::Mark::Agent, attempt.id).is_empty());
         assert_eq!((remains.spool.end, attempt.log(None)), (6, b"ready\n".to_vec()));
         assert_eq!(shim::exit_record(&attempt.directory()).unwrap(), None);
     }
@@ -175,7 +175,7 @@ async fn a_stop_ends_an_attempt_whose_shim_stands_still() {
     for (at, (spec, shim)) in specs.iter().zip(shims).enumerate() {
         let ended = host.controller.wait_ended(&spec.attempt_id).await;
         assert_eq!(ended.outcome(), Outcome::Cancelled);
-        assert!(tree::carriers(spec.attempt_id.parse().unwrap()).is_empty());
+        assert!(tree::carriers(tree::Mark::Agent, spec.attempt_id.parse().unwrap()).is_empty());
         wait_for("the shim's end", || !shim.is_alive()).await;
         assert_eq!(host.controller.memory().log(&spec.attempt_id).len() as u64, ended.log_length);
         let recorded = host.data().join("attempts").join(&spec.attempt_id);
@@ -207,7 +207,10 @@ async fn an_agent_outlives_a_volume_that_is_not_there_for_a_while() {
     let client_of_removed = removed.start().await;
     removed.says(&client_of_removed, "waits").await;
     fs::remove_dir_all(removed.directory()).unwrap();
-    wait_for("the end of an agent whose directory was removed", || tree::carriers(removed.id).is_empty()).await;
+    wait_for("the end of an agent whose directory was removed", || {
+        tree::carriers(tree::Mark::Agent, removed.id).is_empty()
+    })
+    .await;
     assert_eq!(attempt.status().await.phase, shim::Phase::Running);
     fs::rename(&away, &volume).unwrap();
     fs::write(attempt.work().join("gate"), "goes on\n").unwrap();

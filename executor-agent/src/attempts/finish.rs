@@ -44,6 +44,8 @@ enum Handed {
 impl Life<'_> {
     /// Ends the attempt, with everything that it made handed over.
     pub(super) async fn finish(&mut self, last: Option<Step>, end: End) -> Result<(), JournalError> {
+        // People's shells end before anything is gathered.
+        self.context.people.ends.send_modify(|ends| *ends += 1);
         // What was said while the executor was away.
         self.handle.take_milestones(self.context).await?;
         let log_length = self.log_length(&end).await?;

@@ -55,6 +55,10 @@ pub(super) async fn run(attempts: &Attempts, handle: &Arc<Handle>, digest: Optio
     }
     let Some(spec) = handle.spec().cloned() else { return Outcome::Abandoned };
     let _ending = context.news.send(News::Present(handle.id)).await;
+    let left = handle.journal().map(Journal::seats).unwrap_or_default();
+    if !left.is_empty() {
+        attempts.tracker.spawn(Arc::clone(handle).leave_seats(Arc::clone(context), left));
+    }
     let mut life = Life { attempts, context, handle, spec, wish, looks: Looks::default() };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {
@@ -79,6 +83,10 @@ impl Life<'_> {
         let last = last.map(|entry| entry.step);
         if matches!(last, Some(Step::Ended(_))) {
             self.rest().await;
+            // Without sockets nobody is there, nor comes.
+            if self.context.layout.sockets(self.handle.id).exists() {
+                self.attempts.tracker.spawn(Arc::clone(self.handle).send_home(Arc::clone(self.context)));
+            }
             return Ok(Some(Outcome::Rested));
         }
         let found = match self.look().await {

@@ -22,6 +22,7 @@ mod plan;
 mod prepare;
 mod publish;
 mod recording;
+mod seats;
 mod view;
 
 use std::{

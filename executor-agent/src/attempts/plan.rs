@@ -58,11 +58,23 @@ pub(super) fn next(last: Option<&Step>, found: Found, same_boot: bool) -> Next {
         (_, Found::Recorded(record)) => Next::Finish(End::Recorded(record)),
         (_, Found::Vanished) => Next::Finish(gone()),
         (Some(Step::Finalizing { .. }), Found::Present | Found::Never) => Next::Finish(gone()),
-        (None | Some(Step::Accepted | Step::Preparing | Step::Running { .. } | Step::Note { .. }), Found::Present) => {
-            Next::Attend
-        }
+        (
+            None
+            | Some(
+                Step::Accepted
+                | Step::Preparing
+                | Step::Running { .. }
+                | Step::Note { .. }
+                | Step::Milestone { .. }
+                | Step::Seat(_),
+            ),
+            Found::Present,
+        ) => Next::Attend,
         (Some(Step::Running { .. }), Found::Never) => Next::Finish(gone()),
-        (None | Some(Step::Accepted | Step::Preparing | Step::Note { .. }), Found::Never) => Next::Prepare,
+        (
+            None | Some(Step::Accepted | Step::Preparing | Step::Note { .. } | Step::Milestone { .. } | Step::Seat(_)),
+            Found::Never,
+        ) => Next::Prepare,
     }
 }
 

@@ -52,6 +52,12 @@ pub struct RunArgs {
     /// How many processors an attempt may use, such as 1.5 [default: all]
     #[arg(long, value_name = "N", env = "SCULPT_EXECUTOR_CPU_LIMIT")]
     pub cpu_limit: Option<f64>,
+    /// Where people reach attempts by ssh without the controller, such as 0.0.0.0:7422 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", env = "SCULPT_EXECUTOR_SSH_LISTEN")]
+    pub ssh_listen: Option<String>,
+    /// How people find that, such as build7.example:7422
+    #[arg(long, value_name = "HOST:PORT", env = "SCULPT_EXECUTOR_SSH_ADVERTISE")]
+    pub ssh_advertise: Option<String>,
     /// Settings file
     #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
     pub config: Option<PathBuf>,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::machine::{Input, Refusal, Wanted, Wish};
 use crate::{
-    report::{Ended, Exit, Outcome, Step},
+    report::{Ended, Exit, Outcome, Seat, Step},
     ssh::{Guest, GuestList, authorities},
 };
 
@@ -118,6 +118,27 @@ fn step(step: Step) -> WireStep {
         Step::Finalizing { exit } => WireStep::Finalizing(wire::Finalizing { exit: present(exit) }),
         Step::Ended(ended) => WireStep::Ended(self::ended(ended)),
         Step::Note { text } => WireStep::Note(wire::Note { text }),
+        Step::Milestone { text } => WireStep::Milestone(wire::Milestone { text }),
+        Step::Seat(seat) => self::seat(seat),
+    }
+}
+
+fn seat(seat: Seat) -> WireStep {
+    match seat {
+        Seat::Attached { seat, pairing, user, role } => WireStep::Attached(wire::Attached {
+            pairing_id: pairing.to_string(),
+            session_id: seat.to_string(),
+            user,
+            role: role.as_str().to_owned(),
+        }),
+        Seat::Typed { seat, user, bytes, took, content } => WireStep::Typed(wire::Typed {
+            session_id: seat.to_string(),
+            user,
+            bytes,
+            took: Some(to_duration(took)),
+            content: content.0,
+        }),
+        Seat::Detached { seat, why } => WireStep::Detached(wire::Detached { session_id: seat.to_string(), why }),
     }
 }
 

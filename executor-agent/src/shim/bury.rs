@@ -9,7 +9,7 @@ use crate::{
     cgroup::{Cgroup, Leaf},
     damage,
     spool::{self, Recovered},
-    tree::{self, ProcessId},
+    tree::{self, Mark, ProcessId},
 };
 
 /// What a shim that died has left.
@@ -35,7 +35,7 @@ pub fn bury(attempt_dir: &Path, attempt: Uuid) -> Result<Remains, spool::Error> 
     let sessions = kin::read(attempt_dir);
     let members = || {
         let mut members: Vec<_> = cgroup.members(Leaf::Agent).into_iter().filter_map(ProcessId::of).collect();
-        members.extend(tree::carriers(attempt));
+        members.extend(tree::carriers(Mark::Agent, attempt));
         members.extend(tree::members(&sessions));
         members.extend(account.map(tree::of_account).unwrap_or_default());
         members

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::record::EndedBy;
 use crate::{
     cgroup::{Cgroup, Leaf},
-    tree::{self, ProcessId},
+    tree::{self, Mark, ProcessId},
 };
 
 /// What is left after the main process's end gets so long between TERM and KILL.
@@ -133,7 +133,7 @@ impl Tree {
         self.cgroup.kill(Leaf::Agent);
         let gone = tree::kill(|| self.members());
         // Those that got out of both, through a daemon outside, still carry the attempt's name.
-        let carriers_gone = tree::end(|| tree::carriers(self.attempt), grace);
+        let carriers_gone = tree::end(|| tree::carriers(Mark::Agent, self.attempt), grace);
         gone && carriers_gone
     }
 }

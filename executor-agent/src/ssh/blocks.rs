@@ -1,55 +1,48 @@
-//! PURE: who sits at a terminal, and what they type, as what others are told of it.
+//! PURE: what is typed at a terminal, as what others are told of it.
 
 use std::time::{Duration, SystemTime};
-
-use sculpt_proto::id::PairingId;
 
 /// A block of input is over when nothing was typed for so long.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
-/// What somebody does at a terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// They look on.
-    Observer,
-    /// They type.
-    Driver,
-}
-
-/// What is told of a seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Whose it is.
-    pub pairing: PairingId,
-    /// Name of the user.
-    pub user: String,
-    /// What has happened.
-    pub deed: Deed,
-}
-
-/// What has happened at a seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
-    /// Somebody sat down.
-    Attached {
-        /// As what.
-        role: Role,
-    },
-    /// They typed a block of input.
-    Typed(Block),
-    /// They got up, or were made to.
-    Detached,
-}
+/// How much of a block is kept for where it is recorded.
+const KEPT: usize = 8 << 10;
 
 /// Input without a longer pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
+pub(super) struct Block {
     /// How many bytes.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// The first one came.
-    pub began: SystemTime,
+    pub(super) began: SystemTime,
     /// The last one came.
-    pub ended: SystemTime,
+    pub(super) ended: SystemTime,
+    /// The first of them.
+    pub(super) content: Vec<u8>,
+}
+
+impl Block {
+    /// Both as one: what could not be told in time is told with what follows.
+    pub(super) fn joined(first: Option<Self>, then: Option<Self>) -> Option<Self> {
+        match (first, then) {
+            (Some(mut first), Some(then)) => {
+                first.add(&then.content, then.bytes);
+                Some(Self { ended: then.ended.max(first.ended), ..first })
+            }
+            (one, other) => one.or(other),
+        }
+    }
+
+    fn add(&mut self, content: &[u8], bytes: u64) {
+        self.bytes += bytes;
+        let room = KEPT - self.content.len();
+        self.content.extend_from_slice(&content[..content.len().min(room)]);
+    }
+
+    /// From the first to the last.
+    pub(super) fn took(&self) -> Duration {
+        self.ended.duration_since(self.began).unwrap_or_default()
+    }
 }
 
 /// The block that is being typed.
@@ -59,13 +52,14 @@ pub(super) struct Blocks(Option<Block>);
 impl Blocks {
     /// Takes note of `data` at `now`. Returns the block before it when that is over.
     pub(super) fn typed(&mut self, data: &[u8], now: SystemTime) -> Option<Block> {
-        let bytes = typed_bytes(data);
-        if bytes == 0 {
-            return self.over(now);
-        }
+        let typed = typed(data);
         let over = self.over(now);
-        let block = self.0.get_or_insert(Block { bytes: 0, began: now, ended: now });
-        block.bytes += bytes;
+        if typed.is_empty() {
+            return over;
+        }
+        let none = Block { bytes: 0, began: now, ended: now, content: Vec::new() };
+        let block = self.0.get_or_insert(none);
+        block.add(&typed, typed.len() as u64);
         // A clock that goes back does not turn a block around.
         block.ended = now.max(block.began);
         over
@@ -87,14 +81,16 @@ impl Blocks {
     }
 }
 
-/// How much of what came from a terminal was typed there. The rest are its own answers to what programs ask it, and what it
+/// What of that which came from a terminal was typed there. The rest are its own answers to what programs ask it, and what it
 /// says when a person turns to it or away.
-fn typed_bytes(data: &[u8]) -> u64 {
+fn typed(data: &[u8]) -> Vec<u8> {
     let mut rest = data;
-    let mut typed = 0;
-    while !rest.is_empty() {
+    let mut typed = Vec::with_capacity(data.len());
+    while let Some(first) = rest.first() {
         let answer = answer(rest);
-        typed += u64::from(answer == 0);
+        if answer == 0 {
+            typed.push(*first);
+        }
         rest = &rest[answer.max(1)..];
     }
     typed
@@ -142,11 +138,38 @@ mod tests {
         assert_eq!(blocks.typed(b"ls", at(0)), None);
         assert_eq!(blocks.typed(b"\r", at(1_999)), None);
         assert_eq!(blocks.over(at(3_998)), None);
-        let first = Block { bytes: 3, began: at(0), ended: at(1_999) };
+        let first = Block { bytes: 3, began: at(0), ended: at(1_999), content: b"ls\r".to_vec() };
         assert_eq!(blocks.clone().over(at(3_999)), Some(first.clone()));
         assert_eq!(blocks.typed(b"x", at(4_000)), Some(first));
-        assert_eq!(blocks.finish(), Some(Block { bytes: 1, began: at(4_000), ended: at(4_000) }));
+        assert_eq!(
+            blocks.finish(),
+            Some(Block { bytes: 1, began: at(4_000), ended: at(4_000), content: b"x".to_vec() })
+        );
         assert!(!blocks.is_open() && blocks.finish().is_none());
+    }
+
+    #[test]
+    fn blocks_that_wait_become_one() {
+        let block = |content: &str, began, ended| {
+            Some(Block { bytes: 1_000, began: at(began), ended: at(ended), content: content.into() })
+        };
+        let (first, then) = (block("abc", 0, 1_000), block("defg", 5_000, 6_000));
+        let joined = Block::joined(first.clone(), then.clone()).unwrap();
+        assert_eq!(joined, Block { bytes: 2_000, ..block("abcdefg", 0, 6_000).unwrap() });
+        assert_eq!(joined.took(), Duration::from_secs(6));
+        assert_eq!(Block::joined(first.clone(), None), first);
+        assert_eq!(Block::joined(None, then.clone()), then);
+        assert_eq!(Block::joined(None, None), None);
+    }
+
+    #[test]
+    fn all_of_it_is_counted_and_its_beginning_kept() {
+        let mut blocks = Blocks::default();
+        for _ in 0..3 {
+            assert_eq!(blocks.typed(&[b'x'; KEPT - 1], at(0)), None);
+        }
+        let block = blocks.finish().unwrap();
+        assert_eq!((block.bytes, block.content.len()), (3 * (KEPT as u64 - 1), KEPT));
     }
 
     #[test]
@@ -154,7 +177,10 @@ mod tests {
         let mut blocks = Blocks::default();
         assert_eq!(blocks.typed(b"a", at(9_000)), None);
         assert_eq!(blocks.typed(b"b", at(1_000)), None);
-        assert_eq!(blocks.finish(), Some(Block { bytes: 2, began: at(9_000), ended: at(9_000) }));
+        assert_eq!(
+            blocks.finish(),
+            Some(Block { bytes: 2, began: at(9_000), ended: at(9_000), content: b"ab".to_vec() })
+        );
     }
 
     #[test]
@@ -176,7 +202,7 @@ mod tests {
             ("ä\r".as_bytes(), 3),
             (b"", 0),
         ] {
-            assert_eq!(typed_bytes(data), typed, "{:?}", String::from_utf8_lossy(data));
+            assert_eq!(super::typed(data).len(), typed, "{:?}", String::from_utf8_lossy(data));
         }
         let mut blocks = Blocks::default();
         assert_eq!(blocks.typed(b"\x1b[I", at(0)), None);

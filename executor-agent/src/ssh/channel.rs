@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use russh::ChannelMsg;
-use sculpt_proto::id::PairingId;
+use sculpt_pairing::Role;
+use sculpt_proto::id::SeatId;
 
 use super::{
     door::Entered,
@@ -11,7 +12,7 @@ use super::{
     process::{Ending, Process},
     relay::{Line, Over},
     request::{self, MOST_VARIABLES, Request, Service, service},
-    seat::{self, Reports, Sitting, describes},
+    seat::{self, Presence, Reports, Sitting, describes},
 };
 use crate::{
     host,
@@ -19,7 +20,7 @@ use crate::{
     shim::seat::{CLOSED, TOLD},
     stage::{self, Stage},
     text::ByteText,
-    tmux::Liveness,
+    tmux::{self, Liveness},
 };
 
 /// Exit code of what somebody may not do.
@@ -27,6 +28,9 @@ const NOT_ALLOWED: u32 = 77;
 
 /// Exit code of what cannot be had here.
 const NOT_HERE: u32 = 69;
+
+/// Exit code when the terminal was lost under a person, and is made anew.
+const LOST: u32 = 75;
 
 /// Where OpenSSH's packages put the program that copies files.
 const SFTP_SERVERS: [&str; 4] = [
@@ -38,9 +42,6 @@ const SFTP_SERVERS: [&str; 4] = [
 
 /// Set for agents because nobody may be there to leave a pager.
 const PAGERS: [&str; 2] = ["PAGER", "GIT_PAGER"];
-
-/// By which an attempt's own processes are swept at its end: people may still be looking then.
-const SWEPT_BY: &str = "SCULPT_ATTEMPT";
 
 /// What was said of a channel before anything runs in it.
 #[derive(Debug, Default)]
@@ -77,7 +78,16 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, reports: Report
         Ok(Some(argv)) => {
             let env = environment(&entered, &said.variables, size.is_some());
             let stage = entered.place.stage(argv, env);
-            run(&mut line, entered.place.program(), &stage, size, None).await
+            // Who has no terminal sits nowhere: copies, and programs that others run.
+            let here = match size {
+                Some(_) => Some(Presence::begin(&entered.pass, Role::Shell, reports).await),
+                None => None,
+            };
+            let ending = run(&mut line, entered.place.program(), &stage, size, None).await;
+            if let Some(here) = here {
+                here.end(line.why()).await;
+            }
+            ending
         }
         Err(why) => {
             line.say(&format!("sculpt: {why}")).await;
@@ -138,8 +148,7 @@ fn argv(service: &Service) -> Result<Option<Vec<ByteText>>, String> {
 
 /// The agent's, and what the person has brought along.
 fn environment(entered: &Entered, brought: &BTreeMap<String, String>, terminal: bool) -> BTreeMap<ByteText, ByteText> {
-    let mut env = entered.place.launch.env.clone();
-    env.remove(&SWEPT_BY.into());
+    let mut env = tmux::guests(&entered.place.launch);
     env.retain(|key, value| !(PAGERS.map(ByteText::from).contains(key) && *value == ByteText::from("cat")));
     if !terminal {
         env.remove(&"TERM".into());
@@ -190,17 +199,44 @@ async fn sit(
         line.say("sculpt: to sit at the agent's terminal you need one of your own; use `ssh -t`").await;
         return Some(Ending::Code(NOT_HERE));
     };
-    let (view, pass) = (entered.place.view(), entered.pass.clone());
+    let (view, pass) = (entered.place.view(), &entered.pass);
+    let there = tokio::select! {
+        () = line.cut.cancelled() => return None,
+        there = seat::appears(&view) => there,
+    };
+    if !there {
+        let (words, code) = gone(entered.place.lives());
+        line.say(words).await;
+        return Some(Ending::Code(code));
+    }
     // One of them may sit there more than once.
-    let (sits, hands) = seat::sits(&pass, read_only, || format!("seat-{}", PairingId::fresh()));
+    let (sits, hands) = seat::sits(pass, read_only, || format!("seat-{}", SeatId::fresh()));
     let told = brought.iter().filter(|(name, _)| TOLD.contains(&name.as_str()));
     let stage = view.seat(&sits, told.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect());
     let mut sitting = Sitting::down(pass, hands, reports).await;
     let ending = run(line, entered.place.program(), &stage, Some(size), Some(&mut sitting)).await;
-    sitting.up().await;
-    if ending.is_some() && view.alive().await == Liveness::Absent {
-        line.say("sculpt: the agent's terminal has closed").await;
-        return Some(Ending::Code(CLOSED.into()));
+    // What tmux's client says with another code than 0 is that it has lost its server.
+    let lost = match ending {
+        None => false,
+        Some(_) if line.cut.is_cancelled() => false,
+        Some(Ending::Code(0)) => view.alive().await == Liveness::Absent,
+        Some(_) => true,
+    };
+    if !lost {
+        sitting.up(line.why()).await;
+        return ending;
     }
-    ending
+    let (words, code) = gone(entered.place.lives());
+    sitting.up(words.trim_start_matches("sculpt: ").to_owned()).await;
+    line.say(words).await;
+    Some(Ending::Code(code))
+}
+
+/// What a person hears whose terminal is not there, and the exit code, by whether its agent lives.
+fn gone(lives: bool) -> (&'static str, u32) {
+    if lives {
+        ("sculpt: the agent's terminal was lost and is made anew; the agent goes on, so come again", LOST)
+    } else {
+        ("sculpt: the agent's terminal has closed", CLOSED.into())
+    }
 }

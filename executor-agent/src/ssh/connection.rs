@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use russh::{
@@ -21,6 +21,7 @@ use super::{
     relay::Line,
     request,
     seat::Reports,
+    strangers::Stranger,
 };
 
 /// How many channels a connection may have at a time.
@@ -37,6 +38,8 @@ pub(super) struct Connection {
     pub(super) door: Door,
     /// Told when somebody has come in.
     pub(super) entered: watch::Sender<Option<Arc<Entered>>>,
+    /// They count as one until they have come in.
+    pub(super) stranger: Option<Stranger>,
     /// Why somebody who was recognised is turned away; they hear it, and then the connection ends.
     pub(super) turned: Option<String>,
     pub(super) channels: Arc<Semaphore>,
@@ -46,8 +49,12 @@ pub(super) struct Connection {
     pub(super) busy: HashSet<ChannelId>,
     pub(super) tasks: TaskTracker,
     pub(super) reports: Reports,
-    /// Cancelled when the connection ends.
+    /// Cancelled when the person is to go.
     pub(super) cut: CancellationToken,
+    /// Cancelled when the attempt is over.
+    pub(super) over: CancellationToken,
+    /// Why the person is to go.
+    pub(super) why: Arc<OnceLock<String>>,
 }
 
 impl Connection {
@@ -79,7 +86,8 @@ impl Connection {
 
     /// Room for one more channel of somebody who has come in.
     fn place(&self) -> Result<(Arc<Entered>, OwnedSemaphorePermit), ChannelOpenFailure> {
-        let entered = self.guest().ok_or(ChannelOpenFailure::AdministrativelyProhibited)?;
+        let entered = self.guest().filter(|_| !self.cut.is_cancelled());
+        let entered = entered.ok_or(ChannelOpenFailure::AdministrativelyProhibited)?;
         let place = Arc::clone(&self.channels).try_acquire_owned().map_err(|_| {
             let reason = format!("a connection has at most {CHANNELS} channels; close one, or open another connection");
             ChannelOpenFailure::Other { code: SHORTAGE, reason }
@@ -95,6 +103,7 @@ impl Handler for Connection {
     async fn auth_openssh_certificate(&mut self, login: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
         match self.door.answer(certificate, login).await {
             Answer::In(entered) => {
+                self.stranger = None;
                 self.entered.send_replace(Some(entered));
                 Ok(Auth::Accept)
             }
@@ -129,7 +138,8 @@ impl Handler for Connection {
             }
         };
         let (messages, writer) = channel.split();
-        let line = Line { messages, writer, handle: session.handle(), cut: self.cut.clone() };
+        let (cut, over, why) = (self.cut.clone(), self.over.clone(), Arc::clone(&self.why));
+        let line = Line { messages, writer, handle: session.handle(), cut, over, why };
         let reports = self.reports.clone();
         self.tasks.spawn(async move {
             channel::serve(line, entered, reports).await;

@@ -107,8 +107,25 @@ pub(super) async fn taken_back(list: &mut watch::Receiver<GuestList>, pass: &Pas
     }
 }
 
+/// Returns when other authorities certify people than did last: those for hosts change with them. The first that are told are no
+/// others.
+pub(super) async fn other_authorities(list: &mut watch::Receiver<GuestList>) {
+    let mut known = list.borrow_and_update().authorities.clone();
+    while list.changed().await.is_ok() {
+        let told = list.borrow_and_update().authorities.clone();
+        if !known.is_empty() && told != known {
+            return;
+        }
+        known = told;
+    }
+    // Nobody tells any more: the executor is ending.
+    std::future::pending::<()>().await;
+}
+
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
+    use russh::keys::ssh_key::{PrivateKey, private::Ed25519Keypair};
     use sculpt_pairing::{Profile, Right};
 
     use super::*;
@@ -188,6 +205,20 @@ mod tests {
             tell.send_replace(GuestList::default());
         };
         tokio::join!(taken_back(&mut told, &pass), taking);
+    }
+
+    #[tokio::test]
+    async fn other_authorities_are_noticed_and_the_first_are_no_others() {
+        let line = |seed| PrivateKey::from(Ed25519Keypair::from_seed(&[seed; 32])).public_key().key_data().clone();
+        let of = |seed| GuestList { authorities: vec![line(seed)], ..GuestList::default() };
+        let (tell, mut told) = watch::channel(GuestList::default());
+        let mut noticed = std::pin::pin!(other_authorities(&mut told));
+        for same in [of(1), of(1)] {
+            tell.send_replace(same);
+            assert!(poll!(&mut noticed).is_pending());
+        }
+        tell.send_replace(of(2));
+        assert!(poll!(&mut noticed).is_ready());
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub(super) const FILE: &str = "ssh_host_ed25519_key";
 /// How long the controller may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// No controller is asked more often.
+const SOONEST: Duration = Duration::from_secs(10);
+
 /// A key with its certificate.
 #[derive(Clone, Debug)]
 pub struct HostProof {
@@ -77,8 +80,14 @@ fn read(key: &PrivateKey, answer: CertifyHostResponse) -> Result<(HostProof, Dur
     if !certificate.cert_type().is_host() || certificate.public_key() != key.public_key().key_data() {
         return Err(ProofError::Another);
     }
-    let after = sculpt_proto::required(answer.renew_after, "renew_after")?;
-    Ok((HostProof { key: key.clone(), certificate }, duration(after, "renew_after")?))
+    let told = duration(sculpt_proto::required(answer.renew_after, "renew_after")?, "renew_after")?;
+    let life = certificate.valid_before().saturating_sub(certificate.valid_after());
+    Ok((HostProof { key: key.clone(), certificate }, renewal(told, Duration::from_secs(life))))
+}
+
+/// When to ask again: as told, but never after two thirds of the certificate's life, nor all the time.
+fn renewal(told: Duration, life: Duration) -> Duration {
+    told.min(life * 2 / 3).max(SOONEST)
 }
 
 #[cfg(test)]
@@ -99,6 +108,15 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(directory.path().join(FILE), "nonsense").unwrap();
         assert!(matches!(key(directory.path()), Err(ProofError::Key(_))));
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_before_it_is_over() {
+        let [second, hour] = [1, 3_600].map(Duration::from_secs);
+        assert_eq!(renewal(2 * hour, 24 * hour), 2 * hour);
+        assert_eq!(renewal(30 * hour, 24 * hour), 16 * hour);
+        assert_eq!(renewal(Duration::ZERO, 24 * hour), 10 * second);
+        assert_eq!(renewal(hour, Duration::ZERO), 10 * second);
     }
 
     #[test]

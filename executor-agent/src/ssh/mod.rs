@@ -4,6 +4,7 @@
 mod blocks;
 mod channel;
 mod connection;
+mod direct;
 mod door;
 mod forward;
 mod guests;
@@ -19,13 +20,15 @@ mod seat;
 mod server;
 mod severable;
 pub mod socket;
+mod strangers;
 mod tunnel;
 
-pub use blocks::{Block, Deed, Report, Role};
 pub use guests::{Guest, GuestList, NoAuthority, NotAGuest, authorities};
 pub use host_proof::HostProof;
 pub use place::{Attempts, NoPlace, Place};
 pub use reception::{Hears, Told, news, run};
 pub use seat::Reports;
+pub(crate) use server::LOOKS_ON;
 pub use server::{COMES_IN_WITHIN, CONNECTIONS, ConnectionError, Means, Server};
+pub use strangers::Stranger;
 pub use tunnel::{Tunnel, TunnelError};

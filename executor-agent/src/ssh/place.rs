@@ -15,7 +15,7 @@ use crate::{
     stage::Stage,
     text::ByteText,
     tmux::View,
-    tree,
+    tree::{self, Mark},
 };
 
 /// The attempts of this host.
@@ -99,7 +99,9 @@ impl Place {
         if cgroup.unified.is_some() {
             return [Leaf::Agent, Leaf::View].iter().flat_map(|leaf| cgroup.members(*leaf)).collect();
         }
-        tree::carriers(self.launch.attempt).into_iter().map(|process| process.pid).collect()
+        let carriers =
+            [Mark::Agent, Mark::Guest].into_iter().flat_map(|mark| tree::carriers(mark, self.launch.attempt));
+        carriers.map(|process| process.pid).collect()
     }
 
     /// The executor's own binary.

@@ -1,9 +1,10 @@
-//! The duty that takes people in: proves who we are, and dials for each who waits at the controller.
+//! The duty that takes people in: proves who we are, dials for each who waits at the controller, and opens to those who come
+//! straight to this host.
 
 use std::{sync::Arc, time::Duration};
 
 use russh::keys::ssh_key::PrivateKey;
-use sculpt_proto::id::{AttemptId, TunnelId};
+use sculpt_proto::id::TunnelId;
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -12,14 +13,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::{
-    blocks::Report,
-    guests::GuestList,
+    direct,
+    guests::{self, GuestList},
     host_proof::{self, HostProof},
     place::Attempts,
     server::{COMES_IN_WITHIN, Means, Server},
     tunnel::Tunnel,
 };
-use crate::attempts::Context;
+use crate::attempts::{self, Context};
 
 /// Between tries to be certified.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -32,13 +33,15 @@ const DIALS: usize = 256;
 /// Reports on their way.
 const REPORTS: usize = 256;
 
-/// What the session tells it.
+/// What the session and the attempts tell it.
 #[derive(Debug)]
 pub struct Told {
     /// Whom to let in.
     pub guests: watch::Sender<GuestList>,
     /// For whom to dial.
     pub dials: mpsc::Sender<TunnelId>,
+    /// Raised when an attempt has ended.
+    pub ends: watch::Sender<u64>,
 }
 
 /// The duty's ends of what it is told.
@@ -46,17 +49,19 @@ pub struct Told {
 pub struct Hears {
     guests: watch::Receiver<GuestList>,
     dials: mpsc::Receiver<TunnelId>,
+    ends: watch::Receiver<u64>,
 }
 
-/// Between a session and the duty.
+/// Between who tells and the duty.
 pub fn news() -> (Told, Hears) {
     let (guests, told) = watch::channel(GuestList::default());
     let (dials, dialled) = mpsc::channel(DIALS);
-    (Told { guests, dials }, Hears { guests: told, dials: dialled })
+    let (ends, ended) = watch::channel(0);
+    (Told { guests, dials, ends }, Hears { guests: told, dials: dialled, ends: ended })
 }
 
 /// Takes people in until the executor ends.
-pub async fn run(context: Arc<Context>, hears: Hears) {
+pub async fn run(context: Arc<Context>, attempts: attempts::Attempts, hears: Hears) {
     let cancel = context.cancel.clone();
     let key = match host_proof::key(&context.layout.identity_directory()) {
         Ok(key) => key,
@@ -65,52 +70,76 @@ pub async fn run(context: Arc<Context>, hears: Hears) {
     let tasks = TaskTracker::new();
     tokio::select! {
         () = cancel.cancelled() => {}
-        () = receive(&context, &key, hears, &tasks) => {}
+        () = receive(&context, attempts, &key, hears, &tasks) => {}
     }
     tasks.close();
     tasks.wait().await;
 }
 
-async fn receive(context: &Arc<Context>, key: &PrivateKey, mut hears: Hears, tasks: &TaskTracker) {
-    let (first, renew_after) = certified(context, key).await;
-    let (tell, proof) = watch::channel(first);
+async fn receive(
+    context: &Arc<Context>,
+    attempts: attempts::Attempts,
+    key: &PrivateKey,
+    mut hears: Hears,
+    tasks: &TaskTracker,
+) {
+    let (tell, proof) = watch::channel(None);
     let (reports, told) = mpsc::channel(REPORTS);
+    let authorities = hears.guests.clone();
     let server = Server::new(Means {
         proof,
         guests: hears.guests,
         attempts: Attempts::new(context.layout.clone(), context.program.clone()),
         reports,
+        ends: hears.ends,
         comes_in_within: COMES_IN_WITHIN,
         cancel: context.cancel.clone(),
     });
-    tasks.spawn(note(told));
-    let renewing = async {
-        let mut after = renew_after;
-        loop {
-            sleep(after).await;
-            let (proof, next) = certified(context, key).await;
-            after = next;
-            tell.send_replace(proof);
-        }
-    };
+    tasks.spawn(async move { attempts.write_seats(told).await });
+    if let Some(direct) = &context.settings.ssh {
+        tasks.spawn(direct::open(direct.listen, server.clone(), context.cancel.clone()));
+    }
     let dialling = async {
         while let Some(tunnel) = hears.dials.recv().await {
             tasks.spawn(take_in(Arc::clone(context), server.clone(), tunnel));
         }
     };
     tokio::select! {
-        () = renewing => {}
+        () = prove(context, key, &tell, authorities) => {}
         () = dialling => {}
+    }
+}
+
+/// Keeps a certificate that is good: another one before it is over, and as soon as others certify.
+async fn prove(
+    context: &Context,
+    key: &PrivateKey,
+    tell: &watch::Sender<Option<HostProof>>,
+    mut list: watch::Receiver<GuestList>,
+) {
+    loop {
+        let (proof, after) = certified(context, key).await;
+        tell.send_replace(Some(proof));
+        tokio::select! {
+            () = sleep(after) => {}
+            () = guests::other_authorities(&mut list) => info!("others certify for ssh; so the key of this host is certified anew"),
+        }
     }
 }
 
 /// A certificate, however long it takes to get one.
 async fn certified(context: &Context, key: &PrivateKey) -> (HostProof, Duration) {
     let mut backoff = context.dialer.backoff(FIRST_WAIT, LONGEST_WAIT);
+    let mut told = false;
     loop {
         match host_proof::certify(key, &context.dialer).await {
             Ok(certified) => return certified,
-            Err(error) => debug!(%error, "the key of this host for ssh is not certified; trying again"),
+            Err(error) if std::mem::replace(&mut told, true) => {
+                debug!(%error, "the key of this host for ssh is still not certified")
+            }
+            Err(error) => {
+                warn!(%error, "the key of this host for ssh is not certified, and without that nobody is taken in; trying again")
+            }
         }
         backoff.wait().await;
     }
@@ -122,17 +151,10 @@ async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
         dialled = Tunnel::dial(&context.dialer, id) => dialled,
     };
     let ended = match dialled {
-        Ok(tunnel) => server.serve(tunnel).await,
+        Ok(tunnel) => server.serve(tunnel, None).await,
         Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
     };
     if let Err(error) = ended {
         info!(tunnel = %id, %error, "a person's connection was ended");
-    }
-}
-
-/// Until attempts' journals have them, the executor's own log does.
-async fn note(mut told: mpsc::Receiver<(AttemptId, Report)>) {
-    while let Some((attempt, report)) = told.recv().await {
-        info!(%attempt, user = report.user, pairing = %report.pairing, deed = ?report.deed, "a person at a terminal");
     }
 }

@@ -1,6 +1,12 @@
 //! Between a channel and a program: bytes both ways, each side no faster than the other takes them.
 
-use std::{collections::VecDeque, future::pending, io, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    io,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use russh::{
@@ -34,8 +40,12 @@ pub(super) struct Line {
     pub(super) messages: ChannelReadHalf,
     pub(super) writer: ChannelWriteHalf<Msg>,
     pub(super) handle: Handle,
-    /// Cancelled when its connection ends.
+    /// Cancelled when the person is to go.
     pub(super) cut: CancellationToken,
+    /// Cancelled when the attempt is over.
+    pub(super) over: CancellationToken,
+    /// Why they are to go.
+    pub(super) why: Arc<OnceLock<String>>,
 }
 
 /// Why a relay is over.
@@ -77,9 +87,19 @@ impl Line {
             }
             tokio::select! {
                 biased;
-                () = self.cut.cancelled() => return Over::Gone,
+                () = self.cut.cancelled(), if !left => {
+                    if sitting.is_none() {
+                        return Over::Gone;
+                    }
+                    (left, backlog) = (true, Backlog { closed: true, ..Backlog::default() });
+                    process.signal(Signal::TERM).await;
+                }
+                () = self.over.cancelled(), if sitting.is_none() => {
+                    self.say("sculpt: the attempt has ended").await;
+                    return Over::Ended(Ending::Signal(Signal::HUP.as_raw()));
+                }
                 message = self.messages.wait(), if backlog.has_room() => {
-                    match hear(message, &mut backlog, process, sitting.as_deref_mut()).await {
+                    match hear(message, &mut backlog, process, sitting.as_deref_mut().filter(|_| !left)).await {
                         Heard::More => {}
                         Heard::Gone => return Over::Gone,
                         Heard::Leaves => {
@@ -101,11 +121,16 @@ impl Line {
                 ended = process.wait(), if ending.is_none() => ending = Some(ended.unwrap_or(Ending::Code(1))),
                 () = quiet(sitting.as_deref()) => {
                     if let Some(sitting) = sitting.as_deref_mut() {
-                        sitting.rest(SystemTime::now()).await;
+                        sitting.rest(SystemTime::now());
                     }
                 }
             }
         }
+    }
+
+    /// Why the person is made to go; empty when they are not.
+    pub(super) fn why(&self) -> String {
+        self.why.get().cloned().unwrap_or_default()
     }
 
     /// Tells the person something that no program says.
@@ -152,7 +177,7 @@ async fn hear(
     match (message, sitting) {
         (Some(ChannelMsg::Data { data }), None) => backlog.push(data),
         (Some(ChannelMsg::Data { data }), Some(sitting)) => {
-            let pressed = sitting.press(&data, SystemTime::now()).await;
+            let pressed = sitting.press(&data, SystemTime::now());
             backlog.push(pressed.passed.into());
             if pressed.leaves {
                 return Heard::Leaves;

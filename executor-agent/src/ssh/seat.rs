@@ -1,30 +1,87 @@
 //! A person's seat at the agent's terminal: what they type, and who is told of it.
 
-use std::{path::Path, time::SystemTime};
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use sculpt_pairing::{Pass, Right};
-use sculpt_proto::id::AttemptId;
-use tokio::{sync::mpsc, time::Instant};
+use sculpt_pairing::{Pass, Right, Role};
+use sculpt_proto::id::{AttemptId, SeatId};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
-    blocks::{Blocks, Deed, QUIET, Report, Role},
+    blocks::{Block, Blocks, QUIET},
     keys::{Hands, Keys, Pressed},
 };
-use crate::tmux::Sits;
+use crate::{
+    report::Seat,
+    text::ByteText,
+    tmux::{Liveness, Sits, View},
+};
 
-/// Where reports of seats go. When it is full, seats wait: what is typed is told before more is typed.
-pub type Reports = mpsc::Sender<(AttemptId, Report)>;
+/// Where reports of seats go. When it is full, who comes or goes waits; what is typed waits for nobody, and is told later.
+pub type Reports = mpsc::Sender<(AttemptId, Seat)>;
 
-/// Somebody who sits there.
+/// How long a server whose directory is there may take to have its session, too: it listens before it has made one.
+const APPEARS: Duration = Duration::from_secs(10);
+
+/// Between two looks for it, each of which runs a program: at first, and at last.
+const LOOK: Duration = Duration::from_millis(20);
+const SELDOM: Duration = Duration::from_millis(500);
+
+/// That somebody is beside an attempt.
+#[derive(Debug)]
+pub(super) struct Presence {
+    seat: SeatId,
+    attempt: AttemptId,
+    user: String,
+    reports: Reports,
+}
+
+impl Presence {
+    /// Somebody comes.
+    pub(super) async fn begin(pass: &Pass, role: Role, reports: Reports) -> Self {
+        let presence = Self { seat: SeatId::fresh(), attempt: pass.attempt, user: pass.user.clone(), reports };
+        let (seat, user) = (presence.seat, presence.user.clone());
+        presence.tell(Seat::Attached { seat, pairing: pass.pairing, user, role }).await;
+        presence
+    }
+
+    /// They go; `why` is empty when they wanted to.
+    pub(super) async fn end(self, why: String) {
+        self.tell(Seat::Detached { seat: self.seat, why }).await;
+    }
+
+    async fn tell(&self, seat: Seat) {
+        // Without anybody who takes them the executor is ending.
+        let _ending = self.reports.send((self.attempt, seat)).await;
+    }
+
+    fn typed(&self, block: &Block) -> Seat {
+        Seat::Typed {
+            seat: self.seat,
+            user: self.user.clone(),
+            bytes: block.bytes,
+            took: block.took(),
+            content: ByteText(block.content.clone()),
+        }
+    }
+}
+
+/// Somebody who sits at the terminal.
 #[derive(Debug)]
 pub(super) struct Sitting {
-    pass: Pass,
+    presence: Presence,
     role: Role,
     keys: Keys,
     blocks: Blocks,
-    /// When the block that is typed is over, if nothing more comes.
+    /// A block that is over, and for which there was no room.
+    owed: Option<Block>,
+    /// When the block that is typed is over, if nothing more comes, or there may be room.
     due: Option<Instant>,
-    reports: Reports,
 }
 
 /// How somebody with these rights sits, and what their hands may do.
@@ -38,11 +95,10 @@ pub(super) fn sits(pass: &Pass, read_only: bool, name: impl FnOnce() -> String) 
 
 impl Sitting {
     /// Somebody sits down.
-    pub(super) async fn down(pass: Pass, hands: Hands, reports: Reports) -> Self {
+    pub(super) async fn down(pass: &Pass, hands: Hands, reports: Reports) -> Self {
         let role = if hands == Hands::Tied { Role::Observer } else { Role::Driver };
-        let sitting = Self { pass, role, keys: Keys::new(hands), blocks: Blocks::default(), due: None, reports };
-        sitting.tell(Deed::Attached { role }).await;
-        sitting
+        let presence = Presence::begin(pass, role, reports).await;
+        Self { presence, role, keys: Keys::new(hands), blocks: Blocks::default(), owed: None, due: None }
     }
 
     /// Whether the terminal takes their size.
@@ -51,10 +107,10 @@ impl Sitting {
     }
 
     /// Takes what they type.
-    pub(super) async fn press(&mut self, data: &[u8], now: SystemTime) -> Pressed {
+    pub(super) fn press(&mut self, data: &[u8], now: SystemTime) -> Pressed {
         let pressed = self.keys.press(data);
         let over = self.blocks.typed(&pressed.passed, now);
-        self.told(over.map(Deed::Typed)).await;
+        self.told(over);
         pressed
     }
 
@@ -64,31 +120,51 @@ impl Sitting {
     }
 
     /// They may have typed nothing for a while.
-    pub(super) async fn rest(&mut self, now: SystemTime) {
+    pub(super) fn rest(&mut self, now: SystemTime) {
         let over = self.blocks.over(now);
-        self.told(over.map(Deed::Typed)).await;
+        self.told(over);
     }
 
-    /// They get up.
-    pub(super) async fn up(mut self) {
-        if let Some(block) = self.blocks.finish() {
-            self.tell(Deed::Typed(block)).await;
+    /// They get up; `why` is empty when they wanted to.
+    pub(super) async fn up(mut self, why: String) {
+        if let Some(block) = Block::joined(self.owed.take(), self.blocks.finish()) {
+            self.presence.tell(self.presence.typed(&block)).await;
         }
-        self.tell(Deed::Detached).await;
+        self.presence.end(why).await;
     }
 
-    async fn told(&mut self, deed: Option<Deed>) {
-        self.due = self.blocks.is_open().then(|| Instant::now() + QUIET);
-        if let Some(deed) = deed {
-            self.tell(deed).await;
+    /// Tells of a block that is over, if there is room: no key waits for a disk.
+    fn told(&mut self, over: Option<Block>) {
+        self.owed = Block::joined(self.owed.take(), over);
+        if let Some(block) = &self.owed
+            && !matches!(
+                self.presence.reports.try_send((self.presence.attempt, self.presence.typed(block))),
+                Err(mpsc::error::TrySendError::Full(_))
+            )
+        {
+            self.owed = None;
         }
+        self.due = (self.blocks.is_open() || self.owed.is_some()).then(|| Instant::now() + QUIET);
     }
+}
 
-    async fn tell(&self, deed: Deed) {
-        let report = Report { pairing: self.pass.pairing, user: self.pass.user.clone(), deed };
-        // Without anybody who takes them the executor is ending.
-        let _ending = self.reports.send((self.pass.attempt, report)).await;
+/// Waits until there is a session to sit at. False when none comes. That there is no socket says nothing: a server that begins
+/// removes what another has left, and makes its own.
+pub(super) async fn appears(view: &View) -> bool {
+    let since = Instant::now();
+    while view.alive().await != Liveness::Present {
+        let waited = since.elapsed();
+        if waited > APPEARS || !view.socket.parent().is_some_and(Path::is_dir) {
+            return false;
+        }
+        sleep(pause(waited)).await;
     }
+    true
+}
+
+/// How long until the next look, after so long.
+fn pause(waited: Duration) -> Duration {
+    (waited / 2).clamp(LOOK, SELDOM)
 }
 
 /// Whether the host describes the terminal at `place`, as `x/xterm`.
@@ -109,6 +185,15 @@ mod tests {
         Pass { pairing: PairingId::fresh(), attempt: AttemptId::fresh(), user: "ada".into(), rights }
     }
 
+    /// What was told, in short.
+    fn short(seat: Seat) -> String {
+        match seat {
+            Seat::Attached { user, role, .. } => format!("{user} {}", role.as_str()),
+            Seat::Typed { user, bytes, .. } => format!("{user} {bytes}"),
+            Seat::Detached { why, .. } => format!("gone: {why}"),
+        }
+    }
+
     #[test]
     fn only_who_has_a_shell_has_the_commands_of_tmux() {
         let sits = |rights, read_only| sits(&pass(rights), read_only, || "ada".to_owned());
@@ -124,26 +209,47 @@ mod tests {
         let (reports, mut told) = mpsc::channel(8);
         let pass = pass(Profile::Attach.rights());
         let now = SystemTime::now();
-        let mut sitting = Sitting::down(pass.clone(), Hands::Typing, reports.clone()).await;
+        let mut sitting = Sitting::down(&pass, Hands::Typing, reports.clone()).await;
         assert!(sitting.resizes() && sitting.due().is_none());
-        assert_eq!(sitting.press(b"ls\r", now).await.passed, b"ls\r");
+        assert_eq!(sitting.press(b"ls\r", now).passed, b"ls\r");
         assert!(sitting.due().is_some());
-        sitting.rest(now + QUIET).await;
+        sitting.rest(now + QUIET);
         assert!(sitting.due().is_none());
-        assert!(sitting.press(b"x\x02d", now + QUIET).await.leaves);
-        sitting.up().await;
-        let watching = Sitting::down(pass.clone(), Hands::Tied, reports).await;
+        assert!(sitting.press(b"x\x02d", now + QUIET).leaves);
+        sitting.up(String::new()).await;
+        let watching = Sitting::down(&pass, Hands::Tied, reports).await;
         assert!(!watching.resizes());
-        watching.up().await;
+        watching.up("cut".to_owned()).await;
         let mut deeds = Vec::new();
-        while let Some((attempt, report)) = told.recv().await {
-            assert_eq!((attempt, report.pairing, report.user.as_str()), (pass.attempt, pass.pairing, "ada"));
-            deeds.push(match report.deed {
-                Deed::Attached { role } => format!("{role:?}"),
-                Deed::Typed(block) => block.bytes.to_string(),
-                Deed::Detached => "gone".to_owned(),
-            });
+        while let Some((attempt, seat)) = told.recv().await {
+            assert_eq!(attempt, pass.attempt);
+            deeds.push(short(seat));
         }
-        assert_eq!(deeds, ["Driver", "3", "1", "gone", "Observer", "gone"]);
+        assert_eq!(deeds, ["ada driver", "ada 3", "ada 1", "gone: ", "ada observer", "gone: cut"]);
+    }
+
+    #[tokio::test]
+    async fn no_key_waits_and_nothing_that_was_typed_is_lost() {
+        let (reports, mut told) = mpsc::channel(1);
+        let began = SystemTime::now();
+        let mut sitting = Sitting::down(&pass(Profile::Attach.rights()), Hands::Typing, reports).await;
+        // Nobody takes what is told: there was room for the beginning alone.
+        for block in 0..100 {
+            assert_eq!(sitting.press(b"ab", began + QUIET * block).passed, b"ab");
+        }
+        assert!(sitting.due().is_some());
+        assert_eq!(short(told.recv().await.unwrap().1), "ada driver");
+        sitting.rest(began + QUIET * 100);
+        let (_, typed) = told.recv().await.unwrap();
+        assert!(matches!(typed, Seat::Typed { bytes: 200, took, .. } if took == QUIET * 99), "{typed:?}");
+        assert!(sitting.due().is_none());
+    }
+
+    #[test]
+    fn a_session_that_is_late_is_looked_for_less_often() {
+        let next = |waited: &Duration| Some(*waited + pause(*waited));
+        let looks = std::iter::successors(Some(Duration::ZERO), next).take_while(|waited| *waited < APPEARS);
+        let looks: Vec<Duration> = looks.collect();
+        assert!(looks.len() < 35 && looks[4] < Duration::from_millis(200), "{looks:?}");
     }
 }

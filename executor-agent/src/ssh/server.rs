@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ use super::{
     place::Attempts,
     seat::Reports,
     severable::Severable,
+    strangers::Stranger,
 };
 
 /// How many people may be connected at a time.
@@ -33,6 +34,9 @@ pub const CONNECTIONS: usize = 128;
 
 /// How long it usually may take from the first byte to being let in.
 pub const COMES_IN_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long who comes may wait for the controller to certify us.
+const PROVED_WITHIN: Duration = Duration::from_secs(3);
 
 /// A peer is asked whether it is there after so much silence; one that does not answer so often is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -50,20 +54,25 @@ const PACKETS: usize = 16;
 const PACKET: u32 = 32 * 1024;
 const WINDOW: u32 = 1 << 20;
 
-/// How long a peer may take to hear why it is cut.
+/// How long people may look on at the last picture of an agent that has ended.
+pub(crate) const LOOKS_ON: Duration = Duration::from_secs(600);
+
+/// How long a peer may take to leave what it looks at, and then to hear why it is cut.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a server serves with.
 #[derive(Clone, Debug)]
 pub struct Means {
-    /// Which executor this is; each connection takes the newest.
-    pub proof: watch::Receiver<HostProof>,
+    /// Which executor this is, once that is certified; each connection takes the newest.
+    pub proof: watch::Receiver<Option<HostProof>>,
     /// Whom it lets in.
     pub guests: watch::Receiver<GuestList>,
     /// Where it takes them.
     pub attempts: Attempts,
     /// Who is told what they do at terminals.
     pub reports: Reports,
+    /// Raised when attempts have ended.
+    pub ends: watch::Receiver<u64>,
     /// How long it may take to be let in.
     pub comes_in_within: Duration,
     /// Ends all connections.
@@ -83,6 +92,9 @@ pub enum ConnectionError {
     /// There are enough.
     #[error("refused a connection: there are {CONNECTIONS} already")]
     Full,
+    /// The controller has not certified us.
+    #[error("refused a connection: the controller has not certified the key of this host for ssh; it is asked again")]
+    Unproved,
     /// Nobody was let in in time.
     #[error("nobody came in within {} s", .0.as_secs_f32())]
     Late(Duration),
@@ -96,6 +108,8 @@ pub enum ConnectionError {
 enum Cut {
     #[error("this pairing was taken back")]
     Withdrawn,
+    #[error("the agent has ended; `sculpt logs` and `sculpt replay` show what it did")]
+    Over,
     #[error("this executor ends; the agent goes on")]
     Ending,
 }
@@ -106,20 +120,25 @@ impl Server {
         Self { means, connections: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
-    /// Serves one connection to its end; nothing that ran for it is left then.
-    pub async fn serve<S>(&self, stream: S) -> Result<(), ConnectionError>
+    /// Serves one connection to its end; nothing that ran for it is left then. A stranger's is counted as one until they have
+    /// come in.
+    pub async fn serve<S>(&self, stream: S, stranger: Option<Stranger>) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _place = self.connections.try_acquire().map_err(|_| ConnectionError::Full)?;
-        let cut = CancellationToken::new();
+        let config = Arc::new(self.proved().await?);
+        let severed = CancellationToken::new();
         // However this function ends.
-        let _severed = cut.clone().drop_guard();
+        let _severed = severed.clone().drop_guard();
+        let stream = Severable::new(stream, &severed);
         let (enter, mut entered) = watch::channel(None);
         let tasks = TaskTracker::new();
+        let (cut, over, why) = (severed.child_token(), CancellationToken::new(), Arc::new(OnceLock::new()));
         let connection = Connection {
             door: Door { list: self.means.guests.clone(), attempts: self.means.attempts.clone() },
             entered: enter,
+            stranger,
             turned: None,
             channels: Arc::new(Semaphore::new(CHANNELS)),
             listening: HashMap::new(),
@@ -127,12 +146,13 @@ impl Server {
             tasks: tasks.clone(),
             reports: self.means.reports.clone(),
             cut: cut.clone(),
+            over: over.clone(),
+            why: Arc::clone(&why),
         };
         let patience = self.means.comes_in_within;
         let mut late = pin!(late(patience, entered.clone()));
-        let config = Arc::new(config(&self.means.proof.borrow()));
         let session = tokio::select! {
-            session = run_stream(config, Severable::new(stream, &cut), connection) => session?,
+            session = run_stream(config, stream, connection) => session?,
             () = &mut late => return Err(ConnectionError::Late(patience)),
         };
         let handle = session.handle();
@@ -140,33 +160,77 @@ impl Server {
         let ended = tokio::select! {
             ended = &mut session => ended.map_err(Into::into),
             () = late => Err(ConnectionError::Late(patience)),
-            why = self.cut_off(&mut entered) => {
-                let words = handle.disconnect(Disconnect::ByApplication, why.to_string(), "en".to_owned());
-                let _deaf = timeout(LAST_WORDS, async { (words.await.is_ok(), session.await.is_ok()) }).await;
+            cause = self.cut_off(&mut entered, &over) => {
+                let words = cause.to_string();
+                let _first = why.set(words.clone());
+                cut.cancel();
+                tasks.close();
+                // What they look at first leaves their terminal as it was.
+                let leaving = timeout(LAST_WORDS, tasks.wait());
+                let gone = tokio::select! {
+                    ended = &mut session => Some(ended),
+                    _left = leaving => None,
+                };
+                if gone.is_none() {
+                    let said = handle.disconnect(Disconnect::ByApplication, words, "en".to_owned());
+                    let _deaf = timeout(LAST_WORDS, async { (said.await.is_ok(), session.await.is_ok()) }).await;
+                }
                 Ok(())
             }
         };
-        cut.cancel();
+        severed.cancel();
         tasks.close();
         tasks.wait().await;
         ended
     }
 
-    /// Returns when somebody who has come in may not stay.
-    async fn cut_off(&self, entered: &mut watch::Receiver<Option<Arc<Entered>>>) -> Cut {
-        let mut guests = self.means.guests.clone();
-        let withdrawn = async {
-            let Ok(entered) = entered.wait_for(Option::is_some).await.map(|entered| entered.clone()) else {
-                return std::future::pending().await;
-            };
-            match entered {
-                Some(entered) => guests::taken_back(&mut guests, &entered.pass).await,
-                None => std::future::pending().await,
+    /// How to serve with the newest certificate. An executor that has just begun is soon certified.
+    async fn proved(&self) -> Result<Config, ConnectionError> {
+        let mut proof = self.means.proof.clone();
+        match timeout(PROVED_WITHIN, proof.wait_for(Option::is_some)).await {
+            Ok(Ok(proof)) => proof.as_ref().map(config).ok_or(ConnectionError::Unproved),
+            Ok(Err(_)) | Err(_) => Err(ConnectionError::Unproved),
+        }
+    }
+
+    /// Returns when somebody who has come in may not stay. Cancels `over` when their attempt is.
+    async fn cut_off(&self, entered: &mut watch::Receiver<Option<Arc<Entered>>>, over: &CancellationToken) -> Cut {
+        let staying = async {
+            let entered = entered.wait_for(Option::is_some).await.ok().and_then(|entered| entered.clone());
+            let Some(entered) = entered else { return std::future::pending().await };
+            let mut guests = self.means.guests.clone();
+            tokio::select! {
+                () = guests::taken_back(&mut guests, &entered.pass) => Cut::Withdrawn,
+                () = self.ends(&entered) => {
+                    over.cancel();
+                    // They look on until the controller has them here no longer, or for so long.
+                    tokio::select! {
+                        () = guests::taken_back(&mut guests, &entered.pass) => {}
+                        () = sleep(LOOKS_ON) => {}
+                    }
+                    Cut::Over
+                }
             }
         };
         tokio::select! {
-            () = withdrawn => Cut::Withdrawn,
+            cut = staying => cut,
             () = self.means.cancel.cancelled() => Cut::Ending,
+        }
+    }
+
+    /// Returns when their attempt has ended.
+    async fn ends(&self, entered: &Arc<Entered>) {
+        let mut ends = self.means.ends.clone();
+        loop {
+            ends.mark_unchanged();
+            let place = Arc::clone(entered);
+            let lives = tokio::task::spawn_blocking(move || place.place.lives()).await;
+            if matches!(lives, Ok(false)) {
+                return;
+            }
+            if ends.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! People beside an attempt, with OpenSSH's own programs.
 
+mod crowd;
+mod direct;
 mod door;
 mod enclosed;
 mod forwards;
@@ -7,4 +9,5 @@ mod programs;
 pub(crate) mod relay;
 mod terminal;
 mod tunnelled;
+mod visit;
 mod world;

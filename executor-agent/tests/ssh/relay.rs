@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::Stream;
@@ -33,11 +36,20 @@ pub(crate) struct Relay {
     waiting: Arc<Mutex<HashMap<String, TcpStream>>>,
     /// The name under which the executor proves itself to people.
     pub(crate) host: Host,
+    /// Whether it certifies.
+    pub(crate) certifies: Arc<AtomicBool>,
+    /// The keys that it has certified, in the order of the asking.
+    pub(crate) certified: Arc<Mutex<Vec<String>>>,
 }
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { waiting: Arc::default(), host: Host(ExecutorId::fresh()) }
+        Self {
+            waiting: Arc::default(),
+            host: Host(ExecutorId::fresh()),
+            certifies: Arc::new(AtomicBool::new(true)),
+            certified: Arc::default(),
+        }
     }
 }
 
@@ -58,7 +70,12 @@ impl Pairing for Relay {
         &self,
         request: Request<CertifyHostRequest>,
     ) -> Result<Response<CertifyHostResponse>, Status> {
-        let public = PublicKey::from_openssh(&request.into_inner().public_key).unwrap();
+        if !self.certifies.load(Ordering::Acquire) {
+            return Err(Status::unavailable("nothing is certified today"));
+        }
+        let line = request.into_inner().public_key;
+        let public = PublicKey::from_openssh(&line).unwrap();
+        self.certified.lock().unwrap().push(line);
         let certificate = self.host.certify(&public, now(), &key(HOSTS)).unwrap().to_openssh().unwrap();
         let renew_after = Some(prost_types::Duration { seconds: 300, nanos: 0 });
         Ok(Response::new(CertifyHostResponse { certificate, renew_after }))

@@ -1,6 +1,7 @@
 //! Seats at the agent's terminal.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read as _, Write as _},
     os::fd::OwnedFd,
@@ -13,10 +14,7 @@ use rustix::{
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
-use sculpt_executor::{
-    shim::Mode,
-    ssh::{Deed, Role},
-};
+use sculpt_executor::{report::Seat, shim::Mode};
 use sculpt_pairing::Profile;
 use tokio::process::Child;
 
@@ -62,9 +60,13 @@ impl Window {
     }
 
     pub(super) async fn sees(&self, text: &str) {
-        let seen = || String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned();
-        let found = eventually(|| seen().contains(text).then_some(()));
-        assert!(tokio::time::timeout(PATIENCE, found).await.is_ok(), "{text:?} is not in {:?}", seen());
+        let found = eventually(|| self.seen().contains(text).then_some(()));
+        assert!(tokio::time::timeout(PATIENCE, found).await.is_ok(), "{text:?} is not in {:?}", self.seen());
+    }
+
+    /// All that it has shown.
+    fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
     }
 
     pub(super) fn types(&mut self, keys: &[u8]) {
@@ -105,7 +107,7 @@ async fn a_driver_types_and_an_observer_looks_on() {
     drives.sees("got from ada").await;
     looks_on.sees("got from ada").await;
     // The size is the driver's, whoever came last.
-    drives.sees("30 100").await;
+    drives.sees("29 100").await;
     assert_eq!(tmux(&world, &["list-windows", "-t", "main", "-F", "x"]), "x\n", "no window was made");
     looks_on.types(b"\x02d");
     // Their own terminal is as it was before.
@@ -115,16 +117,25 @@ async fn a_driver_types_and_an_observer_looks_on() {
     assert_eq!(drives.closes().await, Some(0));
     let log = String::from_utf8(world.attempt.log(None)).unwrap();
     assert!(!log.contains("bob") && log.contains("got from ada"), "{log}");
-    let mut told = Vec::new();
-    while told.len() < 5 {
-        let (_, report) = world.reports.recv().await.unwrap();
-        told.push((report.user, report.deed));
+    assert_eq!(told(&mut world, 5).await, ["ada driver", "ada gone", "ada typed 9", "bob gone", "bob observer"]);
+}
+
+/// So many reports in short, sorted.
+pub(super) async fn told(world: &mut World, count: usize) -> Vec<String> {
+    let (mut told, mut names) = (Vec::new(), BTreeMap::new());
+    while told.len() < count {
+        let report = tokio::time::timeout(PATIENCE, world.reports.recv()).await.expect("it is told").unwrap();
+        told.push(match report.1 {
+            Seat::Attached { seat, user, role, .. } => {
+                names.insert(seat, user.clone());
+                format!("{user} {}", role.as_str())
+            }
+            Seat::Typed { seat, bytes, .. } => format!("{} typed {bytes}", names[&seat]),
+            Seat::Detached { seat, why } => format!("{} gone {why}", names[&seat]).trim_end().to_owned(),
+        });
     }
-    let deeds = |user: &str| told.iter().filter(|(who, _)| who == user).map(|(_, deed)| deed).collect::<Vec<_>>();
-    assert_eq!(deeds("bob"), [&Deed::Attached { role: Role::Observer }, &Deed::Detached]);
-    let ada = deeds("ada");
-    assert_eq!((ada[0], ada[2]), (&Deed::Attached { role: Role::Driver }, &Deed::Detached));
-    assert!(matches!(ada[1], Deed::Typed(block) if block.bytes == 9), "{ada:?}");
+    told.sort();
+    told
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,10 +163,10 @@ async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
     let mut seat = Window::open(&ada, (90, 25), &["sculpt-attach"]);
     seat.sees("ready").await;
     seat.types(b"hello\r");
-    seat.sees("25 90").await;
+    seat.sees("24 90").await;
     seat.resizes((70, 22));
     let width = || tmux(&world, &["display-message", "-p", "-t", "main", "#{window_width}x#{window_height}"]);
-    eventually(|| (width() == "70x22\n").then_some(())).await;
+    eventually(|| (width() == "70x21\n").then_some(())).await;
     seat.types(b"\x02d");
     seat.sees("detached").await;
     assert_eq!(seat.closes().await, Some(0));
@@ -172,7 +183,7 @@ async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
 async fn sizes_that_no_terminal_has_are_none_here() {
     let world = world().await;
     let ada = world.person("ada", Profile::Attach);
-    for (size, shown) in [((0, 0), "80x24\n"), ((10_000, 10_000), "1000x500\n")] {
+    for (size, shown) in [((0, 0), "80x23\n"), ((10_000, 10_000), "1000x499\n")] {
         let mut seat = Window::open(&ada, size, &[]);
         seat.sees("ready").await;
         let width = || tmux(&world, &["display-message", "-p", "-t", "main", "#{window_width}x#{window_height}"]);
@@ -190,9 +201,34 @@ async fn a_seat_ends_with_its_pairing_and_the_agent_goes_on() {
     seat.sees("ready").await;
     world.take_back(&ada);
     seat.sees("this pairing was taken back").await;
+    // Their own terminal is as it was before, when they read that.
+    let seen = seat.seen();
+    assert!(seen.find("\x1b[?1049l") < seen.find("this pairing was taken back"), "{seen:?}");
     assert_eq!(seat.closes().await, Some(255));
     assert!(world.place().lives());
     eventually(|| tmux(&world, &["list-clients"]).is_empty().then_some(())).await;
     world.client.stop(std::time::Duration::from_millis(100)).await.unwrap();
     ended(&world.client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_is_lost_is_told_and_can_be_come_back_to() {
+    let mut world = world().await;
+    let ada = world.person("ada", Profile::Attach);
+    let seat = Window::open(&ada, (80, 24), &[]);
+    seat.sees("ready").await;
+    let server = world.view().server().await.unwrap();
+    server.signal(Signal::KILL);
+    seat.sees("the agent's terminal was lost and is made anew").await;
+    assert_eq!(seat.closes().await, Some(75));
+    let told = told(&mut world, 2).await;
+    assert!(told[1].starts_with("ada gone the agent's terminal was lost"), "{told:?}");
+    // Who comes before it is there waits for it.
+    let mut again = Window::open(&ada, (80, 24), &[]);
+    assert!(world.view().ensure().await.unwrap());
+    again.sees("ready").await;
+    again.types(b"back\r");
+    again.sees("got back").await;
+    again.types(b"\x02d");
+    assert_eq!(again.closes().await, Some(0));
 }

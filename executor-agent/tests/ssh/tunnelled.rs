@@ -6,10 +6,10 @@ use sculpt_executor::{
     shim::Mode,
     ssh::Tunnel,
 };
-use sculpt_pairing::{Pass, Profile};
+use sculpt_pairing::Profile;
 use sculpt_proto::{
-    executor::v1::{Dial, Guest, Guests, Phase, control_response::Part, pairing_server::PairingServer},
-    id::{PairingId, TunnelId},
+    executor::v1::{Dial, Phase, control_response::Part, pairing_server::PairingServer},
+    id::TunnelId,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -19,7 +19,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 
 use super::{
     relay::Relay,
-    world::{PEOPLE, Person, World, finish, key, now},
+    visit::{let_in, visitor},
+    world::{World, finish},
 };
 use crate::{attempt::Attempt, host::Host};
 
@@ -41,7 +42,7 @@ async fn through_a_controller(world: &mut World) -> Dialer {
             let (person, _) = people.accept().await.unwrap();
             let id = relay.waits(person);
             let (server, dials) = (server.clone(), dials.clone());
-            tokio::spawn(async move { server.serve(Tunnel::dial(&dials, id).await.unwrap()).await });
+            tokio::spawn(async move { server.serve(Tunnel::dial(&dials, id).await.unwrap(), None).await });
         }
     });
     dialer
@@ -89,32 +90,17 @@ async fn an_executor_takes_in_whom_its_controller_says() {
     let id = spec.attempt_id.clone();
     host.controller.wait("the agent", |memory| memory.log(&id).starts_with(b"ready").then_some(())).await;
 
-    let pass = Pass {
-        pairing: PairingId::fresh(),
-        attempt: id.parse().unwrap(),
-        user: "ada".to_owned(),
-        rights: Profile::Workspace.rights(),
-    };
-    let remaining = Some(prost_types::Duration { seconds: 600, nanos: 0 });
-    let rights = pass.rights.iter().map(|right| right.as_str().to_owned()).collect();
-    let (pairing_id, user) = (pass.pairing.to_string(), pass.user.clone());
-    let guest = Guest { pairing_id: pairing_id.clone(), attempt_id: id.clone(), user, rights, remaining };
-    let authorities = vec![key(PEOPLE).public_key().to_openssh().unwrap()];
-    let say = |guests| host.controller.say(Part::Guests(Guests { guests, authorities: authorities.clone() }));
-    say(vec![guest]);
-
     let people = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = people.local_addr().unwrap();
-    let certificate = pass.certify(key(9).public_key(), now(), &key(PEOPLE)).unwrap();
-    let relay = host.controller.relay();
-    let person = Person::new(host.root.path(), address, relay.host, &pass, &certificate);
+    let (person, guest) = visitor(&host, &id, "ada", Profile::Workspace, people.local_addr().unwrap());
+    let pairing_id = guest.pairing_id.clone();
+    let_in(&host, vec![guest]);
     let mut ssh = person.command("ssh", &["sculpt", "pwd; exec sleep 1000"]).spawn().unwrap();
-    let tunnel_id = relay.waits(people.accept().await.unwrap().0).to_string();
+    let tunnel_id = host.controller.relay().waits(people.accept().await.unwrap().0).to_string();
     host.controller.say(Part::Dial(Dial { tunnel_id, pairing_id }));
     let mut line = String::new();
     BufReader::new(ssh.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
     assert_eq!(line.trim_end(), host.workspace(&id).to_str().unwrap());
-    say(Vec::new());
+    let_in(&host, Vec::new());
     let said = finish(ssh).await;
     assert!(said.code == Some(255) && said.err.contains("this pairing was taken back"), "{said:?}");
     host.controller.want(&id, Phase::Stop);

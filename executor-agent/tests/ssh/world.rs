@@ -11,8 +11,9 @@ use std::{
 
 use sculpt_executor::{
     layout::Layout,
+    report::Seat,
     shim::Client,
-    ssh::{Attempts, Guest, GuestList, HostProof, Means, Place, Report, Server},
+    ssh::{Attempts, Guest, GuestList, HostProof, Means, Place, Server},
     tmux::View,
 };
 use sculpt_pairing::{Host, Pass, Profile, Rights, Window, login};
@@ -53,7 +54,9 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
     pub(crate) guests: watch::Sender<GuestList>,
-    pub(crate) reports: mpsc::Receiver<(AttemptId, Report)>,
+    pub(crate) reports: mpsc::Receiver<(AttemptId, Seat)>,
+    /// Nobody is told of an end here.
+    _ends: watch::Sender<u64>,
     pub(crate) attempts: Attempts,
     pub(crate) cancel: CancellationToken,
     pub(crate) server: Server,
@@ -84,16 +87,18 @@ impl World {
         }
         let executor = ExecutorId::fresh();
         let certificate = Host(executor).certify(key(HOST).public_key(), now(), &key(HOSTS)).unwrap();
-        let (_, proof) = watch::channel(HostProof { key: key(HOST), certificate });
+        let (_, proof) = watch::channel(Some(HostProof { key: key(HOST), certificate }));
         let authorities = vec![key(PEOPLE).public_key().key_data().clone()];
         let (guests, told) = watch::channel(GuestList { authorities, ..GuestList::default() });
         let (report, reports) = mpsc::channel(1024);
+        let (ends, ended) = watch::channel(0);
         let cancel = CancellationToken::new();
         let server = Server::new(Means {
             proof,
             guests: told,
             attempts: attempts.clone(),
             reports: report,
+            ends: ended,
             comes_in_within: COMES_IN_WITHIN,
             cancel: cancel.clone(),
         });
@@ -104,10 +109,10 @@ impl World {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let server = serving.clone();
-                tokio::spawn(async move { server.serve(stream).await });
+                tokio::spawn(async move { server.serve(stream, None).await });
             }
         });
-        Self { attempt, client, address, guests, reports, attempts, cancel, server, executor }
+        Self { attempt, client, address, guests, reports, _ends: ends, attempts, cancel, server, executor }
     }
 
     pub(crate) fn id(&self) -> AttemptId {

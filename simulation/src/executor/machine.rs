@@ -68,7 +68,7 @@ pub struct Record {
 impl Record {
     /// The last step that moves it.
     pub fn last_step(&self) -> Option<&Step> {
-        self.journal.iter().rev().map(|(step, _)| step).find(|step| !matches!(step, Step::Note { .. }))
+        self.journal.iter().rev().map(|(step, _)| step).find(|step| step.moves())
     }
 
     /// Whether its last report is in the journal.

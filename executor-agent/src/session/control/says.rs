@@ -40,6 +40,7 @@ impl<R: Roster> Control<R> {
             unseparated: separation.reason().unwrap_or_default().to_owned(),
             closes_network: separation.closes_network(),
             separated_by: separation.means().to_owned(),
+            ssh_address: Some(settings.ssh.as_ref().map(|direct| direct.advertise.clone()).unwrap_or_default()),
             counters: Some(attempts::counters(self.context.counting, separation)),
         }
     }

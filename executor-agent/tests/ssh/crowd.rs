@@ -1,0 +1,46 @@
+//! Many people at one terminal.
+
+use sculpt_executor::shim::Mode;
+use sculpt_pairing::Profile;
+
+use super::{
+    terminal::{Window, told},
+    world::World,
+};
+use crate::attempt::Attempt;
+
+const PEOPLE: usize = 50;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_sit_at_one_terminal() {
+    let agent = "stty -echo; echo ready; while read -r line; do echo \"got $line\"; done";
+    let mut world = World::around(Attempt::new(Mode::Terminal { columns: 200, rows: 50 }, agent)).await;
+    let profiles = [Profile::Attach, Profile::Observe, Profile::Workspace];
+    let mut windows = Vec::new();
+    for number in 0..PEOPLE {
+        let profile = profiles[number % profiles.len()];
+        let words: &[&str] = if profile == Profile::Workspace { &["sculpt-attach"] } else { &[] };
+        windows.push(Window::open(&world.person(&format!("person{number}"), profile), (80, 24), words));
+    }
+    for window in &windows {
+        window.sees("ready").await;
+    }
+    for (number, window) in windows.iter_mut().enumerate() {
+        // An observer's keys reach nobody.
+        window.types(format!("from {number}\r").as_bytes());
+        if number % profiles.len() != 1 {
+            window.sees(&format!("got from {number}")).await;
+        }
+    }
+    // One after the other: keys that come at once from all clients of a session tmux takes for a paste.
+    for (number, mut window) in windows.into_iter().enumerate() {
+        window.types(b"\x02d");
+        assert_eq!(window.closes().await, Some(0), "person{number}");
+    }
+    let typists = (0..PEOPLE).filter(|number| number % profiles.len() != 1).count();
+    let log = String::from_utf8(world.attempt.log(None)).unwrap();
+    assert_eq!(log.matches("got from").count(), typists, "{log}");
+    let told = told(&mut world, 2 * PEOPLE + typists).await;
+    assert_eq!(told.iter().filter(|line| line.contains("typed")).count(), typists);
+    assert_eq!(told.iter().filter(|line| line.ends_with("gone")).count(), PEOPLE);
+}
