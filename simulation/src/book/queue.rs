@@ -161,6 +161,7 @@ fn claim(rows: &mut Rows, cluster: ClusterId, task: TaskId, epoch: Epoch, id: Uu
     let order = Order {
         number: row.number,
         title: String::new(),
+        intent: None,
         branch: String::new(),
         spec: body.encode_to_vec(),
         agent: None,
