@@ -65,6 +65,7 @@ fn settings(machine: &Machine, directory: &Path) -> Settings {
         limits: sculpt_executor::cgroup::Limits::default(),
         agents: BTreeMap::new(),
         lifeline: false,
+        ssh: None,
         overruled: Vec::new(),
     }
 }
