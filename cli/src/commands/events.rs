@@ -81,6 +81,26 @@ async fn follow(client: &Client, args: EventsArgs, format: Format) -> Result<Exi
     }
 }
 
+/// What an entry says beyond its kind: in words where people did it, else as it stands.
+fn more(kind: &str, data: &str) -> String {
+    let value: Value = serde_json::from_str(data).unwrap_or(Value::Null);
+    let role = value["role"].as_str().unwrap_or("guest");
+    match kind {
+        "pairing.attached" => format!("  sat down as {role}"),
+        "pairing.typed" => {
+            let (bytes, seconds) = (value["bytes"].as_u64().unwrap_or(0), value["seconds"].as_f64().unwrap_or(0.0));
+            let text = value["text"].as_str().map(|text| format!(": {text:?}")).unwrap_or_default();
+            format!("  typed {bytes} bytes in {seconds:.1} s{text}")
+        }
+        "pairing.detached" => match value["why"].as_str() {
+            Some(why) => format!("  was {role}, and was cut off: {why}"),
+            None => format!("  was {role}, and left"),
+        },
+        _ if matches!(data, "" | "{}" | "null") => String::new(),
+        _ => format!("  {data}"),
+    }
+}
+
 fn show(event: &Event, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => json_line(&EventJson {
@@ -109,10 +129,28 @@ fn show(event: &Event, format: Format) -> Result<(), Failure> {
                     text.push_str(&format!("  {word} {value}"));
                 }
             }
-            if !matches!(event.data.as_str(), "" | "{}" | "null") {
-                text.push_str(&format!("  {}", event.data));
-            }
+            text.push_str(&more(&event.kind, &event.data));
             line(clean(text.trim_end()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_did_is_told_in_words() {
+        for (kind, data, words) in [
+            ("pairing.attached", r#"{"role":"driver","session":"x"}"#, "  sat down as driver"),
+            ("pairing.typed", r#"{"role":"driver","bytes":3,"seconds":1.5}"#, "  typed 3 bytes in 1.5 s"),
+            ("pairing.typed", r#"{"bytes":3,"seconds":0.0,"text":"ls\r"}"#, "  typed 3 bytes in 0.0 s: \"ls\\r\""),
+            ("pairing.detached", r#"{"role":"observer"}"#, "  was observer, and left"),
+            ("pairing.detached", r#"{"role":"driver","why":"locked"}"#, "  was driver, and was cut off: locked"),
+            ("task.created", r#"{"title":"x"}"#, r#"  {"title":"x"}"#),
+            ("attempt.running", "{}", ""),
+        ] {
+            assert_eq!(more(kind, data), words, "{kind} {data}");
         }
     }
 }
