@@ -198,6 +198,7 @@ async fn an_agent_outlives_a_volume_that_is_not_there_for_a_while() {
     let mut attempt = Attempt::new(Mode::Pipes, "mkfifo gate; echo waits; read line < gate; echo $line; exit 7");
     let sockets = tempfile::tempdir().unwrap();
     attempt.launch.control_socket = sockets.path().join("control");
+    attempt.launch.view_socket = sockets.path().join("view");
     let client = attempt.start().await;
     attempt.says(&client, "waits").await;
     let (volume, away) = (attempt.path().to_owned(), attempt.path().with_extension("away"));
