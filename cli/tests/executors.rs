@@ -146,6 +146,7 @@ async fn what_an_executor_keeps_apart_is_said() {
         separates: true,
         closes_network: true,
         separated_by: "bubblewrap".into(),
+        ssh_address: Some("build.example:7022".into()),
         counters: Some(Counters {
             processes: "the sandbox's own count of its account".into(),
             lacking: "it can make no cgroups".into(),
@@ -175,11 +176,13 @@ async fn what_an_executor_keeps_apart_is_said() {
         "yes, by bubblewrap: attempts reach neither the executor nor each other; it can close the network",
         "limits      memory and cpu by nothing: it can make no cgroups; processes by the sandbox's own count",
         "unlimited   pool build limits memory and cpu, and nothing counts that here: its attempts run without",
+        "ssh         at build.example:7022, or through the controller",
     ] {
         assert!(page.contains(words), "{words:?} is not in {page}");
     }
     let shown = json(&sandbox, &["executor", "show", "apart"]).await;
     assert_eq!(shown["separated_by"], "bubblewrap");
+    assert_eq!(shown["ssh_address"], "build.example:7022");
     assert_eq!((&shown["counters"]["memory"], &shown["unmet"][1]), (&Value::Null, &Value::from("cpu")));
     let shown = json(&sandbox, &["executor", "show", "worker"]).await;
     let owner_and_lock = (shown["owner"].as_str(), shown["locked"].as_bool(), shown["separates"].as_bool());

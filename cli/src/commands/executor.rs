@@ -115,6 +115,7 @@ fn page(executor: &Executor) -> String {
     field("labels", clean(&labels(executor)));
     field("agents", clean(&agents(executor)));
     field("separates", separation(executor));
+    field("ssh", clean(&ssh(executor)));
     field("limits", executor.counters.as_ref().map(counters).unwrap_or_default());
     field("unlimited", unmet(executor).map(|text| paint(&clean(&text), "33")).unwrap_or_default());
     field("owner", clean(&executor.owner));
@@ -161,6 +162,15 @@ pub(super) fn another(context: &Context) -> String {
     }
     "`sculpt executor token` makes a token, and says how a machine becomes one with it: `sculpt-executor join`"
         .to_owned()
+}
+
+/// Which ways lead people there.
+fn ssh(executor: &Executor) -> String {
+    match executor.ssh_address.as_deref() {
+        None => String::new(),
+        Some("") => "through the controller".to_owned(),
+        Some(address) => format!("at {address}, or through the controller"),
+    }
 }
 
 /// Whether agents are kept apart, and what follows.

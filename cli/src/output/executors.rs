@@ -29,6 +29,7 @@ pub struct ExecutorJson {
     closes_network: bool,
     /// By what it separates them.
     separated_by: Option<String>,
+    ssh_address: Option<String>,
     /// By what it holds attempts to limits; absent when it does not say.
     counters: Option<CountersJson>,
     /// What its pool limits and nothing there counts.
@@ -88,6 +89,7 @@ impl From<&Executor> for ExecutorJson {
             unseparated: filled(&executor.unseparated),
             closes_network: executor.closes_network,
             separated_by: filled(&executor.separated_by),
+            ssh_address: executor.ssh_address.clone(),
             counters: executor.counters.as_ref().map(CountersJson::from),
             unmet: executor.unmet.clone(),
             owner: filled(&executor.owner),
