@@ -7,7 +7,7 @@ use sculpt_pairing::{Pass, Rights};
 use sculpt_proto::id::{AttemptId, PairingId};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// How long a pairing may take to be told here that its certificate knows of already.
@@ -83,6 +83,12 @@ impl GuestList {
             guest.attempt == pass.attempt && guest.user == pass.user && pass.rights.within(guest.rights) == pass.rights
         })
     }
+}
+
+/// Waits for the first list, which an executor that has just begun is told soon: until then everybody is a stranger.
+pub(super) async fn first(list: &mut watch::Receiver<GuestList>) {
+    // Without one they are strangers.
+    let _untold = timeout(TOLD_WITHIN, list.wait_for(|list| !list.authorities.is_empty())).await;
 }
 
 /// What somebody with this pass may do. The certificate may be faster than the news of its pairing.
