@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     os::fd::AsFd,
     process::Stdio,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,9 +18,13 @@ use rustix::{
 use tokio::{
     process::{Child, Command},
     sync::watch,
+    time::timeout,
 };
 
 use super::{DEADLINE, Stack, within};
+
+/// How long keys may take to leave before they are typed again.
+const NOTICED: Duration = Duration::from_secs(5);
 
 /// A program that is about to be started in a terminal.
 #[derive(Debug)]
@@ -134,6 +139,22 @@ impl Terminal {
         let status =
             within(DEADLINE, "the program in the terminal to end", async { Ok(self.child.wait().await?) }).await;
         let status = status.with_context(|| format!("it shows {:?}", self.screen()))?;
+        Ok(status.code().unwrap_or(-1))
+    }
+
+    /// Leaves tmux as people do, and gives the exit code. Keys that come at once after others tmux takes for pasted ones, which
+    /// have no meaning to it: then they are typed again.
+    pub async fn leaves(mut self) -> Result<i32> {
+        let left = within(DEADLINE, "the program in the terminal to be left", async {
+            loop {
+                self.types("\u{2}d")?;
+                if let Ok(status) = timeout(NOTICED, self.child.wait()).await {
+                    return Ok(status?);
+                }
+            }
+        });
+        let left = left.await;
+        let status = left.with_context(|| format!("it shows {:?}", self.screen()))?;
         Ok(status.code().unwrap_or(-1))
     }
 

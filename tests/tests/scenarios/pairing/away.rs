@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::world::{LEAVES, ssh_config};
+use super::world::ssh_config;
 use crate::networks::fleet::Fleet;
 
 #[tokio::test]
@@ -17,8 +17,7 @@ async fn a_person_elsewhere_sits_beside_an_agent_behind_a_router() -> Result<()>
     seat.shows("listens").await?;
     seat.types("from afar\r")?;
     seat.shows("heard from afar").await?;
-    seat.types(LEAVES)?;
-    ensure!(seat.ends().await? == 0);
+    ensure!(seat.leaves().await? == 0);
 
     fleet.ada("sculpt config-ssh").await?;
     let config = ssh_config(&fleet.ada);

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use sculpt_proto::v1::TaskState;
 use sculpt_tests::harness::Stack;
 
-use super::world::{LEAVES, World};
+use super::world::World;
 
 #[tokio::test]
 async fn what_cannot_be_sat_beside_is_named() -> Result<()> {
@@ -48,7 +48,7 @@ async fn a_task_that_has_not_started_is_waited_for() -> Result<()> {
     let stack = &world.stack;
     let first = world.listens().await?;
     let second = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", "echo my turn; read -r end"]).await?;
-    let mut early = world.sits(&world.ada, &format!("sculpt pair {second}"))?;
+    let early = world.sits(&world.ada, &format!("sculpt pair {second}"))?;
     early.shows("queued").await?;
     let seat = world.sits(&world.ada, &format!("sculpt pair {second} --no-wait"))?;
     seat.shows("queued").await?;
@@ -56,7 +56,6 @@ async fn a_task_that_has_not_started_is_waited_for() -> Result<()> {
     ensure!(code == 7, "nobody waits who does not want to: {code}");
     world.stops(&first).await?;
     early.shows("my turn").await?;
-    early.types(LEAVES)?;
-    ensure!(early.ends().await? == 0);
+    ensure!(early.leaves().await? == 0);
     world.ends(&second).await
 }

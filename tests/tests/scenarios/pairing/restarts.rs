@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sculpt_tests::harness::{Stack, eventually, within};
 
-use super::world::{LEAVES, World};
+use super::world::World;
 
 /// How soon somebody is told that nobody is there any more.
 const TOLD: Duration = Duration::from_secs(5);
@@ -33,8 +33,7 @@ async fn a_person_sits_there_again(
     seat.shows(" heard before").await.context("the terminal is shown again")?;
     seat.types("after\r")?;
     seat.shows(" heard after").await?;
-    seat.types(LEAVES)?;
-    ensure!(seat.ends().await? == 0);
+    ensure!(seat.leaves().await? == 0);
     world.attached(&task, &[]).await?;
     world.goes_on(&task).await?;
     world.ends(&task).await

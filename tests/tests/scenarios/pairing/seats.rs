@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::world::{LEAVES, World, holds};
+use super::world::{World, holds};
 
 #[tokio::test]
 async fn a_person_sees_types_draws_the_window_larger_and_leaves_and_the_agent_goes_on() -> Result<()> {
@@ -15,15 +15,13 @@ async fn a_person_sees_types_draws_the_window_larger_and_leaves_and_the_agent_go
     seat.shows(" heard hello").await?;
     seat.resizes(72, 22)?;
     seat.shows("window of 72x").await?;
-    seat.types(LEAVES)?;
-    ensure!(seat.ends().await? == 0, "who leaves has done nothing wrong");
+    ensure!(seat.leaves().await? == 0, "who leaves has done nothing wrong");
     world.attached(&task, &[]).await?;
     // By its other names, and what was there is there again.
     for verb in ["attach", "connect"] {
-        let mut seat = world.sits(&world.ada, &format!("sculpt {verb} {task}"))?;
+        let seat = world.sits(&world.ada, &format!("sculpt {verb} {task}"))?;
         seat.shows(" heard hello").await?;
-        seat.types(LEAVES)?;
-        ensure!(seat.ends().await? == 0, "{verb}");
+        ensure!(seat.leaves().await? == 0, "{verb}");
     }
     world.goes_on(&task).await?;
     world.ends(&task).await
@@ -48,11 +46,9 @@ async fn two_people_in_different_roles_sit_beside_one_agent() -> Result<()> {
     let text = world.ada(&format!("sculpt show {task}")).await?;
     ensure!(text.contains("bob") && text.contains("observer"), "{text}");
 
-    looks_on.types(LEAVES)?;
-    ensure!(looks_on.ends().await? == 0, "who looks on leaves by the same keys");
+    ensure!(looks_on.leaves().await? == 0, "who looks on leaves by the same keys");
     world.attached(&task, &[("ada", "driver")]).await?;
-    drives.types(LEAVES)?;
-    ensure!(drives.ends().await? == 0);
+    ensure!(drives.leaves().await? == 0);
     let log = world.stack.logs(&task).await?;
     ensure!(!holds(&log, "by bob") && !holds(&log, "window of 40x"), "{}", String::from_utf8_lossy(&log));
 
@@ -79,10 +75,9 @@ async fn a_viewer_looks_on_and_nothing_else() -> Result<()> {
     let seat = world.sits(&eve, &format!("sculpt pair {task}"))?;
     let code = seat.ends().await?;
     ensure!(code == 77, "to drive is not a viewer's: {code}");
-    let mut seat = world.sits(&eve, &format!("sculpt pair {task} --read-only"))?;
+    let seat = world.sits(&eve, &format!("sculpt pair {task} --read-only"))?;
     seat.shows(" listens").await?;
-    seat.types(LEAVES)?;
-    ensure!(seat.ends().await? == 0);
+    ensure!(seat.leaves().await? == 0);
     world.goes_on(&task).await?;
     world.ends(&task).await
 }
@@ -94,18 +89,16 @@ async fn odd_windows_and_unknown_terminals() -> Result<()> {
     let task = world.listens().await?;
     let pair = format!("sculpt pair {task}");
     for (columns, rows) in [(0, 0), (10_000, 10_000), (1, 1)] {
-        let mut seat = world.ada.sits(&world.stack, &pair).size(columns, rows).sit()?;
+        let seat = world.ada.sits(&world.stack, &pair).size(columns, rows).sit()?;
         world.is_joined(&task).await?;
-        seat.types(LEAVES)?;
-        let code = seat.ends().await?;
+        let code = seat.leaves().await?;
         ensure!(code == 0, "{columns}x{rows}: {code}");
         world.attached(&task, &[]).await?;
     }
-    let mut seat = world.ada.sits(&world.stack, &pair).env("TERM", "from-tomorrow").sit()?;
+    let seat = world.ada.sits(&world.stack, &pair).env("TERM", "from-tomorrow").sit()?;
     seat.shows("does not know the terminal").await?;
     seat.shows(" listens").await?;
-    seat.types(LEAVES)?;
-    ensure!(seat.ends().await? == 0);
+    ensure!(seat.leaves().await? == 0);
     let seat = world.ada.sits(&world.stack, &pair).env("TERM", "dumb").sit()?;
     seat.shows("TERM").await?;
     ensure!(seat.ends().await? == 64, "a terminal that can show nothing is refused");

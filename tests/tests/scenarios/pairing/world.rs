@@ -13,9 +13,6 @@ use crate::machine::Machine;
 /// How long somebody may be cut after they may not be there any more.
 pub(super) const CUT: Duration = Duration::from_secs(10);
 
-/// What leaves the agent's terminal.
-pub(super) const LEAVES: &str = "\u{2}d";
-
 /// Answers each line, says who it is, and tells of each size that its window gets.
 const LISTENER: &str = r#"
 import os, signal, sys
