@@ -9,10 +9,13 @@
 //! little; the ratios more. The load is printed with them.
 
 mod age;
+mod beside;
 mod bytes;
+mod copy;
 mod memory;
 mod report;
 mod samples;
+mod sshd;
 mod start;
 mod tasks;
 
@@ -31,7 +34,7 @@ struct Wanted {
     json: Option<PathBuf>,
 }
 
-const ROWS: [&str; 5] = ["start", "age", "bytes", "tasks", "memory"];
+const ROWS: [&str; 8] = ["start", "age", "bytes", "tasks", "memory", "attach", "echo", "copy"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -61,6 +64,9 @@ async fn row(name: &str, stack: &Stack, scale: usize) -> Result<Vec<Row>> {
         "bytes" => bytes::measure(stack, 5 * scale).await,
         "tasks" => tasks::measure(stack, 5 * scale).await,
         "memory" => memory::measure(stack).await,
+        "attach" => beside::attach(stack, 15 * scale).await,
+        "echo" => beside::echo(stack, 200 * scale).await,
+        "copy" => copy::measure(stack, 5 * scale).await,
         other => bail!("there is no row {other}; there are {}", ROWS.join(", ")),
     }
 }
