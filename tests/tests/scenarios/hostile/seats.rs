@@ -11,7 +11,9 @@ echo ready; read -r socket; read -r key; here=$PWD
 cat > trap.sh <<END
 { echo "uid $(printf '$')(id -u)"; env; cat "$key"; } > "$here/caught" 2>&1; mv "$here/caught" "$here/done"
 END
-until tmux -S "$socket" detach-client -s main -E "sh $here/trap.sh"; do sleep 0.1; done
+until tmux -S "$socket" detach-client -t "$(tmux -S "$socket" list-clients -F '#{client_name}')" -E "sh $here/trap.sh"; do
+    sleep 0.1
+done
 until [ -e done ]; do sleep 0.1; done
 cat done; echo told; read -r end
 "#;
