@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use sculpt_tests::harness::{Stack, eventually, within};
+use serde_json::Value;
 
-use super::world::World;
+use super::{ports::free_port, world::World};
 
 /// How soon somebody is told that nobody is there any more.
 const TOLD: Duration = Duration::from_secs(5);
@@ -43,6 +44,29 @@ async fn a_person_sits_there_again(
 async fn kill_9_of_the_controller() -> Result<()> {
     let kill = async |stack: &mut Stack| stack.controller()?.kill().await;
     a_person_sits_there_again(kill, async |stack| stack.start_controller().await).await
+}
+
+/// Who has come by the executor's own door does not even notice.
+#[tokio::test]
+async fn kill_9_of_the_controller_under_who_came_straight() -> Result<()> {
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let settings = format!("[ssh]\nlisten = '{address}'\nadvertise = '{address}'\n");
+    let mut world = World::with(Stack::options().settings(&settings)).await?;
+    let task = world.listens().await?;
+    let printed = world.ada(&format!("sculpt pair {task} --print -o json")).await?;
+    let printed: Value = serde_json::from_str(&printed)?;
+    ensure!(printed["route"] == "direct", "{printed:#}");
+    let mut seat = world.sits(&world.ada, &format!("sculpt pair {task}"))?;
+    seat.shows(" listens").await?;
+    world.stack.controller()?.kill().await?;
+    seat.types("meanwhile\r")?;
+    seat.shows(" heard meanwhile").await?;
+    world.stack.start_controller().await?;
+    world.attached(&task, &[("ada", "driver")]).await?;
+    ensure!(!seat.has_shown(LOST), "{}", seat.screen());
+    ensure!(seat.leaves().await? == 0);
+    world.goes_on(&task).await?;
+    world.ends(&task).await
 }
 
 #[tokio::test]

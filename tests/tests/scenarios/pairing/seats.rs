@@ -1,6 +1,6 @@
 //! Seats at the agent's terminal: who sees, who types, who leaves, and who is told of it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::world::{World, holds};
@@ -62,6 +62,24 @@ async fn two_people_in_different_roles_sit_beside_one_agent() -> Result<()> {
     let typed = &hers[1]["data"];
     ensure!(typed["bytes"].as_u64() >= Some(7) && typed["text"].is_null(), "{typed:#}");
     ensure!(!format!("{deeds:?}").contains("by ada"), "{deeds:#?}");
+    world.ends(&task).await
+}
+
+/// What was typed stands in the journal where the project wants that, and nowhere else.
+#[tokio::test]
+async fn a_project_may_have_recorded_what_people_type() -> Result<()> {
+    let world = World::start().await?;
+    let repo = world.stack.repo()?;
+    world.stack.sculpt(["project", "add", "--record-typing", "yes"]).dir(repo.path()).run().await?.done()?;
+    let task = world.listens_in(&repo).await?;
+    let mut seat = world.sits(&world.ada, &format!("sculpt pair {task}"))?;
+    seat.shows(" listens").await?;
+    seat.types("by ada\r")?;
+    seat.shows(" heard by ada").await?;
+    ensure!(seat.leaves().await? == 0);
+    let deeds = world.deeds(&task, 3).await?;
+    let typed = deeds.iter().find(|deed| deed["kind"] == "pairing.typed").context("something was typed")?;
+    ensure!(typed["data"]["text"].as_str().is_some_and(|text| text.starts_with("by ada")), "{typed:#}");
     world.ends(&task).await
 }
 

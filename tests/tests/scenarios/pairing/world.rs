@@ -84,7 +84,11 @@ impl World {
 
     /// A task of a project, which is everybody's who has a role, and whose agent listens; its number, once it does.
     pub(super) async fn listens(&self) -> Result<String> {
-        let repo = self.stack.repo()?;
+        self.listens_in(&self.stack.repo()?).await
+    }
+
+    /// The same in the project of this repository.
+    pub(super) async fn listens_in(&self, repo: &Repo) -> Result<String> {
         let task = self.stack.detached(repo.path(), ["--", "python3", "-c", LISTENER]).await?;
         self.stack.log_until(&task, "a sign of life", |log| holds(log, "listens")).await?;
         Ok(task)
