@@ -31,4 +31,4 @@ pub use seat::Reports;
 pub(crate) use server::LOOKS_ON;
 pub use server::{COMES_IN_WITHIN, CONNECTIONS, ConnectionError, Means, Server};
 pub use strangers::Stranger;
-pub use tunnel::{Tunnel, TunnelError};
+pub use tunnel::{LastWords, Tunnel, TunnelError};

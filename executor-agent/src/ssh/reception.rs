@@ -150,11 +150,12 @@ async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
         () = context.cancel.cancelled() => return,
         dialled = Tunnel::dial(&context.dialer, id) => dialled,
     };
-    let ended = match dialled {
-        Ok(tunnel) => server.serve(tunnel, None).await,
+    let (tunnel, last_words) = match dialled {
+        Ok(dialled) => dialled,
         Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
     };
-    if let Err(error) = ended {
+    if let Err(error) = server.serve(tunnel, None).await {
         info!(tunnel = %id, %error, "a person's connection was ended");
     }
+    last_words.arrive().await;
 }

@@ -12,8 +12,8 @@ use sculpt_proto::{
     id::TunnelId,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    net::TcpListener,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
 };
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -22,10 +22,13 @@ use super::{
     visit::{let_in, visitor},
     world::{World, finish},
 };
-use crate::{attempt::Attempt, host::Host};
+use crate::{
+    attempt::{Attempt, PATIENCE},
+    host::Host,
+};
 
-/// Lets everybody who dials the world's new address in through a tunnel. The way to the controller.
-async fn through_a_controller(world: &mut World) -> Dialer {
+/// A controller, and the way to it.
+async fn controller() -> (Relay, Dialer) {
     let relay = Relay::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -33,7 +36,12 @@ async fn through_a_controller(world: &mut World) -> Dialer {
     let serving = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
     let network = Network { connect: |endpoint| async move { endpoint.connect().await }.boxed(), jitter: || 0.5 };
-    let dialer = Dialer::over(network, &url).unwrap();
+    (relay, Dialer::over(network, &url).unwrap())
+}
+
+/// Lets everybody who dials the world's new address in through a tunnel. The way to the controller.
+async fn through_a_controller(world: &mut World) -> Dialer {
+    let (relay, dialer) = controller().await;
     let people = TcpListener::bind("127.0.0.1:0").await.unwrap();
     world.address = people.local_addr().unwrap();
     let (server, dials) = (world.server.clone(), dialer.clone());
@@ -42,7 +50,11 @@ async fn through_a_controller(world: &mut World) -> Dialer {
             let (person, _) = people.accept().await.unwrap();
             let id = relay.waits(person);
             let (server, dials) = (server.clone(), dials.clone());
-            tokio::spawn(async move { server.serve(Tunnel::dial(&dials, id).await.unwrap(), None).await });
+            tokio::spawn(async move {
+                let (tunnel, last_words) = Tunnel::dial(&dials, id).await.unwrap();
+                let _ended = server.serve(tunnel, None).await;
+                last_words.arrive().await;
+            });
         }
     });
     dialer
@@ -66,6 +78,26 @@ async fn a_tunnel_carries_everything_both_ways() {
     assert!(std::fs::read(back).unwrap() == large);
     let nobody = Tunnel::dial(&dialer, TunnelId::fresh()).await.err().expect("nobody waits for it");
     assert!(nobody.to_string().contains("nobody waits"), "{nobody}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_last_arrives_after_the_tunnel_was_dropped() {
+    let (relay, dialer) = controller().await;
+    let people = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut person = TcpStream::connect(people.local_addr().unwrap()).await.unwrap();
+    let id = relay.waits(people.accept().await.unwrap().0);
+    let (mut tunnel, last_words) = Tunnel::dial(&dialer, id).await.unwrap();
+    // More than the network takes at once.
+    let said: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+    tunnel.write_all(&said).await.unwrap();
+    drop(tunnel);
+    let arriving = tokio::spawn(last_words.arrive());
+    let mut heard = vec![0; said.len()];
+    tokio::time::timeout(PATIENCE, person.read_exact(&mut heard)).await.expect("it comes").unwrap();
+    assert!(heard == said);
+    // The person has gone: nothing more is waited for.
+    drop(person);
+    arriving.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
