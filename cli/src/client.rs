@@ -29,7 +29,7 @@ use crate::{
     authority,
     config::{ConfigError, Context, Overrides, TOKEN},
     exit::Exit,
-    failure::{Failure, is_transient},
+    failure::{Failure, is_passing},
     output::note,
     up::{data_of, start_command},
 };
@@ -174,7 +174,7 @@ impl Client {
         loop {
             match tokio::time::timeout(CALL, call()).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) if is_transient(&status) && begun.elapsed() < RETRY => backoff.pause().await,
+                Ok(Err(status)) if is_passing(&status) && begun.elapsed() < RETRY => backoff.pause().await,
                 Ok(Err(status)) => return Err(self.refused(attempted, &status)),
                 Err(_) => {
                     let status = Status::deadline_exceeded("the controller did not answer within 30 s");

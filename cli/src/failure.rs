@@ -90,6 +90,11 @@ fn as_typed(message: &str) -> String {
     message.strip_prefix("spec.").map_or_else(|| message.to_owned(), |rest| format!("--{rest}"))
 }
 
+/// Whether that may be over in a moment. Where the controller gives a reason, it has looked, and would find the same again.
+pub(crate) fn is_passing(status: &Status) -> bool {
+    is_transient(status) && !status.metadata().contains_key("sculpt-reason")
+}
+
 /// Whether the same call may succeed when it is made again: the connection broke, or the controller is on its way
 /// down or up. Statuses that come from the transport carry a source; those of the controller never do, and it never
 /// answers UNKNOWN. Somebody else who answers in its place does not become the controller.

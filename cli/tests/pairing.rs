@@ -3,8 +3,9 @@
 pub(crate) mod desk;
 mod settings;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::atomic::Ordering};
 
+use sculpt_pairing::Right;
 use sculpt_proto::v1::{Attempt, PairingProfile, PairingSession, Task, TaskSpec, TaskState, Waiting};
 use tonic::Status;
 
@@ -124,6 +125,43 @@ async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
         cut.stderr.lines().collect::<Vec<_>>(),
         ["sculpt: cannot reach the executor of task 17: The executor is away"]
     );
+}
+
+/// Before ssh is run, and with the role to ask for.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lacks_a_right_learns_it_at_once() {
+    let mut task = running();
+    task.project = "web".into();
+    let (sandbox, controller) = start(task).await;
+    let deny = |rights: &[Right]| *controller.script.desk.denied.lock().unwrap() = rights.to_vec();
+    deny(&[Right::Shell, Right::Forward]);
+    for (args, words) in [
+        (&["ssh", "17", "--", "id"][..], "role shell in project web"),
+        (&["cp", "17:a", "b"], "role shell in project web"),
+        (&["port-forward", "17", "0:3000"], "role forwarder in project web"),
+    ] {
+        sculpt_alone(&sandbox, args).await.refuses(77, &[words, "sculpt whoami"]);
+    }
+    let opened = controller.script.desk.opened.lock().unwrap().len();
+    assert_eq!(opened, 1, "who tries again at once opens nothing more");
+    // Another task's pairing is asked for by itself.
+    let mut other = running();
+    (other.uuid, other.number) = ("0198c0de-0000-7000-8000-000000000018".into(), 18);
+    controller.script.task.send_replace(other);
+    deny(&[Right::Forward]);
+    sculpt_alone(&sandbox, &["ssh", "18"]).await.refuses(1, &["openssh-client"]);
+    sculpt_alone(&sandbox, &["port-forward", "18", "0:3000"]).await.refuses(77, &["role forwarder"]);
+}
+
+/// A controller that has looked is not asked again for seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_is_away_is_told_of_at_once() {
+    let (sandbox, controller) = start(running()).await;
+    let mut away = Status::unavailable("Executor build7 of task 17 has not been heard of for a while.");
+    away.metadata_mut().insert("sculpt-reason", "unreachable".parse().unwrap());
+    *controller.script.desk.refusal.lock().unwrap() = Some(away);
+    sculpt(&sandbox, &["ssh", "17"]).await.refuses(69, &["Executor build7", "sculpt doctor"]);
+    assert_eq!(controller.script.desk.asked.load(Ordering::SeqCst), 1);
 }
 
 /// What was taken back is not used again.

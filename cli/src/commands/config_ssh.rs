@@ -20,7 +20,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::{line, note},
-    pairing::{Folders, Us, Via},
+    pairing::{Folders, Purpose, Us, Via, Wish},
 };
 
 /// What a task's host begins with.
@@ -96,7 +96,8 @@ async fn certify(host: &str) -> Result<Exit, Failure> {
     })?;
     let client = Client::connect().await?;
     let task = task_named(&client, name, &attempted).await?;
-    workspace(&client, &task, Via::Any, &attempted).await?;
+    let wish = Wish { purpose: Purpose::Workspace, right: None, via: Via::Any };
+    workspace(&client, &task, wish, &attempted).await?;
     Ok(Exit::Done)
 }
 

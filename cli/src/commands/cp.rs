@@ -9,8 +9,16 @@ use std::{
     process::Command,
 };
 
+use sculpt_pairing::Right;
+
 use super::{ssh::workspace, task_named};
-use crate::{args::CpArgs, client::Client, exit::Exit, failure::Failure, pairing::no_program};
+use crate::{
+    args::CpArgs,
+    client::Client,
+    exit::Exit,
+    failure::Failure,
+    pairing::{OpenSsh, Purpose, Wish, no_program},
+};
 
 /// One side of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +45,13 @@ pub(super) async fn run(args: CpArgs) -> Result<Exit, Failure> {
     let client = Client::connect().await?;
     let attempted = format!("copy files of task {}", copy.task());
     let task = task_named(&client, copy.task(), &attempted).await?;
-    let access = workspace(&client, &task, args.way.via(), &attempted).await?;
+    let wish = Wish { purpose: Purpose::Workspace, right: Some(Right::Shell), via: args.way.via() };
+    let access = workspace(&client, &task, wish, &attempted).await?;
+    if let Some(version) = OpenSsh::installed().await.filter(|version| *version < OpenSsh::COPIES) {
+        let why = format!("scp of {version} cannot do it by sftp, and knows no other way that is safe");
+        return Err(Failure::new(Exit::Failed, &attempted, why)
+            .next(format!("install {} or newer, or use `sftp` after `sculpt config-ssh`", OpenSsh::COPIES)));
+    }
     // -s: the way of copying in which no shell reads the paths.
     let error = Command::new("scp")
         .arg("-F")

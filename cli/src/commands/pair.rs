@@ -2,10 +2,7 @@
 
 mod details;
 
-use std::{
-    ffi::OsString,
-    io::{self, Write as _},
-};
+use std::ffi::OsString;
 
 use sculpt_proto::v1::Task;
 
@@ -16,10 +13,10 @@ use crate::{
     exit::Exit,
     failure::Failure,
     follow::outcome,
-    output::{Format, clean, note},
+    output::{Format, note},
     pairing::{
-        Access, Ending, Heard, Kept, Leave, Need, Parting, Purpose, Sat, Standing, Terminal, open, sit, ssh, standing,
-        terminal_needed,
+        Access, Ending, Heard, Kept, Leave, Need, Parting, Purpose, Sat, Standing, Terminal, Wish, open, sit, ssh,
+        standing, terminal_needed,
     },
 };
 
@@ -32,22 +29,16 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
     let attempted = format!("sit down beside task {}", args.task);
     let task = task_named(&client, &args.task, &attempted).await?;
     let purpose = if args.read_only { Purpose::Observe } else { Purpose::Attach };
+    let wish = Wish { purpose, right: None, via: args.way.via() };
     if args.print {
-        return print(&client, &task, purpose, &args, format, &attempted).await;
+        return print(&client, &task, wish, format, &attempted).await;
     }
     if let Standing::Never(why) = standing(&task, Need::Terminal) {
         return Err(never(&task, &why, &attempted));
     }
     terminal_needed(&attempted)?;
     let number = task.number;
-    let kept = Kept {
-        client: &client,
-        purpose,
-        need: Need::Terminal,
-        via: args.way.via(),
-        waits: !args.no_wait,
-        attempted: &attempted,
-    };
+    let kept = Kept { client: &client, wish, need: Need::Terminal, waits: !args.no_wait, attempted: &attempted };
     let mut leave = Leave::heard(&attempted)?;
     let parting = tokio::select! {
         parting = kept.stay(task, async |access: &Access| seat(access, purpose, &attempted).await) => parting?,
@@ -69,21 +60,14 @@ fn never(task: &Task, why: &str, attempted: &str) -> Failure {
 }
 
 /// Shows what leads there, to people or to other clients.
-async fn print(
-    client: &Client,
-    task: &Task,
-    purpose: Purpose,
-    args: &PairArgs,
-    format: Format,
-    attempted: &str,
-) -> Result<Exit, Failure> {
+async fn print(client: &Client, task: &Task, wish: Wish, format: Format, attempted: &str) -> Result<Exit, Failure> {
     let attempt = match standing(task, Need::Terminal) {
         Standing::Ready(attempt) => attempt,
         Standing::Later(why) => return Err(Failure::new(Exit::Conflict, attempted, why)),
         Standing::Never(why) => return Err(never(task, &why, attempted)),
     };
-    let access = open(client, (task, attempt), purpose, args.way.via(), attempted).await?;
-    details::print(&access, &arguments(&access, purpose), remote(purpose), format)?;
+    let access = open(client, (task, attempt), wish, attempted).await?;
+    details::print(&access, &arguments(&access, wish.purpose), remote(wish.purpose), format)?;
     Ok(Exit::Done)
 }
 
@@ -102,12 +86,10 @@ fn arguments(access: &Access, purpose: Purpose) -> Vec<OsString> {
 /// Sits there once.
 async fn seat(access: &Access, purpose: Purpose, attempted: &str) -> Result<Sat, Failure> {
     let terminal = Terminal::remember();
+    let mut words = Words::default();
     let sat = sit(&arguments(access, purpose), attempted, |heard| {
-        if let Heard::Line(line) = heard
-            && is_theirs(line)
-        {
-            // ssh has made the terminal raw: a line's end is no new line by itself.
-            let _closed = write!(io::stderr(), "{}\r\n", clean(line));
+        if let Heard::Line(line) = heard {
+            words.hear(line);
         }
     })
     .await?;
@@ -115,10 +97,52 @@ async fn seat(access: &Access, purpose: Purpose, attempted: &str) -> Result<Sat,
     if sat.was_in && !is_clean {
         terminal.leave_screen();
     }
+    drop(terminal);
+    words.beside(&sat.ending).for_each(note);
     Ok(sat)
 }
 
-/// Whether that is for the person, and from the other side: of what is wrong on this one they learn when it is over.
-fn is_theirs(line: &str) -> bool {
-    line.starts_with("sculpt: ") && !line.starts_with("sculpt: cannot ")
+/// What the other side has said to the person. They read it afterwards: before, the terminal is not theirs to write on.
+#[derive(Debug, Default)]
+struct Words(Vec<String>);
+
+impl Words {
+    /// The most that is kept.
+    const LINES: usize = 8;
+
+    /// Takes a line of ssh's that is from the other side: of what is wrong on this one they learn as a failure.
+    fn hear(&mut self, line: &str) {
+        let is_theirs = line.starts_with("sculpt: ") && !line.starts_with("sculpt: cannot ");
+        if is_theirs && self.0.len() < Self::LINES {
+            self.0.push(line.to_owned());
+        }
+    }
+
+    /// What is not said by how it ended.
+    fn beside(&self, ending: &Ending) -> impl Iterator<Item = &String> {
+        let told = match ending {
+            Ending::Left | Ending::Closed => None,
+            Ending::Refused(_, why) | Ending::Broken(why) => Some(why.clone()),
+        };
+        self.0.iter().filter(move |line| told.as_ref().is_none_or(|why| !line.contains(&**why)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_told_once() {
+        let mut words = Words::default();
+        for line in ["sculpt: no terminal called x here.", "sculpt: you may not.", "sculpt: cannot go", "debug1: x"] {
+            words.hear(line);
+        }
+        let told = |ending| words.beside(&ending).map(String::as_str).collect::<Vec<_>>();
+        let [first, second] = ["sculpt: no terminal called x here.", "sculpt: you may not."];
+        assert_eq!(told(Ending::Left), [first, second]);
+        assert_eq!(told(Ending::Closed), [first, second]);
+        assert_eq!(told(Ending::Refused(Exit::NotAllowed, "you may not".into())), [first]);
+        assert_eq!(told(Ending::Broken("no terminal called x here".into())), [second]);
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, ffi::OsString, io, net::TcpListener};
 
+use sculpt_pairing::Right;
+
 use super::task_named;
 use crate::{
     args::{Forward, PortForwardArgs},
@@ -9,7 +11,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::{line, note},
-    pairing::{Access, Heard, Kept, Leave, Need, Parting, Purpose, Sat, sit, ssh},
+    pairing::{Access, Heard, Kept, Leave, Need, Parting, Purpose, Sat, Wish, sit, ssh},
 };
 
 pub(super) async fn run(args: PortForwardArgs) -> Result<Exit, Failure> {
@@ -20,9 +22,8 @@ pub(super) async fn run(args: PortForwardArgs) -> Result<Exit, Failure> {
     let number = task.number;
     let kept = Kept {
         client: &client,
-        purpose: Purpose::Workspace,
+        wish: Wish { purpose: Purpose::Workspace, right: Some(Right::Forward), via: args.way.via() },
         need: Need::Workspace,
-        via: args.way.via(),
         waits: true,
         attempted: &attempted,
     };

@@ -2,6 +2,7 @@
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
+use sculpt_pairing::Right;
 use sculpt_proto::v1::Task;
 
 use super::task_named;
@@ -10,7 +11,7 @@ use crate::{
     client::Client,
     exit::Exit,
     failure::Failure,
-    pairing::{Access, Need, Purpose, Standing, Via, no_program, open, remote_line, ssh, standing},
+    pairing::{Access, Need, Purpose, Standing, Wish, no_program, open, remote_line, ssh, standing},
 };
 
 pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
@@ -19,7 +20,8 @@ pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::BadInput, &attempted, format!("the command cannot be quoted: {error}")))?;
     let client = Client::connect().await?;
     let task = task_named(&client, &args.task, &attempted).await?;
-    let access = workspace(&client, &task, args.way.via(), &attempted).await?;
+    let wish = Wish { purpose: Purpose::Workspace, right: Some(Right::Shell), via: args.way.via() };
+    let access = workspace(&client, &task, wish, &attempted).await?;
     let options: &[&str] = if args.terminal { &["-t"] } else { &[] };
     // From here on there is only ssh: its signals, its streams and its exit code are the caller's.
     let error = Command::new("ssh").args(ssh(&access, options, remote)).exec();
@@ -27,9 +29,9 @@ pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
 }
 
 /// An access to the workspace of a task whose agent is there.
-pub(super) async fn workspace(client: &Client, task: &Task, via: Via, attempted: &str) -> Result<Access, Failure> {
+pub(super) async fn workspace(client: &Client, task: &Task, wish: Wish, attempted: &str) -> Result<Access, Failure> {
     match standing(task, Need::Workspace) {
-        Standing::Ready(attempt) => open(client, (task, attempt), Purpose::Workspace, via, attempted).await,
+        Standing::Ready(attempt) => open(client, (task, attempt), wish, attempted).await,
         Standing::Later(why) => {
             Err(Failure::new(Exit::Conflict, attempted, why)
                 .next(format!("`sculpt pair {}` waits for it", task.number)))

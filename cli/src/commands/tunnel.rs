@@ -7,7 +7,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::note,
-    pairing::{Ends, REACH, Via, carry, forget},
+    pairing::{Ends, Purpose, REACH, Via, Wish, carry, forget},
 };
 
 /// ssh shows what we say in the midst of its own: so it is one line.
@@ -31,7 +31,8 @@ async fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
         (Some(pairing), _) => *pairing,
         (None, task) => {
             let task = task_named(&client, task.as_deref().unwrap_or_default(), &attempted).await?;
-            workspace(&client, &task, Via::Tunnel, &attempted).await?.grant.pairing
+            let wish = Wish { purpose: Purpose::Workspace, right: None, via: Via::Tunnel };
+            workspace(&client, &task, wish, &attempted).await?.grant.pairing
         }
     };
     let ends = Ends::standard().map_err(|error| Failure::new(Exit::Failed, &attempted, error.to_string()))?;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use sculpt_pairing::Right;
 use sculpt_proto::{
     FieldError,
     id::{AttemptId, PairingId, TaskId},
@@ -27,13 +28,27 @@ use crate::{
     config::{ConfigError, Context},
     exit::Exit,
     failure::Failure,
+    output::clean,
 };
 
 const KEY: &str = "key";
 const KNOWN_HOSTS: &str = "known_hosts";
 
+/// How long it is believed that somebody may not do what they came for, in seconds: each time that it is asked for anew opens
+/// a pairing, of which nobody has any number.
+const REFUSED: u64 = 20;
+
 /// How long what is out of date is kept: somebody's clock may be behind.
 const KEPT: Duration = Duration::from_secs(3_600);
+
+/// What an access is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) purpose: Purpose,
+    /// Without which there is no use in it.
+    pub(crate) right: Option<Right>,
+    pub(crate) via: Via,
+}
 
 /// A certificate for one attempt, with all that leads there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,11 +106,18 @@ impl Access {
         self.opened.saturating_add(self.grant.lifetime)
     }
 
-    /// Whether it is still to be used for this attempt: a third of its time is for those who begin with it now.
-    fn serves(&self, attempt: AttemptId, credential: &str, now: u64) -> bool {
+    /// Whether the person may do this.
+    fn gives(&self, right: Option<Right>) -> bool {
+        right.is_none_or(|right| self.grant.rights.iter().any(|name| name == right.as_str()))
+    }
+
+    /// Whether it is still to be used for this attempt: a third of its time is for those who begin with it now. Who lacks the
+    /// right may have been given it since.
+    fn serves(&self, attempt: AttemptId, right: Option<Right>, credential: &str, now: u64) -> bool {
         let left = self.until().saturating_sub(now);
         let young = now >= self.opened && left.saturating_mul(3) > self.grant.lifetime;
-        young && self.grant.attempt == attempt && self.credential == credential
+        let of_use = self.gives(right) || now < self.opened.saturating_add(REFUSED);
+        young && of_use && self.grant.attempt == attempt && self.credential == credential
     }
 }
 
@@ -120,10 +142,10 @@ pub(crate) fn workspaces(folders: &Folders) -> PathBuf {
 pub(crate) async fn open(
     client: &Client,
     (task, attempt): (&Task, &Attempt),
-    purpose: Purpose,
-    via: Via,
+    wish: Wish,
     attempted: &str,
 ) -> Result<Access, Failure> {
+    let Wish { purpose, right, via } = wish;
     let wrong = |error: FieldError| Failure::new(Exit::Failed, attempted, format!("the controller's answer: {error}"));
     let id: TaskId = grant::uuid(&task.uuid, "task.uuid").map_err(wrong)?;
     let attempt: AttemptId = grant::uuid(&attempt.uuid, "attempt.uuid").map_err(wrong)?;
@@ -137,7 +159,7 @@ pub(crate) async fn open(
     };
     let folder = take(folders.clone(), id).await.map_err(broken)?;
     let credential = credential(&client.context);
-    let found = read(folder.path(), purpose).filter(|found| found.serves(attempt, &credential, now()));
+    let found = read(folder.path(), purpose).filter(|found| found.serves(attempt, right, &credential, now()));
     let access = match found {
         Some(found) => {
             let route = choose(found.grant.address.as_ref(), via, Some(&found.route)).await;
@@ -181,7 +203,24 @@ pub(crate) async fn open(
     files.iter().try_for_each(|(name, content)| folder.write(name, content)).map_err(broken)?;
     // Those that stay are met by whoever comes next.
     let _stays = folders.sweep(|folder| is_of_use(folder, now()));
-    Ok(access)
+    match right.filter(|right| !access.gives(Some(*right))) {
+        None => Ok(access),
+        Some(right) => Err(lacks(right, task, attempted)),
+    }
+}
+
+/// Nothing would be gained by asking the executor, which refuses it later and in fewer words.
+fn lacks(right: Right, task: &Task, attempted: &str) -> Failure {
+    let (doing, role) = match right {
+        Right::Observe => ("look on", "viewer"),
+        Right::Drive => ("type at its terminal", "driver"),
+        Right::Shell => ("work in its workspace", "shell"),
+        Right::Forward => ("reach what its programs listen on", "forwarder"),
+    };
+    let place = if task.project.is_empty() { String::new() } else { format!(" in project {}", task.project) };
+    let why = clean(&format!("you may not {doing}: that takes the role {role}{place}"));
+    Failure::new(Exit::NotAllowed, attempted, why)
+        .next("ask an admin for it; `sculpt whoami` shows what you, and this token, may")
 }
 
 /// Waits for the task's directory on a thread that may wait.
@@ -250,7 +289,7 @@ pub(super) mod tests {
         let grant = Grant {
             pairing: uuid::Uuid::from_u128(1).into(),
             attempt: uuid::Uuid::from_u128(2).into(),
-            rights: Vec::new(),
+            rights: vec!["observe".into(), "shell".into()],
             login: "attempt-1".into(),
             host: "executor-1".into(),
             known_hosts: vec!["@cert-authority executor-1 ssh-ed25519 AAAA".into()],
@@ -265,18 +304,22 @@ pub(super) mod tests {
     fn what_serves_is_used_again() {
         let access = access(Purpose::Attach, Route::Tunnel);
         let (ours, other) = (access.grant.attempt, AttemptId::fresh());
-        for (attempt, credential, now, serves) in [
-            (ours, "ours", 1000, true),
-            (ours, "ours", 1599, true),
-            (ours, "ours", 1600, false),
-            (ours, "ours", 5000, false),
+        for (attempt, right, credential, now, serves) in [
+            (ours, Right::Shell, "ours", 1000, true),
+            (ours, Right::Shell, "ours", 1599, true),
+            (ours, Right::Shell, "ours", 1600, false),
+            (ours, Right::Shell, "ours", 5000, false),
             // A clock that was set back says nothing of what is left.
-            (ours, "ours", 999, false),
-            (ours, "another's", 1000, false),
-            (other, "ours", 1000, false),
+            (ours, Right::Shell, "ours", 999, false),
+            (ours, Right::Shell, "another's", 1000, false),
+            (other, Right::Shell, "ours", 1000, false),
+            (ours, Right::Forward, "ours", 1019, true),
+            (ours, Right::Forward, "ours", 1020, false),
         ] {
-            assert_eq!(access.serves(attempt, credential, now), serves, "{attempt} {credential} {now}");
+            let served = access.serves(attempt, Some(right), credential, now);
+            assert_eq!(served, serves, "{attempt} {right:?} {credential} {now}");
         }
+        assert!(access.serves(ours, None, "ours", 1599));
     }
 
     #[test]

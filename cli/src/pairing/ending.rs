@@ -6,6 +6,9 @@ use crate::exit::Exit;
 /// Exit code of a seat whose terminal has closed.
 const CLOSED: i32 = 10;
 
+/// That of a seat whose terminal was lost, and is made anew.
+const LOST: i32 = 75;
+
 /// Those of the other side for what is not allowed, and for what cannot be had.
 const NOT_ALLOWED: i32 = 77;
 const NOT_HERE: i32 = 69;
@@ -57,6 +60,7 @@ pub(super) fn ending(code: Option<i32>, said: &[String]) -> Ending {
                 why => Ending::Broken(why),
             },
         },
+        Some(LOST) => Ending::Broken(reason(said)),
         Some(code) => Ending::Broken(format!("its terminal ended with code {code}")),
         None => Ending::Broken("ssh was killed".to_owned()),
     }
@@ -86,10 +90,11 @@ mod tests {
     fn a_person_learns_how_it_ended() {
         let refused = |exit, why: &str| Ending::Refused(exit, why.to_owned());
         let broken = |why: &str| Ending::Broken(why.to_owned());
-        let table: [(Option<i32>, &[&str], Ending); 13] = [
+        let table: [(Option<i32>, &[&str], Ending); 14] = [
             (Some(0), &[], Ending::Left),
             (Some(0), &["sculpt: this host does not know the terminal \"x\""], Ending::Left),
             (Some(10), &["sculpt: the agent's terminal has closed"], Ending::Closed),
+            (Some(75), &["sculpt: its terminal was lost"], broken("its terminal was lost")),
             (Some(77), &["sculpt: you may not see this"], refused(Exit::NotAllowed, "you may not see this")),
             (Some(69), &["sculpt: no terminal"], refused(Exit::Conflict, "no terminal")),
             (

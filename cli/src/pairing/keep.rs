@@ -6,8 +6,8 @@ use sculpt_proto::v1::{Attempt, Task};
 use tokio::time::Instant;
 
 use super::{
-    Ending, Need, Purpose, Sat, Standing, Via,
-    access::{Access, open},
+    Ending, Need, Sat, Standing,
+    access::{Access, Wish, open},
     standing,
 };
 use crate::{
@@ -27,9 +27,8 @@ const SETTLES: Duration = Duration::from_secs(2);
 /// What somebody wants to stay connected with.
 pub(crate) struct Kept<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) purpose: Purpose,
+    pub(crate) wish: Wish,
     pub(crate) need: Need,
-    pub(crate) via: Via,
     /// Whether to wait for an agent that is not there yet.
     pub(crate) waits: bool,
     pub(crate) attempted: &'a str,
@@ -67,8 +66,10 @@ impl Kept<'_> {
                 Err(Unready::Never(_, failure) | Unready::Failed(failure)) => return Err(failure),
                 Ok(ready) => ready,
             };
-            let next = match open(self.client, (&task, &attempt), self.purpose, self.via, self.attempted).await {
+            let next = match open(self.client, (&task, &attempt), self.wish, self.attempted).await {
                 Err(failure) if was_in && failure.exit == Exit::OutOfReach => Next::Again(String::new()),
+                // It may have ended since it was looked at; how it stands says so.
+                Err(failure) if was_in && failure.exit == Exit::Conflict && tries < TRIES => Next::Again(String::new()),
                 Err(failure) => return Err(failure),
                 Ok(access) => {
                     let sat = sit(&access).await?;

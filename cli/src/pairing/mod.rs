@@ -7,6 +7,7 @@ mod folder;
 mod grant;
 mod keep;
 mod leave;
+mod openssh;
 mod route;
 mod ssh;
 mod standing;
@@ -15,12 +16,13 @@ mod tunnel;
 mod us;
 
 pub(crate) use self::{
-    access::{Access, forget, open, workspaces},
+    access::{Access, Wish, forget, open, workspaces},
     config::{Unspeakable, quoted},
     ending::Ending,
     folder::Folders,
     keep::{Kept, Parting},
     leave::Leave,
+    openssh::OpenSsh,
     route::{Address, Route, Via},
     ssh::{Heard, Sat, host, no_program, remote_line, sit, ssh},
     standing::{Need, Standing, standing},

@@ -1,11 +1,14 @@
 //! The scripted controller's pairings: it certifies whatever key it is shown, and its tunnels lead to somebody who shouts.
 
 use std::{
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use sculpt_pairing::{Host, Pass, Profile, Window, login};
+use sculpt_pairing::{Host, Pass, Profile, Right, Window, login};
 use sculpt_proto::{
     id::{AttemptId, ExecutorId, PairingId},
     v1::{pairings_server::Pairings, tunnel_request::Part as Asked, tunnel_response::Part as Answered, *},
@@ -24,6 +27,10 @@ const EXECUTOR: &str = "0198c0de-0000-7000-8000-0000000000e1";
 #[derive(Default)]
 pub(crate) struct Desk {
     pub(crate) opened: Mutex<Vec<OpenPairingRequest>>,
+    /// How often a pairing was asked for, also in vain.
+    pub(crate) asked: AtomicU32,
+    /// What the caller may not do, of all that they ask for.
+    pub(crate) denied: Mutex<Vec<Right>>,
     /// What is answered to who asks for a pairing.
     pub(crate) refusal: Mutex<Option<Status>>,
     /// What is answered to who asks for a tunnel, and what one ends with after its first bytes.
@@ -40,18 +47,25 @@ impl Pairings for Script {
     type TunnelStream = ReceiverStream<Result<TunnelResponse, Status>>;
 
     async fn open_pairing(&self, request: Request<OpenPairingRequest>) -> Answer<OpenPairingResponse> {
+        self.desk.asked.fetch_add(1, Ordering::SeqCst);
         if let Some(refusal) = self.desk.refusal.lock().unwrap().clone() {
             return Err(refusal);
         }
         let request = request.into_inner();
         let (attempt, host): (AttemptId, ExecutorId) = (ATTEMPT.parse().unwrap(), EXECUTOR.parse().unwrap());
         let key = PublicKey::from_openssh(&request.public_key).unwrap();
-        let pass =
-            Pass { pairing: PairingId::fresh(), attempt, user: "ada".into(), rights: Profile::Workspace.rights() };
+        let denied = self.desk.denied.lock().unwrap().clone();
+        let rights = Profile::Workspace.rights().iter().filter(|right| !denied.contains(right)).collect();
+        let pass = Pass { pairing: PairingId::fresh(), attempt, user: "ada".into(), rights };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let certificate = pass.certify(&key, Window { since: now - 60, until: now + 900 }, &authority()).unwrap();
         self.desk.opened.lock().unwrap().push(request);
-        let pairing = Pairing { uuid: pass.pairing.to_string(), attempt_id: attempt.to_string(), ..Pairing::default() };
+        let pairing = Pairing {
+            uuid: pass.pairing.to_string(),
+            attempt_id: attempt.to_string(),
+            rights: rights.iter().map(|right| right.as_str().to_owned()).collect(),
+            ..Pairing::default()
+        };
         Ok(Response::new(OpenPairingResponse {
             pairing: Some(pairing),
             certificate: certificate.to_openssh().unwrap(),

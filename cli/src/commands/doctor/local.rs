@@ -13,6 +13,7 @@ use super::{Finding, Verdict};
 use crate::{
     config::{Config, xdg},
     output::{shell_quoted, time::size},
+    pairing::OpenSsh,
     up::{Places, data_of, sibling},
 };
 
@@ -26,7 +27,7 @@ pub(super) async fn check(findings: &mut Vec<Finding>) {
     token_files(findings);
     git(findings).await;
     program(findings, "tmux", "-V", Verdict::Fail, "terminals of attempts need it: apt install tmux").await;
-    program(findings, "ssh", "-V", Verdict::Warn, "sitting beside agents needs it: apt install openssh-client").await;
+    findings.push(ssh(version("ssh", "-V").await));
     parts(findings).await;
     executor_settings(findings);
     postgres(findings);
@@ -73,6 +74,21 @@ async fn program(findings: &mut Vec<Finding>, name: &str, flag: &str, verdict: V
         Some(said) => Finding::ok(name, said),
         None => Finding::bad(verdict, name, "not found", remedy),
     });
+}
+
+/// What people sit beside agents with, by what it says of itself.
+fn ssh(said: Option<String>) -> Finding {
+    const NAME: &str = "ssh";
+    let warn = |text: String, remedy: String| Finding::bad(Verdict::Warn, NAME, text, remedy);
+    let Some(said) = said else {
+        return warn("not found".to_owned(), "sitting beside agents needs it: apt install openssh-client".to_owned());
+    };
+    match OpenSsh::of(&said) {
+        Some(version) if version < OpenSsh::COPIES => {
+            warn(said, format!("`sculpt cp` needs {} or newer: apt install openssh-client", OpenSsh::COPIES))
+        }
+        Some(_) | None => Finding::ok(NAME, said),
+    }
 }
 
 /// The two programs that `sculpt up` starts.
