@@ -2,17 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use super::{
-    server::Server,
-    strangers::{Stranger, Strangers},
-};
+use super::{server::Server, strangers::Strangers};
 use crate::connect::Backoff;
 
 /// Between tries to listen.
@@ -41,7 +35,10 @@ async fn listen(address: SocketAddr, server: &Server, tasks: &TaskTracker) {
         match listener.accept().await {
             // Without room for them they are closed.
             Ok((stream, from)) => match strangers.comes(from.ip()) {
-                Some(stranger) => drop(tasks.spawn(take_in(server.clone(), stream, from, stranger))),
+                Some(stranger) => {
+                    let server = server.clone();
+                    tasks.spawn(async move { server.receive(stream, Some(stranger), from).await });
+                }
                 None => debug!(%from, "refused a connection: too many have not said who they are"),
             },
             Err(error) => {
@@ -67,11 +64,5 @@ async fn bound(address: SocketAddr) -> TcpListener {
             }
         }
         backoff.wait().await;
-    }
-}
-
-async fn take_in(server: Server, stream: TcpStream, from: SocketAddr, stranger: Stranger) {
-    if let Err(error) = server.serve(stream, Some(stranger)).await {
-        info!(%from, %error, "a person's connection was ended");
     }
 }

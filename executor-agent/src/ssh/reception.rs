@@ -154,8 +154,6 @@ async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
         Ok(dialled) => dialled,
         Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
     };
-    if let Err(error) = server.serve(tunnel, None).await {
-        info!(tunnel = %id, %error, "a person's connection was ended");
-    }
+    server.receive(tunnel, None, id).await;
     last_words.arrive().await;
 }

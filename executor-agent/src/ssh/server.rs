@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt, io,
     pin::pin,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -17,6 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info};
 
 use super::{
     connection::{CHANNELS, Connection},
@@ -98,9 +100,21 @@ pub enum ConnectionError {
     /// Nobody was let in in time.
     #[error("nobody came in within {} s", .0.as_secs_f32())]
     Late(Duration),
-    /// The peer broke the protocol, or was lost.
+    /// The way to the peer broke off.
+    #[error("the connection was lost: {0}")]
+    Lost(io::Error),
+    /// The peer broke the protocol, or gave no sign of life.
     #[error("the connection failed: {0}")]
-    Failed(#[from] russh::Error),
+    Failed(russh::Error),
+}
+
+impl From<russh::Error> for ConnectionError {
+    fn from(error: russh::Error) -> Self {
+        match error {
+            russh::Error::IO(error) => Self::Lost(error),
+            error => Self::Failed(error),
+        }
+    }
 }
 
 /// Why a person is cut off.
@@ -118,6 +132,19 @@ impl Server {
     /// A server without connections.
     pub fn new(means: Means) -> Self {
         Self { means, connections: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Serves one connection that came from there, and notes how it ended.
+    pub(super) async fn receive<S>(&self, stream: S, stranger: Option<Stranger>, from: impl fmt::Display)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match self.serve(stream, stranger).await {
+            Ok(()) => {}
+            // Who leaves closes their connection; that it breaks off is an end like any other.
+            Err(error @ ConnectionError::Lost(_)) => debug!(%from, %error, "a person's connection was over"),
+            Err(error) => info!(%from, %error, "a person's connection was ended"),
+        }
     }
 
     /// Serves one connection to its end; nothing that ran for it is left then. A stranger's is counted as one until they have

@@ -38,6 +38,8 @@ pub(crate) struct Relay {
     pub(crate) host: Host,
     /// Whether it certifies.
     pub(crate) certifies: Arc<AtomicBool>,
+    /// Whether the person's end breaks off when it is closed, as that of a `sculpt tunnel` which is killed.
+    pub(crate) breaks: Arc<AtomicBool>,
     /// The keys that it has certified, in the order of the asking.
     pub(crate) certified: Arc<Mutex<Vec<String>>>,
 }
@@ -48,6 +50,7 @@ impl Default for Relay {
             waiting: Arc::default(),
             host: Host(ExecutorId::fresh()),
             certifies: Arc::new(AtomicBool::new(true)),
+            breaks: Arc::default(),
             certified: Arc::default(),
         }
     }
@@ -91,17 +94,23 @@ impl Pairing for Relay {
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
                 match request.part {
-                    Some(tunnel_request::Part::Data(data)) => to.write_all(&data).await.unwrap(),
-                    Some(tunnel_request::Part::End(_)) => to.shutdown().await.unwrap(),
+                    // Who has gone hears no more.
+                    Some(tunnel_request::Part::Data(data)) => drop(to.write_all(&data).await),
+                    Some(tunnel_request::Part::End(_)) => drop(to.shutdown().await),
                     other => panic!("{other:?}"),
                 }
             }
         });
         let (answers, responses) = mpsc::channel(4);
+        let breaks = Arc::clone(&self.breaks);
         tokio::spawn(async move {
             let mut buffer = vec![0; 65536];
             loop {
                 let part = match from.read(&mut buffer).await.unwrap_or(0) {
+                    0 if breaks.load(Ordering::Acquire) => {
+                        let _gone = answers.send(Err(Status::unavailable("the person's end broke off"))).await;
+                        return;
+                    }
                     0 => tunnel_response::Part::End(TunnelEnd {}),
                     length => tunnel_response::Part::Data(buffer[..length].to_vec().into()),
                 };

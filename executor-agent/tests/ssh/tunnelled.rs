@@ -1,5 +1,7 @@
 //! People who come through the controller.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::FutureExt as _;
 use sculpt_executor::{
     connect::{Dialer, Network},
@@ -126,9 +128,15 @@ async fn an_executor_takes_in_whom_its_controller_says() {
     let (person, guest) = visitor(&host, &id, "ada", Profile::Workspace, people.local_addr().unwrap());
     let pairing_id = guest.pairing_id.clone();
     let_in(&host, vec![guest]);
+    let dial = async || {
+        let tunnel_id = host.controller.relay().waits(people.accept().await.unwrap().0).to_string();
+        host.controller.say(Part::Dial(Dial { tunnel_id, pairing_id: pairing_id.clone() }));
+    };
+    host.controller.relay().breaks.store(true, Ordering::Release);
+    let (said, ()) = tokio::join!(person.ssh(&["echo in"]), dial());
+    assert_eq!(said.out, "in\n");
     let mut ssh = person.command("ssh", &["sculpt", "pwd; exec sleep 1000"]).spawn().unwrap();
-    let tunnel_id = host.controller.relay().waits(people.accept().await.unwrap().0).to_string();
-    host.controller.say(Part::Dial(Dial { tunnel_id, pairing_id }));
+    dial().await;
     let mut line = String::new();
     BufReader::new(ssh.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
     assert_eq!(line.trim_end(), host.workspace(&id).to_str().unwrap());
@@ -138,4 +146,5 @@ async fn an_executor_takes_in_whom_its_controller_says() {
     host.controller.want(&id, Phase::Stop);
     host.controller.wait_ended(&id).await;
     host.stop();
+    assert!(!host.log().contains("a person's connection was ended"), "who leaves is no news: {}", host.log());
 }
