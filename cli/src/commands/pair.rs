@@ -1,6 +1,7 @@
 //! `sculpt pair`: beside an agent, at its terminal.
 
 mod details;
+mod recap;
 
 use std::ffi::OsString;
 
@@ -40,6 +41,7 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
     let number = task.number;
     let kept = Kept { client: &client, wish, need: Need::Terminal, waits: !args.no_wait, attempted: &attempted };
     let mut leave = Leave::heard(&attempted)?;
+    recap::tell(&client, &task).await;
     let parting = tokio::select! {
         parting = kept.stay(task, async |access: &Access| seat(access, purpose, &attempted).await) => parting?,
         () = leave.wish() => {
