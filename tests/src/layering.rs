@@ -21,13 +21,29 @@ const DEPENDENCIES: [(&str, &[&str]); 13] = [
     ("sculpt-tls", &["sculpt-proto"]),
     (
         "sculpt-controller",
-        &["sculpt-core", "sculpt-failpoints", "sculpt-pairing", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-fuzz"],
+        &[
+            "sculpt-core",
+            "sculpt-failpoints",
+            "sculpt-pairing",
+            "sculpt-proto",
+            "sculpt-space",
+            "sculpt-tls",
+            "sculpt-fuzz",
+        ],
     ),
     (
         "sculpt-executor",
-        &["sculpt-failpoints", "sculpt-pairing", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-walk", "sculpt-fuzz"],
+        &[
+            "sculpt-failpoints",
+            "sculpt-pairing",
+            "sculpt-proto",
+            "sculpt-space",
+            "sculpt-tls",
+            "sculpt-walk",
+            "sculpt-fuzz",
+        ],
     ),
-    ("sculpt", &["sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-fuzz"]),
+    ("sculpt", &["sculpt-pairing", "sculpt-proto", "sculpt-space", "sculpt-tls", "sculpt-fuzz"]),
     ("sculpt-tests", &["sculpt-failpoints", "sculpt-proto", "sculpt-tls"]),
     // It runs both sides in one process, and nothing depends on it.
     ("sculpt-simulation", &["sculpt-controller", "sculpt-core", "sculpt-executor", "sculpt-proto"]),

@@ -3,15 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sculpt_pairing::Right;
-use sculpt_proto::{executor::v1 as wire, to_duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::Bus,
     pki::SshAuthorities,
     session::Sessions,
-    store::{Store, StoreError, pairings::Guest},
+    store::{Store, StoreError},
 };
 
 /// How soon a change is found that no signal tells of.
@@ -56,20 +54,7 @@ async fn tell(store: &Store, sessions: &Sessions, ssh: &SshAuthorities) -> Resul
     let authorities = ssh.people()?;
     let mut guests = store.guests(&held).await?;
     for executor in held {
-        let guests = guests.remove(&executor).unwrap_or_default().into_iter().map(Into::into).collect();
-        sessions.invite(executor, wire::Guests { guests, authorities: authorities.clone() });
+        sessions.invite(executor, guests.remove(&executor).unwrap_or_default(), &authorities);
     }
     Ok(())
-}
-
-impl From<Guest> for wire::Guest {
-    fn from(guest: Guest) -> Self {
-        Self {
-            pairing_id: guest.pairing.to_string(),
-            attempt_id: guest.attempt.to_string(),
-            user: guest.user,
-            rights: guest.rights.iter().map(Right::as_str).map(Into::into).collect(),
-            remaining: Some(to_duration(guest.remaining)),
-        }
-    }
 }

@@ -6,22 +6,26 @@ use futures_util::StreamExt as _;
 use sculpt_proto::{
     FieldError,
     id::PairingId,
-    v1::{TunnelOpen, TunnelRequest, TunnelResponse, tunnel_request, tunnel_response},
+    required,
+    v1::{TunnelEnd, TunnelOpen, TunnelRequest, TunnelResponse, tunnel_request, tunnel_response},
 };
 use tokio::{
     sync::{
         broadcast::{self, error::RecvError},
         mpsc,
     },
-    time::timeout,
+    time::{Instant, interval_at, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::pairings::{PairingsApi, because, unknown};
+use super::{
+    pairings::{PairingsApi, because, unknown},
+    status::shutting_down,
+};
 use crate::{
     access::{Caller, Sees},
-    relay::{OUTBOX, Piece, RelayError, carry},
+    relay::{Cut, OUTBOX, Piece, RelayError, carry},
     store::{Store, pairings::Past},
 };
 
@@ -31,16 +35,24 @@ pub(super) type Replies = ReceiverStream<Result<TunnelResponse, Status>>;
 /// How long the first message may take.
 const FIRST: Duration = Duration::from_secs(10);
 
+/// How soon it is found that a pairing was taken back which nothing has told of.
+const LOOK: Duration = Duration::from_secs(30);
+
 /// How long a person may take to read why their tunnel is over.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl PairingsApi {
     /// Has the executor of a pairing dial, and carries what both ends say.
-    pub(super) async fn dialled(
-        &self,
-        caller: &Caller,
-        mut inbound: Streaming<TunnelRequest>,
-    ) -> Result<Replies, Status> {
+    pub(super) async fn dialled(&self, caller: &Caller, inbound: Streaming<TunnelRequest>) -> Result<Replies, Status> {
+        tokio::select! {
+            biased;
+            // Nobody dials any more: executors' sessions are the first to end.
+            () = self.ending.cancelled() => Err(shutting_down()),
+            replies = self.dial(caller, inbound) => replies,
+        }
+    }
+
+    async fn dial(&self, caller: &Caller, mut inbound: Streaming<TunnelRequest>) -> Result<Replies, Status> {
         // Before it is looked at, so that nothing is missed of what happens to it.
         let closings = self.bus.closings();
         let id = first(&mut inbound).await?;
@@ -54,7 +66,7 @@ impl PairingsApi {
         let (end, place) = call.answered().await?;
         let (out, replies) = mpsc::channel(OUTBOX);
         let open = TunnelResponse { part: Some(tunnel_response::Part::Open(TunnelOpen {})) };
-        let inbound = inbound.map(|message| Ok(Piece::try_from(message?)?));
+        let inbound = inbound.map(|message| Ok::<_, Status>(Piece::try_from(message?)?));
         let (store, sees, ending) = (self.store.clone(), caller.sees(), self.ending.clone());
         self.tracker.spawn(async move {
             let _place = place;
@@ -85,18 +97,22 @@ async fn first(inbound: &mut Streaming<TunnelRequest>) -> Result<PairingId, Stat
 
 /// Returns when the pairing was taken back. Whatever else ends it, its executor does.
 async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store, sees: &Sees, id: PairingId) -> Past {
+    let mut look = interval_at(Instant::now() + LOOK, LOOK);
     loop {
-        match closings.recv().await {
-            Ok(closed) if closed == id => return Past::Closed,
-            Ok(_) => {}
-            Err(RecvError::Lagged(_)) => {
-                let found = store.pairing(sees, id).await;
-                if matches!(found, Ok(Some(placed)) if placed.stands() == Err(Past::Closed)) {
-                    return Past::Closed;
-                }
-            }
-            // The controller ends, and says so itself.
-            Err(RecvError::Closed) => std::future::pending().await,
+        tokio::select! {
+            closed = closings.recv() => match closed {
+                Ok(closed) if closed == id => return Past::Closed,
+                Ok(_) => continue,
+                Err(RecvError::Lagged(_)) => {}
+                // The controller ends, and says so itself.
+                Err(RecvError::Closed) => std::future::pending().await,
+            },
+            // Word of another replica may have been lost.
+            _ = look.tick() => {}
+        }
+        let found = store.pairing(sees, id).await;
+        if matches!(found, Ok(Some(placed)) if placed.stands() == Err(Past::Closed)) {
+            return Past::Closed;
         }
     }
 }
@@ -114,5 +130,51 @@ impl From<RelayError> for Status {
             RelayError::Silent => because(Self::unavailable(text), "silent"),
             RelayError::Nobody => Self::not_found(text),
         }
+    }
+}
+
+impl From<Cut> for Status {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Alone(_) | Cut::Ending => Self::unavailable(cut.to_string()),
+            Cut::Broken => Self::cancelled(cut.to_string()),
+        }
+    }
+}
+
+impl TryFrom<TunnelRequest> for Piece {
+    type Error = FieldError;
+
+    fn try_from(request: TunnelRequest) -> Result<Self, FieldError> {
+        match required(request.part, "part")? {
+            tunnel_request::Part::Data(data) => Self::data(data),
+            tunnel_request::Part::End(_) => Ok(Self::End),
+            tunnel_request::Part::Pairing(_) => Err(Self::named_again()),
+        }
+    }
+}
+
+impl From<Piece> for TunnelResponse {
+    fn from(piece: Piece) -> Self {
+        let part = match piece {
+            Piece::Data(data) => tunnel_response::Part::Data(data),
+            Piece::End => tunnel_response::Part::End(TunnelEnd {}),
+        };
+        Self { part: Some(part) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_a_piece() {
+        let piece = |part| Piece::try_from(TunnelRequest { part }).map_err(|error| error.field);
+        let data = bytes::Bytes::from_static(b"SSH-2.0");
+        assert_eq!(piece(Some(tunnel_request::Part::Data(data.clone()))), Ok(Piece::Data(data)));
+        assert_eq!(piece(Some(tunnel_request::Part::End(TunnelEnd {}))), Ok(Piece::End));
+        assert_eq!(piece(Some(tunnel_request::Part::Pairing("again".into()))), Err("part"));
+        assert_eq!(piece(None), Err("part"));
     }
 }

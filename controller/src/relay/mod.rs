@@ -3,7 +3,6 @@
 
 mod carry;
 mod ends;
-mod wire;
 
 use std::{
     collections::HashMap,
@@ -15,8 +14,8 @@ use sculpt_proto::id::{ExecutorId, TunnelId, UserId};
 use tokio::{sync::oneshot, time::timeout};
 
 pub use self::{
-    carry::{OUTBOX, carry},
-    ends::{End, Piece},
+    carry::{Cut, OUTBOX, carry},
+    ends::{Alone, End, Piece},
 };
 
 /// Tunnels of one person that wait or are open.

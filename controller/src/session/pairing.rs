@@ -9,12 +9,13 @@ use sculpt_pairing::HostError;
 use sculpt_proto::{
     FieldError,
     executor::v1::{
-        CertifyHostRequest, CertifyHostResponse, TunnelRequest, TunnelResponse,
+        CertifyHostRequest, CertifyHostResponse, TunnelEnd, TunnelRequest, TunnelResponse,
         pairing_server::{Pairing, PairingServer},
         tunnel_request::Part,
+        tunnel_response,
     },
     id::TunnelId,
-    to_duration,
+    required, to_duration,
 };
 use ssh_key::PublicKey;
 use tokio::{sync::mpsc, time::timeout};
@@ -24,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::who::Who;
 use crate::{
-    grpc::status::internal,
+    grpc::status::{internal, shutting_down},
     pki::{HOST_LIFE, SshAuthorities},
     relay::{OUTBOX, Piece, Relay, carry},
 };
@@ -79,10 +80,14 @@ impl Pairing for PairingApi {
     async fn tunnel(&self, request: Request<Streaming<TunnelRequest>>) -> Result<Response<Self::TunnelStream>, Status> {
         let executor = Who::of(&request)?.proved()?;
         let mut inbound = request.into_inner();
-        let tunnel = first(&mut inbound).await?;
+        let tunnel = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Err(shutting_down()),
+            tunnel = first(&mut inbound) => tunnel?,
+        };
         let end = self.relay.take(tunnel, executor)?;
         let (out, outbox) = mpsc::channel(OUTBOX);
-        let pieces = inbound.map(|request| Ok(Piece::try_from(request?)?));
+        let pieces = inbound.map(|request| Ok::<_, Status>(Piece::try_from(request?)?));
         self.tracker.spawn(carry(end, pieces, out, self.shutdown.clone()));
         Ok(Response::new(ReceiverStream::new(outbox)))
     }
@@ -97,5 +102,42 @@ async fn first(inbound: &mut Streaming<TunnelRequest>) -> Result<TunnelId, Statu
         Some(Part::Data(_) | Part::End(_)) | None => {
             Err(FieldError::new("part", "the first message of Tunnel must name the tunnel").into())
         }
+    }
+}
+
+impl TryFrom<TunnelRequest> for Piece {
+    type Error = FieldError;
+
+    fn try_from(request: TunnelRequest) -> Result<Self, FieldError> {
+        match required(request.part, "part")? {
+            Part::Data(data) => Self::data(data),
+            Part::End(_) => Ok(Self::End),
+            Part::TunnelId(_) => Err(Self::named_again()),
+        }
+    }
+}
+
+impl From<Piece> for TunnelResponse {
+    fn from(piece: Piece) -> Self {
+        let part = match piece {
+            Piece::Data(data) => tunnel_response::Part::Data(data),
+            Piece::End => tunnel_response::Part::End(TunnelEnd {}),
+        };
+        Self { part: Some(part) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_a_piece() {
+        let piece = |part| Piece::try_from(TunnelRequest { part }).map_err(|error| error.field);
+        let data = bytes::Bytes::from_static(b"SSH-2.0");
+        assert_eq!(piece(Some(Part::Data(data.clone()))), Ok(Piece::Data(data)));
+        assert_eq!(piece(Some(Part::End(TunnelEnd {}))), Ok(Piece::End));
+        assert_eq!(piece(Some(Part::TunnelId("again".into()))), Err("part"));
+        assert_eq!(piece(None), Err("part"));
     }
 }

@@ -16,7 +16,7 @@ use super::{
     errands::{Desk, Errands, errands},
     garbage::Ask,
 };
-use crate::store::sessions::Epoch;
+use crate::store::{pairings::Guest, sessions::Epoch};
 
 /// The sessions that this replica holds. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -92,8 +92,9 @@ impl Sessions {
         self.lock().get(&executor).is_some_and(|entry| entry.desk.dial(dial))
     }
 
-    /// Tells the executor whom to let in, if that is news to its session.
-    pub fn invite(&self, executor: ExecutorId, guests: Guests) {
+    /// Tells the executor whom to let in, and who certifies them, if that is news to its session.
+    pub fn invite(&self, executor: ExecutorId, guests: Vec<Guest>, authorities: &[String]) {
+        let guests = Guests { guests: guests.into_iter().map(Into::into).collect(), authorities: authorities.to_vec() };
         if let Some(entry) = self.lock().get(&executor) {
             entry.desk.invite(guests);
         }

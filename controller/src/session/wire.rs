@@ -1,10 +1,14 @@
 //! Messages of Control, checked on their way in and made on their way out.
 
 use prost::Message as _;
+use sculpt_pairing::Right;
 use sculpt_proto::{
     FieldError,
-    executor::v1::{ControlRequest, DesiredAttempt, ObservedAttempt, Phase as WirePhase, control_request},
+    executor::v1::{
+        self as wire, ControlRequest, DesiredAttempt, ObservedAttempt, Phase as WirePhase, control_request,
+    },
     id::AttemptId,
+    to_duration,
 };
 use tonic::Status;
 
@@ -14,7 +18,10 @@ use crate::{
         reports::{Answer, Report},
         state::{Input, Observed},
     },
-    store::sessions::{Phase, Wish},
+    store::{
+        pairings::Guest,
+        sessions::{Phase, Wish},
+    },
 };
 
 /// What a session's reducer takes in.
@@ -93,5 +100,17 @@ pub(super) fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
         number: wish.number,
         spec_digest: wish.digest,
         phase: phase.into(),
+    }
+}
+
+impl From<Guest> for wire::Guest {
+    fn from(guest: Guest) -> Self {
+        Self {
+            pairing_id: guest.pairing.to_string(),
+            attempt_id: guest.attempt.to_string(),
+            user: guest.user,
+            rights: guest.rights.iter().map(Right::as_str).map(Into::into).collect(),
+            remaining: Some(to_duration(guest.remaining)),
+        }
     }
 }

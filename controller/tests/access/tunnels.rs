@@ -185,6 +185,19 @@ async fn a_controller_that_ends_says_so_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_dial_hears_that_the_controller_ends() {
+    let (mut house, ben, pairing) = house().await;
+    let calling = Person::call(house.people(&ben), &pairing);
+    let ending = async {
+        assert_eq!(house.executor.dialled().await.pairing_id, pairing);
+        house.world.stack.stop().await;
+    };
+    let (told, ()) = tokio::join!(calling, ending);
+    let told = told.err().expect("nobody has dialled");
+    assert!(told.code() == Code::Unavailable && told.message().contains("shutting down"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn much_goes_through_whole_and_too_much_at_once_does_not() {
     let (mut house, ben, pairing) = house().await;
     let (mut person, executor) = met(&mut house, &ben, &pairing).await;
