@@ -18,10 +18,14 @@ CREATE TABLE pairings (
     -- Taken back: nothing goes on.
     closed_at  timestamptz,
     closed_by  text,
+    -- What a seat refers to.
+    CONSTRAINT pairings_attempt_key UNIQUE (id, attempt_id),
     CONSTRAINT pairings_window_check CHECK (created_at < expires_at),
     CONSTRAINT pairings_closed_check CHECK ((closed_at IS NULL) = (closed_by IS NULL) AND closed_at >= created_at)
 );
-CREATE INDEX pairings_standing ON pairings (attempt_id) WHERE closed_at IS NULL;
+CREATE INDEX pairings_by_attempt ON pairings (attempt_id);
+-- Those who sat there at the end look on for a while.
+CREATE INDEX attempts_ended ON attempts (executor_id, ended_at) WHERE ended_at IS NOT NULL;
 
 -- Where ssh reaches it by itself; empty: through its own connections alone. NULL: it says nothing of ssh.
 ALTER TABLE executors ADD COLUMN ssh_address text;

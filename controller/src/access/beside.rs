@@ -8,7 +8,7 @@ use sculpt_pairing::{Profile, Right, Rights};
 use sculpt_proto::id::{ProjectId, TokenId, UserId};
 use tonic::Status;
 
-use super::{Caller, Denied, Drive, Merge, On, Read, caller::Who};
+use super::{Caller, Denied, Drive, Forward, Merge, On, Read, Shell, caller::Who};
 use crate::store::{bearers::Bearer, tasks::Located};
 
 /// The caller may sit beside a task's agent, and do this there.
@@ -33,6 +33,9 @@ pub enum NotBeside {
     /// They may look on, and wish to type.
     #[error("{0}; `sculpt pair --read-only` looks on without it")]
     Drive(Denied),
+    /// They may not work there.
+    #[error("{0}; `sculpt pair --read-only` looks on without it")]
+    Work(Denied),
 }
 
 impl From<NotBeside> for Status {
@@ -57,8 +60,17 @@ impl Caller {
     /// of it they may.
     pub fn beside(&self, task: &Located, profile: Profile) -> Result<Beside, NotBeside> {
         let sees = self.on::<Read>(task).map_err(NotBeside::Observe)?;
-        if profile == Profile::Attach {
-            self.on::<Drive>(task).map_err(NotBeside::Drive)?;
+        match profile {
+            Profile::Observe => {}
+            Profile::Attach => {
+                self.on::<Drive>(task).map_err(NotBeside::Drive)?;
+            }
+            Profile::Workspace => {
+                // Whoever may do either has a use for it; who may do neither is told of the one that most come for.
+                if let (Err(denied), Err(_)) = (self.on::<Shell>(task), self.on::<Forward>(task)) {
+                    return Err(NotBeside::Work(denied));
+                }
+            }
         }
         Ok(Beside { sees, rights: beside(self.rights_on(task)).within(profile.rights()) })
     }

@@ -186,7 +186,9 @@ impl From<NotNow> for Status {
             NotNow::NoTerminal(_) => because(Self::failed_precondition(text), "no_terminal"),
             NotNow::NoSsh { .. } => because(Self::failed_precondition(text), "no_ssh"),
             NotNow::Unreachable { .. } => because(Self::unavailable(text), "unreachable"),
-            NotNow::TooMany(_) | NotNow::Full(_) => because(Self::resource_exhausted(text), "too_many"),
+            NotNow::TooMany(_) | NotNow::Yours(_) | NotNow::Full(_) => {
+                because(Self::resource_exhausted(text), "too_many")
+            }
         }
     }
 }
@@ -240,6 +242,7 @@ mod tests {
             (NotNow::NoSsh { task: 17, executor: executor() }.into(), Code::FailedPrecondition, "no_ssh"),
             (NotNow::Unreachable { task: 17, executor: executor() }.into(), Code::Unavailable, "unreachable"),
             (NotNow::TooMany(17).into(), Code::ResourceExhausted, "too_many"),
+            (NotNow::Yours(executor()).into(), Code::ResourceExhausted, "too_many"),
             (NotNow::Full(executor()).into(), Code::ResourceExhausted, "too_many"),
             (Past::Closed.into(), Code::FailedPrecondition, "closed"),
             (Past::Over.into(), Code::FailedPrecondition, "over"),

@@ -25,7 +25,7 @@ use crate::{
 const MAX_WHY: usize = 200;
 
 /// How much of one block of input is kept, in characters.
-const MAX_TEXT: usize = 16 << 10;
+const MAX_TEXT: usize = 8 << 10;
 
 /// What somebody does in a seat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Done {
         bytes: u64,
         /// From the first to the last.
         took: Duration,
-        /// What, where the project has it recorded; empty elsewhere.
+        /// What, as far as the executor tells it.
         content: Vec<u8>,
     },
     /// They left.
@@ -105,7 +105,7 @@ pub(super) async fn apply(
     age: Duration,
     deed: &Deed,
 ) -> Result<Option<Moved>, StoreError> {
-    let (attempt, at) = (AttemptId(ledger.fence.id), locked.ago(age));
+    let (attempt, at) = (AttemptId(ledger.fence.id), locked.before(age));
     let sitter = match &deed.done {
         Done::Attached { pairing, role } => {
             let seat = NewSeat { id: deed.seat, pairing: *pairing, attempt, role: *role, began_at: at };
@@ -118,10 +118,15 @@ pub(super) async fn apply(
         tracing::debug!(%executor, %attempt, seat = %deed.seat, kind = kind(&deed.done), "a report changes nothing");
         return Ok(None);
     };
+    let recorded = match &deed.done {
+        // Its spec told the executor so at the claim; what the project says now counts.
+        Done::Typed { content, .. } if !content.is_empty() => seats::recorded(conn, attempt).await?,
+        Done::Attached { .. } | Done::Typed { .. } | Done::Detached { .. } => false,
+    };
     let entry = Entry {
         task: Some((locked.id, locked.number, locked.revision, locked.shown())),
         attempt: Some((ledger.fence.number, executor)),
-        data: details(deed, &sitter.role),
+        data: details(deed, &sitter.role, recorded),
         actor: sitter.user_name,
     };
     record(conn, kind(&deed.done), &entry).await?;
@@ -137,16 +142,20 @@ fn kind(done: &Done) -> &'static str {
     }
 }
 
-/// What the journal keeps of it beyond who it was.
-fn details(deed: &Deed, role: &str) -> Value {
+/// What the journal keeps of it beyond who it was: what was typed only where that is `recorded`.
+fn details(deed: &Deed, role: &str, recorded: bool) -> Value {
     let mut data = json!({ "session": deed.seat, "role": role });
     match &deed.done {
         Done::Attached { pairing, .. } => data["pairing"] = json!(pairing),
         Done::Typed { bytes, took, content } => {
             data["bytes"] = json!(bytes);
             data["seconds"] = json!(took.as_secs_f64());
-            if !content.is_empty() {
-                data["text"] = json!(text(content));
+            if recorded {
+                let (text, whole) = text(content);
+                if !whole || (content.len() as u64) < *bytes {
+                    data["cut"] = json!(true);
+                }
+                data["text"] = json!(text);
             }
         }
         Done::Detached { why } if why.is_empty() => {}
@@ -155,9 +164,13 @@ fn details(deed: &Deed, role: &str) -> Value {
     data
 }
 
-/// What was typed as the database can hold it: text, without the one character that it has no place for.
-fn text(content: &[u8]) -> String {
-    String::from_utf8_lossy(content).chars().take(MAX_TEXT).map(|c| if c == '\0' { '\u{2400}' } else { c }).collect()
+/// What was typed as the database can hold it: text, without the one character that it has no place for; and whether that is
+/// all of it.
+fn text(content: &[u8]) -> (String, bool) {
+    let content = String::from_utf8_lossy(content);
+    let mut chars = content.chars().map(|c| if c == '\0' { '\u{2400}' } else { c });
+    let text = chars.by_ref().take(MAX_TEXT).collect();
+    (text, chars.next().is_none())
 }
 
 #[cfg(test)]
@@ -192,26 +205,31 @@ mod tests {
     #[test]
     fn the_journal_keeps_what_was_done() {
         let typed = |content: &'static [u8]| Done::Typed {
-            bytes: 7,
+            bytes: 4,
             took: Duration::from_millis(1500),
             content: content.to_vec(),
         };
         let pairing = PairingId::fresh();
-        for (done, kept) in [
-            (Done::Attached { pairing, role: Role::Driver }, json!({ "pairing": pairing })),
-            (typed(b""), json!({ "bytes": 7, "seconds": 1.5 })),
-            (typed(b"a\0\xff\x1b"), json!({ "bytes": 7, "seconds": 1.5, "text": "a\u{2400}\u{fffd}\u{1b}" })),
-            (Done::Detached { why: String::new() }, json!({})),
-            (Done::Detached { why: "cut".into() }, json!({ "why": "cut" })),
+        for (done, recorded, kept) in [
+            (Done::Attached { pairing, role: Role::Driver }, false, json!({ "pairing": pairing })),
+            (typed(b""), false, json!({ "bytes": 4, "seconds": 1.5 })),
+            (typed(b"a\0\xff\x1b"), false, json!({ "bytes": 4, "seconds": 1.5 })),
+            (typed(b"a\0\xff\x1b"), true, json!({ "bytes": 4, "seconds": 1.5, "text": "a\u{2400}\u{fffd}\u{1b}" })),
+            (typed(b"abc"), true, json!({ "bytes": 4, "seconds": 1.5, "text": "abc", "cut": true })),
+            (Done::Detached { why: String::new() }, false, json!({})),
+            (Done::Detached { why: "cut".into() }, false, json!({ "why": "cut" })),
         ] {
             let mut whole = json!({ "session": seat(), "role": "driver" });
             whole.as_object_mut().unwrap().extend(kept.as_object().unwrap().clone());
-            assert_eq!(details(&Deed { seat: seat(), done }, "driver"), whole);
+            assert_eq!(details(&Deed { seat: seat(), done }, "driver", recorded), whole);
         }
     }
 
     #[test]
     fn only_so_much_is_kept_of_what_was_typed() {
-        assert_eq!(text(&[b'x'; MAX_TEXT + 1]).len(), MAX_TEXT);
+        for (length, kept, whole) in [(MAX_TEXT, MAX_TEXT, true), (MAX_TEXT + 1, MAX_TEXT, false)] {
+            let (text, all) = text(&vec![b'x'; length]);
+            assert_eq!((text.len(), all), (kept, whole));
+        }
     }
 }

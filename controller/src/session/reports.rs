@@ -187,6 +187,7 @@ impl Told {
 
 /// Applies `report` in a transaction of its own, sends the effects, and says what to answer.
 pub async fn apply(dispatch: &Dispatch, epoch: Epoch, report: Report) -> Result<Answer, ReportError> {
+    let steps = report.told.step().is_some();
     let (answer, moved) =
         dispatch.store().write(move |conn| Box::pin(async move { apply_in(conn, epoch, &report).await })).await?;
     if matches!(answer.refusal, Some((Refusal::Fenced, _))) {
@@ -195,8 +196,10 @@ pub async fn apply(dispatch: &Dispatch, epoch: Epoch, report: Report) -> Result<
     }
     if let Some(moved) = moved {
         dispatch.after_commit(&moved);
-        // An end closes the log of what was complete before it; a follower waits for that.
-        dispatch.bus().log_grew(answer.attempt);
+        if steps {
+            // An end closes the log of what was complete before it; a follower waits for that.
+            dispatch.bus().log_grew(answer.attempt);
+        }
     }
     Ok(answer)
 }
@@ -222,10 +225,20 @@ async fn apply_in(
         Ruling::Again => return Ok(answer(ledger.through, None)),
         Ruling::Refused(refusal, text) => return Ok(answer(ledger.through, Some((refusal, text)))),
         Ruling::Fenced(text) => {
-            if matches!(report.told, Told::Ended { .. }) {
-                attempts::end_fenced(conn, &[attempt]).await?;
-            }
-            return Ok(answer(report.sequence, Some((Refusal::Fenced, text))));
+            let moved = match &report.told {
+                Told::Ended { .. } => {
+                    attempts::end_fenced(conn, &[attempt]).await?;
+                    None
+                }
+                // What people did there happened all the same: they came straight while the executor was out of reach.
+                Told::Deed(deed) if report.sequence > ledger.through => {
+                    attempts::advance(conn, attempt, report.sequence).await?;
+                    deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?
+                }
+                _ => None,
+            };
+            let (answer, _) = answer(report.sequence, Some((Refusal::Fenced, text)));
+            return Ok((answer, moved));
         }
         Ruling::Taken(None) => match &report.told {
             Told::Deed(deed) => deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?,
@@ -266,7 +279,7 @@ pub enum Ruling {
     Again,
     /// Nothing, and it may come again.
     Refused(Refusal, String),
-    /// Nothing: the task has gone on without its attempt.
+    /// The task has gone on without its attempt: it moves nothing. What people did there is written down all the same.
     Fenced(String),
     /// It is taken, with the step that it is; a remark, and what people do, is none.
     Taken(Option<Step>),

@@ -118,8 +118,8 @@ impl Store {
     pub async fn pairings(&self, of: &On<Read>) -> Result<Vec<Pairing>, StoreError> {
         let mut conn = self.read().await?;
         let mut taken = seats::beside(&mut conn, of.task()).await?;
-        let standing = guests::standing(&mut conn, "a.task_id", vec![of.task().0]).await?;
-        let pairings = standing.into_iter().filter_map(|row| {
+        let standing = guests::standing(&mut conn, "task_id", vec![of.task().0]).await?;
+        let pairings = standing.into_iter().filter(|row| !row.over).filter_map(|row| {
             let own = |seat: &mut Seat| seat.pairing_id == row.id.0;
             let seats: Vec<Seat> = taken.extract_if(.., own).collect();
             (!row.remaining.is_zero() || !seats.is_empty()).then(|| row.into_pairing(seats))

@@ -1,6 +1,6 @@
 //! Who sits beside an attempt, as its executor tells it of those whom a pairing has let in.
 
-use sculpt_pairing::Role;
+use sculpt_pairing::{Right, Role};
 use sculpt_proto::id::{AttemptId, PairingId, SeatId, TaskId};
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -55,18 +55,36 @@ const TAKEN: &str = "SELECT s.session_id, s.pairing_id, s.attempt_id, s.user_nam
      FROM seats s JOIN attempts a ON a.id = s.attempt_id \
      WHERE s.ended_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL";
 
-/// Takes a seat. None: it was taken before, or the pairing lets nobody sit there.
+/// Whether the project of `attempt` has recorded now what people type there.
+pub async fn recorded(conn: &mut Connection, attempt: AttemptId) -> Result<bool, StoreError> {
+    let sql = "SELECT COALESCE(p.record_typing, false) FROM attempts a JOIN tasks t ON t.id = a.task_id \
+               LEFT JOIN projects p ON p.id = t.project_id WHERE a.id = $1";
+    Ok(sqlx::query_scalar(sql).bind(attempt.0).fetch_one(conn).await?)
+}
+
+/// Takes a seat. None: it was taken before, or the pairing never let anybody sit there as that. One that was taken back
+/// counts: its executor may not have heard of it.
 pub async fn take(conn: &mut Connection, seat: &NewSeat) -> Result<Option<Sitter>, StoreError> {
     let sitter = sqlx::query_as(
         "INSERT INTO seats (session_id, pairing_id, attempt_id, user_name, role, began_at) \
-         SELECT $1, p.id, p.attempt_id, u.name, $4, $5 FROM pairings p JOIN users u ON u.id = p.user_id \
-         WHERE p.id = $2 AND p.attempt_id = $3 ON CONFLICT (session_id) DO NOTHING RETURNING user_name, role",
+         SELECT $1, p.id, p.attempt_id, u.name, $4, GREATEST($5, p.created_at) FROM pairings p JOIN users u ON u.id = p.user_id \
+         WHERE p.id = $2 AND p.attempt_id = $3 AND $6 = ANY (p.rights) ON CONFLICT (session_id) DO NOTHING RETURNING user_name, role",
     );
     let bound = sitter.bind(seat.id.0).bind(seat.pairing.0).bind(seat.attempt.0);
-    Ok(bound.bind(seat.role.as_str()).bind(seat.began_at).fetch_optional(conn).await?)
+    let bound = bound.bind(seat.role.as_str()).bind(seat.began_at).bind(needs(seat.role).as_str());
+    Ok(bound.fetch_optional(conn).await?)
 }
 
-/// Something was typed there until `at`. None: nobody sits there.
+/// What a pairing must let somebody do who sits there as that.
+fn needs(role: Role) -> Right {
+    match role {
+        Role::Observer => Right::Observe,
+        Role::Driver => Right::Drive,
+        Role::Shell => Right::Shell,
+    }
+}
+
+/// Something was typed there until `at`. None: nobody sits there who may type.
 pub async fn typed(
     conn: &mut Connection,
     seat: SeatId,
@@ -74,8 +92,8 @@ pub async fn typed(
     at: Time,
 ) -> Result<Option<Sitter>, StoreError> {
     let sitter = sqlx::query_as(
-        "UPDATE seats SET typed_at = $3 WHERE session_id = $1 AND attempt_id = $2 AND ended_at IS NULL \
-         RETURNING user_name, role",
+        "UPDATE seats SET typed_at = GREATEST($3, began_at) \
+         WHERE session_id = $1 AND attempt_id = $2 AND role = 'driver' AND ended_at IS NULL RETURNING user_name, role",
     );
     Ok(sitter.bind(seat.0).bind(attempt.0).bind(at).fetch_optional(conn).await?)
 }
@@ -89,7 +107,7 @@ pub async fn leave(
     why: &str,
 ) -> Result<Option<Sitter>, StoreError> {
     let sitter = sqlx::query_as(
-        "UPDATE seats SET ended_at = $3, why = $4 WHERE session_id = $1 AND attempt_id = $2 AND ended_at IS NULL \
+        "UPDATE seats SET ended_at = GREATEST($3, began_at), why = $4 WHERE session_id = $1 AND attempt_id = $2 AND ended_at IS NULL \
          RETURNING user_name, role",
     );
     Ok(sitter.bind(seat.0).bind(attempt.0).bind(at).bind(why).fetch_optional(conn).await?)

@@ -50,9 +50,14 @@ impl Locked {
         shown(&self.task).as_str()
     }
 
+    /// What the clock said `age` ago.
+    pub fn before(&self, age: Duration) -> Time {
+        TimeDelta::from_std(age).ok().and_then(|age| self.now.checked_sub_signed(age)).unwrap_or(self.now)
+    }
+
     /// What happened `age` ago, but not before the newest attempt was claimed.
     pub fn ago(&self, age: Duration) -> Time {
-        let then = TimeDelta::from_std(age).ok().and_then(|age| self.now.checked_sub_signed(age)).unwrap_or(self.now);
+        let then = self.before(age);
         self.offered_at.map_or(then, |offered| then.max(offered).min(self.now))
     }
 }

@@ -109,9 +109,9 @@ async fn each_gets_what_they_came_for_as_far_as_their_rights_go() {
     let (all, no) = ("observe,drive,shell,forward", Err(Code::PermissionDenied));
     let table = [
         //                 to observe,     to attach,             to work
-        (Role::Viewer, [Ok("observe"), no, Ok("observe")]),
-        (Role::Operator, [Ok("observe"), no, Ok("observe")]),
-        (Role::Driver, [Ok("observe"), Ok("observe,drive"), Ok("observe,drive")]),
+        (Role::Viewer, [Ok("observe"), no, no]),
+        (Role::Operator, [Ok("observe"), no, no]),
+        (Role::Driver, [Ok("observe"), Ok("observe,drive"), no]),
         (Role::Shell, [Ok("observe"), no, Ok("observe,shell")]),
         (Role::Forwarder, [Ok("observe"), no, Ok("observe,forward")]),
         (Role::Pair, [Ok("observe"), Ok("observe,drive"), Ok(all)]),
@@ -311,7 +311,7 @@ async fn who_loses_what_let_them_in_is_a_guest_no_more() {
 }
 
 #[tokio::test]
-async fn a_pairing_outlives_its_time_where_somebody_sits_and_ends_with_the_attempt() {
+async fn a_pairing_outlives_its_time_where_somebody_sits_and_the_end_for_as_long_as_they_look_on() {
     let paired = Paired::new().await;
     let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
     let [idle, used] = [paired.opened(&ben, Profile::Attach).await, paired.opened(&ben, Profile::Attach).await];
@@ -341,8 +341,17 @@ async fn a_pairing_outlives_its_time_where_somebody_sits_and_ends_with_the_attem
         .run("UPDATE pairings SET created_at = now() - interval '2 days', expires_at = now() - interval '1 day'")
         .await;
     assert_eq!(paired.names().await, [used], "{idle} is nobody's any more");
+    let fresh = paired.opened(&ben, Profile::Observe).await;
+    assert_eq!(paired.names().await, [used, fresh]);
     paired.run("UPDATE attempts SET state = 'ended', turn = NULL, outcome = 'completed', ended_at = now()").await;
-    assert!(paired.names().await.is_empty());
+    assert_eq!(paired.names().await, [used], "who sat there looks on at the last picture, and nobody else");
+    assert!(paired.list(&ben).await.expect("a list").is_empty(), "nobody sits beside what is over");
+    paired.run("UPDATE attempts SET released_at = now()").await;
+    assert_eq!(paired.names().await, [used], "however soon its executor is done with it");
+    paired.run("UPDATE attempts SET ended_at = now() - interval '10 minutes'").await;
+    assert!(paired.names().await.is_empty(), "not for ever");
+    paired.run("UPDATE attempts SET ended_at = now(), fenced_at = now()").await;
+    assert!(paired.names().await.is_empty(), "where the task has gone on without it there is nothing to look at");
     paired.world.stack.stop().await;
 }
 

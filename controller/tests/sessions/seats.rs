@@ -13,6 +13,11 @@ use super::{
 };
 use crate::{harness, make};
 
+/// Gives the one task a project, which has nothing recorded.
+const PROJECT: &str = "WITH web AS (INSERT INTO projects (id, name, root_commit) \
+     VALUES (gen_random_uuid(), 'web', repeat('c', 40)) RETURNING id) \
+     UPDATE tasks SET project_id = web.id, base = repeat('c', 40) FROM web";
+
 /// Lets ada sit beside `attempt`.
 async fn pairing(stack: &Stack, attempt: &str) -> PairingId {
     harness::admin(&stack.store).await;
@@ -65,6 +70,7 @@ async fn what_people_do_is_told_once_and_in_order() {
     let (drives, looks) = (SeatId::fresh(), SeatId::fresh());
     let revision = "SELECT revision FROM tasks";
     let before: i64 = stack.value(revision).await;
+    stack.run(PROJECT).await;
     for (sequence, step, through, refusal) in [
         (5, typed(drives, 3, b""), 3, Refusal::Gap),
         (4, attached(pairing, drives, "driver"), 4, Refusal::Unspecified),
@@ -74,20 +80,24 @@ async fn what_people_do_is_told_once_and_in_order() {
         (6, attached(pairing, looks, "observer"), 6, Refusal::Unspecified),
         // As from a journal that a damaged disk cut short.
         (7, attached(pairing, drives, "driver"), 7, Refusal::Unspecified),
-        (8, typed(drives, 2, b"\x1b\0"), 8, Refusal::Unspecified),
+        // Told by an executor that was told so once, or that does what it likes.
+        (8, typed(drives, 6, b"secret"), 8, Refusal::Unspecified),
     ] {
         let ack = executor.report(&attempt, sequence, step.clone()).await;
         assert_eq!((ack.through, ack.refusal()), (through, refusal), "{sequence}: {step:?}: {}", ack.text);
     }
     let ada = |role: &str, typed| ("ada".to_owned(), role.to_owned(), typed);
     assert_eq!(there(&stack, task).await, [ada("driver", true), ada("observer", false)]);
-    executor.report(&attempt, 9, detached(drives, "")).await;
-    executor.report(&attempt, 10, detached(drives, "again")).await;
-    executor.report(&attempt, 11, typed(drives, 1, b"")).await;
+    stack.run("UPDATE projects SET record_typing = true").await;
+    executor.report(&attempt, 9, typed(drives, 2, b"\x1b\0")).await;
+    executor.report(&attempt, 10, typed(looks, 2, b"no")).await;
+    executor.report(&attempt, 11, detached(drives, "")).await;
+    executor.report(&attempt, 12, detached(drives, "again")).await;
+    executor.report(&attempt, 13, typed(drives, 1, b"")).await;
     assert_eq!(there(&stack, task).await, [ada("observer", false)]);
-    assert_eq!(executor.report(&attempt, 12, finalizing(0)).await.through, 12);
+    assert_eq!(executor.report(&attempt, 14, finalizing(0)).await.through, 14);
     assert_eq!(there(&stack, task).await, [ada("observer", false)]);
-    assert_eq!(executor.report(&attempt, 13, completed(0)).await.through, 13);
+    assert_eq!(executor.report(&attempt, 15, completed(0)).await.through, 15);
     assert_eq!(there(&stack, task).await, [], "nobody sits beside what is over");
     let entry = |kind: &str, data: Value| json!({ "kind": format!("pairing.{kind}"), "by": "ada", "on": "one", "attempt": 1, "state": "running", "data": data });
     assert_eq!(
@@ -96,11 +106,58 @@ async fn what_people_do_is_told_once_and_in_order() {
             entry("attached", json!({ "role": "driver" })),
             entry("typed", json!({ "role": "driver", "bytes": 3, "seconds": 1.5 })),
             entry("attached", json!({ "role": "observer" })),
+            entry("typed", json!({ "role": "driver", "bytes": 6, "seconds": 1.5 })),
             entry("typed", json!({ "role": "driver", "bytes": 2, "seconds": 1.5, "text": "\u{1b}\u{2400}" })),
             entry("detached", json!({ "role": "driver" })),
         ]
     );
     assert_eq!(stack.value::<i64>(revision).await - before, 2, "only the attempt's own steps move the task");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sat_there_as_what_no_pairing_let_them_be() {
+    let mut stack = Stack::start().await;
+    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
+    let task = make::task(&stack.store).await;
+    stack.place().await;
+    let attempt = executor.run_one().await;
+    let pairing = pairing(&stack, &attempt).await;
+    stack.run("UPDATE pairings SET rights = '{observe}'").await;
+    let seat = SeatId::fresh();
+    for (sequence, step) in (4..).zip([
+        attached(pairing, seat, "driver"),
+        typed(seat, 9, b"rm -rf /"),
+        attached(pairing, seat, "shell"),
+        attached(pairing, seat, "observer"),
+        typed(seat, 9, b"rm -rf /"),
+    ]) {
+        assert_eq!(executor.report(&attempt, sequence, step).await.through, sequence);
+    }
+    assert_eq!(there(&stack, task).await, [("ada".into(), "observer".into(), false)]);
+    assert_eq!(journal(&stack).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_beside_an_attempt_that_lost_its_task_meanwhile_is_told_all_the_same() {
+    let mut stack = Stack::start().await;
+    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
+    let task = make::task(&stack.store).await;
+    stack.place().await;
+    let attempt = executor.run_one().await;
+    let pairing = pairing(&stack, &attempt).await;
+    // Their pairing was taken back meanwhile, too: its executor could not hear of it.
+    stack.run("UPDATE pairings SET closed_at = now(), closed_by = 'ada'").await;
+    stack.run("UPDATE attempts SET fenced_at = now()").await;
+    let seat = SeatId::fresh();
+    for (sequence, step) in (4..).zip([attached(pairing, seat, "driver"), typed(seat, 3, b""), detached(seat, "")]) {
+        for _ in 0..2 {
+            let ack = executor.answer(&attempt, sequence, step.clone()).await;
+            assert_eq!((ack.through, ack.refusal()), (sequence, Refusal::Fenced));
+        }
+    }
+    let told: Vec<Value> = journal(&stack).await.into_iter().map(|entry| entry["kind"].clone()).collect();
+    assert_eq!(told, ["pairing.attached", "pairing.typed", "pairing.detached"], "once each");
+    assert_eq!(there(&stack, task).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,18 +28,26 @@ pub struct Guest {
     pub remaining: Duration,
 }
 
-/// The pairings of attempts that live which were not taken back and are new enough, or in use. That somebody sits there may
-/// be told late: for an hour whoever came in time is kept.
-pub(super) const STANDING: &str = "attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
+/// The pairings that were not taken back: of attempts that live those that are new enough, or in use; of those that have
+/// ended (`over`) those in use at the end, whose people look on at the last picture for as long as their executor lets them.
+/// That somebody sits there may be told late: for an hour whoever came in time is kept.
+pub(super) const STANDING: &str = "(SELECT p.*, a.task_id, a.executor_id, false AS over \
+     FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
      AND (p.expires_at > now() - interval '1 hour' OR EXISTS (SELECT FROM seats s \
        WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL)) \
-     WHERE a.released_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL";
+     WHERE a.released_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL \
+     UNION ALL SELECT p.*, a.task_id, a.executor_id, true \
+     FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
+     AND EXISTS (SELECT FROM seats s WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL) \
+     WHERE a.ended_at > now() - interval '10 minutes' AND a.fenced_at IS NULL) p";
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) id: PairingId,
     pub(super) remaining: Duration,
+    /// Its attempt has ended.
+    pub(super) over: bool,
     executor: ExecutorId,
     attempt: AttemptId,
     user: String,
@@ -69,7 +77,7 @@ impl Store {
     pub async fn guests(&self, executors: &[ExecutorId]) -> Result<BTreeMap<ExecutorId, Vec<Guest>>, StoreError> {
         let ids = executors.iter().map(|executor| executor.0).collect();
         let mut guests: BTreeMap<ExecutorId, Vec<Guest>> = BTreeMap::new();
-        for standing in standing(&mut *self.read().await?, "a.executor_id", ids).await? {
+        for standing in standing(&mut *self.read().await?, "executor_id", ids).await? {
             let (executor, guest) = standing.into_guest();
             guests.entry(executor).or_default().push(guest);
         }
@@ -85,9 +93,9 @@ pub(super) async fn standing(
 ) -> Result<Vec<Standing>, StoreError> {
     let sql = format!(
         "SELECT p.id, p.attempt_id, p.token_id, p.rights, p.created_at, p.expires_at, p.executor_id, u.name AS user_name, \
-         GREATEST(EXTRACT(EPOCH FROM p.expires_at - now()), 0)::float8 AS remaining, t.project_id, t.created_by \
-         FROM (SELECT p.*, a.task_id, a.executor_id FROM {STANDING} AND {column} = ANY ($1)) p \
-         JOIN tasks t ON t.id = p.task_id JOIN users u ON u.id = p.user_id ORDER BY p.created_at, p.id"
+         GREATEST(EXTRACT(EPOCH FROM p.expires_at - now()), 0)::float8 AS remaining, p.over, t.project_id, t.created_by \
+         FROM {STANDING} JOIN tasks t ON t.id = p.task_id JOIN users u ON u.id = p.user_id \
+         WHERE p.{column} = ANY ($1) ORDER BY p.created_at, p.id"
     );
     let mut standing: Vec<Standing> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *conn).await?;
     if standing.is_empty() {
@@ -99,7 +107,7 @@ pub(super) async fn standing(
     let holders = Holders::of(bearers::of(conn, &tokens).await?);
     standing.retain(|row| {
         let may = holders.rights(row.token, row.project, &row.creator);
-        row.rights.within(may) == row.rights
+        row.rights != Rights::NONE && row.rights.within(may) == row.rights
     });
     Ok(standing)
 }
@@ -108,13 +116,20 @@ impl sqlx::FromRow<'_, PgRow> for Standing {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
         let named: Vec<String> = row.try_get("rights")?;
         let project: Option<Uuid> = row.try_get("project_id")?;
+        let id = PairingId(row.try_get("id")?);
+        // One that another version wrote must not keep executors from hearing of all others that were taken back.
+        let readable = rights(&named).unwrap_or_else(|error| {
+            tracing::warn!(pairing = %id, error = &error as &dyn std::error::Error, "a pairing lets nobody in");
+            Rights::NONE
+        });
         Ok(Self {
-            id: PairingId(row.try_get("id")?),
+            id,
+            over: row.try_get("over")?,
             remaining: Duration::try_from_secs_f64(row.try_get("remaining")?).unwrap_or_default(),
             executor: ExecutorId(row.try_get("executor_id")?),
             attempt: AttemptId(row.try_get("attempt_id")?),
             user: row.try_get("user_name")?,
-            rights: rights(&named).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            rights: readable,
             created_at: row.try_get("created_at")?,
             expires_at: row.try_get("expires_at")?,
             token: TokenId(row.try_get("token_id")?),

@@ -17,6 +17,9 @@ use crate::{
 /// Most pairings of one person beside one attempt that stand at a time.
 const OF_ONE: i64 = 128;
 
+/// Most pairings of one person that stand on one executor: nobody takes the place of all others.
+const OF_PERSON: i64 = 256;
+
 /// Most pairings that stand on one executor: all of them fit into one message to it.
 const OF_EXECUTOR: i64 = 1000;
 
@@ -69,8 +72,15 @@ pub enum NotNow {
     /// They have many already.
     #[error("you have {OF_ONE} pairings with task {0} that are open, or were until an hour ago; use one of them again")]
     TooMany(i64),
+    /// They have, with its executor.
+    #[error(
+        "you have {OF_PERSON} pairings on executor {0} that are open, or were until an hour ago; use one of them again"
+    )]
+    Yours(String),
     /// All have.
-    #[error("{OF_EXECUTOR} pairings stand on executor {0} already; try again later")]
+    #[error(
+        "{OF_EXECUTOR} pairings stand on executor {0} already; try again when some of them are an hour past their time"
+    )]
     Full(String),
 }
 
@@ -188,18 +198,21 @@ impl Row {
 /// Refuses who has too many; of many that ask at once a few more may get in.
 async fn room(conn: &mut Connection, row: &Row, place: &Place, caller: &Caller) -> Result<(), OpenError> {
     let sql = format!(
-        "SELECT count(*) FILTER (WHERE p.user_id = $2 AND p.attempt_id = $3), count(*) FROM {STANDING} \
-         AND a.executor_id = $1"
+        "SELECT count(*) FILTER (WHERE p.user_id = $2 AND p.attempt_id = $3), count(*) FILTER (WHERE p.user_id = $2), \
+         count(*) FROM {STANDING} WHERE p.executor_id = $1"
     );
-    let (own, all): (i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let (here, own, all): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(place.executor.0)
         .bind(caller.user().0)
         .bind(place.attempt.0)
         .fetch_one(conn)
         .await
         .map_err(StoreError::from)?;
-    if own >= OF_ONE {
+    if here >= OF_ONE {
         return Err(NotNow::TooMany(row.number).into());
+    }
+    if own >= OF_PERSON {
+        return Err(NotNow::Yours(place.name.clone()).into());
     }
     if all >= OF_EXECUTOR {
         return Err(NotNow::Full(place.name.clone()).into());
