@@ -74,11 +74,6 @@ enum ShimCommand {
         /// The shim's view socket
         view_socket: PathBuf,
     },
-    /// Take a person to the tmux server of an attempt
-    Seat {
-        /// Its socket
-        tmux_socket: PathBuf,
-    },
 }
 
 #[derive(Args, Debug)]
@@ -122,10 +117,6 @@ impl Cli {
             Command::Socket(wanted) => socket::main(&wanted).map_err(Into::into),
             Command::Shim(ShimCommand::Run { attempt_dir }) => shim::main(&attempt_dir).map_err(Into::into),
             Command::Shim(ShimCommand::Attach { view_socket }) => shim::view::main(&view_socket).map_err(Into::into),
-            Command::Shim(ShimCommand::Seat { tmux_socket }) => match shim::seat::main(&tmux_socket) {
-                Ok(code) => return code,
-                Err(error) => Err(error.into()),
-            },
             Command::Stage(StageArgs { source: StageSource { launch: Some(directory), .. }, .. }) => {
                 return failed(&stage::main_launch(&directory));
             }

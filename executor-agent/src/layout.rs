@@ -17,7 +17,6 @@ use self::sockets::MAX_SOCKET_PATH;
 use crate::{
     disk::write_durably,
     identity::{CredentialError, Keyring},
-    shim::seat::ATTEMPT,
 };
 
 /// Name of the file with the id of the directory of the attempts.
@@ -254,8 +253,6 @@ impl Layout {
             for leaf in ["control", "view"] {
                 let _occupied = fs::remove_dir(entry.path().join(leaf));
             }
-            // It leads to what is gone.
-            let _absent = fs::remove_file(entry.path().join(ATTEMPT));
             let _occupied = fs::remove_dir(entry.path());
         }
     }

@@ -144,7 +144,9 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         // As after a failed test: whatever carries its name goes, then its shim.
         self.launch.cgroup.kill(Leaf::Agent);
-        assert!(tree::kill(|| tree::carriers(tree::Mark::Agent, self.id)), "processes of the attempt are left");
+        for mark in [tree::Mark::Agent, tree::Mark::Guest] {
+            assert!(tree::kill(|| tree::carriers(mark, self.id)), "processes of the attempt are left");
+        }
         let lock = std::fs::read(self.directory().join(shim::files::LOCK)).unwrap_or_default();
         if let Ok(shim) = serde_json::from_slice::<tree::ProcessId>(&lock) {
             assert!(tree::kill(|| Vec::from_iter(Some(shim).filter(|shim| shim.is_alive()))), "its shim is left");

@@ -2,21 +2,17 @@
 
 use std::{
     io::{Read, Write},
-    os::unix::{
-        fs::symlink,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use sculpt_executor::{
-    shim::{Mode, Outcome, seat},
+    shim::{Mode, Outcome},
     tmux::{Liveness, Status, View},
     tree::ProcessId,
 };
-use tokio::io::AsyncWriteExt as _;
 
 use crate::attempt::{Attempt, PATIENCE, PROGRAM, ended, eventually, plain_env};
 
@@ -158,37 +154,6 @@ async fn tmux_shows_the_agent_and_is_rebuilt_around_it() {
     }
     view.kill().await.unwrap();
     assert!(!view.socket.exists());
-}
-
-/// The socket of a tmux that begins is there before its session: whoever comes then waits for that.
-#[tokio::test]
-async fn who_comes_before_the_session_gets_a_seat() {
-    let mut attempt = Attempt::new(TERMINAL, "echo ready; read -r line");
-    let client = attempt.start().await;
-    let sockets = attempt.path().join("sockets");
-    std::fs::create_dir_all(sockets.join("view")).unwrap();
-    symlink(attempt.directory(), sockets.join(seat::ATTEMPT)).unwrap();
-    let view = View { socket: sockets.join("view/tmux"), ..tmux_view(&attempt) };
-    let early = UnixListener::bind(&view.socket).unwrap();
-    let seat = format!("{PROGRAM} shim seat {}", view.socket.display());
-    let mut command = tokio::process::Command::new("script");
-    command.args(["-qec", &seat, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut seat = command.kill_on_drop(true).spawn().unwrap();
-    early.set_nonblocking(true).unwrap();
-    drop(eventually(|| early.accept().ok()).await);
-    std::fs::remove_file(&view.socket).unwrap();
-    drop(early);
-    view.start().await.unwrap();
-    let _server = Server(&view);
-    eventually(|| (tmux(&view, &["list-clients"]).lines().count() == 1).then_some(())).await;
-    seat.stdin.as_mut().unwrap().write_all(b"\x02d").await.unwrap();
-    let left = tokio::time::timeout(PATIENCE, seat.wait_with_output()).await.expect("the seat is left").unwrap();
-    assert!(left.status.success(), "{left:?}");
-    let seen = String::from_utf8_lossy(&left.stdout).into_owned();
-    assert!(seen.contains("ready"), "{seen}");
-    view.kill().await.unwrap();
-    client.stop(Duration::from_secs(1)).await.unwrap();
-    ended(&client).await;
 }
 
 #[tokio::test]

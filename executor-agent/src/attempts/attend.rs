@@ -1,6 +1,6 @@
 //! Follows a living shim: reports the start, hands wishes over, keeps the view up, and tells how the log grows.
 
-use std::{future::pending, os::unix::fs::symlink, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -14,7 +14,7 @@ use crate::{
     journal::JournalError,
     report::Step,
     session::Wish,
-    shim::{Client, ClientError, Launch, Mode, Phase, Status, seat::ATTEMPT},
+    shim::{Client, ClientError, Launch, Mode, Phase, Status},
     tmux::View,
 };
 
@@ -57,11 +57,7 @@ impl Life<'_> {
         }
         let view = || View::of(&self.handle.dir, &launch, tmux, self.context.program.clone());
         let shown = watch::Sender::new(milestones::status(&self.spec, self.handle.journal()));
-        let _view = terminal.then(|| {
-            // For people who come to look: their way to what was launched.
-            let _there = symlink(&self.handle.dir, self.context.layout.sockets(self.handle.id).join(ATTEMPT));
-            AbortOnDropHandle::new(tokio::spawn(keep_view(view(), shown.subscribe())))
-        });
+        let _view = terminal.then(|| AbortOnDropHandle::new(tokio::spawn(keep_view(view(), shown.subscribe()))));
         let (context, handle) = (Arc::clone(self.context), Arc::clone(self.handle));
         let _milestones = AbortOnDropHandle::new(tokio::spawn(milestones::keep(context, handle, shown)));
         match follow(self.context, self.handle, &mut self.wish, &client, &status).await {

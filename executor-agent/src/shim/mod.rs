@@ -23,7 +23,6 @@ mod pump;
 mod record;
 mod repaint;
 mod screen;
-pub mod seat;
 mod shared;
 mod start;
 mod strings;

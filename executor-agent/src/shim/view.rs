@@ -120,10 +120,10 @@ fn stay_while_watched() {
 }
 
 /// A terminal that gives every key as it is, for as long as this lives.
-pub(super) struct Raw(Option<Termios>);
+struct Raw(Option<Termios>);
 
 impl Raw {
-    pub(super) fn enter() -> Self {
+    fn enter() -> Self {
         let Ok(before) = tcgetattr(stdin()) else { return Self(None) };
         let mut raw = before.clone();
         raw.make_raw();

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     host,
     pty::Size,
-    shim::seat::{CLOSED, TOLD},
     stage::{self, Stage},
     text::ByteText,
     tmux::{self, Liveness},
@@ -29,6 +28,9 @@ const NOT_ALLOWED: u32 = 77;
 /// Exit code of what cannot be had here.
 const NOT_HERE: u32 = 69;
 
+/// Exit code when the terminal has closed, and not the person left it.
+const CLOSED: u32 = 10;
+
 /// Exit code when the terminal was lost under a person, and is made anew.
 const LOST: u32 = 75;
 
@@ -39,6 +41,9 @@ const SFTP_SERVERS: [&str; 4] = [
     "/usr/lib/ssh/sftp-server",
     "/usr/libexec/sftp-server",
 ];
+
+/// What tmux is told of the person's own environment.
+const TOLD: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 
 /// Set for agents because nobody may be there to leave a pager.
 const PAGERS: [&str; 2] = ["PAGER", "GIT_PAGER"];
@@ -174,7 +179,7 @@ async fn run(
         }
     };
     let over = line.relay(&mut process, streams, sitting).await;
-    process.end().await;
+    process.end(line.ends()).await;
     match over {
         Over::Ended(ending) => Some(ending),
         Over::Left => Some(Ending::Code(0)),
@@ -237,6 +242,6 @@ fn gone(lives: bool) -> (&'static str, u32) {
     if lives {
         ("sculpt: the agent's terminal was lost and is made anew; the agent goes on, so come again", LOST)
     } else {
-        ("sculpt: the agent's terminal has closed", CLOSED.into())
+        ("sculpt: the agent's terminal has closed", CLOSED)
     }
 }

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::{
     channel,
+    cut::Cut,
     door::{Answer, Door, Entered},
     forward::{Forwards, Target},
     relay::Line,
@@ -54,7 +55,7 @@ pub(super) struct Connection {
     /// Cancelled when the attempt is over.
     pub(super) over: CancellationToken,
     /// Why the person is to go.
-    pub(super) why: Arc<OnceLock<String>>,
+    pub(super) why: Arc<OnceLock<Cut>>,
 }
 
 impl Connection {

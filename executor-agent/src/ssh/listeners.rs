@@ -1,7 +1,7 @@
 //! What an attempt's own processes listen on: nothing else of the host is reached by people.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs::{self, File},
     io::BufReader,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -40,7 +40,9 @@ pub(super) enum Unreached {
 impl Listeners {
     /// Those of the processes `pids`. Goes through their descriptors.
     pub(super) fn of(pids: &[u32]) -> Self {
-        let own: HashSet<u64> = pids.iter().flat_map(|pid| sockets(*pid)).collect();
+        let held = pids.iter().flat_map(|pid| sockets(*pid).into_iter().map(|inode| (inode, *pid)));
+        // Of those who have inherited a socket one says where it stands.
+        let own: HashMap<u64, u32> = held.collect();
         // One process for each network that they see: what encloses a sandbox stands outside of it.
         let network = |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok().map(|network| (network, *pid));
         let networks: HashMap<PathBuf, u32> = pids.iter().filter_map(network).collect();
@@ -50,12 +52,13 @@ impl Listeners {
             let tcp = ["tcp", "tcp6"].into_iter().filter_map(open);
             let tcp = tcp.filter_map(|table| TcpNetEntries::from_buf_read(table, procfs::current_system_info()).ok());
             let tcp = tcp.flat_map(|entries| entries.0);
-            let tcp = tcp.filter(|it| it.state == TcpState::Listen && own.contains(&it.inode));
+            let tcp = tcp.filter(|it| it.state == TcpState::Listen && own.contains_key(&it.inode));
             all.tcp.extend(tcp.map(|it| it.local_address));
             let unix = open("unix").and_then(|table| UnixNetEntries::from_buf_read(table).ok());
             let unix = unix.into_iter().flat_map(|entries| entries.0);
-            let unix = unix.filter(|it| it.state == UnixState::UNCONNECTED && own.contains(&it.inode));
-            all.unix.extend(unix.filter_map(|it| it.path));
+            let unix = unix.filter(|it| it.state == UnixState::UNCONNECTED);
+            let unix = unix.filter_map(|it| place(it.path?, *own.get(&it.inode)?));
+            all.unix.extend(unix);
         }
         all
     }
@@ -83,9 +86,20 @@ impl Listeners {
 
     /// The socket at `path`.
     pub(super) fn unix(&self, path: &str) -> Result<&Path, Unreached> {
-        let found = self.unix.iter().map(PathBuf::as_path).find(|it| it.is_absolute() && *it == Path::new(path));
+        let found = self.unix.iter().map(PathBuf::as_path).find(|it| *it == Path::new(path));
         found.ok_or_else(|| Unreached::NoSocket(path.to_owned()))
     }
+}
+
+/// Where a socket stands in the view of who holds it: the kernel has its path as it was bound, mostly from where they still
+/// are. None of one that has a name without a place.
+fn place(bound: PathBuf, holder: u32) -> Option<PathBuf> {
+    if bound.as_os_str().as_encoded_bytes().starts_with(b"@") {
+        return None;
+    }
+    let directory =
+        if bound.is_absolute() { PathBuf::new() } else { fs::read_link(format!("/proc/{holder}/cwd")).ok()? };
+    Some(directory.join(bound))
 }
 
 /// The inodes of a process's sockets; none of one that has gone or may not be looked into.

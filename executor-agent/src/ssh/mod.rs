@@ -4,6 +4,7 @@
 mod blocks;
 mod channel;
 mod connection;
+mod cut;
 mod direct;
 mod door;
 mod forward;

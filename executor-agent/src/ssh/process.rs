@@ -1,4 +1,4 @@
-//! A program that runs for a person: started where the agent is, and gone when they are.
+//! A program that runs for a person: started where the agent is, and gone when they are, as with OpenSSH's own server.
 
 use std::{io, os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     tree::{self, ProcessId, Session},
 };
 
-/// From the first asking to the kill of what stays after its person has gone.
+/// From the first asking to the kill of what is to end with its person.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// It, and what it has started and not sent away.
@@ -42,6 +42,16 @@ pub(super) enum Ending {
     Code(u32),
     /// By a signal of this number.
     Signal(i32),
+}
+
+/// How much of it ends with its person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// It, and what it has started and not sent away: they may have nothing here any more.
+    All,
+    /// It, and what the loss of its terminal ends. What it has left in the background stays: an editor begins its server so,
+    /// and comes back to it after its connection was lost.
+    Program,
 }
 
 impl Process {
@@ -100,14 +110,20 @@ impl Process {
     }
 
     /// Ends what is left of it. What has begun a session of its own was sent away, and stays.
-    pub(super) async fn end(self) {
-        let session = self.session();
+    pub(super) async fn end(self, ends: Ends) {
+        let (root, session) = (self.root, self.session());
+        // The kernel hangs up on what is in the foreground of a terminal.
+        drop(self.terminal);
         let ending = tokio::task::spawn_blocking(move || {
-            tree::signal_all(|| members(session), Signal::HUP);
-            tree::end(|| members(session), GRACE)
+            let left = || match ends {
+                Ends::All => members(session),
+                Ends::Program => session.and_then(leader).into_iter().collect(),
+            };
+            tree::signal_all(left, Signal::HUP);
+            tree::end(left, GRACE)
         });
         if !matches!(ending.await, Ok(true)) {
-            tracing::warn!(process = ?self.root, "what ran for a person could not be ended");
+            tracing::warn!(process = ?root, "what ran for a person could not be ended");
         }
     }
 
@@ -117,6 +133,11 @@ impl Process {
         let leader = if self.inside { tree::first_child(root.pid).unwrap_or(root) } else { root };
         Some(Session { id: leader.pid, start: leader.start })
     }
+}
+
+/// The program itself, while it lives.
+fn leader(session: Session) -> Option<ProcessId> {
+    Some(ProcessId { pid: session.id, start: session.start }).filter(|process| process.is_alive())
 }
 
 fn members(session: Option<Session>) -> Vec<ProcessId> {

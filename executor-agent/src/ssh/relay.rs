@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    process::{Ending, Process, Streams},
+    cut::Cut,
+    process::{Ending, Ends, Process, Streams},
     request,
     seat::Sitting,
 };
@@ -45,7 +46,7 @@ pub(super) struct Line {
     /// Cancelled when the attempt is over.
     pub(super) over: CancellationToken,
     /// Why they are to go.
-    pub(super) why: Arc<OnceLock<String>>,
+    pub(super) why: Arc<OnceLock<Cut>>,
 }
 
 /// Why a relay is over.
@@ -130,7 +131,13 @@ impl Line {
 
     /// Why the person is made to go; empty when they are not.
     pub(super) fn why(&self) -> String {
-        self.why.get().cloned().unwrap_or_default()
+        self.why.get().map(Cut::to_string).unwrap_or_default()
+    }
+
+    /// How much of what runs for them ends with the channel.
+    pub(super) fn ends(&self) -> Ends {
+        let barred = self.over.is_cancelled() || self.why.get() == Some(&Cut::Withdrawn);
+        if barred { Ends::All } else { Ends::Program }
     }
 
     /// Tells the person something that no program says.

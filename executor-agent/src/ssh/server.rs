@@ -22,6 +22,7 @@ use tracing::{debug, info};
 
 use super::{
     connection::{CHANNELS, Connection},
+    cut::Cut,
     door::{Door, Entered},
     guests::{self, GuestList},
     host_proof::HostProof,
@@ -117,17 +118,6 @@ impl From<russh::Error> for ConnectionError {
     }
 }
 
-/// Why a person is cut off.
-#[derive(Debug, thiserror::Error)]
-enum Cut {
-    #[error("this pairing was taken back")]
-    Withdrawn,
-    #[error("the agent has ended; `sculpt logs` and `sculpt replay` show what it did")]
-    Over,
-    #[error("this executor ends; the agent goes on")]
-    Ending,
-}
-
 impl Server {
     /// A server without connections.
     pub fn new(means: Means) -> Self {
@@ -147,7 +137,7 @@ impl Server {
         }
     }
 
-    /// Serves one connection to its end; nothing that ran for it is left then. A stranger's is counted as one until they have
+    /// Serves one connection to its end; of what ran for it only that is left then which was left in the background. A stranger's is counted as one until they have
     /// come in.
     pub async fn serve<S>(&self, stream: S, stranger: Option<Stranger>) -> Result<(), ConnectionError>
     where
@@ -188,8 +178,7 @@ impl Server {
             ended = &mut session => ended.map_err(Into::into),
             () = late => Err(ConnectionError::Late(patience)),
             cause = self.cut_off(&mut entered, &over) => {
-                let words = cause.to_string();
-                let _first = why.set(words.clone());
+                let _first = why.set(cause);
                 cut.cancel();
                 tasks.close();
                 // What they look at first leaves their terminal as it was.
@@ -199,7 +188,7 @@ impl Server {
                     _left = leaving => None,
                 };
                 if gone.is_none() {
-                    let said = handle.disconnect(Disconnect::ByApplication, words, "en".to_owned());
+                    let said = handle.disconnect(Disconnect::ByApplication, cause.to_string(), "en".to_owned());
                     let _deaf = timeout(LAST_WORDS, async { (said.await.is_ok(), session.await.is_ok()) }).await;
                 }
                 Ok(())

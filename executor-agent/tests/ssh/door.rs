@@ -123,21 +123,24 @@ async fn a_pairing_that_is_told_late_opens() {
 async fn who_is_taken_back_has_to_go_with_all_that_runs() {
     let world = world().await;
     let (ada, bob) = (world.person("ada", Profile::Workspace), world.person("bob", Profile::Workspace));
-    let sleep = |name: &str| format!("echo $$ > {name}; trap '' HUP TERM; sleep 1000 & wait; sleep 1000");
+    let sleep =
+        |name: &str| format!("echo $$ > {name}; trap '' HUP TERM; sleep 1000 & echo $! > {name}s; wait; sleep 1000");
     let [cut, stays] = [(&ada, "ada"), (&bob, "bob")]
         .map(|(person, name)| person.command("ssh", &["sculpt", &sleep(name)]).spawn().unwrap());
     let [pid_cut, pid_stays] = [world.attempt.number("ada").await, world.attempt.number("bob").await];
+    let [left_cut, left_stays] = [world.attempt.number("adas").await, world.attempt.number("bobs").await];
     world.take_back(&ada);
     let said = finish(cut).await;
     assert_eq!(said.code, Some(255));
     assert!(said.err.contains("this pairing was taken back"), "{said:?}");
     let lives = |pid| sculpt_executor::tree::ProcessId::of(pid).is_some();
-    eventually(|| (!lives(pid_cut)).then_some(())).await;
+    eventually(|| (!lives(pid_cut) && !lives(left_cut)).then_some(())).await;
     assert!(lives(pid_stays));
     world.cancel.cancel();
     let said = finish(stays).await;
     assert!(said.err.contains("this executor ends"), "{said:?}");
     eventually(|| (!lives(pid_stays)).then_some(())).await;
+    assert!(lives(left_stays), "who comes again finds what they left in the background");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ class Answer(socketserver.StreamRequestHandler):
         self.wfile.write(b"END\n")
 class Tcp(socketserver.ThreadingMixIn, socketserver.TCPServer): pass
 class Unix(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): pass
-tcp, unix = Tcp(("127.0.0.1", 0), Answer), Unix(os.getcwd() + "/socket", Answer)
+tcp, unix = Tcp(("127.0.0.1", 0), Answer), Unix("socket", Answer)
 threading.Thread(target=unix.serve_forever).start()
 open("port.new", "w").write(str(tcp.server_address[1]))
 os.rename("port.new", "port")

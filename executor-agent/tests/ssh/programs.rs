@@ -83,19 +83,43 @@ async fn a_shell_is_one_to_log_in_with() {
     assert!(said.out.contains("login"), "{said:?}");
 }
 
+/// Writes its number into the file of that name, and sleeps.
+fn sleeper(name: &str) -> String {
+    format!("sh -c 'echo $$ > {name}; exec sleep 1000' > /dev/null 2>&1 < /dev/null")
+}
+
+async fn running<const N: usize>(world: &World, names: [&str; N]) -> [ProcessId; N] {
+    let mut found = Vec::new();
+    for name in names {
+        found.push(ProcessId::of(world.attempt.number(name).await).expect("it runs"));
+    }
+    found.try_into().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_leaves_nothing_running_but_what_was_sent_away() {
+async fn what_was_left_in_the_background_stays_when_its_person_goes() {
     let world = world().await;
     let person = world.person("ada", Profile::Workspace);
-    let line = "sleep 1000 & echo $! > child; setsid sh -c 'echo $$ > away; exec sleep 1000' & echo $$ > shell; wait";
-    let mut child = person.command("ssh", &["sculpt", line]).spawn().unwrap();
-    let [shell, child_pid, away] = ["shell", "child", "away"];
-    let pids = [world.attempt.number(shell).await, world.attempt.number(child_pid).await];
-    let away = ProcessId::of(world.attempt.number(away).await).unwrap();
+    let said = person.ssh(&[&format!("{} & until test -s server; do :; done", sleeper("server"))]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let line = format!("{} & setsid {} & echo $$ > shell; wait", sleeper("left"), sleeper("away"));
+    let mut child = person.command("ssh", &["sculpt", &line]).spawn().unwrap();
+    let [server, left, away, shell] = running(&world, ["server", "left", "away", "shell"]).await;
     child.kill().await.unwrap();
-    eventually(|| pids.iter().all(|pid| ProcessId::of(*pid).is_none()).then_some(())).await;
-    assert!(away.is_alive());
-    away.signal(rustix::process::Signal::KILL);
+    eventually(|| (!shell.is_alive()).then_some(())).await;
+    assert!([server, left, away].into_iter().all(ProcessId::is_alive));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_goes_with_its_person_takes_along_what_it_hangs_up_on() {
+    let world = world().await;
+    let person = world.person("ada", Profile::Workspace);
+    let line = format!("{} & nohup {} & echo $$ > shell; wait", sleeper("left"), sleeper("immune"));
+    let mut child = person.command("ssh", &["-tt", "sculpt", &line]).spawn().unwrap();
+    let [left, immune, shell] = running(&world, ["left", "immune", "shell"]).await;
+    child.kill().await.unwrap();
+    eventually(|| (!shell.is_alive() && !left.is_alive()).then_some(())).await;
+    assert!(immune.is_alive());
 }
 
 #[tokio::test(flavor = "multi_thread")]
