@@ -134,11 +134,11 @@ async fn who_lacks_a_right_learns_it_at_once() {
     task.project = "web".into();
     let (sandbox, controller) = start(task).await;
     let deny = |rights: &[Right]| *controller.script.desk.denied.lock().unwrap() = rights.to_vec();
-    deny(&[Right::Shell, Right::Forward]);
+    deny(&[Right::Shell, Right::Drive]);
     for (args, words) in [
         (&["ssh", "17", "--", "id"][..], "role shell in project web"),
         (&["cp", "17:a", "b"], "role shell in project web"),
-        (&["port-forward", "17", "0:3000"], "role forwarder in project web"),
+        (&["pair", "17", "--print"], "sculpt pair --read-only"),
     ] {
         sculpt_alone(&sandbox, args).await.refuses(77, &[words, "sculpt whoami"]);
     }
@@ -151,6 +151,41 @@ async fn who_lacks_a_right_learns_it_at_once() {
     deny(&[Right::Forward]);
     sculpt_alone(&sandbox, &["ssh", "18"]).await.refuses(1, &["openssh-client"]);
     sculpt_alone(&sandbox, &["port-forward", "18", "0:3000"]).await.refuses(77, &["role forwarder"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_type_sits_down_all_the_same() {
+    let (sandbox, controller) = start(running()).await;
+    let details = async || {
+        let printed = sculpt(&sandbox, &["pair", "17", "--print", "-o", "json"]).await;
+        let details: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+        details["rights"].clone()
+    };
+    assert_eq!(details().await, serde_json::json!(["observe", "drive", "shell", "forward"]));
+    // Whose role is another one since has another token as well.
+    fs::remove_dir_all(sandbox.path("home/.local/state")).unwrap();
+    *controller.script.desk.denied.lock().unwrap() = vec![Right::Shell, Right::Forward];
+    assert_eq!(details().await, serde_json::json!(["observe", "drive"]));
+    sculpt(&sandbox, &["ssh", "17"]).await.refuses(77, &["work in its workspace"]);
+}
+
+/// What fails as soon as it is let in is not tried for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_never_stands_is_given_up() {
+    let (sandbox, _controller) = start(running()).await;
+    let tools = sandbox.path("tools");
+    fs::create_dir(&tools).unwrap();
+    let (tool, count) = (tools.join("ssh"), sandbox.path("count"));
+    let script =
+        format!("#!/bin/sh\necho x >> {}\necho sculpt-is-in >&2\necho no disk >&2\nexit 255\n", count.display());
+    fs::write(&tool, script).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = sandbox.sculpt(&sandbox.path("home"), &["port-forward", "17", "0:3000"]);
+    command.env("PATH", &tools);
+    let done = run(command).await;
+    assert_eq!(done.code, 69, "{}", done.stderr);
+    assert!(done.stderr.contains("no disk") && done.stderr.contains("sculpt show 17"), "{}", done.stderr);
+    assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), 4);
 }
 
 /// A controller that has looked is not asked again for seconds.

@@ -39,6 +39,10 @@ pub(super) async fn run(args: ConfigSshArgs) -> Result<Exit, Failure> {
     };
     // What a link leads to is changed, and the link stays.
     let file = file.canonicalize().unwrap_or(file);
+    fit(&file, args.file.is_some()).map_err(|why| {
+        let failure = Failure::new(Exit::Conflict, attempted, format!("{} {why}", file.display()));
+        failure.next("--file names another one")
+    })?;
     let broken = |error: io::Error| {
         let exit = if error.kind() == io::ErrorKind::PermissionDenied { Exit::NotAllowed } else { Exit::Failed };
         Failure::new(exit, attempted, format!("{}: {error}", file.display())).next("--file names another one")
@@ -89,8 +93,7 @@ pub(super) async fn run(args: ConfigSshArgs) -> Result<Exit, Failure> {
 /// Fetches the certificate for a host before ssh looks for it. ssh shows what is said, and does not know the host then.
 async fn certify(host: &str) -> Result<Exit, Failure> {
     let attempted = format!("reach {host}");
-    let name =
-        host.strip_prefix(PREFIX).filter(|name| name.parse::<u64>().is_ok() || name.parse::<uuid::Uuid>().is_ok());
+    let name = host.strip_prefix(PREFIX).filter(|name| is_canonical(name));
     let name = name.ok_or_else(|| {
         Failure::new(Exit::BadInput, &attempted, "a task's host is its number or its whole uuid behind `sculpt.`")
     })?;
@@ -99,6 +102,25 @@ async fn certify(host: &str) -> Result<Exit, Failure> {
     let wish = Wish { purpose: Purpose::Workspace, right: None, via: Via::Any };
     workspace(&client, &task, wish, &attempted).await?;
     Ok(Exit::Done)
+}
+
+/// Whether it is the one spelling under which ssh finds the host.
+fn is_canonical(name: &str) -> bool {
+    let number = name.parse().is_ok_and(|number: u64| number.to_string() == name);
+    number || name.parse().is_ok_and(|uuid: uuid::Uuid| uuid.to_string() == name.to_ascii_lowercase())
+}
+
+/// Why a file is not written to, if it is not; `named` by the person, who may have meant another one.
+fn fit(file: &Path, named: bool) -> Result<(), &'static str> {
+    match fs::metadata(file) {
+        Ok(data) if !data.is_file() => Err("is no file"),
+        // It is put in its place as a new one, which no mode of it forbids.
+        Ok(data) if data.permissions().readonly() => Err("may not be written"),
+        Ok(_) => Ok(()),
+        Err(_) if file.is_symlink() => Err("is a link that leads nowhere"),
+        Err(_) if named && file.parent().is_none_or(|folder| !folder.is_dir()) => Err("is in no directory"),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Our lines for a context.

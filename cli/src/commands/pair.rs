@@ -5,6 +5,7 @@ mod recap;
 
 use std::ffi::OsString;
 
+use sculpt_pairing::Right;
 use sculpt_proto::v1::Task;
 
 use super::task_named;
@@ -29,8 +30,11 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
     let client = Client::connect().await?;
     let attempted = format!("sit down beside task {}", args.task);
     let task = task_named(&client, &args.task, &attempted).await?;
-    let purpose = if args.read_only { Purpose::Observe } else { Purpose::Attach };
-    let wish = Wish { purpose, right: None, via: args.way.via() };
+    let (purpose, right) = match args.read_only {
+        true => (Purpose::Observe, Right::Observe),
+        false => (Purpose::Workspace, Right::Drive),
+    };
+    let wish = Wish { purpose, right: Some(right), via: args.way.via() };
     if args.print {
         return print(&client, &task, wish, format, &attempted).await;
     }
@@ -76,7 +80,7 @@ async fn print(client: &Client, task: &Task, wish: Wish, format: Format, attempt
 fn remote(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Observe => SEAT_TO_WATCH,
-        Purpose::Attach | Purpose::Workspace => SEAT,
+        Purpose::Workspace => SEAT,
     }
 }
 

@@ -10,7 +10,7 @@ use sculpt_pairing::Right;
 use sculpt_proto::{
     FieldError,
     id::{AttemptId, PairingId, TaskId},
-    v1::{Attempt, OpenPairingRequest, PairingProfile, Task},
+    v1::{Attempt, OpenPairingRequest, OpenPairingResponse, Task},
 };
 use sculpt_tls::{Kind, Token};
 use serde::{Deserialize, Serialize};
@@ -167,14 +167,8 @@ pub(crate) async fn open(
         }
         None => {
             let key = key(&folder).map_err(broken)?;
-            let request = OpenPairingRequest {
-                task: task.uuid.clone(),
-                public_key: key,
-                profile: PairingProfile::from(purpose).into(),
-            };
             let opened = now();
-            let answer =
-                client.change(attempted, async || client.pairings().open_pairing(request.clone()).await).await?;
+            let answer = ask(client, (task, key), wish, attempted).await?;
             let (grant, certificate) = grant::checked(answer).map_err(wrong)?;
             folder.write(&certificate_name(purpose), format!("{certificate}\n")).map_err(broken)?;
             let route = choose(grant.address.as_ref(), via, None).await;
@@ -209,6 +203,25 @@ pub(crate) async fn open(
     }
 }
 
+/// Asks the controller for the first of what the wish is about that it grants.
+async fn ask(
+    client: &Client,
+    (task, public_key): (&Task, String),
+    wish: Wish,
+    attempted: &str,
+) -> Result<OpenPairingResponse, Failure> {
+    let mut request = OpenPairingRequest { task: task.uuid.clone(), public_key, ..OpenPairingRequest::default() };
+    let mut profiles = wish.purpose.profiles(wish.right).iter().peekable();
+    loop {
+        request.set_profile(profiles.next().copied().unwrap_or_default());
+        let answer = client.change(attempted, async || client.pairings().open_pairing(request.clone()).await).await;
+        match answer {
+            Err(failure) if failure.exit == Exit::NotAllowed && profiles.peek().is_some() => {}
+            answer => return answer,
+        }
+    }
+}
+
 /// Nothing would be gained by asking the executor, which refuses it later and in fewer words.
 fn lacks(right: Right, task: &Task, attempted: &str) -> Failure {
     let (doing, role) = match right {
@@ -219,8 +232,12 @@ fn lacks(right: Right, task: &Task, attempted: &str) -> Failure {
     };
     let place = if task.project.is_empty() { String::new() } else { format!(" in project {}", task.project) };
     let why = clean(&format!("you may not {doing}: that takes the role {role}{place}"));
-    Failure::new(Exit::NotAllowed, attempted, why)
-        .next("ask an admin for it; `sculpt whoami` shows what you, and this token, may")
+    let failure = Failure::new(Exit::NotAllowed, attempted, why)
+        .next("ask an admin for it; `sculpt whoami` shows what you, and this token, may");
+    match right {
+        Right::Drive => failure.next("`sculpt pair --read-only` looks on without it"),
+        Right::Observe | Right::Shell | Right::Forward => failure,
+    }
 }
 
 /// Waits for the task's directory on a thread that may wait.
@@ -302,7 +319,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_serves_is_used_again() {
-        let access = access(Purpose::Attach, Route::Tunnel);
+        let access = access(Purpose::Workspace, Route::Tunnel);
         let (ours, other) = (access.grant.attempt, AttemptId::fresh());
         for (attempt, right, credential, now, serves) in [
             (ours, Right::Shell, "ours", 1000, true),
@@ -338,7 +355,7 @@ pub(super) mod tests {
         assert_eq!(read(folder.path(), Purpose::Observe), None, "without its certificate it is nothing");
         folder.write(&certificate_name(Purpose::Observe), "").unwrap();
         assert_eq!(read(folder.path(), Purpose::Observe).as_ref(), Some(&access));
-        assert_eq!(read(folder.path(), Purpose::Attach), None);
+        assert_eq!(read(folder.path(), Purpose::Workspace), None);
         assert!(is_of_use(folder.path(), 1900 + 3_599) && !is_of_use(folder.path(), 1900 + 3_600));
         access.forget();
         assert_eq!(read(folder.path(), Purpose::Observe), None);

@@ -62,6 +62,9 @@ const FIXED: &str = "  GlobalKnownHostsFile /dev/null
   KbdInteractiveAuthentication no
   ForwardAgent no
   ForwardX11 no
+  RemoteCommand none
+  RequestTTY auto
+  ConnectTimeout 20
   ServerAliveInterval 15
   ServerAliveCountMax 2
   SendEnv LANG LC_* COLORTERM
@@ -112,7 +115,8 @@ mod tests {
             let access = access(Purpose::Workspace, route.clone());
             // Whatever the person wants of other hosts.
             let theirs = "Host *\n  ProxyJump bastion\n  StrictHostKeyChecking no\n  ForwardAgent yes\n  User me\n  \
-                          IdentityAgent /agent\n  Port 1\n  UserKnownHostsFile /dev/null\n  PasswordAuthentication yes\n";
+                          IdentityAgent /agent\n  Port 1\n  UserKnownHostsFile /dev/null\n  PasswordAuthentication yes\n  \
+                          RemoteCommand top\n  RequestTTY force\n  ConnectTimeout 0\n";
             let text = text(&access, &us()).unwrap() + theirs;
             let found = effective(&text, "sculpt.17");
             let fixed = [
@@ -129,12 +133,15 @@ mod tests {
                 "forwardx11 no",
                 "updatehostkeys false",
                 "passwordauthentication no",
+                "requesttty auto",
+                "connecttimeout 20",
                 "hostkeyalgorithms ssh-ed25519-cert-v01@openssh.com",
             ];
             for line in fixed.into_iter().map(str::to_owned).chain(way) {
                 assert!(found.contains(&line), "{line} is not in {found:#?}");
             }
-            assert!(!found.iter().any(|line| line.starts_with("proxyjump")), "{found:#?}");
+            let theirs = ["proxyjump", "remotecommand top"];
+            assert!(!found.iter().any(|line| theirs.iter().any(|option| line.starts_with(option))), "{found:#?}");
             assert_eq!(found.iter().any(|line| line.starts_with("proxycommand")), route == Route::Tunnel);
             assert!(effective(&text, "elsewhere").contains(&"user me".to_owned()));
             let uuid = format!("sculpt.{}", access.task);
@@ -159,6 +166,6 @@ mod tests {
             assert_eq!(quoted(Path::new(path)).ok().as_deref(), word, "{path}");
         }
         let us = Us { program: "/a\nb".into(), variables: Vec::new() };
-        assert!(text(&access(Purpose::Attach, Route::Tunnel), &us).is_err());
+        assert!(text(&access(Purpose::Workspace, Route::Tunnel), &us).is_err());
     }
 }

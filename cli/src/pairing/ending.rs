@@ -53,6 +53,7 @@ pub(super) fn ending(code: Option<i32>, said: &[String]) -> Ending {
         Some(CLOSED) => Ending::Closed,
         Some(NOT_ALLOWED) => Ending::Refused(Exit::NotAllowed, reason(said)),
         Some(NOT_HERE) => Ending::Refused(Exit::Conflict, reason(said)),
+        Some(SSH) if said.iter().any(|line| is_turned_away(line)) => Ending::Refused(Exit::NotAllowed, reason(said)),
         Some(SSH) => match said.iter().find(|line| UNPROVED.iter().any(|words| line.contains(words))) {
             Some(line) => Ending::Refused(Exit::NotAllowed, line.clone()),
             None => match reason(said) {
@@ -64,6 +65,13 @@ pub(super) fn ending(code: Option<i32>, said: &[String]) -> Ending {
         Some(code) => Ending::Broken(format!("its terminal ended with code {code}")),
         None => Ending::Broken("ssh was killed".to_owned()),
     }
+}
+
+/// Whether the other side knows who comes, and does not let them in: it says so by a number of SSH's own (no more
+/// authentication methods available).
+fn is_turned_away(line: &str) -> bool {
+    let numbers = line.strip_prefix("Received disconnect from ").and_then(|rest| rest.split_once(": "));
+    numbers.is_some_and(|(from, _)| from.ends_with(":14"))
 }
 
 /// The line that says most: one of ours, then what the other side gave for a reason, then ssh's last.
@@ -90,7 +98,7 @@ mod tests {
     fn a_person_learns_how_it_ended() {
         let refused = |exit, why: &str| Ending::Refused(exit, why.to_owned());
         let broken = |why: &str| Ending::Broken(why.to_owned());
-        let table: [(Option<i32>, &[&str], Ending); 14] = [
+        let table: [(Option<i32>, &[&str], Ending); 15] = [
             (Some(0), &[], Ending::Left),
             (Some(0), &["sculpt: this host does not know the terminal \"x\""], Ending::Left),
             (Some(10), &["sculpt: the agent's terminal has closed"], Ending::Closed),
@@ -128,6 +136,11 @@ mod tests {
                 Some(255),
                 &["Received disconnect from UNKNOWN port 65535:11: the agent has ended; `sculpt logs` shows it"],
                 Ending::Closed,
+            ),
+            (
+                Some(255),
+                &["Received disconnect from 10.0.0.1 port 7422:14: the pairing was taken back"],
+                refused(Exit::NotAllowed, "the pairing was taken back"),
             ),
             (Some(1), &[], broken("its terminal ended with code 1")),
             (None, &[], broken("ssh was killed")),

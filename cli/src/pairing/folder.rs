@@ -36,7 +36,7 @@ impl Folders {
 
     /// In this directory.
     #[cfg(test)]
-    pub(super) fn at(path: &Path) -> Self {
+    pub(crate) fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
 

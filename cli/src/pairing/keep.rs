@@ -21,6 +21,11 @@ use crate::{
 /// How often it is tried when it never worked.
 const TRIES: u32 = 3;
 
+/// ssh takes itself for let in before anything runs there. A connection counts once it has stood for so long; after so many in
+/// a row that did not, another one would not either.
+const STANDS: Duration = Duration::from_secs(5);
+const SHORT: u32 = 4;
+
 /// How long the end of a task may take to be known after its terminal closed.
 const SETTLES: Duration = Duration::from_secs(2);
 
@@ -57,7 +62,7 @@ impl Kept<'_> {
         mut sit: impl AsyncFnMut(&Access) -> Result<Sat, Failure>,
     ) -> Result<Parting, Failure> {
         let (number, mut backoff, mut tries, mut was_in) = (task.number, Backoff::new(), 0, false);
-        let (mut doubted, mut is_new) = (false, true);
+        let (mut doubted, mut is_new, mut short) = (false, true, 0);
         loop {
             let attempt;
             (task, attempt) = match self.ready(task, std::mem::take(&mut is_new)).await {
@@ -72,10 +77,14 @@ impl Kept<'_> {
                 Err(failure) if was_in && failure.exit == Exit::Conflict && tries < TRIES => Next::Again(String::new()),
                 Err(failure) => return Err(failure),
                 Ok(access) => {
+                    let begun = Instant::now();
                     let sat = sit(&access).await?;
-                    if sat.was_in {
-                        (was_in, tries, doubted) = (true, 0, false);
+                    was_in |= sat.was_in;
+                    if sat.was_in && begun.elapsed() >= STANDS {
+                        (tries, short, doubted) = (0, 0, false);
                         backoff.reset();
+                    } else {
+                        short += u32::from(sat.was_in);
                     }
                     match sat.ending {
                         // Its certificate may be older than what was changed since.
@@ -95,7 +104,7 @@ impl Kept<'_> {
                 Next::Part(parting) => return Ok(parting),
                 Next::Again(why) => {
                     tries += 1;
-                    if !was_in && tries >= TRIES {
+                    if (!was_in && tries >= TRIES) || short >= SHORT {
                         return Err(Failure::new(Exit::OutOfReach, self.attempted, why)
                             .next(format!("`sculpt show {number}` says whether its executor is there")));
                     }

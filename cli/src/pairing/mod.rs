@@ -31,6 +31,7 @@ pub(crate) use self::{
     us::Us,
 };
 
+use sculpt_pairing::Right;
 use sculpt_proto::v1::PairingProfile;
 
 /// What somebody comes for.
@@ -38,32 +39,29 @@ use sculpt_proto::v1::PairingProfile;
 pub(crate) enum Purpose {
     /// To look on.
     Observe,
-    /// To sit down at the terminal.
-    Attach,
-    /// To work in the workspace.
+    /// To work there, at the terminal and in the workspace.
     #[default]
     Workspace,
 }
 
 impl Purpose {
-    const ALL: [Self; 3] = [Self::Observe, Self::Attach, Self::Workspace];
+    const ALL: [Self; 2] = [Self::Observe, Self::Workspace];
 
     /// What its files are called.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Observe => "observe",
-            Self::Attach => "attach",
             Self::Workspace => "workspace",
         }
     }
-}
 
-impl From<Purpose> for PairingProfile {
-    fn from(purpose: Purpose) -> Self {
-        match purpose {
-            Purpose::Observe => Self::Observe,
-            Purpose::Attach => Self::Attach,
-            Purpose::Workspace => Self::Workspace,
+    /// What is asked for, until one of them is granted. Who may do more than type has all of a terminal that they sit down
+    /// at; who may only type has no use for a workspace.
+    fn profiles(self, right: Option<Right>) -> &'static [PairingProfile] {
+        match (self, right) {
+            (Self::Observe, _) => &[PairingProfile::Observe],
+            (Self::Workspace, Some(Right::Drive)) => &[PairingProfile::Workspace, PairingProfile::Attach],
+            (Self::Workspace, _) => &[PairingProfile::Workspace],
         }
     }
 }

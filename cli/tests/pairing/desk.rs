@@ -52,10 +52,19 @@ impl Pairings for Script {
             return Err(refusal);
         }
         let request = request.into_inner();
+        let denied = self.desk.denied.lock().unwrap().clone();
+        let works = [Right::Shell, Right::Forward].iter().any(|right| !denied.contains(right));
+        if request.profile() == PairingProfile::Workspace && !works {
+            return Err(Status::permission_denied("You may not work there."));
+        }
         let (attempt, host): (AttemptId, ExecutorId) = (ATTEMPT.parse().unwrap(), EXECUTOR.parse().unwrap());
         let key = PublicKey::from_openssh(&request.public_key).unwrap();
-        let denied = self.desk.denied.lock().unwrap().clone();
-        let rights = Profile::Workspace.rights().iter().filter(|right| !denied.contains(right)).collect();
+        let profile = match request.profile() {
+            PairingProfile::Workspace | PairingProfile::Unspecified => Profile::Workspace,
+            PairingProfile::Attach => Profile::Attach,
+            PairingProfile::Observe => Profile::Observe,
+        };
+        let rights = profile.rights().iter().filter(|right| !denied.contains(right)).collect();
         let pass = Pass { pairing: PairingId::fresh(), attempt, user: "ada".into(), rights };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let certificate = pass.certify(&key, Window { since: now - 60, until: now + 900 }, &authority()).unwrap();

@@ -57,6 +57,27 @@ async fn settings_come_and_go_and_nothing_else_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_plain_file_is_left_alone() {
+    let (sandbox, _controller) = start(running()).await;
+    let at = |name: &str| sandbox.path("home").join(name);
+    symlink(at("nowhere"), at("link")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    fs::write(at("kept"), "Host a\n").unwrap();
+    fs::set_permissions(at("kept"), fs::Permissions::from_mode(0o400)).unwrap();
+    for (name, why) in [
+        ("link", "leads nowhere"),
+        ("pipe", "is no file"),
+        ("kept", "may not be written"),
+        ("none/config", "in no directory"),
+    ] {
+        let file = at(name);
+        let args = ["config-ssh", "--file", file.to_str().unwrap()];
+        sculpt(&sandbox, &args).await.refuses(7, &[why, "--file names another"]);
+    }
+    assert!(at("link").is_symlink() && !at("none").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ssh_has_the_certificate_before_it_asks_for_anything() {
     let (sandbox, controller) = start(running()).await;
     let file = sandbox.path("home/.ssh/config");
@@ -85,7 +106,8 @@ async fn a_host_that_is_no_task_is_nobody() {
     let (sandbox, controller) = start(running()).await;
     assert_eq!(sculpt(&sandbox, &["config-ssh"]).await.code, 0);
     let mark = sandbox.path("home/mark");
-    for host in ["sculpt.99", "sculpt.", "sculpt.x", "sculpt.17.example", "sculpt.0198c0de"] {
+    for host in ["sculpt.99", "sculpt.", "sculpt.x", "sculpt.017", "sculpt.+17", "sculpt.17.example", "sculpt.0198c0de"]
+    {
         let found = resolved(&sandbox, host).await;
         assert!(found.stderr.contains("sculpt: cannot reach"), "{host}: {}", found.stderr);
         assert!(found.stdout.contains("\nproxycommand false\n"), "{host}: {}", found.stdout);
