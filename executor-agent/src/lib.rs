@@ -28,6 +28,7 @@ pub mod ssh;
 pub mod workspace;
 
 // What outlives it: the shim, its spool and its view.
+mod answers;
 pub mod cgroup;
 mod pty;
 pub mod sandbox;

@@ -1,5 +1,8 @@
 //! PURE: what comes from a terminal, as what it may do to the line that somebody types. What a terminal sends by itself
-//! (answers to what programs ask, the mouse, that it has the focus) is nothing; what is not known may do anything.
+//! (answers to what programs ask, the mouse, that it has the focus) is nothing; what is not known may do anything, and so may
+//! what is not whole in the piece in which it begins.
+
+use crate::answers::{self, PARAMETERS};
 
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +26,6 @@ pub(super) enum Stroke {
 const ESCAPE: u8 = 0x1b;
 const PASTE_BEGINS: &[u8] = b"200";
 const PASTE_ENDS: &[u8] = b"\x1b[201~";
-/// Longer parameters belong to no key.
-const PARAMETERS: usize = 16;
 
 /// Where in a sequence of bytes the next one stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,10 +41,6 @@ enum State {
     Sequence(Vec<u8>),
     /// Bytes that an old mouse still has to say.
     Mouse(u8),
-    /// Within a string, perhaps at its end.
-    String {
-        escape: bool,
-    },
     /// Within pasted text, with so much of its end.
     Paste(usize),
 }
@@ -55,12 +52,38 @@ pub(super) struct Keystrokes(State);
 impl Keystrokes {
     /// The strokes in `bytes`. A lone escape at their end is the key of that name: terminals send a sequence in one piece.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Vec<Stroke> {
-        let mut strokes: Vec<Stroke> = bytes.iter().filter_map(|byte| self.step(*byte)).collect();
-        if self.0 == State::Escape {
-            self.0 = State::Ground;
-            strokes.push(Stroke::Move);
+        let mut strokes = Vec::new();
+        let mut rest = bytes;
+        while let [first, then @ ..] = rest {
+            let answer = if self.takes_answers() { answers::string(rest) } else { 0 };
+            if answer == 0 {
+                strokes.extend(self.step(*first));
+                rest = then;
+            } else {
+                self.0 = State::Ground;
+                rest = &rest[answer..];
+            }
+        }
+        match self.0 {
+            State::Escape => {
+                self.0 = State::Ground;
+                strokes.push(Stroke::Move);
+            }
+            // With Alt, these begin no more than themselves.
+            State::Single | State::Sequence(_) | State::Mouse(_) if !bytes.is_empty() => strokes.push(Stroke::Bring),
+            State::Ground
+            | State::Backslash
+            | State::Single
+            | State::Sequence(_)
+            | State::Mouse(_)
+            | State::Paste(_) => {}
         }
         strokes
+    }
+
+    /// Whether an escape begins something here.
+    fn takes_answers(&self) -> bool {
+        matches!(self.0, State::Ground | State::Backslash)
     }
 
     fn step(&mut self, byte: u8) -> Option<Stroke> {
@@ -70,11 +93,10 @@ impl Keystrokes {
             State::Escape => escaped(byte),
             State::Single => (State::Ground, Some(cursor(byte))),
             State::Sequence(parameters) => sequence(parameters, byte),
+            // Where the mouse is, and what it does, are printable.
+            State::Mouse(_) if byte < 0x20 => (State::Ground, Some(Stroke::Bring)),
             State::Mouse(1) => (State::Ground, None),
             State::Mouse(left) => (State::Mouse(left - 1), None),
-            State::String { escape: true } if byte == b'\\' => (State::Ground, None),
-            State::String { .. } if byte == 0x07 => (State::Ground, None),
-            State::String { .. } => (State::String { escape: byte == ESCAPE }, None),
             State::Paste(matched) => pasted(matched, byte),
         };
         self.0 = next;
@@ -104,7 +126,6 @@ fn escaped(byte: u8) -> (State, Option<Stroke>) {
     match byte {
         b'[' => (State::Sequence(Vec::new()), None),
         b'O' => (State::Single, None),
-        b']' | b'P' | b'_' | b'^' | b'X' => (State::String { escape: false }, None),
         ESCAPE => (State::Escape, Some(Stroke::Move)),
         // With Alt: words, history, or an Enter that hands nothing in.
         _ => (State::Ground, Some(Stroke::Bring)),
@@ -160,6 +181,7 @@ fn pasted(matched: usize, byte: u8) -> (State, Option<Stroke>) {
 #[cfg(test)]
 mod tests {
     use Stroke::{Bring, Cancel, Enter, Erase, KillLine, Move, Text};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -185,7 +207,15 @@ mod tests {
             (b"\x1b[200~rm -rf x\r\x1b[\x1b[201~x", &[Bring, Text]),
             (b"\x1b[I\x1b[O\x1b[24;80R\x1b[1;1R\x1b[?1;2c\x1b[>0;276;0c\x1b[0n\x1b[8;50;200t", &[]),
             (b"\x1b[<0;10;5M\x1b[<0;10;5m\x1b[M\x20\x21\x22", &[]),
-            (b"\x1b]11;rgb:0000/0000/0000\x07\x1bP>|XTerm(370)\x1b\\\x1b_G\x1b\x1b\\", &[]),
+            (b"\x1b]11;rgb:0000/0000/0000\x07\x1bP>|XTerm(370)\x1b\\\x1b_Gi=1;OK\x1b\\", &[]),
+            // With Alt; the Enter that comes with it is one.
+            (b"\x1b_\r", &[Bring, Enter]),
+            (b"\x1b^x\x1b]\x1bX\x1bP", &[Bring, Text, Bring, Bring, Bring]),
+            (b"\x1b]\rls\r\x07", &[Bring, Enter, Text, Text, Enter, Bring]),
+            (b"\x1b]11;rgb:00", &[Bring, Text, Text, Text, Text, Text, Text, Text, Text, Text]),
+            (b"\x1b[M\r", &[Bring]),
+            (b"\x1b[", &[Bring]),
+            (b"\x1bO", &[Bring]),
             ("ä".as_bytes(), &[Text, Text]),
             (b"\x1b[\x01", &[Bring]),
         ];
@@ -198,14 +228,36 @@ mod tests {
     fn a_sequence_may_come_in_pieces() {
         let mut keys = Keystrokes::default();
         for (piece, strokes) in [
-            (&b"\x1b[20"[..], &[][..]),
+            (&b"\x1b[20"[..], &[Bring][..]),
             (b"0~ls\r\x1b[2", &[Bring]),
             (b"01~", &[]),
             (b"\\", &[Text]),
             (b"\r", &[Bring]),
             (b"\r", &[Enter]),
+            // No answer: `Alt-[` and a letter, `Alt-_` and an Enter.
+            (b"\x1b[", &[Bring]),
+            (b"c", &[]),
+            (b"\x1b_", &[Bring]),
+            (b"\r", &[Enter]),
         ] {
             assert_eq!(keys.read(piece), strokes, "{}", piece.escape_ascii());
+        }
+    }
+
+    proptest! {
+        /// Outside of a paste there is no piece with a key in it that is not seen.
+        #[test]
+        fn whatever_came_before_an_enter_is_seen(pieces in prop::collection::vec(prop::sample::select(vec![
+            &b"\x1b"[..], b"\x1b]", b"\x1bP", b"\x1b_", b"\x1b^", b"\x1bX", b"\x1b[",
+            b"\x1bO", b"\x1b[M", b"\x1b[?", b"11;rgb:0/0/0", b"\x07", b"\x1b\\", b"ls",
+        ]), 0..12)) {
+            let mut keys = Keystrokes::default();
+            for piece in pieces {
+                keys.read(piece);
+            }
+            let strokes = [keys.read(b"\r"), keys.read(b"\r")].concat();
+            prop_assert!(strokes.contains(&Enter), "{:?}", strokes);
+            prop_assert_eq!(strokes.len(), 2);
         }
     }
 }

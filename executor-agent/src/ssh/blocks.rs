@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::answers::answer;
+
 /// A block of input is over when nothing was typed for so long.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
@@ -96,36 +98,10 @@ fn typed(data: &[u8]) -> Vec<u8> {
     typed
 }
 
-/// Length of the terminal's answer that `data` begins with; 0: it does not begin with one.
-fn answer(data: &[u8]) -> usize {
-    match data {
-        // Turned to, and away from.
-        [0x1b, b'[', b'I' | b'O', ..] => 3,
-        // Where the cursor is, what the terminal is, and which modes it has: no key sends a `?` or `>`, nor these ends.
-        [0x1b, b'[', rest @ ..] => {
-            let middle = rest.iter().take_while(|byte| (0x20..=0x3f).contains(*byte)).count();
-            let private = rest.first().is_some_and(|first| b"?>".contains(first));
-            match rest.get(middle) {
-                Some(b'c' | b'y' | b't' | b'n' | b'u') if private => middle + 3,
-                Some(b'R') if rest[..middle].contains(&b';') && !rest.starts_with(b"1;") => middle + 3,
-                _ => 0,
-            }
-        }
-        // Strings: colours, capabilities, its name.
-        [0x1b, b']' | b'P', rest @ ..] => {
-            let end = rest.iter().position(|byte| [0x07, 0x1b].contains(byte));
-            match end.map(|end| (end, &rest[end..])) {
-                Some((end, [0x07, ..])) => end + 3,
-                Some((end, [0x1b, b'\\', ..])) => end + 4,
-                _ => 0,
-            }
-        }
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(millis: u64) -> SystemTime {
@@ -199,6 +175,9 @@ mod tests {
             (b"\x1bOP", 3),
             (b"\x1b", 1),
             (b"\x1b]not ended", 11),
+            // With Alt, and what looks as if it ended a string.
+            (b"\x1b]\rrm -rf x\r\x07", 13),
+            (b"\x1b_ls\r\x1b\\", 7),
             ("ä\r".as_bytes(), 3),
             (b"", 0),
         ] {
@@ -207,5 +186,17 @@ mod tests {
         let mut blocks = Blocks::default();
         assert_eq!(blocks.typed(b"\x1b[I", at(0)), None);
         assert!(!blocks.is_open());
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_handed_in_that_is_not_kept(data in prop::collection::vec(prop::sample::select(vec![
+            &b"\x1b]"[..], b"\x1bP>|", b"\x1b[?", b"11;rgb:", b"\x07", b"\x1b\\",
+            b"\r", b"ls", b"1", b"c",
+        ]), 0..40)) {
+            let data = data.concat();
+            let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\r').count();
+            prop_assert_eq!(lines(&typed(&data)), lines(&data));
+        }
     }
 }
