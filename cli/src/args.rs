@@ -82,6 +82,7 @@ pub(crate) enum Verb {
     #[command(visible_aliases = ["attach", "connect"], after_help = pairing::PAIR)]
     Pair(PairArgs),
     /// Open a shell in a task's workspace, or run a command there
+    #[command(after_help = pairing::SSH)]
     Ssh(SshArgs),
     /// Copy files into a task's workspace, or out of it
     #[command(after_help = pairing::CP)]

@@ -10,6 +10,7 @@ pub mod exit;
 mod failure;
 mod follow;
 mod git;
+mod leave;
 pub mod output;
 mod pairing;
 mod replay;

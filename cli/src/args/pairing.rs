@@ -10,6 +10,9 @@ use crate::pairing::Via;
 pub(super) const PAIR: &str = "What you type goes to the agent: Ctrl-C interrupts it. Ctrl-b d leaves it running. Several people may sit there at \
 once.\nWhen the connection breaks it is made again, until you press Ctrl-C or the agent has ended.";
 
+pub(super) const SSH: &str = "The words of COMMAND are what they are; a line for a shell is one word of a shell.\n\nExamples:\n  sculpt ssh \
+17\n  sculpt ssh 17 -- git status\n  sculpt ssh 17 -- sh -c 'make && ls'";
+
 pub(super) const CONFIG_SSH: &str = "Afterwards every program that goes by ssh reaches a task by its number:\n  ssh sculpt.17   scp sculpt.17:out.txt .   \
 rsync -a sculpt.17:src/ src/   git clone sculpt.17:. copy\nVS Code and JetBrains take sculpt.17 for a host. The certificate is fetched when ssh begins; nothing of it \
 stands in the file.";
@@ -17,8 +20,9 @@ stands in the file.";
 pub(super) const CP: &str = "One of the two is TASK:PATH; PATH is taken literally, and from the workspace on unless it begins with a slash.\nDirectories are \
 copied with all that is in them.\n\nExamples:\n  sculpt cp 17:report.html .\n  sculpt cp fixtures 17:tests/";
 
-pub(super) const PORT_FORWARD: &str = "Examples:\n  sculpt port-forward 17 3000         http://127.0.0.1:3000 is what the agent's own programs serve on port \
-3000\n  sculpt port-forward 17 8080:3000    the same on port 8080 of this machine\n  sculpt port-forward 17 0:3000       on a port that is free here";
+pub(super) const PORT_FORWARD: &str = "Examples:\n  sculpt port-forward 17 3000         http://127.0.0.1:3000 is what the agent's own \
+programs serve there;\n                                      where 3000 is taken here, another port is\n  sculpt port-forward 17 8080:3000    on \
+port 8080 of this machine, or not at all\n  sculpt port-forward 17 0:3000       on a port that is free here";
 
 #[derive(Args)]
 pub(crate) struct PairArgs {
@@ -107,8 +111,8 @@ pub(crate) struct PortForwardArgs {
 /// A port of this machine that leads to one of the agent's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forward {
-    /// 0: one that is free.
-    pub(crate) here: u16,
+    /// 0: one that is free. None: the same as there, if that is free.
+    pub(crate) here: Option<u16>,
     pub(crate) there: u16,
 }
 
@@ -117,8 +121,8 @@ impl Forward {
         let wrong = || "write it as 3000, 8080:3000 or 0:3000".to_owned();
         let port = |text: &str| text.parse::<u16>().map_err(|_| wrong());
         let forward = match text.split_once(':') {
-            Some((here, there)) => Self { here: port(here)?, there: port(there)? },
-            None => Self { here: port(text)?, there: port(text)? },
+            Some((here, there)) => Self { here: Some(port(here)?), there: port(there)? },
+            None => Self { here: None, there: port(text)? },
         };
         if forward.there == 0 { Err(wrong()) } else { Ok(forward) }
     }
@@ -143,9 +147,9 @@ mod tests {
     #[test]
     fn a_forward_is_one_port_or_two() {
         for (text, forward) in [
-            ("3000", Some((3000, 3000))),
-            ("8080:3000", Some((8080, 3000))),
-            ("0:3000", Some((0, 3000))),
+            ("3000", Some((None, 3000))),
+            ("8080:3000", Some((Some(8080), 3000))),
+            ("0:3000", Some((Some(0), 3000))),
             ("0", None),
             ("3000:0", None),
             ("3000:", None),

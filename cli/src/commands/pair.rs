@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use sculpt_pairing::Right;
 use sculpt_proto::v1::Task;
 
+use self::recap::Recap;
 use super::task_named;
 use crate::{
     args::PairArgs,
@@ -15,10 +16,11 @@ use crate::{
     exit::Exit,
     failure::Failure,
     follow::outcome,
+    leave::Leave,
     output::{Format, note},
     pairing::{
-        Access, Ending, Heard, Kept, Leave, Need, Parting, Purpose, Sat, Standing, Terminal, Wish, open, sit, ssh,
-        standing, terminal_needed,
+        Access, Ending, Heard, Kept, Need, Parting, Purpose, Sat, Standing, Terminal, Wish, open, sit, ssh, standing,
+        terminal_needed,
     },
 };
 
@@ -45,9 +47,15 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
     let number = task.number;
     let kept = Kept { client: &client, wish, need: Need::Terminal, waits: !args.no_wait, attempted: &attempted };
     let mut leave = Leave::heard(&attempted)?;
-    recap::tell(&client, &task).await;
+    let mut recap = Recap::begin(&client, &task);
+    let sit = async |access: &Access| {
+        if let Some(recap) = recap.take() {
+            recap.tell().await;
+        }
+        seat(access, purpose, &attempted).await
+    };
     let parting = tokio::select! {
-        parting = kept.stay(task, async |access: &Access| seat(access, purpose, &attempted).await) => parting?,
+        parting = kept.stay(task, sit) => parting?,
         () = leave.wish() => {
             note(format!("task {number} is left as it is; `sculpt pair {number}` sits down beside it"));
             return Ok(Exit::Detached);
@@ -93,15 +101,13 @@ fn arguments(access: &Access, purpose: Purpose) -> Vec<OsString> {
 async fn seat(access: &Access, purpose: Purpose, attempted: &str) -> Result<Sat, Failure> {
     let terminal = Terminal::remember();
     let mut words = Words::default();
-    let sat = sit(&arguments(access, purpose), attempted, |heard| {
-        if let Heard::Line(line) = heard {
-            words.hear(line);
-        }
+    let sat = sit(&arguments(access, purpose), attempted, |heard| match heard {
+        Heard::IsIn => terminal.taken(),
+        Heard::Line(line) => words.hear(line),
     })
     .await?;
-    let is_clean = matches!(sat.ending, Ending::Left | Ending::Closed);
-    if sat.was_in && !is_clean {
-        terminal.leave_screen();
+    if matches!(sat.ending, Ending::Left | Ending::Closed) {
+        terminal.left();
     }
     drop(terminal);
     words.beside(&sat.ending).for_each(note);

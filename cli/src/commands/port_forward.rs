@@ -10,13 +10,13 @@ use crate::{
     client::Client,
     exit::Exit,
     failure::Failure,
+    leave::Leave,
     output::{line, note},
-    pairing::{Access, Heard, Kept, Leave, Need, Parting, Purpose, Sat, Wish, sit, ssh},
+    pairing::{Access, Heard, Kept, Need, Parting, Purpose, Sat, Wish, sit, ssh},
 };
 
 pub(super) async fn run(args: PortForwardArgs) -> Result<Exit, Failure> {
     let attempted = format!("reach ports of task {}", args.task);
-    let forwards = args.ports.iter().map(|forward| free(*forward, &attempted)).collect::<Result<Vec<_>, _>>()?;
     let client = Client::connect().await?;
     let task = task_named(&client, &args.task, &attempted).await?;
     let number = task.number;
@@ -28,8 +28,15 @@ pub(super) async fn run(args: PortForwardArgs) -> Result<Exit, Failure> {
         attempted: &attempted,
     };
     let mut leave = Leave::heard(&attempted)?;
+    let mut leads = Vec::new();
+    let sit = async |access: &Access| {
+        if leads.is_empty() {
+            leads = args.ports.iter().map(|forward| Lead::of(*forward, &attempted)).collect::<Result<_, _>>()?;
+        }
+        forward(access, &leads, &attempted).await
+    };
     let parting = tokio::select! {
-        parting = kept.stay(task, async |access: &Access| forward(access, &forwards, &attempted).await) => parting?,
+        parting = kept.stay(task, sit) => parting?,
         () = leave.wish() => return Ok(Exit::Detached),
     };
     if let Parting::Ended(_) = parting {
@@ -38,32 +45,51 @@ pub(super) async fn run(args: PortForwardArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The forward with a port of this machine that nobody else has.
-fn free(forward: Forward, attempted: &str) -> Result<Forward, Failure> {
-    let refuse = |exit, why: String, next: String| Failure::new(exit, attempted, why).next(next);
-    let Forward { here, there } = forward;
-    let bound = TcpListener::bind(("127.0.0.1", here)).and_then(|listener| listener.local_addr());
-    match bound {
-        Ok(address) => Ok(Forward { here: address.port(), there }),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let why = format!("port {here} of this machine is taken");
-            Err(refuse(Exit::Conflict, why, format!("write 0:{there} for a port that is free")))
-        }
-        Err(error) => {
-            let exit = if error.kind() == io::ErrorKind::PermissionDenied { Exit::NotAllowed } else { Exit::Failed };
-            let why = format!("port {here} of this machine: {error}");
-            Err(refuse(exit, why, format!("write 0:{there} for a port that is free")))
+/// A port of this machine that nobody else has, and where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lead {
+    here: u16,
+    there: u16,
+}
+
+impl Lead {
+    fn of(Forward { here, there }: Forward, attempted: &str) -> Result<Self, Failure> {
+        let refuse = |exit, why: String| {
+            Err(Failure::new(exit, attempted, why).next(format!("write 0:{there} for a port that is free")))
+        };
+        let wanted = here.unwrap_or(there);
+        let free = match (free(wanted), here) {
+            // The agent may run on this very machine and have it itself.
+            (Err(_), None) => free(0),
+            (free, _) => free,
+        };
+        match free {
+            Ok(here) => Ok(Self { here, there }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                refuse(Exit::Conflict, format!("port {wanted} of this machine is taken"))
+            }
+            Err(error) => {
+                let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+                let exit = if forbidden { Exit::NotAllowed } else { Exit::Failed };
+                refuse(exit, format!("port {wanted} of this machine: {error}"))
+            }
         }
     }
 }
 
+/// The port, or with 0 any, if nobody listens there.
+fn free(port: u16) -> io::Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    listener.local_addr().map(|address| address.port())
+}
+
 /// Forwards over one connection.
-async fn forward(access: &Access, forwards: &[Forward], attempted: &str) -> Result<Sat, Failure> {
+async fn forward(access: &Access, leads: &[Lead], attempted: &str) -> Result<Sat, Failure> {
     let mut told = HashSet::new();
-    sit(&arguments(access, forwards), attempted, |heard| match heard {
+    sit(&arguments(access, leads), attempted, |heard| match heard {
         Heard::IsIn => {
             // Who cannot be told where it listens may still use it.
-            forwards.iter().for_each(|Forward { here, there }| {
+            leads.iter().for_each(|Lead { here, there }| {
                 let _closed = line(format!("http://127.0.0.1:{here} leads to port {there} of task {}", access.number));
             });
         }
@@ -76,8 +102,8 @@ async fn forward(access: &Access, forwards: &[Forward], attempted: &str) -> Resu
     .await
 }
 
-fn arguments(access: &Access, forwards: &[Forward]) -> Vec<OsString> {
-    let leads = forwards.iter().map(|Forward { here, there }| format!("127.0.0.1:{here}:localhost:{there}"));
+fn arguments(access: &Access, leads: &[Lead]) -> Vec<OsString> {
+    let leads = leads.iter().map(|Lead { here, there }| format!("127.0.0.1:{here}:localhost:{there}"));
     let leads: Vec<String> = leads.collect();
     let flags = leads.iter().flat_map(|lead| ["-L", lead]);
     // Over one that has stopped nothing would ever come; the terminal is for Ctrl-C.
@@ -111,13 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_told_before_anything_is_done() {
+    fn a_port_that_was_named_is_that_or_none() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = taken.local_addr().unwrap().port();
-        let refusal = free(Forward { here, there: 3000 }, "reach ports").unwrap_err();
+        let port = taken.local_addr().unwrap().port();
+        let lead = |here, there| Lead::of(Forward { here, there }, "reach ports");
+        let refusal = lead(Some(port), 3000).unwrap_err();
         assert_eq!(refusal.exit, Exit::Conflict);
-        assert!(refusal.mentions(&here.to_string()), "{:?}", refusal.lines());
-        let any = free(Forward { here: 0, there: 3000 }, "reach ports").unwrap();
-        assert!(any.here != 0 && any.there == 3000);
+        assert!(refusal.mentions(&port.to_string()), "{:?}", refusal.lines());
+        for here in [None, Some(0)] {
+            let lead = lead(here, port).unwrap();
+            assert!(lead.here != 0 && lead.here != port && lead.there == port, "{lead:?}");
+        }
     }
 }

@@ -6,7 +6,6 @@ mod ending;
 mod folder;
 mod grant;
 mod keep;
-mod leave;
 mod openssh;
 mod route;
 mod ssh;
@@ -21,7 +20,6 @@ pub(crate) use self::{
     ending::Ending,
     folder::Folders,
     keep::{Kept, Parting},
-    leave::Leave,
     openssh::OpenSsh,
     route::{Address, Route, Via},
     ssh::{Heard, Sat, host, no_program, remote_line, sit, ssh},

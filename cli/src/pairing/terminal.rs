@@ -1,6 +1,7 @@
 //! The person's own terminal, which a program that dies leaves as it had it.
 
 use std::{
+    cell::Cell,
     env,
     io::{self, IsTerminal as _, Write as _},
 };
@@ -16,18 +17,32 @@ const PLAIN: &[u8] =
 
 /// The terminal as it was, and as it is again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Terminal(Option<Termios>);
+pub(crate) struct Terminal {
+    before: Option<Termios>,
+    /// A program has its own screen there.
+    taken: Cell<bool>,
+}
 
 impl Terminal {
     /// Remembers how it is; nothing where there is none.
     pub(crate) fn remember() -> Self {
-        Self(tcgetattr(io::stdin()).ok())
+        Self { before: tcgetattr(io::stdin()).ok(), taken: Cell::new(false) }
+    }
+
+    /// A program begins to draw there.
+    pub(crate) fn taken(&self) {
+        self.taken.set(true);
+    }
+
+    /// It has left its screen by itself.
+    pub(crate) fn left(&self) {
+        self.taken.set(false);
     }
 
     /// Brings the screen back that a program had not left.
-    pub(crate) fn leave_screen(&self) {
+    fn leave_screen(&self) {
         let mut out = io::stdout();
-        if self.0.is_some() && out.is_terminal() {
+        if self.taken.get() && self.before.is_some() && out.is_terminal() {
             // A terminal that is gone needs none.
             let _gone = out.write_all(PLAIN).and_then(|()| out.flush());
         }
@@ -35,7 +50,7 @@ impl Terminal {
 
     /// What was typed to nobody is forgotten: half a command would be worse.
     fn restore(&self) {
-        if let Some(state) = &self.0 {
+        if let Some(state) = &self.before {
             let _gone = tcsetattr(io::stdin(), OptionalActions::Flush, state);
         }
     }
@@ -43,6 +58,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        self.leave_screen();
         self.restore();
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     follow::{Piece, pieces},
+    leave::Leave,
     output::{note, screen::Screen, table::window},
 };
 
@@ -44,6 +45,7 @@ pub(crate) async fn play(recording: &mut Recording, timeline: Timeline) -> Resul
     if let Some(small) = &small {
         note(if keyed { format!("{small}\nenlarge it, then press Space to begin; q ends") } else { small.clone() });
     }
+    let mut leave = Leave::heard("play the recording")?;
     let settings = io::stdout().is_terminal().then(|| Settings::change(keyed)).transpose();
     let settings =
         settings.map_err(|error| Failure::new(Exit::Failed, "set this terminal up for a replay", error.to_string()))?;
@@ -56,7 +58,7 @@ pub(crate) async fn play(recording: &mut Recording, timeline: Timeline) -> Resul
     };
     let seen = tokio::select! {
         seen = player.run(recording, first, &mut stage) => seen,
-        _ = tokio::signal::ctrl_c() => Ok(Seen::Interrupted),
+        () = leave.wish() => Ok(Seen::Interrupted),
     };
     let closed = stage.close().await;
     drop(settings);

@@ -84,6 +84,12 @@ async fn it_is_paused_and_ended_by_keys() {
             terminal.shows("\x1b[?25h");
             assert_eq!(terminal.settings(), before, "it is given back as it was");
         }
+        let mut child = terminal.spawn(replay(&[]));
+        terminal.shows("hello\nthere");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+        child.wait().unwrap();
+        terminal.shows("\x1b[?25h");
+        assert_eq!(terminal.settings(), before, "also by who is asked to end");
         // What was before is shown at once.
         let mut child = terminal.spawn(replay(&["--from", "1h"]));
         terminal.shows("hello\ntherelate");

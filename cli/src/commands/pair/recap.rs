@@ -8,13 +8,16 @@ use std::{
 
 use chrono::Utc;
 use sculpt_proto::v1::{Attempt, Task};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     client::Client,
     follow::LogReader,
     output::{
         clean, note,
-        progress::MOMENT,
         screen::Screen,
         tasks::{attached, current, milestone_line},
         time::instant,
@@ -24,6 +27,9 @@ use crate::{
 
 /// Who comes earlier has seen it begin.
 const BREAK: Duration = Duration::from_secs(60);
+
+/// How long nobody minds that it takes.
+const SOON: Duration = Duration::from_millis(300);
 
 /// How much is told.
 const MILESTONES: usize = 3;
@@ -35,14 +41,32 @@ const WIDTH: usize = 200;
 /// How much of a log's end is read for that.
 const TAIL: usize = 16 << 10;
 
-/// Tells it, unless somebody sits there already. Nobody waits longer than a moment for it, and nobody is kept from sitting
-/// down because there is nothing to tell.
-pub(super) async fn tell(client: &Client, task: &Task) {
-    let Some(attempt) = current(task).filter(|attempt| is_a_break(task, attempt)) else { return };
-    let mut written = Vec::new();
-    // What came in time is told.
-    let _late = tokio::time::timeout(MOMENT, read(client, task, attempt, &mut written)).await;
-    page(task, &written).iter().for_each(note);
+/// It, while the log's end is on its way: that comes beside whatever else is needed to sit down.
+pub(super) struct Recap {
+    task: Task,
+    until: Instant,
+    /// Dropped, it reads no more.
+    reading: JoinSet<Vec<u8>>,
+}
+
+impl Recap {
+    /// Begins, unless somebody sits there already.
+    pub(super) fn begin(client: &Client, task: &Task) -> Option<Self> {
+        let attempt = current(task).filter(|attempt| is_a_break(task, attempt))?.clone();
+        let mut reading = JoinSet::new();
+        let (client, of) = (client.clone(), task.clone());
+        reading.spawn(async move { read(&client, &of, &attempt).await });
+        Some(Self { task: task.clone(), until: Instant::now() + SOON, reading })
+    }
+
+    /// Tells it, without the log's end where that comes late.
+    pub(super) async fn tell(mut self) {
+        let written = match timeout_at(self.until, self.reading.join_next()).await {
+            Ok(Some(Ok(written))) => written,
+            Ok(Some(Err(_)) | None) | Err(_) => Vec::new(),
+        };
+        page(&self.task, &written).iter().for_each(note);
+    }
 }
 
 /// Whether the agent was alone for a while, as far as that is known.
@@ -52,7 +76,8 @@ fn is_a_break(task: &Task, attempt: &Attempt) -> bool {
 }
 
 /// Reads the end of the log.
-async fn read(client: &Client, task: &Task, attempt: &Attempt, written: &mut Vec<u8>) {
+async fn read(client: &Client, task: &Task, attempt: &Attempt) -> Vec<u8> {
+    let mut written = Vec::new();
     let offset = attempt.log_bytes.saturating_sub(TAIL as u64);
     let mut recording = Recording::open(|sink| LogReader {
         client: client.clone(),
@@ -69,6 +94,7 @@ async fn read(client: &Client, task: &Task, attempt: &Attempt, written: &mut Vec
         written.extend_from_slice(&chunk.data);
         written.drain(..written.len().saturating_sub(TAIL));
     }
+    written
 }
 
 /// PURE: what is told of a task that wrote this last.

@@ -1,4 +1,4 @@
-//! A person's wish to leave that does not come by the agent's terminal.
+//! A person's wish to leave that does not come by a key.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
