@@ -230,7 +230,7 @@ async fn openssh_does_the_rest_and_its_exit_code_is_ours() {
         fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
     }
     for (args, given) in [
-        (&["ssh", "17"][..], "ssh|--|sculpt.17|"),
+        (&["ssh", "17"][..], "ssh|-T|--|sculpt.17|"),
         (&["ssh", "17", "-t", "--", "ls", "-l", "a b"], "ssh|-t|--|sculpt.17|ls -l 'a b'|"),
         (&["cp", "17:-x", "x:y"], "scp|-s|-r|--|sculpt.17:-x|./x:y|"),
         (&["cp", "-", "17:"], "scp|-s|-r|--|./-|sculpt.17:.|"),
@@ -241,6 +241,11 @@ async fn openssh_does_the_rest_and_its_exit_code_is_ours() {
         assert_eq!((done.code, done.stdout.as_str()), (42, given), "{}", done.stderr);
     }
     sculpt(&sandbox, &["cp", "a", "b"]).await.refuses(64, &["neither side"]);
+    for args in
+        [&["ssh", "17"][..], &["cp", "17:a", "b"], &["config-ssh"], &["port-forward", "17", "80"], &["pair", "17"]]
+    {
+        sculpt(&sandbox, &[args, &["-o", "json"]].concat()).await.refuses(2, &["-o json"]);
+    }
 }
 
 async fn sculpt_alone(sandbox: &Sandbox, args: &[&str]) -> Ran {

@@ -42,13 +42,31 @@ fn said(args: MilestoneArgs, socket: Option<OsString>) -> Result<Said, Failure> 
     let mut words = words.into_iter();
     match (words.next(), words.next(), intent, socket) {
         (Some(task), Some(milestone), intent, _) => Ok(Said::Of { task, intent, milestone }),
-        (Some(task), None, Some(intent), _) => Ok(Said::Of { task, intent: Some(intent), milestone: String::new() }),
+        (Some(task), None, Some(intent), _) if names_a_task(&task) => {
+            Ok(Said::Of { task, intent: Some(intent), milestone: String::new() })
+        }
+        (_, None, Some(_), _) => {
+            let why = "an intent is said of a task by its number, also within its workspace";
+            Err(Failure::new(Exit::Usage, ATTEMPTED, why)
+                .next("name it: sculpt milestone 17 --intent \"parse dates without a locale\""))
+        }
         (Some(text), None, None, Some(socket)) => Ok(Said::Here { socket, text }),
+        (Some(task), None, None, None) if names_a_task(&task) => {
+            let why = format!("nothing is said of task {task}");
+            Err(Failure::new(Exit::Usage, ATTEMPTED, why)
+                .next(format!("say it behind its name: sculpt milestone {task} \"the tests pass\"")))
+        }
         (_, None, None, _) | (None, _, _, _) => {
             let why = "this is no task's workspace, and no task is named";
             Err(Failure::new(Exit::Usage, ATTEMPTED, why).next("name it: sculpt milestone 17 \"the tests pass\""))
         }
     }
+}
+
+/// Whether it is a number, or what a uuid may begin with.
+fn names_a_task(word: &str) -> bool {
+    let digits = |allowed: fn(&u8) -> bool| word.bytes().all(|byte| byte == b'-' || allowed(&byte));
+    word.parse::<u64>().is_ok() || (word.len() >= 4 && digits(u8::is_ascii_hexdigit))
 }
 
 /// Becomes the program that speaks to the socket; returns only when that fails.
@@ -94,6 +112,9 @@ mod tests {
             (&["17", "half"], None, true, of(None, "half")),
             (&["17", "half"], None, false, of(None, "half")),
             (&["17"], Some("ship"), true, of(Some("ship"), "")),
+            (&["17"], None, false, None),
+            (&["the tests pass"], Some("ship"), true, None),
+            (&[], Some("ship"), true, None),
             (&["17", "half"], Some(""), false, of(Some(""), "half")),
         ] {
             assert_eq!(said(words, intent, within), expected, "{words:?} {intent:?} {within}");

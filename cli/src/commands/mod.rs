@@ -56,6 +56,7 @@ use crate::{
 
 /// Does what was asked.
 pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
+    refuse_json(&verb, format)?;
     match verb {
         Verb::Up(args) => Box::pin(up::run(args)).await,
         Verb::Run(args) => Box::pin(run::run(*args, format)).await,
@@ -92,6 +93,21 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Completion(args) => completion::run(&args.shell),
         Verb::Known { what } => Box::pin(completion::known::run(what)).await,
         Verb::GitCredential(args) => Box::pin(git_credential::run(&args.operation)).await,
+    }
+}
+
+/// Programs that ask for JSON must not take for it what another program says.
+fn refuse_json(verb: &Verb, format: Format) -> Result<(), Failure> {
+    let next = match verb {
+        Verb::Pair(args) if !args.print => "`sculpt pair --print -o json` says what leads there",
+        Verb::Ssh(_) | Verb::Cp(_) | Verb::PortForward(_) | Verb::ConfigSsh(_) | Verb::Tunnel(_) => {
+            "leave `-o json` out"
+        }
+        _ => return Ok(()),
+    };
+    match format {
+        Format::Text => Ok(()),
+        Format::Json => Err(Failure::new(Exit::Usage, "answer in JSON", "this command has none to give").next(next)),
     }
 }
 

@@ -1,6 +1,10 @@
 //! `sculpt ssh`: a shell, or a command, in the workspace of an agent.
 
-use std::{os::unix::process::CommandExt as _, process::Command};
+use std::{
+    io::{self, IsTerminal as _},
+    os::unix::process::CommandExt as _,
+    process::Command,
+};
 
 use sculpt_pairing::Right;
 use sculpt_proto::v1::Task;
@@ -22,7 +26,12 @@ pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
     let task = task_named(&client, &args.task, &attempted).await?;
     let wish = Wish { purpose: Purpose::Workspace, right: Some(Right::Shell), via: args.way.via() };
     let access = workspace(&client, &task, wish, &attempted).await?;
-    let options: &[&str] = if args.terminal { &["-t"] } else { &[] };
+    let options: &[&str] = match args.terminal {
+        true => &["-t"],
+        false if io::stdin().is_terminal() => &[],
+        // ssh would say that it gives none.
+        false => &["-T"],
+    };
     // From here on there is only ssh: its signals, its streams and its exit code are the caller's.
     let error = Command::new("ssh").args(ssh(&access, options, remote)).exec();
     Err(no_program("ssh", &error, &attempted))

@@ -23,7 +23,8 @@ pub(super) fn text(access: &Access, us: &Us) -> Result<String, Unspeakable> {
             if command.chars().any(char::is_control) {
                 return Err(Unspeakable(us.program.to_string_lossy().into_owned()));
             }
-            format!("  HostName {}\n  ProxyCommand {command}\n", grant.host)
+            // Only the proxy command goes by it; it is what ssh calls the host.
+            format!("  HostName {alias}\n  ProxyCommand {command}\n")
         }
         Route::Direct(Address { host, port }) => format!("  HostName {host}\n  Port {port}\n  ProxyCommand none\n"),
     };
@@ -109,7 +110,7 @@ mod tests {
         let command = "env SCULPT_CONTEXT='100%% mine' '/opt/a tool/sculpt' tunnel --pairing";
         let pairing = access(Purpose::Workspace, Route::Tunnel).grant.pairing;
         for (route, way) in [
-            (Route::Tunnel, vec![format!("proxycommand {command} {pairing}"), "hostname executor-1".to_owned()]),
+            (Route::Tunnel, vec![format!("proxycommand {command} {pairing}"), "hostname sculpt.17".to_owned()]),
             (direct, vec!["port 2222".to_owned(), "hostname 2001:db8::1".to_owned()]),
         ] {
             let access = access(Purpose::Workspace, route.clone());
