@@ -103,6 +103,10 @@ async fn another_client_is_told_all_that_it_needs() {
 
     sculpt(&sandbox, &["pair", "17", "--print", "--via", "direct"]).await.refuses(7, &["no port of its own"]);
     let text = sculpt(&sandbox, &["pair", "17", "--print"]).await;
+    assert!(text.stdout.contains("/workspace.conf "), "{}", text.stdout);
+    // Who names a way does not turn plain ssh to it.
+    let tunnelled = sculpt(&sandbox, &["pair", "17", "--print", "--via", "tunnel"]).await;
+    assert!(tunnelled.stdout.contains("/workspace-tunnel.conf "), "{}", tunnelled.stdout);
     assert!(text.stdout.starts_with("ssh -F /") && text.stdout.contains("SHA256:"), "{}", text.stdout);
 }
 

@@ -103,8 +103,13 @@ impl<'a> Copy<'a> {
 }
 
 fn there(host: &str, path: &[u8]) -> OsString {
-    let path = if path.is_empty() { b"." } else { path };
-    OsString::from_vec([host.as_bytes(), b":", path].concat())
+    let prefix: &[u8] = match path.first() {
+        None => b".",
+        // scp would look for somebody's home.
+        Some(b'~') => b"./",
+        Some(_) => b"",
+    };
+    OsString::from_vec([host.as_bytes(), b":", prefix, path].concat())
 }
 
 /// A path before whose first colon is a slash.
@@ -134,6 +139,7 @@ mod tests {
         for (from, to, words) in [
             ("17:a", "b", Some(["sculpt.17:a", "./b"])),
             ("17:", ".", Some(["sculpt.17:.", "./."])),
+            ("17:~a", "b", Some(["sculpt.17:./~a", "./b"])),
             ("17:/etc/a b", "/tmp/x:y", Some(["sculpt.17:/etc/a b", "/tmp/x:y"])),
             ("17:[id].tsx", "x:y", Some([r"sculpt.17:\[id\].tsx", "./x:y"])),
             ("-r", "0198c0de-00:d:e", Some(["./-r", "sculpt.17:d:e"])),

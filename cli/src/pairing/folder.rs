@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use sculpt_proto::id::TaskId;
 use sha2::{Digest as _, Sha256};
 
@@ -45,19 +48,27 @@ impl Folders {
         &self.0
     }
 
-    /// The directory of a task, once no other process has it.
-    pub(super) fn take(&self, task: TaskId) -> io::Result<Folder> {
-        let path = self.0.join(task.to_string());
+    /// Where the directory of a task is, or will be.
+    pub(super) fn folder(&self, task: TaskId) -> PathBuf {
+        self.0.join(task.to_string())
+    }
+
+    /// The directory of a task, unless another process has it.
+    pub(super) fn take(&self, task: TaskId) -> io::Result<Option<Folder>> {
+        let path = self.folder(task);
         loop {
             DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
             let lock = match open_lock(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 lock => lock?,
             };
-            flock(&lock, FlockOperation::LockExclusive)?;
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked?,
+            }
             // Whoever had it may have swept the directory away.
             if is_at(&lock, &path.join(LOCK)) {
-                return Ok(Folder { path, _lock: lock });
+                return Ok(Some(Folder { path, _lock: lock }));
             }
         }
     }
@@ -122,7 +133,7 @@ mod tests {
     fn what_stands_there_is_its_owners_alone() {
         let root = tempfile::tempdir().unwrap();
         let folders = Folders(root.path().join("state/sculpt/ssh"));
-        let folder = folders.take(TaskId::fresh()).unwrap();
+        let folder = folders.take(TaskId::fresh()).unwrap().unwrap();
         folder.write("key", "secret").unwrap();
         assert_eq!((mode(folder.path()), mode(&folder.path().join("key"))), (0o700, 0o600));
         assert_eq!(mode(folders.path()), 0o700);
@@ -137,7 +148,8 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let folder = folders.take(task).unwrap();
+                        let mut tries = std::iter::repeat_with(|| folders.take(task).unwrap());
+                        let folder = tries.find_map(|taken| taken).unwrap();
                         let mark = folder.path().join("mark");
                         assert!(File::create_new(&mark).is_ok(), "somebody else is here");
                         fs::remove_file(&mark).unwrap();
@@ -153,7 +165,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folders = Folders(root.path().to_owned());
         let [taken, old, new] = [(); 3].map(|()| TaskId::fresh());
-        let held = folders.take(taken).unwrap();
+        let held = folders.take(taken).unwrap().unwrap();
+        assert!(folders.take(taken).unwrap().is_none(), "it is somebody's");
         for task in [old, new] {
             drop(folders.take(task).unwrap());
         }

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     Ending, Need, Sat, Standing,
-    access::{Access, Wish, open},
+    access::Access,
+    open::{Wish, open},
     standing,
 };
 use crate::{

@@ -6,6 +6,7 @@ mod ending;
 mod folder;
 mod grant;
 mod keep;
+mod open;
 mod openssh;
 mod route;
 mod ssh;
@@ -15,11 +16,12 @@ mod tunnel;
 mod us;
 
 pub(crate) use self::{
-    access::{Access, Wish, forget, open, workspaces},
+    access::{Access, forget, workspaces},
     config::{Unspeakable, quoted},
     ending::Ending,
     folder::Folders,
     keep::{Kept, Parting},
+    open::{Wish, open},
     openssh::OpenSsh,
     route::{Address, Route, Via},
     ssh::{Heard, Sat, host, no_program, remote_line, sit, ssh},
