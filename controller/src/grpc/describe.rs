@@ -1,16 +1,21 @@
 //! What a task is for and how far it has come, as people say.
 
-use sculpt_proto::{FieldError, v1};
+use sculpt_proto::{
+    FieldError,
+    id::{ExecutorId, TaskId},
+    v1,
+};
 use tonic::Status;
 
 use super::{Api, once::once_of};
 use crate::{
-    access::{Caller, On, Steer},
+    access::{Caller, Denied, Drive, Steer},
     dispatch::DispatchError,
     store::{
         milestones::{self, MAX_INTENT, MAX_MILESTONE, NewMilestone},
         requests::{Taken, take_request},
         task_state,
+        tasks::Located,
     },
 };
 
@@ -54,31 +59,40 @@ impl Api {
         let words = Words::try_from(&message)?;
         let request = once_of(&message, "DescribeTask", |message| &mut message.request_id)?;
         let located = self.store.find_task(&caller.sees(), &message.task).await?;
-        let may: On<Steer> = caller.on(&located)?;
-        self.store
+        let (task, user) = (may_say(caller, &located)?, caller.name().to_owned());
+        let executor = self
+            .store
             .write(move |conn| {
                 Box::pin(async move {
-                    let task = may.task();
                     if let Taken::Done(_) = take_request(conn, &request, task.0).await? {
-                        return Ok(());
+                        return Ok(None);
                     }
                     let locked = task_state::lock(conn, task).await?.ok_or(DispatchError::NotFound(task))?;
-                    let user = may.caller().name();
                     if let Some(intent) = &words.intent {
-                        milestones::set_intent(conn, &locked, user, intent.as_deref()).await?;
+                        milestones::set_intent(conn, &locked, &user, intent.as_deref()).await?;
                     }
                     if let Some(text) = words.milestone {
                         let at = locked.ago(std::time::Duration::ZERO);
-                        let new = NewMilestone { attempt: None, user: user.to_owned(), at, text };
+                        let new = NewMilestone { attempt: None, user, at, text };
                         milestones::add(conn, &locked, &new).await?;
                     }
-                    Ok::<_, super::tasks::MoveError>(())
+                    Ok::<_, super::tasks::MoveError>(locked.task.attempt().map(|attempt| ExecutorId(attempt.executor)))
                 })
             })
             .await?;
         self.bus.journal();
+        if let Some(executor) = executor {
+            // Whoever looks at the agent's screen reads it there.
+            self.bus.tell(executor);
+        }
         self.shown(&caller.on(&located)?).await
     }
+}
+
+/// Who steers a task may say what it is for and how far it has come, and so may who types at its agent's terminal.
+fn may_say(caller: &Caller, located: &Located) -> Result<TaskId, Denied> {
+    let steers = caller.on::<Steer>(located).map(|may| may.task());
+    steers.or_else(|denied| caller.on::<Drive>(located).map(|may| may.task()).map_err(|_| denied))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use sculpt_proto::{
     timestamp, to_duration,
     v1::{self, pairings_server::PairingsServer},
 };
-use ssh_key::PublicKey;
+use ssh_key::{HashAlg, PublicKey};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -68,7 +68,8 @@ impl v1::pairings_server::Pairings for PairingsApi {
         let message = request.into_inner();
         let (key, profile) = (key(&message.public_key)?, profile(message.profile())?);
         let task = self.store.find_task(&caller.sees(), &message.task).await?;
-        let opened = self.store.open_pairing(caller.beside(&task, profile)?, PASS_LIFE).await?;
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        let opened = self.store.open_pairing(caller.beside(&task, profile)?, PASS_LIFE, fingerprint).await?;
         self.bus.guests();
         Ok(Response::new(self.certified(opened, &key)?))
     }

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     access::{Caller, Sees},
     relay::{Cut, OUTBOX, Piece, RelayError, carry},
+    session::Undialled,
     store::{Store, pairings::Past},
 };
 
@@ -60,9 +61,7 @@ impl PairingsApi {
         let placed = placed.filter(|placed| placed.owner() == caller.user()).ok_or_else(|| unknown(id))?;
         placed.stands()?;
         let call = self.relay.call(caller.user(), placed.executor())?;
-        if !self.sessions.dial(placed.executor(), call.tunnel(), id) {
-            return Err(elsewhere());
-        }
+        self.sessions.dial(placed.executor(), call.tunnel(), id)?;
         let (end, place) = call.answered().await?;
         let (out, replies) = mpsc::channel(OUTBOX);
         let open = TunnelResponse { part: Some(tunnel_response::Part::Open(TunnelOpen {})) };
@@ -117,9 +116,13 @@ async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store,
     }
 }
 
-fn elsewhere() -> Status {
-    let text = "the executor is connected to another replica of this controller, or to none at the moment; try again";
-    because(Status::unavailable(text), "elsewhere")
+impl From<Undialled> for Status {
+    fn from(error: Undialled) -> Self {
+        match error {
+            Undialled::Elsewhere => because(Self::unavailable(error.to_string()), "elsewhere"),
+            Undialled::Busy => because(Self::resource_exhausted(error.to_string()), "too_many"),
+        }
+    }
 }
 
 impl From<RelayError> for Status {

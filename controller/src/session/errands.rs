@@ -8,8 +8,8 @@ use super::garbage::{self, Ask, Asks};
 /// Tunnels that wait to be told of. Whose does not find room asks again.
 const DIALS: usize = 64;
 
-/// Where errands are left for one session.
-#[derive(Debug)]
+/// Where errands are left for one session. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(super) struct Desk {
     asks: mpsc::Sender<Ask>,
     dials: mpsc::Sender<Dial>,

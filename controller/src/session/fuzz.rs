@@ -22,7 +22,7 @@ use super::{
     state::{Input, Observed, Output, PIECE, Session, WATCHDOG},
     wire::{self, In},
 };
-use crate::store::sessions::{Phase, Wish};
+use crate::store::sessions::{Phase, Said, Wish};
 
 type Out = Output<Report, Answer>;
 
@@ -67,7 +67,15 @@ fn cluster() -> ClusterId {
 
 fn wish(phase: u8, may_begin: bool) -> Wish {
     let phase = [Phase::Run, Phase::Hold, Phase::Stop, Phase::Fence][usize::from(phase % 4)];
-    Wish { task: TaskId(Uuid::nil()), task_number: 1, number: 1, digest: Vec::new(), phase, may_begin }
+    Wish {
+        task: TaskId(Uuid::nil()),
+        task_number: 1,
+        number: 1,
+        digest: Vec::new(),
+        phase,
+        said: Said::default(),
+        may_begin,
+    }
 }
 
 /// What a session may say, kept apart from it.

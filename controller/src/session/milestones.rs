@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sculpt_core::task::Effect;
 use sculpt_proto::id::ExecutorId;
 
 use crate::{
@@ -31,7 +32,9 @@ pub(super) async fn apply(
     let new = NewMilestone { attempt, user: String::new(), at: locked.ago(age), text };
     milestones::add(conn, locked, &new).await?;
     let (task, number, revision) = (locked.id, locked.number, locked.revision);
-    Ok(Some(Moved { task, number, revision, journaled: true, effects: Vec::new() }))
+    // So that the last word of all is what the executor shows, also once it begins anew.
+    let effects = vec![Effect::Tell(executor.0)];
+    Ok(Some(Moved { task, number, revision, journaled: true, effects }))
 }
 
 /// What an executor of any kind may send, as one line.

@@ -53,7 +53,10 @@ use self::{
     spec::HandOutError,
     who::{Away, Who},
 };
-pub use self::{present::Present, registry::Sessions};
+pub use self::{
+    present::Present,
+    registry::{Sessions, Undialled},
+};
 use crate::{blobs::Blobs, dispatch::DispatchError, git::Repositories, store::sessions::Epoch};
 
 /// Messages to an executor that wait in memory.

@@ -44,6 +44,17 @@ pub struct Seat {
     errands: Option<Errands>,
 }
 
+/// Why an executor does not hear that it is to dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undialled {
+    /// This replica does not hold its session.
+    #[error("the executor is connected to another replica of this controller, or to none at the moment; try again")]
+    Elsewhere,
+    /// Too many people wait for it.
+    #[error("too many people wait for the executor to dial back at the moment; try again")]
+    Busy,
+}
+
 impl Sessions {
     /// None yet.
     pub fn new() -> Self {
@@ -85,18 +96,22 @@ impl Sessions {
         self.lock().get(&executor).is_some_and(|entry| entry.desk.ask(ask))
     }
 
-    /// Has the executor dial for a person who comes by `pairing`; false when this replica does not hold its session, or too
-    /// many wait already.
-    pub fn dial(&self, executor: ExecutorId, tunnel: TunnelId, pairing: PairingId) -> bool {
+    /// Has the executor dial for a person who comes by `pairing`.
+    pub fn dial(&self, executor: ExecutorId, tunnel: TunnelId, pairing: PairingId) -> Result<(), Undialled> {
         let dial = Dial { tunnel_id: tunnel.to_string(), pairing_id: pairing.to_string() };
-        self.lock().get(&executor).is_some_and(|entry| entry.desk.dial(dial))
+        match self.lock().get(&executor) {
+            None => Err(Undialled::Elsewhere),
+            Some(entry) if entry.desk.dial(dial) => Ok(()),
+            Some(_) => Err(Undialled::Busy),
+        }
     }
 
     /// Tells the executor whom to let in, and who certifies them, if that is news to its session.
     pub fn invite(&self, executor: ExecutorId, guests: Vec<Guest>, authorities: &[String]) {
         let guests = Guests { guests: guests.into_iter().map(Into::into).collect(), authorities: authorities.to_vec() };
-        if let Some(entry) = self.lock().get(&executor) {
-            entry.desk.invite(guests);
+        let desk = self.lock().get(&executor).map(|entry| entry.desk.clone());
+        if let Some(desk) = desk {
+            desk.invite(guests);
         }
     }
 

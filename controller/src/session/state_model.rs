@@ -7,6 +7,7 @@ use sculpt_proto::id::TaskId;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::sessions::Said;
 
 /// Reports of one attempt; with the last one it is over.
 const LAST: u64 = 3;
@@ -166,7 +167,18 @@ impl World {
         let wish = |(attempt, row): (&AttemptId, &Row)| {
             let task = TaskId(Uuid::nil());
             let may_begin = row.applied == 0;
-            (*attempt, Wish { task, task_number: 1, number: 1, digest: vec![7], phase: row.phase, may_begin })
+            (
+                *attempt,
+                Wish {
+                    task,
+                    task_number: 1,
+                    number: 1,
+                    digest: vec![7],
+                    phase: row.phase,
+                    said: Said::default(),
+                    may_begin,
+                },
+            )
         };
         self.rows.iter().filter(|(_, row)| !row.over()).map(wish).collect()
     }

@@ -3,6 +3,7 @@ use sculpt_proto::id::TaskId;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::sessions::Said;
 
 type In = Input<u32, u32>;
 type Out = Output<u32, u32>;
@@ -14,7 +15,15 @@ fn attempt(n: u128) -> AttemptId {
 }
 
 fn wish(phase: Phase, may_begin: bool) -> Wish {
-    Wish { task: TaskId(Uuid::nil()), task_number: 1, number: 1, digest: vec![7], phase, may_begin }
+    Wish {
+        task: TaskId(Uuid::nil()),
+        task_number: 1,
+        number: 1,
+        digest: vec![7],
+        phase,
+        said: Said::default(),
+        may_begin,
+    }
 }
 
 fn seen(n: u128) -> Observed {

@@ -100,6 +100,8 @@ pub(super) fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
         number: wish.number,
         spec_digest: wish.digest,
         phase: phase.into(),
+        intent: wish.said.intent,
+        milestone: wish.said.milestone,
     }
 }
 

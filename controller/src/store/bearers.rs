@@ -84,11 +84,21 @@ pub(super) async fn lock_rights_exclusive(conn: &mut Connection, caller: &Caller
     still(conn, caller).await
 }
 
-/// What is known of those who show these tokens.
+/// What is known of those who show these tokens. Of whom another version wrote what this one cannot read nothing is known:
+/// nobody else is to wait for that.
 pub(super) async fn of(conn: &mut Connection, tokens: &[TokenId]) -> Result<Vec<Bearer>, StoreError> {
     let ids: Vec<Uuid> = tokens.iter().map(|token| token.0).collect();
     let rows = sqlx::query(sqlx::AssertSqlSafe(select("t.id = ANY ($1)"))).bind(ids).fetch_all(conn).await?;
-    rows.iter().map(read).collect()
+    let known = |row| {
+        let unread = |error: &StoreError| {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "somebody's rights cannot be read, so they have none"
+            );
+        };
+        read(row).inspect_err(unread).ok()
+    };
+    Ok(rows.iter().filter_map(known).collect())
 }
 
 /// A statement of its own: what was committed while the lock was waited for is seen by none that began before.

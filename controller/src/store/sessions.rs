@@ -148,8 +148,19 @@ pub struct Wish {
     pub digest: Vec<u8>,
     /// What it should do.
     pub phase: Phase,
+    /// What people at its screen are to read.
+    pub said: Said,
     /// The executor may still begin it: it has never said that it has the spec.
     pub may_begin: bool,
+}
+
+/// What is said of a task, for those who look at its agent; empty where nobody has said anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// What it is for, beside its spec.
+    pub intent: String,
+    /// How far it has come since the attempt began.
+    pub milestone: String,
 }
 
 impl Wish {
@@ -164,7 +175,10 @@ pub async fn wishes(conn: &mut Connection, executor: ExecutorId) -> Result<BTree
     let rows = sqlx::query(
         "SELECT a.id, a.task_id, t.number AS task_number, a.number, a.spec_digest, t.intent::text, \
          a.fenced_at IS NOT NULL AS fenced, \
-         a.state = 'offered' AND a.fenced_at IS NULL AND a.last_heard IS NULL AS may_begin \
+         a.state = 'offered' AND a.fenced_at IS NULL AND a.last_heard IS NULL AS may_begin, \
+         COALESCE(t.intent_line, '') AS intent_line, COALESCE((SELECT m.text FROM milestones m WHERE m.task_id = t.id \
+           AND (m.attempt = a.number OR m.attempt IS NULL AND m.said_at >= a.created_at) \
+           ORDER BY m.id DESC LIMIT 1), '') AS milestone \
          FROM (SELECT id FROM attempts WHERE executor_id = $1 AND released_at IS NULL \
            UNION SELECT w.id FROM tasks k JOIN attempts w ON w.id = k.workspace_of \
            WHERE k.ended_at IS NULL AND w.executor_id = $1) held \
@@ -187,6 +201,7 @@ pub async fn wishes(conn: &mut Connection, executor: ExecutorId) -> Result<BTree
                 number: row.try_get::<i32, _>("number")?.unsigned_abs(),
                 digest: row.try_get("spec_digest")?,
                 phase,
+                said: Said { intent: row.try_get("intent_line")?, milestone: row.try_get("milestone")? },
                 may_begin: row.try_get("may_begin")?,
             };
             Ok((AttemptId(row.try_get("id")?), wish))

@@ -3,6 +3,7 @@
 mod actions;
 mod audit;
 mod cut;
+mod described;
 mod enrolment;
 mod guesses;
 mod guests;

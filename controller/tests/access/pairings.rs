@@ -14,7 +14,7 @@ use sculpt_proto::{
     id::{AttemptId, ExecutorId, PairingId, SeatId, TaskId},
     v1::{self, PairingProfile as Profile, pairings_client::PairingsClient},
 };
-use ssh_key::{Algorithm, Certificate, PrivateKey, PublicKey, private::Ed25519Keypair, public::KeyData};
+use ssh_key::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey, private::Ed25519Keypair, public::KeyData};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -162,6 +162,11 @@ async fn a_certificate_says_what_the_pairing_lets_one_do_and_openssh_reads_it() 
     let guests = paired.guests().await;
     assert_eq!((guests.len(), guests[0].pairing, guests[0].rights), (1, pass.pairing, pass.rights));
     assert_eq!((guests[0].attempt, guests[0].user.as_str()), (attempt, "ben"));
+    let sql = "SELECT details->>'key' FROM audit WHERE action = 'pairing.open'";
+    let mut conn = paired.world.stack.store().read().await.unwrap();
+    let written: String = sqlx::query_scalar(sql).fetch_one(&mut *conn).await.unwrap();
+    assert_eq!(written, private.fingerprint(HashAlg::Sha256).to_string(), "the record names the key");
+    drop(conn);
     assert!((Duration::from_secs(800)..=Duration::from_secs(900)).contains(&guests[0].remaining), "{guests:?}");
 
     let directory = tempfile::tempdir().expect("a directory");
@@ -371,5 +376,16 @@ async fn nobody_fills_the_list_of_an_executor() {
         .run("UPDATE pairings SET closed_at = now(), closed_by = 'ben' WHERE id IN (SELECT id FROM pairings LIMIT 9)")
         .await;
     paired.opened(&ben, Profile::Observe).await;
+
+    let store = paired.world.stack.store();
+    let other = make::task_on(store, paired.world.web.id(), &"c".repeat(40)).await;
+    make::running(store, other, paired.executor).await;
+    let fill = "INSERT INTO pairings (id, attempt_id, user_id, token_id, rights, expires_at) \
+                SELECT gen_random_uuid(), (SELECT id FROM attempts ORDER BY id DESC LIMIT 1), user_id, token_id, rights, expires_at \
+                FROM (SELECT * FROM pairings WHERE user_id = (SELECT id FROM users WHERE name = 'ben') LIMIT 1) p, generate_series(1, 250)";
+    paired.run(fill).await;
+    let told = paired.open(&ben, Profile::Observe).await.expect_err("they have enough on all of the executor");
+    assert_eq!((told.code(), reason(&told)), (Code::ResourceExhausted, Some("too_many")), "{told}");
+    paired.opened(&dan, Profile::Observe).await;
     paired.world.stack.stop().await;
 }

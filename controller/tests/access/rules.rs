@@ -263,7 +263,7 @@ impl Things {
         let (store, ada) = (self.world.stack.store(), &self.world.ada);
         let task = store.find_task(&ada.sees(), &self.running.to_string()).await.unwrap();
         let beside = ada.beside(&task, Profile::Observe).unwrap();
-        store.open_pairing(beside, Duration::from_secs(60)).await.unwrap().pairing.id.to_string()
+        store.open_pairing(beside, Duration::from_secs(60), String::new()).await.unwrap().pairing.id.to_string()
     }
 }
 

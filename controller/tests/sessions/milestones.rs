@@ -21,12 +21,12 @@ async fn milestones_are_kept_once_and_the_last_of_them_beside_the_journal() {
     let before: i64 = stack.value(revision).await;
     for sequence in 4..=28 {
         for _ in 0..2 {
-            let ack = executor.report(&attempt, sequence, said(&format!("step {sequence}\u{1b}\n"))).await;
+            let ack = executor.answer(&attempt, sequence, said(&format!("step {sequence}\u{1b}\n"))).await;
             assert_eq!((ack.through, ack.refusal()), (sequence, Refusal::Unspecified), "{}", ack.text);
         }
     }
     // Nothing is left of it, and nothing waits behind it.
-    assert_eq!(executor.report(&attempt, 29, said("\u{7}")).await.through, 29);
+    assert_eq!(executor.answer(&attempt, 29, said("\u{7}")).await.through, 29);
     let kept = milestones::of(&mut stack.store.read().await.unwrap(), task).await.unwrap();
     let kept: Vec<_> = kept.iter().map(|kept| (kept.attempt, kept.user_name.as_str(), kept.text.as_str())).collect();
     let expected: Vec<String> = (9..=28).map(|sequence| format!("step {sequence}")).collect();

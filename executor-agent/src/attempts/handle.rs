@@ -23,6 +23,7 @@ use crate::{
     session::Wish,
     shim,
     spec::Spec,
+    tmux::Status,
 };
 
 /// One attempt as the rest of the executor sees it.
@@ -38,6 +39,8 @@ pub struct Handle {
     pub(super) log: LogState,
     /// How many milestones its shim has said to have.
     pub(super) milestones: watch::Sender<u64>,
+    /// What its task is for and how far it has come, as the controller has it; empty where it has nothing beside the spec.
+    pub(super) said: watch::Sender<Status>,
     pub(super) damage: Option<Damage>,
     pub(super) owner: adopt::Owner,
     pub(super) abandoned: CancellationToken,
@@ -60,6 +63,7 @@ impl Handle {
             wish: watch::Sender::new(wish),
             log: LogState::default(),
             milestones: watch::Sender::default(),
+            said: watch::Sender::default(),
             damage: None,
             owner: adopt::Owner::default(),
             abandoned: CancellationToken::new(),

@@ -48,6 +48,7 @@ use crate::{
     layout::Layout,
     session::{Wanted, Wish},
     shim,
+    tmux::Status,
 };
 
 /// The socket of an attempt's tmux server.
@@ -177,6 +178,13 @@ impl Attempts {
     pub fn wish(&self, attempt: AttemptId, wish: Wish) {
         if let Some(handle) = self.get(attempt) {
             handle.wish.send_replace(wish);
+        }
+    }
+
+    /// Tells an attempt what people at its screen are to read, as the controller has it.
+    pub fn say(&self, attempt: AttemptId, said: Status) {
+        if let Some(handle) = self.get(attempt) {
+            handle.said.send_if_modified(|told| std::mem::replace(told, said.clone()) != said);
         }
     }
 

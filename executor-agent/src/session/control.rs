@@ -25,7 +25,7 @@ use super::{
     lease::Leases,
     machine::{Effect, Input, Machine},
     roster::{Damaged, Present, Roster},
-    wire::{First, Welcome, adopted, first, guests, input, tunnel},
+    wire::{First, Welcome, adopted, first, guests, input, said, tunnel},
 };
 use crate::{
     app::Identity,
@@ -231,13 +231,16 @@ impl<R: Roster> Control<R> {
                             let _full = self.context.people.dials.try_send(tunnel(&dial)?);
                         }
                         Some(part) => {
-                            let adopted = Input::Adopt(adopted(&part)?);
+                            let (adopted, said) = (Input::Adopt(adopted(&part)?), said(&part)?);
                             if let Some(input) = input(part)? {
                                 let effects = self.machine.apply(input);
                                 self.carry_out(effects, &out).await?;
                             }
                             let effects = self.machine.apply(adopted);
                             self.carry_out(effects, &out).await?;
+                            for (attempt, status) in said {
+                                self.attempts.say(attempt, status);
+                            }
                         }
                         // A kind of message that this version does not know.
                         None => {}

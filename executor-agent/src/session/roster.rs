@@ -10,6 +10,7 @@ use crate::{
     attempts::{Attempts, Damage, Handle},
     journal::{Entry, Journal, Stamp},
     report::Step,
+    tmux::Status,
 };
 
 /// What a session learns of an attempt that is here.
@@ -57,6 +58,9 @@ pub trait Roster: Send + Sync + 'static {
 
     /// Hands a wish to an attempt.
     fn wish(&self, attempt: AttemptId, wish: Wish);
+
+    /// Tells an attempt what people at its screen are to read. Nobody looks on in the simulation.
+    fn say(&self, _attempt: AttemptId, _said: Status) {}
 
     /// Gives up an attempt of which nothing has been reported.
     fn abandon(&self, attempt: AttemptId);
@@ -123,6 +127,10 @@ impl Roster for Attempts {
 
     fn wish(&self, attempt: AttemptId, wish: Wish) {
         self.wish(attempt, wish);
+    }
+
+    fn say(&self, attempt: AttemptId, said: Status) {
+        self.say(attempt, said);
     }
 
     fn abandon(&self, attempt: AttemptId) {

@@ -17,6 +17,7 @@ use super::machine::{Input, Refusal, Wanted, Wish};
 use crate::{
     report::{Ended, Exit, Outcome, Seat, Step},
     ssh::{Guest, GuestList, authorities},
+    tmux::Status,
 };
 
 /// A message of the controller as the machine takes it; none for what the machine has no part in.
@@ -67,6 +68,16 @@ pub(super) fn adopted(part: &Part) -> Result<Vec<AttemptId>, FieldError> {
         | Part::Guests(_)
         | Part::Dial(_) => Ok(Vec::new()),
     }
+}
+
+/// What people at the screens of attempts are to read.
+pub(super) fn said(part: &Part) -> Result<Vec<(AttemptId, Status)>, FieldError> {
+    let Part::Desired(desired) = part else { return Ok(Vec::new()) };
+    let said = |attempt: &wire::DesiredAttempt| {
+        let status = Status { intent: attempt.intent.clone(), milestone: attempt.milestone.clone() };
+        Ok((FieldError::parse(&attempt.attempt_id, "desired.attempts.attempt_id")?, status))
+    };
+    desired.attempts.iter().map(said).collect()
 }
 
 /// Whom the executor lets in from `now` on.

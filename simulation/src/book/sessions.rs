@@ -14,7 +14,7 @@ use sculpt_controller::{
     },
     store::{
         StoreError,
-        sessions::{Epoch, Introduction, OpenError, Phase, Standing, Wish},
+        sessions::{Epoch, Introduction, OpenError, Phase, Said, Standing, Wish},
     },
 };
 use sculpt_core::{
@@ -123,6 +123,7 @@ fn wish(rows: &Rows, row: &AttemptRow) -> Option<Wish> {
         number: row.attempt.fence.number,
         digest: row.spec.digest.clone(),
         phase,
+        said: Said::default(),
         may_begin: matches!(row.attempt.state, AttemptState::Offered { .. }) && !row.fenced,
     })
 }

@@ -136,8 +136,8 @@ const SELECT: &str = "SELECT t.number, t.project_id, t.ended_at IS NOT NULL AS o
      WHERE t.id = $1";
 
 impl Store {
-    /// Lets somebody sit beside an agent; sessions can be begun for `life`.
-    pub async fn open_pairing(&self, by: Beside, life: Duration) -> Result<Opened, OpenError> {
+    /// Lets somebody sit beside an agent; sessions can be begun for `life`, with the key of this fingerprint.
+    pub async fn open_pairing(&self, by: Beside, life: Duration, key: String) -> Result<Opened, OpenError> {
         self.write(move |conn| {
             Box::pin(async move {
                 let caller = by.sees().caller();
@@ -151,6 +151,7 @@ impl Store {
                 let id = insert(conn, &place, caller, life).await?;
                 let details = json!({
                     "pairing": id, "attempt": place.attempt, "rights": names(place.rights), "seconds": life.as_secs(),
+                    "key": key,
                 });
                 audit::append(conn, &caller.by(), act("pairing.open", row.number, row.project_id, details)).await?;
                 Ok(Opened { pairing: one(conn, id).await?, executor: place.executor, address: place.address })
