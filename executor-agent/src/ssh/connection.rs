@@ -8,7 +8,7 @@ use std::{
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty,
     keys::ssh_key::Certificate,
-    server::{Auth, ChannelOpenHandle, Handler, Msg, Session},
+    server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,6 +19,7 @@ use super::{
     cut::Cut,
     door::{Answer, Door, Entered},
     forward::{Forwards, Target},
+    intake::{Intakes, WINDOW},
     relay::Line,
     request,
     seat::Reports,
@@ -44,6 +45,7 @@ pub(super) struct Connection {
     /// Why somebody who was recognised is turned away; they hear it, and then the connection ends.
     pub(super) turned: Option<String>,
     pub(super) channels: Arc<Semaphore>,
+    pub(super) intakes: Intakes,
     /// What listens for the person, by the address and port that they know.
     pub(super) listening: HashMap<(String, u32), CancellationToken>,
     /// Channels in which something was asked to run.
@@ -72,14 +74,15 @@ impl Connection {
 impl Connection {
     fn forwards(&self, entered: Arc<Entered>) -> Forwards {
         let (channels, tasks, cut) = (Arc::clone(&self.channels), self.tasks.clone(), self.cut.clone());
-        Forwards { entered, channels, tasks, cut }
+        Forwards { entered, intakes: self.intakes.clone(), channels, tasks, cut }
     }
 
     /// Connects the person with something of the attempt.
-    async fn connect(&mut self, channel: Channel<Msg>, target: Target, reply: ChannelOpenHandle) {
+    async fn connect(&mut self, channel: Channel<Msg>, target: Target, reply: ChannelOpenHandle, handle: Handle) {
         match self.place() {
             Ok((entered, place)) => {
-                self.tasks.spawn(self.forwards(entered).connect(channel, target, reply, place));
+                let intake = self.intakes.take(channel.id(), handle);
+                self.tasks.spawn(self.forwards(entered).connect(channel, intake, target, reply, place));
             }
             Err(why) => reply.reject(why).await,
         }
@@ -138,9 +141,10 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
+        let intake = self.intakes.take(channel.id(), session.handle());
         let (messages, writer) = channel.split();
         let (cut, over, why) = (self.cut.clone(), self.over.clone(), Arc::clone(&self.why));
-        let line = Line { messages, writer, handle: session.handle(), cut, over, why };
+        let line = Line { messages, intake, writer, handle: session.handle(), cut, over, why };
         let reports = self.reports.clone();
         self.tasks.spawn(async move {
             channel::serve(line, entered, reports).await;
@@ -158,9 +162,9 @@ impl Handler for Connection {
         _originator: &str,
         _originator_port: u32,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.connect(channel, Target::Tcp { host: host.to_owned(), port }, reply).await;
+        self.connect(channel, Target::Tcp { host: host.to_owned(), port }, reply, session.handle()).await;
         Ok(())
     }
 
@@ -169,9 +173,9 @@ impl Handler for Connection {
         channel: Channel<Msg>,
         path: &str,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.connect(channel, Target::Unix(path.to_owned()), reply).await;
+        self.connect(channel, Target::Unix(path.to_owned()), reply, session.handle()).await;
         Ok(())
     }
 
@@ -203,8 +207,43 @@ impl Handler for Connection {
         Ok(listening.inspect(CancellationToken::cancel).is_some())
     }
 
+    /// One that we have opened: what comes on it comes after this.
+    async fn channel_open_confirmation(
+        &mut self,
+        channel: ChannelId,
+        _most: u32,
+        _window: u32,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.intakes.open(channel);
+        Ok(())
+    }
+
+    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
+        self.intakes.received(channel, data);
+        Ok(())
+    }
+
+    /// No program has an input for errors.
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _: u32,
+        data: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        // A packet is no longer than a window.
+        session.handle().adjust_window(channel, u32::try_from(data.len()).unwrap_or(WINDOW))
+    }
+
+    async fn channel_eof(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
+        self.intakes.ended(channel);
+        Ok(())
+    }
+
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
         self.busy.remove(&channel);
+        self.intakes.ended(channel);
         Ok(())
     }
 

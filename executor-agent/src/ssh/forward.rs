@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::{
     door::Entered,
+    intake::{Intake, Intakes},
     listeners::Listeners,
     relay::{PROHIBITED, send},
     socket::{self, Wanted},
@@ -45,6 +46,7 @@ pub(super) enum Target {
 #[derive(Clone, Debug)]
 pub(super) struct Forwards {
     pub(super) entered: Arc<Entered>,
+    pub(super) intakes: Intakes,
     pub(super) channels: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
     pub(super) cut: CancellationToken,
@@ -60,6 +62,7 @@ impl Forwards {
     pub(super) async fn connect(
         self,
         channel: Channel<Msg>,
+        intake: Intake,
         target: Target,
         reply: ChannelOpenHandle,
         _place: OwnedSemaphorePermit,
@@ -67,11 +70,11 @@ impl Forwards {
         match self.reach(target).await {
             Ok(Reached::Tcp(stream)) => {
                 reply.accept().await;
-                join(channel, stream, &self.cut).await;
+                join(channel, intake, stream, &self.cut).await;
             }
             Ok(Reached::Unix(stream)) => {
                 reply.accept().await;
-                join(channel, stream, &self.cut).await;
+                join(channel, intake, stream, &self.cut).await;
             }
             Err(why) => {
                 debug!(?why, "a forward was refused");
@@ -149,6 +152,7 @@ impl Forwards {
             // Without room for it, it is closed.
             let Ok(place) = Arc::clone(&self.channels).try_acquire_owned() else { continue };
             let (handle, address, cut) = (handle.clone(), address.to_owned(), self.cut.clone());
+            let intakes = self.intakes.clone();
             self.tasks.spawn(async move {
                 let opened = handle.channel_open_forwarded_tcpip(
                     address,
@@ -161,7 +165,10 @@ impl Forwards {
                     opened = opened => opened,
                 };
                 match opened {
-                    Ok(channel) => join(channel, stream, &cut).await,
+                    Ok(channel) => {
+                        let intake = intakes.take(channel.id(), handle);
+                        join(channel, intake, stream, &cut).await;
+                    }
                     Err(error) => debug!(%error, "the person's side took no forwarded connection"),
                 }
                 drop(place);
@@ -192,6 +199,7 @@ fn unix(socket: OwnedFd) -> std::io::Result<UnixStream> {
 /// Copies both ways until both are over, the person closes the channel, or the connection ends.
 async fn join(
     channel: Channel<Msg>,
+    mut intake: Intake,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     cut: &CancellationToken,
 ) {
@@ -199,19 +207,16 @@ async fn join(
     let (from, mut to) = tokio::io::split(stream);
     let person_done = Notify::new();
     let inward = async {
-        while let Some(message) = messages.wait().await {
-            match message {
-                // What nobody takes is dropped: the other direction may still have something to say.
-                ChannelMsg::Data { data } => drop(to.write_all(&data).await),
-                ChannelMsg::Eof => {
-                    drop(to.shutdown().await);
-                    person_done.notify_one();
-                }
-                ChannelMsg::Close => return,
-                _ => {}
-            }
+        while let Some(piece) = intake.piece().await {
+            // What nobody takes is dropped: the other direction may still have something to say.
+            let _dropped = to.write_all(&piece).await;
         }
+        let _broken = to.shutdown().await;
+        person_done.notify_one();
     };
+    let closed = async { while !matches!(messages.wait().await, Some(ChannelMsg::Close) | None) {} };
+    // What was sent before the channel was closed still arrives.
+    let inward = async { tokio::join!(inward, closed) };
     let outward = async {
         let _broken = send(Box::new(from), &writer, None).await;
         let _gone = writer.eof().await;
@@ -219,7 +224,7 @@ async fn join(
     };
     tokio::select! {
         () = cut.cancelled() => {}
-        () = inward => {}
+        _ = inward => {}
         () = outward => {}
     }
     let _gone = writer.close().await;

@@ -10,6 +10,7 @@ mod door;
 mod forward;
 mod guests;
 mod host_proof;
+mod intake;
 mod keys;
 mod listeners;
 mod place;

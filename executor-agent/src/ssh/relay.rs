@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cut::Cut,
+    intake::Intake,
     process::{Ending, Ends, Process, Streams},
     request,
     seat::Sitting,
@@ -27,8 +28,8 @@ use super::{
 /// What is read of a program at once; a packet takes no more.
 const CHUNK: usize = 32 * 1024;
 
-/// How much a channel keeps for a program that does not read. Beyond it the whole connection waits.
-const BACKLOG: usize = 512 * 1024;
+/// How much is taken for a program that does not read. Beyond it the peer's window is not given back.
+const BACKLOG: usize = 64 * 1024;
 
 /// The code of a refusal for what nobody may.
 pub(super) const PROHIBITED: u32 = 1;
@@ -38,7 +39,9 @@ const ERRORS: u32 = 1;
 
 /// A session channel, opened.
 pub(super) struct Line {
+    /// All but the data.
     pub(super) messages: ChannelReadHalf,
+    pub(super) intake: Intake,
     pub(super) writer: ChannelWriteHalf<Msg>,
     pub(super) handle: Handle,
     /// Cancelled when the person is to go.
@@ -99,15 +102,16 @@ impl Line {
                     self.say("sculpt: the attempt has ended").await;
                     return Over::Ended(Ending::Signal(Signal::HUP.as_raw()));
                 }
-                message = self.messages.wait(), if backlog.has_room() => {
-                    match hear(message, &mut backlog, process, sitting.as_deref_mut().filter(|_| !left)).await {
-                        Heard::More => {}
-                        Heard::Gone => return Over::Gone,
-                        Heard::Leaves => {
-                            (left, backlog.closed) = (true, true);
-                            // tmux's client then leaves the person's terminal as it was.
-                            process.signal(Signal::TERM).await;
-                        }
+                message = self.messages.wait() => {
+                    if hear(message, process, sitting.as_deref()).await == Heard::Gone {
+                        return Over::Gone;
+                    }
+                }
+                piece = self.intake.piece(), if backlog.has_room() => {
+                    if take(piece, &mut backlog, sitting.as_deref_mut().filter(|_| !left)) == Hand::Leaves {
+                        (left, backlog.closed) = (true, true);
+                        // tmux's client then leaves the person's terminal as it was.
+                        process.signal(Signal::TERM).await;
                     }
                 }
                 written = write(&mut input, &backlog) => match written {
@@ -158,9 +162,10 @@ impl Line {
         self.unless_cut(self.writer.close()).await;
     }
 
-    /// Says something, as long as somebody may hear it.
+    /// Says something, as long as somebody may hear it: why they are cut is said by who cuts them, and nothing before.
     async fn unless_cut<T>(&self, saying: impl Future<Output = T>) {
         tokio::select! {
+            biased;
             () = self.cut.cancelled() => {}
             _said = saying => {}
         }
@@ -168,31 +173,17 @@ impl Line {
 }
 
 /// What a message means for a relay.
+#[derive(PartialEq)]
 enum Heard {
     More,
-    Leaves,
     Gone,
 }
 
-/// Takes what the person's side says.
-async fn hear(
-    message: Option<ChannelMsg>,
-    backlog: &mut Backlog,
-    process: &Process,
-    sitting: Option<&mut Sitting>,
-) -> Heard {
+/// Hears what the person's side says beside its data.
+async fn hear(message: Option<ChannelMsg>, process: &Process, sitting: Option<&Sitting>) -> Heard {
     match (message, sitting) {
-        (Some(ChannelMsg::Data { data }), None) => backlog.push(data),
-        (Some(ChannelMsg::Data { data }), Some(sitting)) => {
-            let pressed = sitting.press(&data, SystemTime::now());
-            backlog.push(pressed.passed.into());
-            if pressed.leaves {
-                return Heard::Leaves;
-            }
-        }
-        (Some(ChannelMsg::Eof), _) => backlog.ended = true,
         (Some(ChannelMsg::WindowChange { col_width, row_height, .. }), sitting) => {
-            if sitting.is_none_or(|sitting| sitting.resizes()) {
+            if sitting.is_none_or(Sitting::resizes) {
                 process.resize(request::size(col_width, row_height));
             }
         }
@@ -205,6 +196,29 @@ async fn hear(
         (Some(_), _) => {}
     }
     Heard::More
+}
+
+/// What a person does with what they type.
+#[derive(PartialEq)]
+enum Hand {
+    Stays,
+    Leaves,
+}
+
+/// Takes a piece of what the person's side sends, or its end.
+fn take(piece: Option<Bytes>, backlog: &mut Backlog, sitting: Option<&mut Sitting>) -> Hand {
+    match (piece, sitting) {
+        (None, _) => backlog.ended = true,
+        (Some(data), None) => backlog.push(data),
+        (Some(data), Some(sitting)) => {
+            let pressed = sitting.press(&data, SystemTime::now());
+            backlog.push(pressed.passed.into());
+            if pressed.leaves {
+                return Hand::Leaves;
+            }
+        }
+    }
+    Hand::Stays
 }
 
 /// Sends what a program writes, as fast as the person takes it.
@@ -254,7 +268,7 @@ struct Backlog {
 
 impl Backlog {
     fn has_room(&self) -> bool {
-        self.held < BACKLOG
+        self.held < BACKLOG && !self.ended
     }
 
     fn is_over(&self) -> bool {
@@ -322,6 +336,7 @@ mod tests {
         backlog.push(Bytes::from_static(b"abc"));
         backlog.push(Bytes::new());
         backlog.push(Bytes::from_static(b"de"));
+        assert!(backlog.has_room());
         backlog.ended = true;
         let mut read = Vec::new();
         while let Some(piece) = backlog.pieces.front() {
@@ -331,7 +346,8 @@ mod tests {
             backlog.drop_front(length);
         }
         assert_eq!(read, b"abcde");
-        assert!(backlog.is_over() && backlog.held == 0 && backlog.has_room());
+        assert!(backlog.is_over() && backlog.held == 0 && !backlog.has_room());
+        let mut backlog = Backlog::default();
         backlog.push(vec![0; BACKLOG].into());
         assert!(!backlog.has_room());
     }

@@ -26,6 +26,7 @@ use super::{
     door::{Door, Entered},
     guests::{self, GuestList},
     host_proof::HostProof,
+    intake::{Intakes, WINDOW},
     place::Attempts,
     seat::Reports,
     severable::Severable,
@@ -52,10 +53,11 @@ const TRIES: usize = 6;
 /// A refusal takes as long as this, whatever it is for.
 const REFUSED_AFTER: Duration = Duration::from_millis(500);
 
-/// What a channel takes before it waits for its program: so many packets, each of at most so many bytes.
-const PACKETS: usize = 16;
+/// What a channel is asked beside its data, before the connection waits for it to hear that.
+const REQUESTS: usize = 16;
+
+/// The longest packet.
 const PACKET: u32 = 32 * 1024;
-const WINDOW: u32 = 1 << 20;
 
 /// How long people may look on at the last picture of an agent that has ended.
 pub(crate) const LOOKS_ON: Duration = Duration::from_secs(600);
@@ -158,6 +160,7 @@ impl Server {
             stranger,
             turned: None,
             channels: Arc::new(Semaphore::new(CHANNELS)),
+            intakes: Intakes::default(),
             listening: HashMap::new(),
             busy: HashSet::new(),
             tasks: tasks.clone(),
@@ -269,8 +272,10 @@ fn config(proof: &HostProof) -> Config {
         keys: vec![proof.key.clone()],
         certificates: vec![proof.certificate.clone()],
         window_size: WINDOW,
+        // Given back as what was received is taken, and not before.
+        manual_window: true,
         maximum_packet_size: PACKET,
-        channel_buffer_size: PACKETS,
+        channel_buffer_size: REQUESTS,
         max_auth_attempts: TRIES,
         // A peer that is there answers the questions whether it is, and that counts.
         inactivity_timeout: Some(SILENT),

@@ -10,4 +10,5 @@ pub(crate) mod relay;
 mod terminal;
 mod tunnelled;
 mod visit;
+mod windows;
 mod world;
