@@ -94,7 +94,7 @@ impl Kept<'_> {
                             doubted = true;
                             Next::Again(why)
                         }
-                        Ending::Refused(exit, why) => return Err(Failure::new(exit, self.attempted, why)),
+                        Ending::Refused(exit, why) => return Err(refused(exit, &why, self.attempted)),
                         Ending::Left => Next::Part(Parting::Left),
                         Ending::Closed => self.settled(&task, &attempt).await?,
                         Ending::Broken(why) => Next::Again(why),
@@ -169,6 +169,16 @@ impl Kept<'_> {
         );
         let again = || Next::Again("its terminal has closed".to_owned());
         Ok(if goes_on { again() } else { Next::Part(Parting::Ended(last.map(Box::new))) })
+    }
+}
+
+/// A refusal of a certificate that was fetched just now. SSH has no words for one that is not good yet, or not any more.
+fn refused(exit: Exit, why: &str, attempted: &str) -> Failure {
+    let failure = Failure::new(exit, attempted, why);
+    match why.contains("Permission denied (") {
+        true => failure
+            .next("a certificate is good for minutes by its executor's clock: see that the machines' clocks agree"),
+        false => failure,
     }
 }
 
