@@ -348,8 +348,30 @@ fn environment(
     };
     if let Some(tool) = view_socket.parent() {
         let path = env.entry("PATH".into()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".into());
-        // Last: what is installed goes before it.
-        path.0.extend([b":", tool.as_os_str().as_encoded_bytes()].concat());
+        put_last(path, tool);
     }
     env
+}
+
+/// Adds a directory to a PATH: what is installed goes before it. It is the account's, as people's shells are.
+fn put_last(path: &mut ByteText, directory: &Path) {
+    // An empty name is the directory in which somebody is.
+    if !path.0.is_empty() && !path.0.ends_with(b":") {
+        path.0.push(b':');
+    }
+    path.0.extend(directory.as_os_str().as_encoded_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_put_last_and_brings_no_other_with_it() {
+        for (path, expected) in [("/usr/bin:/bin", "/usr/bin:/bin:/run/a"), ("", "/run/a"), ("/bin:", "/bin:/run/a")] {
+            let mut path = ByteText::from(path);
+            put_last(&mut path, Path::new("/run/a"));
+            assert_eq!(path, ByteText::from(expected));
+        }
+    }
 }
