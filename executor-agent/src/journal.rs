@@ -121,6 +121,8 @@ struct Inner {
     entries: Vec<Entry>,
     /// Length of the lines that are known to be whole.
     length: u64,
+    /// Seats that were taken when it was opened.
+    found: Vec<SeatId>,
 }
 
 impl Inner {
@@ -164,7 +166,8 @@ impl Journal {
         if let Some(parent) = path.parent() {
             File::open(parent).and_then(|directory| directory.sync_all()).map_err(fail("flush the directory of"))?;
         }
-        let inner = Inner { file, entries, length };
+        let mut inner = Inner { file, entries, length, found: Vec::new() };
+        inner.found = taken(inner.told_of_seats());
         inner.hold_room();
         let inner = Mutex::new(inner);
         Ok(Self { path: path.to_owned(), boot: boot.to_owned(), inner })
@@ -273,13 +276,28 @@ impl Journal {
         taken(self.lock().told_of_seats())
     }
 
-    /// Whether anybody is at the keyboard.
-    pub fn is_driven(&self) -> bool {
+    /// Seats that were taken when this journal was opened: who sat there was cut off with whoever wrote it before. Each of them
+    /// once.
+    pub fn take_found(&self) -> Vec<SeatId> {
+        std::mem::take(&mut self.lock().found)
+    }
+
+    /// Whether the last who drove has left this seat, and the keyboard with it.
+    pub fn hands_back(&self, left: SeatId) -> bool {
         let inner = self.lock();
-        let taken = taken(inner.told_of_seats());
-        let drives =
-            |seat: &Seat| matches!(seat, Seat::Attached { seat, role: Role::Driver, .. } if taken.contains(seat));
-        inner.told_of_seats().any(drives)
+        let mut drives: Vec<SeatId> = Vec::new();
+        let mut drove = false;
+        for seat in inner.told_of_seats() {
+            match seat {
+                Seat::Attached { seat, role: Role::Driver, .. } => drives.push(*seat),
+                Seat::Detached { seat, .. } => {
+                    drove |= *seat == left && drives.contains(seat);
+                    drives.retain(|one| one != seat);
+                }
+                Seat::Attached { .. } | Seat::Typed { .. } => {}
+            }
+        }
+        drove && drives.is_empty()
     }
 
     /// Whether this remark has been made.

@@ -70,23 +70,43 @@ fn milestones_are_taken_once_and_none_after_the_end() {
 }
 
 #[test]
-fn somebody_drives_until_the_last_of_them_has_left() {
+fn the_keyboard_is_handed_back_by_the_last_who_drove_and_by_nobody_else() {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(&directory.path().join("journal"), "boot").unwrap();
-    let [one, two, looks] = [(); 3].map(|()| SeatId::fresh());
+    let [one, two, looks, shell] = [(); 4].map(|()| SeatId::fresh());
     let attached = |seat, role| Seat::Attached { seat, pairing: PairingId::fresh(), user: "ada".into(), role };
     let left = |seat| Seat::Detached { seat, why: String::new() };
-    for (seat, driven) in [
-        (attached(looks, Role::Observer), false),
-        (attached(one, Role::Driver), true),
-        (attached(two, Role::Driver), true),
-        (left(one), true),
-        (left(two), false),
-        (left(looks), false),
+    for (seat, hands_back) in [
+        (attached(looks, Role::Observer), None),
+        (attached(shell, Role::Shell), None),
+        (left(looks), None),
+        (attached(one, Role::Driver), None),
+        (attached(two, Role::Driver), None),
+        (left(one), None),
+        (left(shell), None),
+        (left(two), Some(two)),
     ] {
         journal.append_seat(seat.clone()).unwrap();
-        assert_eq!(journal.is_driven(), driven, "{seat:?}");
+        let found: Vec<SeatId> = [one, two, looks, shell].into_iter().filter(|it| journal.hands_back(*it)).collect();
+        assert_eq!(found.contains(&two), hands_back.is_some(), "{seat:?}");
+        assert!(![looks, shell].iter().any(|seat| found.contains(seat)), "{seat:?}");
     }
+}
+
+#[test]
+fn who_sat_there_when_it_was_opened_is_found_once_and_who_came_later_never() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let journal = Journal::open(&path, "boot").unwrap();
+    let [cut_off, comes] = [(); 2].map(|()| SeatId::fresh());
+    let attached = |seat| Seat::Attached { seat, pairing: PairingId::fresh(), user: "ada".into(), role: Role::Driver };
+    journal.append_seat(attached(cut_off)).unwrap();
+    assert!(journal.take_found().is_empty());
+    let again = Journal::open(&path, "boot").unwrap();
+    again.append_seat(attached(comes)).unwrap();
+    assert_eq!(again.take_found(), [cut_off]);
+    assert!(again.take_found().is_empty());
+    assert_eq!(again.seats(), [cut_off, comes]);
 }
 
 #[test]

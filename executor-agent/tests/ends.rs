@@ -1,6 +1,6 @@
 //! How attempts end: as asked, by their limits, and with what watches them.
 
-use std::{fs, time::Duration};
+use std::{fs, io::Write as _, time::Duration};
 
 use sculpt_proto::{
     executor::v1::{Phase, ended::Outcome},
@@ -139,7 +139,7 @@ async fn a_full_disk_blocks_the_agent_and_the_end_is_told_all_the_same() {
     fs::create_dir(host.data()).unwrap();
     let Some(_disk) = crate::disk::Disk::mount(&host.data(), 8 << 20) else { return };
     host.start().await;
-    let spec = host.shell("trap '' INT TERM; head -c 50000000 /dev/zero; sleep 600");
+    let spec = host.shell("sculpt milestone half; trap '' INT TERM; head -c 50000000 /dev/zero; sleep 600");
     let id = spec.attempt_id.clone();
     host.controller.offer(&spec);
     host.controller.wait("the log", |memory| (memory.log(&id).len() > 1 << 20).then_some(())).await;
@@ -153,6 +153,9 @@ async fn a_full_disk_blocks_the_agent_and_the_end_is_told_all_the_same() {
     assert!(blocked.unwrap().contains("the log cannot be written"));
     let _filled = fs::write(host.data().join("filler"), vec![0; 8 << 20]);
     assert!(fs::write(host.data().join("more"), [0; 4096]).is_err(), "the disk is full");
+    // There is room for it where the first one stands, and none in the journal.
+    let mut said = fs::OpenOptions::new().append(true).open(attempt.join("milestones")).unwrap();
+    said.write_all(b"said last\n").unwrap();
     host.controller.want(&id, Phase::Stop);
     let ended = host.controller.wait_ended(&id).await;
     assert_eq!(ended.outcome(), Outcome::Cancelled);

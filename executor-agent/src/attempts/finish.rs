@@ -46,8 +46,12 @@ impl Life<'_> {
     pub(super) async fn finish(&mut self, last: Option<Step>, end: End) -> Result<(), JournalError> {
         // People's shells end before anything is gathered.
         self.context.people.ends.send_modify(|ends| *ends += 1);
+        self.handle.write_last_keys(self.context).await;
         // What was said while the executor was away.
-        self.handle.take_milestones(self.context).await?;
+        if let Err(error) = self.handle.take_milestones(self.context).await {
+            // What an attempt says of itself keeps no end back, for which a full disk still has room.
+            warn!(attempt = %self.handle.id, %error, "milestones that were said last were not written down");
+        }
         let log_length = self.log_length(&end).await?;
         self.handle.grew(self.context, LogEnd { length: log_length, finished: true });
         let exit = plan::exit(&end);

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use tracing::debug;
 
 use super::{Context, Handle, prepare::CONTROL};
-use crate::{journal::Journal, shim::Client};
+use crate::shim::Client;
 
 impl Handle {
-    /// Somebody has got up: tells the shim when nobody is left who drives.
+    /// Nobody is left who drives: tells the shim.
     pub(super) async fn hand_back(self: Arc<Self>, context: Arc<Context>) {
-        if self.journal().is_some_and(Journal::is_driven) {
-            return;
-        }
         let shim = Client::new(&context.layout.sockets(self.id).join(CONTROL));
         if let Err(error) = shim.hand_back().await {
             // Its messages go out a little later, or its agent has ended.

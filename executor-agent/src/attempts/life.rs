@@ -55,7 +55,7 @@ pub(super) async fn run(attempts: &Attempts, handle: &Arc<Handle>, digest: Optio
     }
     let Some(spec) = handle.spec().cloned() else { return Outcome::Abandoned };
     let _ending = context.news.send(News::Present(handle.id)).await;
-    let left = handle.journal().map(Journal::seats).unwrap_or_default();
+    let left = handle.journal().map(Journal::take_found).unwrap_or_default();
     if !left.is_empty() {
         attempts.tracker.spawn(Arc::clone(handle).leave_seats(Arc::clone(context), left));
     }

@@ -11,8 +11,9 @@ use super::{
     place::NoPlace,
     process::{Ending, Process},
     relay::{Line, Over},
+    reports::{Presence, Reports},
     request::{self, MOST_VARIABLES, Request, Service, service},
-    seat::{self, Presence, Reports, Sitting, describes},
+    seat::{self, Sitting, describes, patiently},
 };
 use crate::{
     host,
@@ -85,7 +86,10 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, reports: Report
             let stage = entered.place.stage(argv, env);
             // Who has no terminal sits nowhere: copies, and programs that others run.
             let here = match size {
-                Some(_) => Some(Presence::begin(&entered.pass, Role::Shell, reports).await),
+                Some(_) => match patiently(&line, Presence::begin(&entered.pass, Role::Shell, reports)).await {
+                    Some(here) => Some(here),
+                    None => return,
+                },
                 None => None,
             };
             let ending = run(&mut line, entered.place.program(), &stage, size, None).await;
@@ -218,7 +222,7 @@ async fn sit(
     let (sits, hands) = seat::sits(pass, read_only, || format!("seat-{}", SeatId::fresh()));
     let told = brought.iter().filter(|(name, _)| TOLD.contains(&name.as_str()));
     let stage = view.seat(&sits, told.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect());
-    let mut sitting = Sitting::down(pass, hands, reports).await;
+    let mut sitting = patiently(line, Sitting::down(pass, hands, reports)).await?;
     let ending = run(line, entered.place.program(), &stage, Some(size), Some(&mut sitting)).await;
     // What tmux's client says with another code than 0 is that it has lost its server.
     let lost = match ending {

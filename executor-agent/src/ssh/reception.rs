@@ -17,6 +17,7 @@ use super::{
     guests::{self, GuestList},
     host_proof::{self, HostProof},
     place::Attempts,
+    reports::Beside,
     server::{COMES_IN_WITHIN, Means, Server},
     tunnel::Tunnel,
 };
@@ -42,6 +43,8 @@ pub struct Told {
     pub dials: mpsc::Sender<TunnelId>,
     /// Raised when an attempt has ended.
     pub ends: watch::Sender<u64>,
+    /// Who is there.
+    pub beside: Beside,
 }
 
 /// The duty's ends of what it is told.
@@ -57,7 +60,7 @@ pub fn news() -> (Told, Hears) {
     let (guests, told) = watch::channel(GuestList::default());
     let (dials, dialled) = mpsc::channel(DIALS);
     let (ends, ended) = watch::channel(0);
-    (Told { guests, dials, ends }, Hears { guests: told, dials: dialled, ends: ended })
+    (Told { guests, dials, ends, beside: Beside::default() }, Hears { guests: told, dials: dialled, ends: ended })
 }
 
 /// Takes people in until the executor ends.
@@ -84,7 +87,7 @@ async fn receive(
     tasks: &TaskTracker,
 ) {
     let (tell, proof) = watch::channel(None);
-    let (reports, told) = mpsc::channel(REPORTS);
+    let (reports, told) = context.people.beside.reports(REPORTS);
     let authorities = hears.guests.clone();
     let server = Server::new(Means {
         proof,

@@ -1,29 +1,25 @@
 //! A person's seat at the agent's terminal: what they type, and who is told of it.
 
 use std::{
+    future::pending,
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use sculpt_pairing::{Pass, Right, Role};
-use sculpt_proto::id::{AttemptId, SeatId};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
+pub(super) use super::reports::Reports;
 use super::{
-    blocks::{Block, Blocks, QUIET},
+    blocks::QUIET,
     keys::{Hands, Keys, Pressed},
+    relay::Line,
+    reports::Presence,
 };
-use crate::{
-    report::Seat,
-    text::ByteText,
-    tmux::{Liveness, Sits, View},
-};
+use crate::tmux::{Liveness, Sits, View};
 
-/// Where reports of seats go. When it is full, who comes or goes waits; what is typed waits for nobody, and is told later.
-pub type Reports = mpsc::Sender<(AttemptId, Seat)>;
+/// How long somebody waits before they are told why.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a server whose directory is there may take to have its session, too: it listens before it has made one.
 const APPEARS: Duration = Duration::from_secs(10);
@@ -32,54 +28,12 @@ const APPEARS: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 const SELDOM: Duration = Duration::from_millis(500);
 
-/// That somebody is beside an attempt.
-#[derive(Debug)]
-pub(super) struct Presence {
-    seat: SeatId,
-    attempt: AttemptId,
-    user: String,
-    reports: Reports,
-}
-
-impl Presence {
-    /// Somebody comes.
-    pub(super) async fn begin(pass: &Pass, role: Role, reports: Reports) -> Self {
-        let presence = Self { seat: SeatId::fresh(), attempt: pass.attempt, user: pass.user.clone(), reports };
-        let (seat, user) = (presence.seat, presence.user.clone());
-        presence.tell(Seat::Attached { seat, pairing: pass.pairing, user, role }).await;
-        presence
-    }
-
-    /// They go; `why` is empty when they wanted to.
-    pub(super) async fn end(self, why: String) {
-        self.tell(Seat::Detached { seat: self.seat, why }).await;
-    }
-
-    async fn tell(&self, seat: Seat) {
-        // Without anybody who takes them the executor is ending.
-        let _ending = self.reports.send((self.attempt, seat)).await;
-    }
-
-    fn typed(&self, block: &Block) -> Seat {
-        Seat::Typed {
-            seat: self.seat,
-            user: self.user.clone(),
-            bytes: block.bytes,
-            took: block.took(),
-            content: ByteText(block.content.clone()),
-        }
-    }
-}
-
 /// Somebody who sits at the terminal.
 #[derive(Debug)]
 pub(super) struct Sitting {
     presence: Presence,
     role: Role,
     keys: Keys,
-    blocks: Blocks,
-    /// A block that is over, and for which there was no room.
-    owed: Option<Block>,
     /// When the block that is typed is over, if nothing more comes, or there may be room.
     due: Option<Instant>,
 }
@@ -98,7 +52,7 @@ impl Sitting {
     pub(super) async fn down(pass: &Pass, hands: Hands, reports: Reports) -> Self {
         let role = if hands == Hands::Tied { Role::Observer } else { Role::Driver };
         let presence = Presence::begin(pass, role, reports).await;
-        Self { presence, role, keys: Keys::new(hands), blocks: Blocks::default(), owed: None, due: None }
+        Self { presence, role, keys: Keys::new(hands), due: None }
     }
 
     /// Whether the terminal takes their size.
@@ -109,8 +63,8 @@ impl Sitting {
     /// Takes what they type.
     pub(super) fn press(&mut self, data: &[u8], now: SystemTime) -> Pressed {
         let pressed = self.keys.press(data);
-        let over = self.blocks.typed(&pressed.passed, now);
-        self.told(over);
+        let later = self.presence.types(&pressed.passed, now);
+        self.look_again(later);
         pressed
     }
 
@@ -121,30 +75,32 @@ impl Sitting {
 
     /// They may have typed nothing for a while.
     pub(super) fn rest(&mut self, now: SystemTime) {
-        let over = self.blocks.over(now);
-        self.told(over);
+        let later = self.presence.rests(now);
+        self.look_again(later);
     }
 
     /// They get up; `why` is empty when they wanted to.
-    pub(super) async fn up(mut self, why: String) {
-        if let Some(block) = Block::joined(self.owed.take(), self.blocks.finish()) {
-            self.presence.tell(self.presence.typed(&block)).await;
-        }
+    pub(super) async fn up(self, why: String) {
         self.presence.end(why).await;
     }
 
-    /// Tells of a block that is over, if there is room: no key waits for a disk.
-    fn told(&mut self, over: Option<Block>) {
-        self.owed = Block::joined(self.owed.take(), over);
-        if let Some(block) = &self.owed
-            && !matches!(
-                self.presence.reports.try_send((self.presence.attempt, self.presence.typed(block))),
-                Err(mpsc::error::TrySendError::Full(_))
-            )
-        {
-            self.owed = None;
-        }
-        self.due = (self.blocks.is_open() || self.owed.is_some()).then(|| Instant::now() + QUIET);
+    fn look_again(&mut self, later: bool) {
+        self.due = later.then(|| Instant::now() + QUIET);
+    }
+}
+
+/// Waits for what a full disk may hold up, as it holds up who writes down that somebody comes. None: they are to go.
+pub(super) async fn patiently<T>(line: &Line, work: impl Future<Output = T>) -> Option<T> {
+    let tell = async {
+        sleep(PATIENCE).await;
+        line.say("sculpt: the disk of this host takes nothing, and nobody comes in unnoted; waiting").await;
+        pending().await
+    };
+    tokio::select! {
+        biased;
+        () = line.cut.cancelled() => None,
+        done = work => Some(done),
+        never = tell => never,
     }
 }
 
@@ -177,9 +133,10 @@ pub(super) fn describes(place: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use sculpt_pairing::{Profile, Rights};
-    use sculpt_proto::id::PairingId;
+    use sculpt_proto::id::{AttemptId, PairingId};
 
     use super::*;
+    use crate::{report::Seat, ssh::reports::Beside};
 
     fn pass(rights: Rights) -> Pass {
         Pass { pairing: PairingId::fresh(), attempt: AttemptId::fresh(), user: "ada".into(), rights }
@@ -206,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_done_at_a_seat_is_told() {
-        let (reports, mut told) = mpsc::channel(8);
+        let (reports, mut told) = Beside::default().reports(8);
         let pass = pass(Profile::Attach.rights());
         let now = SystemTime::now();
         let mut sitting = Sitting::down(&pass, Hands::Typing, reports.clone()).await;
@@ -230,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_key_waits_and_nothing_that_was_typed_is_lost() {
-        let (reports, mut told) = mpsc::channel(1);
+        let (reports, mut told) = Beside::default().reports(1);
         let began = SystemTime::now();
         let mut sitting = Sitting::down(&pass(Profile::Attach.rights()), Hands::Typing, reports).await;
         // Nobody takes what is told: there was room for the beginning alone.

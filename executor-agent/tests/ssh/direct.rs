@@ -270,3 +270,25 @@ async fn a_stranger_who_says_nothing_is_let_go() {
     assert!(closed.is_err() || heard.starts_with(b"SSH-2.0-sculpt\r\n"));
     host.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_that_end_the_agent_are_told_before_its_end() {
+    let (mut host, address) = host().await;
+    host.start().await;
+    let id = agent(&host, true).await;
+    let (ada, guest) = visitor(&host, &id, "ada", Profile::Attach, address);
+    let_in(&host, vec![guest]);
+    let mut drives = Window::open(&ada, (80, 24), &[]);
+    drives.sees("ready").await;
+    drives.types(b"last\r\x04");
+    host.controller.wait_ended(&id).await;
+    let memory = host.controller.memory();
+    let at = |wanted: fn(&Step) -> bool| {
+        memory.reports[&id].iter().position(|report| report.step.as_ref().is_some_and(wanted)).unwrap()
+    };
+    let typed = at(|step| matches!(step, Step::Typed(typed) if typed.content == b"last\r\x04"));
+    assert!(at(|step| matches!(step, Step::Attached(_))) < typed);
+    assert!(typed < at(|step| matches!(step, Step::Finalizing(_))));
+    drop(memory);
+    host.stop();
+}

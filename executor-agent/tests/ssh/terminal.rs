@@ -232,3 +232,21 @@ async fn a_terminal_that_is_lost_is_told_and_can_be_come_back_to() {
     again.types(b"\x02d");
     assert_eq!(again.closes().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_noted_waits_with_words_and_can_still_be_sent_away() {
+    let mode = Mode::Terminal { columns: 200, rows: 50 };
+    let mut world = World::with_room(Attempt::new(mode, AGENT), 1).await;
+    let first = Window::open(&world.person("ada", Profile::Attach), (80, 24), &[]);
+    first.sees("ready").await;
+    let [bob, eve] = ["bob", "eve"].map(|user| world.person(user, Profile::Workspace));
+    let waits = Window::open(&bob, (80, 24), &["sculpt-attach"]);
+    let other = Window::open(&eve, (80, 24), &["echo let in"]);
+    for window in [&waits, &other] {
+        window.sees("the disk of this host takes nothing").await;
+    }
+    world.take_back(&eve);
+    assert_eq!(other.closes().await, Some(255));
+    assert_eq!(told(&mut world, 2).await, ["ada driver", "bob driver"]);
+    waits.sees("ready").await;
+}

@@ -13,7 +13,7 @@ use sculpt_executor::{
     layout::Layout,
     report::Seat,
     shim::Client,
-    ssh::{Attempts, Guest, GuestList, HostProof, Means, Place, Server},
+    ssh::{Attempts, Beside, Guest, GuestList, HostProof, Means, Place, Server},
     tmux::View,
 };
 use sculpt_pairing::{Host, Pass, Profile, Rights, Window, login};
@@ -71,7 +71,12 @@ pub(crate) struct Person {
 
 impl World {
     /// A server beside `attempt`, which is started, and its view with it when it has a terminal.
-    pub(crate) async fn around(mut attempt: Attempt) -> Self {
+    pub(crate) async fn around(attempt: Attempt) -> Self {
+        Self::with_room(attempt, 1024).await
+    }
+
+    /// The same, which takes no more than so many reports until they are received.
+    pub(crate) async fn with_room(mut attempt: Attempt, room: usize) -> Self {
         let layout = Layout::open(&attempt.path().join("data"), false).unwrap();
         let id = AttemptId(attempt.id);
         symlink(attempt.directory(), layout.attempt(id)).unwrap();
@@ -90,7 +95,7 @@ impl World {
         let (_, proof) = watch::channel(Some(HostProof { key: key(HOST), certificate }));
         let authorities = vec![key(PEOPLE).public_key().key_data().clone()];
         let (guests, told) = watch::channel(GuestList { authorities, ..GuestList::default() });
-        let (report, reports) = mpsc::channel(1024);
+        let (report, reports) = Beside::default().reports(room);
         let (ends, ended) = watch::channel(0);
         let cancel = CancellationToken::new();
         let server = Server::new(Means {
