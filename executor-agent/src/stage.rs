@@ -1,6 +1,7 @@
 //! The last step before an agent or a tool runs: a re-executed process that sets up what only the process itself can
 //! (session, controlling terminal, cgroup, user, signal dispositions) and becomes the program by exec.
 
+mod ahead;
 mod apart;
 mod refused;
 
@@ -18,7 +19,6 @@ use std::{
 };
 
 use rustix::{
-    io::Errno,
     process::{
         Gid, Resource, Rlimit, Signal, Uid, getrlimit, ioctl_tiocsctty, set_parent_process_death_signal, setrlimit,
         setsid,
@@ -29,6 +29,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use ahead::{ahead, command_ahead, main_ahead};
 pub use apart::shares_memory;
 
 use crate::{
@@ -105,21 +106,6 @@ pub fn command_by_stdin(program: &Path) -> Command {
     command
 }
 
-/// A command that runs the stage which stands ahead of everything else on its stdin, as [`ahead`] has it. What follows there
-/// is for the program, unless its stdout is a terminal: that is its stdin then, too.
-pub fn command_ahead(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.arg("stage").arg("--ahead").env_clear();
-    command
-}
-
-/// What is written for [`command_ahead`]: the length in four bytes, the greatest first, then JSON.
-pub fn ahead(stage: &Stage) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(stage)?;
-    let length = u32::try_from(json.len()).map_err(io::Error::other)?;
-    Ok([&length.to_be_bytes()[..], &json].concat())
-}
-
 /// Exit code of a stage that failed, as a shell has it for a command that it cannot run.
 pub const FAILED: u8 = 127;
 
@@ -144,38 +130,6 @@ pub fn main_stdin() -> Error {
         Ok(stage) => stage.exec(),
         Err(error) => failed("read the stage", error),
     }
-}
-
-/// Entry of `sculpt-executor stage --ahead`; returns only when it fails. Call it before any thread is started.
-pub fn main_ahead() -> Error {
-    close_inherited_descriptors();
-    let read = || -> io::Result<Stage> {
-        let mut length = [0; 4];
-        read_exactly(&mut length)?;
-        let mut json = vec![0; u32::from_be_bytes(length).try_into().map_err(io::Error::other)?];
-        read_exactly(&mut json)?;
-        if isatty(stdout()) {
-            dup2_stdin(stdout())?;
-        }
-        Ok(serde_json::from_slice(&json)?)
-    };
-    match read() {
-        Ok(stage) => stage.exec(),
-        Err(error) => failed("read the stage", error),
-    }
-}
-
-/// Takes from stdin so much and nothing beyond it.
-fn read_exactly(mut buffer: &mut [u8]) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match rustix::io::read(stdin(), &mut *buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => buffer = &mut buffer[length..],
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 /// Entry of `sculpt-executor stage --inside NUMBER`, the last step in a sandbox: becomes what the descriptor of this number

@@ -18,6 +18,7 @@ mod keystrokes;
 mod kin;
 mod launch;
 mod lease;
+mod listen;
 mod milestones;
 mod pump;
 mod record;
