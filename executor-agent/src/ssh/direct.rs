@@ -34,12 +34,15 @@ async fn listen(address: SocketAddr, server: &Server, tasks: &TaskTracker) {
     loop {
         match listener.accept().await {
             // Without room for them they are closed.
-            Ok((stream, from)) => match strangers.comes(from.ip()) {
-                Some(stranger) => {
+            Ok((stream, from)) => match (strangers.comes(from.ip()), server.place()) {
+                (Some(stranger), Ok(place)) => {
+                    // What somebody types is shown at once. One who has gone already is noticed below.
+                    let _gone = stream.set_nodelay(true);
                     let server = server.clone();
-                    tasks.spawn(async move { server.receive(stream, Some(stranger), from).await });
+                    tasks.spawn(async move { server.receive(place, stream, Some(stranger), from).await });
                 }
-                None => debug!(%from, "refused a connection: too many have not said who they are"),
+                (Some(_), Err(error)) => info!(%from, %error, "a person's connection was ended"),
+                (None, _) => debug!(%from, "refused a connection: too many have not said who they are"),
             },
             Err(error) => {
                 warn!(%error, "a connection of ssh could not be accepted");

@@ -149,6 +149,10 @@ async fn certified(context: &Context, key: &PrivateKey) -> (HostProof, Duration)
 }
 
 async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
+    let place = match server.place() {
+        Ok(place) => place,
+        Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
+    };
     let dialled = tokio::select! {
         () = context.cancel.cancelled() => return,
         dialled = Tunnel::dial(&context.dialer, id) => dialled,
@@ -157,6 +161,6 @@ async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
         Ok(dialled) => dialled,
         Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
     };
-    server.receive(tunnel, None, id).await;
+    server.receive(place, tunnel, None, id).await;
     last_words.arrive().await;
 }

@@ -14,7 +14,7 @@ use russh::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -126,12 +126,22 @@ impl Server {
         Self { means, connections: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
+    /// A place for one more connection, taken before anything is done for it.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ConnectionError> {
+        Arc::clone(&self.connections).try_acquire_owned().map_err(|_| ConnectionError::Full)
+    }
+
     /// Serves one connection that came from there, and notes how it ended.
-    pub(super) async fn receive<S>(&self, stream: S, stranger: Option<Stranger>, from: impl fmt::Display)
-    where
+    pub(super) async fn receive<S>(
+        &self,
+        place: OwnedSemaphorePermit,
+        stream: S,
+        stranger: Option<Stranger>,
+        from: impl fmt::Display,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.serve(stream, stranger).await {
+        match self.serve_at(place, stream, stranger).await {
             Ok(()) => {}
             // Who leaves closes their connection; that it breaks off is an end like any other.
             Err(error @ ConnectionError::Lost(_)) => debug!(%from, %error, "a person's connection was over"),
@@ -139,13 +149,24 @@ impl Server {
         }
     }
 
-    /// Serves one connection to its end; of what ran for it only that is left then which was left in the background. A stranger's is counted as one until they have
-    /// come in.
+    /// Serves one connection to its end; of what ran for it only that is left then which was left in the background. A
+    /// stranger's is counted as one until they have come in.
     pub async fn serve<S>(&self, stream: S, stranger: Option<Stranger>) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _place = self.connections.try_acquire().map_err(|_| ConnectionError::Full)?;
+        self.serve_at(self.place()?, stream, stranger).await
+    }
+
+    async fn serve_at<S>(
+        &self,
+        _place: OwnedSemaphorePermit,
+        stream: S,
+        stranger: Option<Stranger>,
+    ) -> Result<(), ConnectionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let config = Arc::new(self.proved().await?);
         let severed = CancellationToken::new();
         // However this function ends.
