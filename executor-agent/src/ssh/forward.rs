@@ -24,7 +24,7 @@ use tracing::debug;
 use super::{
     door::Entered,
     intake::{Intake, Intakes},
-    listeners::Listeners,
+    listeners::{self, Listeners},
     relay::{PROHIBITED, send},
     socket::{self, Wanted},
 };
@@ -90,7 +90,9 @@ impl Forwards {
             let listeners = Listeners::of(&place.processes());
             match &target {
                 Target::Tcp { host, port } => listeners.tcp(host, *port).map(|address| Wanted::Tcp { address }),
-                Target::Unix(path) => listeners.unix(path).map(|path| Wanted::Unix { path: path.to_owned() }),
+                Target::Unix(path) => {
+                    listeners.unix(path, place.kept()).map(|path| Wanted::Unix { path: path.to_owned() })
+                }
             }
         });
         let found = found.await.map_err(|error| refused(UNCONNECTED, error))?;
@@ -139,6 +141,14 @@ impl Forwards {
         Ok(port)
     }
 
+    /// Whether a process of the attempt is at the other end.
+    async fn is_own(&self, stream: &TcpStream, from: SocketAddr) -> bool {
+        let Ok(to) = stream.local_addr() else { return false };
+        let place = self.entered.place.clone();
+        let own = tokio::task::spawn_blocking(move || listeners::connects(&place.processes(), from, to));
+        own.await.unwrap_or(false)
+    }
+
     async fn accept(&self, listener: &TcpListener, address: &str, port: u16, handle: &Handle) {
         loop {
             let (stream, from) = match listener.accept().await {
@@ -149,6 +159,10 @@ impl Forwards {
                     continue;
                 }
             };
+            if !self.is_own(&stream, from).await {
+                debug!(%from, "somebody who is not of the attempt was let through to no person");
+                continue;
+            }
             // Without room for it, it is closed.
             let Ok(place) = Arc::clone(&self.channels).try_acquire_owned() else { continue };
             let (handle, address, cut) = (handle.clone(), address.to_owned(), self.cut.clone());

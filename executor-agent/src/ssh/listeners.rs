@@ -10,13 +10,15 @@ use std::{
 
 use procfs::{
     FromBufRead as _, FromBufReadSI as _,
-    net::{TcpNetEntries, TcpState, UnixNetEntries, UnixState},
+    net::{TcpNetEntries, TcpNetEntry, TcpState, UnixNetEntries, UnixState},
 };
 
 /// The sockets of some processes on which something listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Listeners {
     tcp: Vec<SocketAddr>,
+    /// Somebody else's on the same networks.
+    others: Vec<SocketAddr>,
     unix: Vec<PathBuf>,
 }
 
@@ -43,18 +45,15 @@ impl Listeners {
         let held = pids.iter().flat_map(|pid| sockets(*pid).into_iter().map(|inode| (inode, *pid)));
         // Of those who have inherited a socket one says where it stands.
         let own: HashMap<u64, u32> = held.collect();
-        // One process for each network that they see: what encloses a sandbox stands outside of it.
-        let network = |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok().map(|network| (network, *pid));
-        let networks: HashMap<PathBuf, u32> = pids.iter().filter_map(network).collect();
         let mut all = Self::default();
-        for pid in networks.values() {
-            let open = |name: &str| File::open(format!("/proc/{pid}/net/{name}")).ok().map(BufReader::new);
-            let tcp = ["tcp", "tcp6"].into_iter().filter_map(open);
-            let tcp = tcp.filter_map(|table| TcpNetEntries::from_buf_read(table, procfs::current_system_info()).ok());
-            let tcp = tcp.flat_map(|entries| entries.0);
-            let tcp = tcp.filter(|it| it.state == TcpState::Listen && own.contains_key(&it.inode));
-            all.tcp.extend(tcp.map(|it| it.local_address));
-            let unix = open("unix").and_then(|table| UnixNetEntries::from_buf_read(table).ok());
+        for pid in networks(pids) {
+            let tcp = ["tcp", "tcp6"].into_iter().flat_map(|name| tcp(pid, name));
+            let tcp = tcp.filter(|it| it.state == TcpState::Listen);
+            for it in tcp {
+                let list = if own.contains_key(&it.inode) { &mut all.tcp } else { &mut all.others };
+                list.push(it.local_address);
+            }
+            let unix = open(pid, "unix").and_then(|table| UnixNetEntries::from_buf_read(table).ok());
             let unix = unix.into_iter().flat_map(|entries| entries.0);
             let unix = unix.filter(|it| it.state == UnixState::UNCONNECTED);
             let unix = unix.filter_map(|it| place(it.path?, *own.get(&it.inode)?));
@@ -75,8 +74,9 @@ impl Listeners {
         let number = u16::try_from(port).ok().filter(|port| *port != 0).ok_or(Unreached::Port(port))?;
         let listens = |on: IpAddr| {
             self.tcp.iter().any(|it| {
-                // What listens on all of IPv6 mostly takes IPv4, too; else the attempt refuses by itself.
-                let all = it.ip().is_unspecified() && (it.is_ipv6() || on.is_ipv4());
+                // What listens on all of IPv6 mostly takes IPv4, too; not where somebody else does.
+                let mapped = it.is_ipv6() && on.is_ipv4() && !self.is_anothers(number);
+                let all = it.ip().is_unspecified() && (it.is_ipv6() == on.is_ipv6() || mapped);
                 it.port() == number && (it.ip() == on || all)
             })
         };
@@ -84,9 +84,15 @@ impl Listeners {
         Ok(SocketAddr::new(address, number))
     }
 
-    /// The socket at `path`.
-    pub(super) fn unix(&self, path: &str) -> Result<&Path, Unreached> {
-        let found = self.unix.iter().map(PathBuf::as_path).find(|it| *it == Path::new(path));
+    /// Whether somebody else listens on this port of IPv4.
+    fn is_anothers(&self, port: u16) -> bool {
+        self.others.iter().any(|it| it.is_ipv4() && it.port() == port)
+    }
+
+    /// The socket at `path`. What stands in `kept` is how the terminal is reached, for which there are other rights.
+    pub(super) fn unix(&self, path: &str, kept: &Path) -> Result<&Path, Unreached> {
+        let open = self.unix.iter().map(PathBuf::as_path).filter(|it| !it.starts_with(kept));
+        let found = open.into_iter().find(|it| *it == Path::new(path));
         found.ok_or_else(|| Unreached::NoSocket(path.to_owned()))
     }
 }
@@ -102,6 +108,29 @@ fn place(bound: PathBuf, holder: u32) -> Option<PathBuf> {
     Some(directory.join(bound))
 }
 
+/// Whether one of the processes `pids` has the end `from` of a connection to `to`. Who has closed it already is not found.
+pub(super) fn connects(pids: &[u32], from: SocketAddr, to: SocketAddr) -> bool {
+    let ends = |it: &TcpNetEntry| (it.local_address, it.remote_address) == (from, to);
+    let found = networks(pids).into_iter().find_map(|pid| tcp(pid, "tcp").into_iter().find(ends));
+    found.is_some_and(|it| pids.iter().any(|pid| sockets(*pid).contains(&it.inode)))
+}
+
+/// One process for each network that they see: what encloses a sandbox stands outside of it.
+fn networks(pids: &[u32]) -> Vec<u32> {
+    let network = |pid: &u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok().map(|network| (network, *pid));
+    pids.iter().filter_map(network).collect::<HashMap<_, _>>().into_values().collect()
+}
+
+fn open(pid: u32, table: &str) -> Option<BufReader<File>> {
+    File::open(format!("/proc/{pid}/net/{table}")).ok().map(BufReader::new)
+}
+
+/// The sockets of TCP in the network of a process.
+fn tcp(pid: u32, table: &str) -> Vec<TcpNetEntry> {
+    let entries = |table| TcpNetEntries::from_buf_read(table, procfs::current_system_info()).ok();
+    open(pid, table).and_then(entries).map(|entries| entries.0).unwrap_or_default()
+}
+
 /// The inodes of a process's sockets; none of one that has gone or may not be looked into.
 fn sockets(pid: u32) -> Vec<u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -115,8 +144,12 @@ mod tests {
 
     use super::*;
 
+    fn addresses(tcp: &[&str]) -> Vec<SocketAddr> {
+        tcp.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
     fn listeners(tcp: &[&str]) -> Listeners {
-        Listeners { tcp: tcp.iter().map(|address| address.parse().unwrap()).collect(), unix: Vec::new() }
+        Listeners { tcp: addresses(tcp), ..Listeners::default() }
     }
 
     #[test]
@@ -148,6 +181,29 @@ mod tests {
     }
 
     #[test]
+    fn what_listens_on_ipv6_alone_leads_nobody_to_anothers_ipv4() {
+        let reached = |others: &[&str], host: &str| {
+            Listeners { others: addresses(others), ..listeners(&["[::]:3000"]) }.tcp(host, 3000)
+        };
+        for others in [&["127.0.0.1:3000"][..], &["0.0.0.0:3000"], &["10.0.0.5:3000"]] {
+            assert_eq!(reached(others, "localhost"), Ok("[::1]:3000".parse().unwrap()), "{others:?}");
+            assert_eq!(reached(others, "127.0.0.1"), Err(Unreached::Nobody(3000)), "{others:?}");
+        }
+        assert_eq!(reached(&["127.0.0.1:80"], "localhost"), Ok("127.0.0.1:3000".parse().unwrap()));
+    }
+
+    #[test]
+    fn who_connects_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(to).unwrap();
+        let from = stream.local_addr().unwrap();
+        assert!(connects(&[std::process::id()], from, to));
+        assert!(!connects(&[std::os::unix::process::parent_id()], from, to), "it is not the parent's");
+        assert!(!connects(&[std::process::id()], to, to) && !connects(&[], from, to));
+    }
+
+    #[test]
     fn what_a_process_listens_on_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
@@ -155,11 +211,13 @@ mod tests {
         let port = tcp.local_addr().unwrap().port();
         let own = Listeners::of(&[std::process::id()]);
         assert_eq!(own.tcp("localhost", port.into()), Ok(tcp.local_addr().unwrap()));
-        assert_eq!(own.unix(path.to_str().unwrap()), Ok(path.as_path()));
+        let (text, elsewhere) = (path.to_str().unwrap(), Path::new("/elsewhere"));
+        assert_eq!(own.unix(text, elsewhere), Ok(path.as_path()));
+        assert!(own.unix(text, directory.path()).is_err(), "it is kept from them");
         // Others of this host are somebody else's.
         let others = Listeners::of(&[std::os::unix::process::parent_id()]);
         assert_eq!(others.tcp("localhost", port.into()), Err(Unreached::Nobody(port)));
-        assert!(others.unix(path.to_str().unwrap()).is_err());
+        assert!(others.unix(text, elsewhere).is_err());
         assert_eq!(Listeners::of(&[]), Listeners::default());
     }
 }

@@ -93,6 +93,11 @@ impl Place {
         View::of(&self.directory, &self.launch, self.tmux.clone(), self.program.clone())
     }
 
+    /// The directory of the sockets by which its terminal is reached, none of which is what an attempt listens on for others.
+    pub fn kept(&self) -> &Path {
+        self.tmux.parent().unwrap_or(&self.tmux)
+    }
+
     /// Its own processes, and those that run for people beside it. Goes through all of the host's where no cgroup holds them.
     pub fn processes(&self) -> Vec<u32> {
         let cgroup = &self.launch.cgroup;

@@ -23,7 +23,7 @@ use rustix::{
     stdio::stdin,
 };
 use tokio::{
-    io::{AsyncWriteExt as _, Interest},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     process::Command,
     time::timeout,
 };
@@ -33,6 +33,9 @@ use crate::{stage, text::ByteText};
 
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much is heard of why it could not be done: who says it is of the attempt's account.
+const WORDS: u64 = 4 << 10;
 
 /// The executor's subcommand by which it is done.
 const COMMAND: &str = "socket";
@@ -103,7 +106,8 @@ async fn fetch(place: &Place, wanted: &Wanted) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut command = Command::from(stage::command_ahead(place.program()));
     command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let child = command.spawn()?;
+    let mut child = command.spawn()?;
+    let mut errors = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?.take(WORDS);
     // It holds the other end as well.
     drop(command);
     ours.set_nonblocking(true)?;
@@ -112,13 +116,14 @@ async fn fetch(place: &Place, wanted: &Wanted) -> io::Result<OwnedFd> {
     let received = ours.async_io(Interest::READABLE, || receive(&ours)).await;
     // Whoever waits for it waits for its end, too.
     let _closed = ours.into_std().and_then(|ours| ours.shutdown(Shutdown::Both));
-    let output = child.wait_with_output().await?;
     match received? {
         Some(socket) if matches!(socket_type(&socket), Ok(SocketType::STREAM)) => Ok(socket),
         Some(_) => Err(io::Error::other("what was handed over is something else")),
         None => {
-            let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(io::Error::other(words.trim_start_matches("sculpt-executor: ").to_owned()))
+            let mut words = Vec::new();
+            errors.read_to_end(&mut words).await?;
+            let words = String::from_utf8_lossy(&words);
+            Err(io::Error::other(words.trim().trim_start_matches("sculpt-executor: ").to_owned()))
         }
     }
 }

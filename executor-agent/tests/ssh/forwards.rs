@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::world::{Person, World, finish};
-use crate::attempt::{Attempt, eventually};
+use crate::attempt::{Attempt, PATIENCE, eventually};
 
 /// An agent that answers what it is asked, in capitals, on TCP and on a unix socket.
 const AGENT: &str = r#"
@@ -113,6 +113,22 @@ async fn nothing_else_of_the_host_is_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_forward_leads_to_the_agents_terminal() {
+    let mode = Mode::Terminal { columns: 200, rows: 50 };
+    let world = World::around(Attempt::new(mode, "echo ready; exec sleep 1000")).await;
+    let person = world.person("ada", Profile::Workspace);
+    let (local, tmux) = (person.directory.join("local"), world.view().socket);
+    assert!(UnixStream::connect(&tmux).await.is_ok());
+    let forward = format!("{}:{}", local.display(), tmux.display());
+    let (mut ssh, _) = forwarding(&person, |_| ["-L".into(), forward.clone()]).await;
+    let mut stream = UnixStream::connect(&local).await.unwrap();
+    // tmux would wait for what it is asked.
+    let heard = tokio::time::timeout(PATIENCE, stream.read(&mut [0])).await.expect("it is closed");
+    assert_eq!(heard.unwrap_or(0), 0);
+    ssh.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_of_a_person_is_the_attempts_own() {
     let world = world().await;
     let person = world.person("ada", Profile::Workspace);
@@ -139,6 +155,11 @@ async fn the_attempt_reaches_what_the_person_listens_on() {
         "python3 -c 'import socket; s = socket.create_connection((\"127.0.0.1\", {there})); s.sendall(b\"hello\"); \
          s.shutdown(1); print(s.recv(100).decode())'"
     );
+    // Nobody else of this host is let through: they are closed, and the first who comes is the attempt's.
+    let strange = eventually(|| std::net::TcpStream::connect(("127.0.0.1", there)).ok()).await;
+    strange.set_nonblocking(true).unwrap();
+    let mut strange = TcpStream::from_std(strange).unwrap();
+    assert_eq!(strange.read(&mut [0]).await.unwrap_or(0), 0, "it is closed");
     let asking = person.command("ssh", &["sculpt", &line]).stdin(Stdio::null()).spawn().unwrap();
     let (mut stream, _) = theirs.accept().await.unwrap();
     let mut heard = String::new();
