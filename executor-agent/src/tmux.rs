@@ -1,5 +1,6 @@
 //! The view of an attempt: one tmux server on a socket of its own, whose pane shows the shim's terminal. Losing it loses nothing.
 
+mod modes;
 mod seat;
 mod status;
 
@@ -138,7 +139,7 @@ impl View {
             made.map_err(|source| Error::Run { attempt: ATTEMPT, source })?;
         }
         let mut arguments: Vec<&OsStr> = vec!["start-server".as_ref()];
-        for option in status::LINE.into_iter().chain(OPTIONS) {
+        for option in status::LINE.into_iter().chain(OPTIONS).chain(modes::KEPT) {
             arguments.push(";".as_ref());
             arguments.extend(option.iter().map(|word| OsStr::new(*word)));
         }

@@ -50,7 +50,8 @@ impl Keys {
             match (before, key) {
                 (Some(PREFIX), DETACH) => return Pressed { passed, leaves: true },
                 (Some(INTERRUPT), INTERRUPT) if self.hands == Hands::Tied => return Pressed { passed, leaves: true },
-                // The key after a prefix is the program's, another prefix too.
+                // As tmux has it for who has its keys: the prefix twice is the program's once.
+                (Some(PREFIX), PREFIX) if self.hands == Hands::Typing => passed.push(PREFIX),
                 (Some(PREFIX), _) if self.hands == Hands::Typing => passed.extend([PREFIX, key]),
                 (_, PREFIX | INTERRUPT) if self.hands == Hands::Tied => self.held = Some(key),
                 (_, PREFIX) => self.held = Some(PREFIX),
@@ -85,13 +86,14 @@ mod tests {
     #[test]
     fn what_goes_on_and_what_gets_them_up() {
         use Hands::{Free, Tied, Typing};
-        let table: [(Hands, Pieces, &[u8], bool); 14] = [
+        let table: [(Hands, Pieces, &[u8], bool); 15] = [
             (Free, &[b"\x02d\x03\x03"], b"\x02d\x03\x03", false),
             (Typing, &[b"ls\r"], b"ls\r", false),
             (Typing, &[b"ls\x02dx"], b"ls", true),
             (Typing, &[b"\x02", b"d"], b"", true),
             (Typing, &[b"\x02", b"x"], b"\x02x", false),
-            (Typing, &[b"\x02\x02d"], b"\x02\x02d", false),
+            (Typing, &[b"\x02\x02d"], b"\x02d", false),
+            (Typing, &[b"\x02", b"\x02", b"\x02d"], b"\x02", true),
             (Typing, &[b"\x02:kill-server\r"], b"\x02:kill-server\r", false),
             (Typing, &[b"\x03\x03"], b"\x03\x03", false),
             (Tied, &[b"rm -rf /\r"], b"", false),

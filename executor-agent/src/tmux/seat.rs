@@ -27,6 +27,8 @@ impl Sits {
                 &[";", "set-option", "-t", name, "prefix", "None"],
                 &[";", "set-option", "-t", name, "prefix2", "None"],
                 &[";", "set-option", "-t", name, "key-table", name],
+                // A mode that somebody left open has keys of its own.
+                &[";", "copy-mode", "-q", "-t", name],
                 &[";", "attach-session", "-t", name],
                 // Not before somebody is attached: it would go at once.
                 &[";", "set-option", "-t", name, "destroy-unattached", "on"],

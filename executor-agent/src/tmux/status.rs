@@ -30,7 +30,7 @@ pub(super) const LINE: [&[&str]; 4] = [
         "set-option",
         "-g",
         "status-format[0]",
-        "#[align=left] #{=/100/…:@sculpt_intent}#[align=right]#{=/100/…:@sculpt_milestone} ",
+        "#[align=left] #{=/100/…:@sculpt_intent}#[align=right]#{=/100/…:@sculpt_milestone} | C-b d leaves ",
     ],
 ];
 

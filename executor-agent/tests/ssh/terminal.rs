@@ -157,6 +157,40 @@ async fn a_driver_without_a_shell_has_nothing_of_tmux() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_driver_without_a_shell_has_nothing_of_anothers_tmux_either() {
+    let world = world().await;
+    let mut free = Window::open(&world.person("ada", Profile::Workspace), (80, 24), &["sculpt-attach"]);
+    free.sees("ready").await;
+    let mode = || tmux(&world, &["display-message", "-p", "-t", "main", "#{pane_mode}"]);
+    // Alone they have what tmux has, until somebody comes.
+    free.types(b"\x02w");
+    eventually(|| (mode() == "tree-mode\n").then_some(())).await;
+    let mut drives = Window::open(&world.person("bob", Profile::Attach), (80, 24), &[]);
+    drives.sees("ready").await;
+    assert_eq!(mode(), "\n");
+    free.types(b"\x02w");
+    free.sees("not beside somebody who may only type").await;
+    assert_eq!(mode(), "\n");
+    tmux(&world, &["choose-tree", "-t", "main"]);
+    eventually(|| (mode() == "\n").then_some(())).await;
+    drives.types(b":run-shell 'touch ran'\r");
+    drives.sees("got :run-shell 'touch ran'").await;
+    assert!(!world.attempt.work().join("ran").exists());
+    drives.types(b"\x02d");
+    assert_eq!(drives.closes().await, Some(0));
+    eventually(|| (tmux(&world, &["list-sessions", "-F", "#{session_name}"]) == "main\n").then_some(())).await;
+    free.types(b"\x02w");
+    eventually(|| (mode() == "tree-mode\n").then_some(())).await;
+    // Who reads back disturbs nobody.
+    for (keys, then) in [(&b"q"[..], "\n"), (b"\x02[", "copy-mode\n"), (b"q", "\n")] {
+        free.types(keys);
+        eventually(|| (mode() == then).then_some(())).await;
+    }
+    free.types(b"\x02d");
+    assert_eq!(free.closes().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
     let world = world().await;
     let ada = world.person("ada", Profile::Workspace);
@@ -231,22 +265,4 @@ async fn a_terminal_that_is_lost_is_told_and_can_be_come_back_to() {
     again.sees("got back").await;
     again.types(b"\x02d");
     assert_eq!(again.closes().await, Some(0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_cannot_be_noted_waits_with_words_and_can_still_be_sent_away() {
-    let mode = Mode::Terminal { columns: 200, rows: 50 };
-    let mut world = World::with_room(Attempt::new(mode, AGENT), 1).await;
-    let first = Window::open(&world.person("ada", Profile::Attach), (80, 24), &[]);
-    first.sees("ready").await;
-    let [bob, eve] = ["bob", "eve"].map(|user| world.person(user, Profile::Workspace));
-    let waits = Window::open(&bob, (80, 24), &["sculpt-attach"]);
-    let other = Window::open(&eve, (80, 24), &["echo let in"]);
-    for window in [&waits, &other] {
-        window.sees("the disk of this host takes nothing").await;
-    }
-    world.take_back(&eve);
-    assert_eq!(other.closes().await, Some(255));
-    assert_eq!(told(&mut world, 2).await, ["ada driver", "bob driver"]);
-    waits.sees("ready").await;
 }

@@ -1,0 +1,44 @@
+//! tmux's modes beside somebody who may only type. All who sit at a pane share its modes, whose keys go before those of anybody's
+//! session; and those that list and choose have a prompt for commands, which lead to a shell.
+
+/// True while somebody sits there who may only type: in a session of their own, of the same group.
+macro_rules! beside {
+    () => {
+        "#{e|>:#{session_group_size},1}"
+    };
+}
+
+/// A key that begins such a mode, while nobody sits there who may not have it.
+macro_rules! alone {
+    ($key:literal, $begins:literal) => {
+        &[
+            "bind-key",
+            $key,
+            "if-shell",
+            "-F",
+            beside!(),
+            "display-message 'not beside somebody who may only type'",
+            $begins,
+        ]
+    };
+}
+
+/// What keeps such modes from beginning, and ends one that a command has begun. Reading back stays: its prompts take no command.
+pub(super) const KEPT: [&[&str]; 7] = [
+    alone!("w", "choose-tree -Zw"),
+    alone!("s", "choose-tree -Zs"),
+    alone!("D", "choose-client -Z"),
+    alone!("=", "choose-buffer -Z"),
+    alone!("C", "customize-mode -Z"),
+    alone!("f", "command-prompt { find-window -Z -- '%%' }"),
+    &[
+        "set-hook",
+        "-g",
+        "pane-mode-changed",
+        concat!(
+            "if-shell -F '#{&&:#{&&:#{pane_in_mode},",
+            beside!(),
+            "},#{?#{m/r:^(copy|view)-mode$,#{pane_mode}},,1}}' 'copy-mode -q'"
+        ),
+    ],
+];
