@@ -7,7 +7,7 @@ use russh::keys::ssh_key::PrivateKey;
 use sculpt_proto::id::TunnelId;
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -30,6 +30,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// People who wait at the controller, as far as we were told and have not dialled. Beyond them nobody is dialled for, and asks
 /// again.
 const DIALS: usize = 256;
+
+/// How long it may take to meet somebody, who waits no longer either.
+const DIALS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reports on their way.
 const REPORTS: usize = 256;
@@ -155,7 +158,10 @@ async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
     };
     let dialled = tokio::select! {
         () = context.cancel.cancelled() => return,
-        dialled = Tunnel::dial(&context.dialer, id) => dialled,
+        dialled = timeout(DIALS_WITHIN, Tunnel::dial(&context.dialer, id)) => dialled,
+    };
+    let Ok(dialled) = dialled else {
+        return info!(tunnel = %id, "somebody who waited was not met in time");
     };
     let (tunnel, last_words) = match dialled {
         Ok(dialled) => dialled,
