@@ -126,8 +126,9 @@ async fn who_sits_there_when_the_executor_ends_can_come_again() {
     let told = told(&host, &id, 5).await;
     assert_eq!(told[2..], ["ada driver", "6 \"\"", "gone this executor ends; the agent goes on"]);
     assert_eq!(host.controller.memory().pid(&id).unwrap(), pid, "the agent is the same");
-    let keys = host.controller.relay().certified.lock().unwrap().clone();
-    assert!(keys.len() >= 3 && keys.iter().all(|key| *key == keys[0]), "the host's key is the same");
+    let certified = || host.controller.relay().certified.lock().unwrap().clone();
+    let keys = eventually(|| Some(certified()).filter(|keys| keys.len() >= 3)).await;
+    assert!(keys.iter().all(|key| *key == keys[0]), "the host's key is the same");
     end(host, &id).await;
 }
 
