@@ -33,16 +33,20 @@ async fn listen(address: SocketAddr, server: &Server, tasks: &TaskTracker) {
     let strangers = Strangers::default();
     loop {
         match listener.accept().await {
-            // Without room for them they are closed.
-            Ok((stream, from)) => match (strangers.comes(from.ip()), server.place()) {
-                (Some(stranger), Ok(place)) => {
+            Ok((stream, from)) => match server.place() {
+                Ok(place) => {
                     // What somebody types is shown at once. One who has gone already is noticed below.
                     let _gone = stream.set_nodelay(true);
                     let server = server.clone();
-                    tasks.spawn(async move { server.receive(place, stream, Some(stranger), from).await });
+                    let (stranger, makes_way) = strangers.comes(from.ip());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = server.receive(place, stream, Some(stranger), from) => {}
+                            () = makes_way.cancelled() => debug!(%from, "a stranger who had not said who they are made way"),
+                        }
+                    });
                 }
-                (Some(_), Err(error)) => info!(%from, %error, "a person's connection was ended"),
-                (None, _) => debug!(%from, "refused a connection: too many have not said who they are"),
+                Err(error) => info!(%from, %error, "a person's connection was ended"),
             },
             Err(error) => {
                 warn!(%error, "a connection of ssh could not be accepted");

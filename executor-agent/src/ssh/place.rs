@@ -106,7 +106,10 @@ impl Place {
         }
         let carriers =
             [Mark::Agent, Mark::Guest].into_iter().flat_map(|mark| tree::carriers(mark, self.launch.attempt));
-        carriers.map(|process| process.pid).collect()
+        // Anybody can write these marks into an environment of their own.
+        let account = self.launch.identity.as_ref().map(|identity| identity.uid);
+        let own = carriers.filter(|process| account.is_none_or(|uid| process.is_of_account(uid)));
+        own.map(|process| process.pid).collect()
     }
 
     /// The executor's own binary.
