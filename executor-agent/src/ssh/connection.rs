@@ -21,8 +21,8 @@ use super::{
     forward::{Forwards, Target},
     intake::{Intakes, WINDOW},
     relay::Line,
+    reports::Reports,
     request,
-    seat::Reports,
     strangers::Stranger,
 };
 

@@ -9,12 +9,11 @@ use std::{
 use sculpt_pairing::{Pass, Right, Role};
 use tokio::time::{Instant, sleep};
 
-pub(super) use super::reports::Reports;
 use super::{
     blocks::QUIET,
     keys::{Hands, Keys, Pressed},
     relay::Line,
-    reports::Presence,
+    reports::{Presence, Reports},
 };
 use crate::tmux::{Liveness, Sits, View};
 
@@ -24,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server whose directory is there may take to have its session, too: it listens before it has made one.
 const APPEARS: Duration = Duration::from_secs(10);
 
-/// Between two looks for it, each of which runs a program: at first, and at last.
+/// Between two looks for it, at first and at last; where a socket stands, a look runs a program. The directory is of the attempt's
+/// account, so that to be told of changes in it would let an agent run as many as it likes.
 const LOOK: Duration = Duration::from_millis(20);
 const SELDOM: Duration = Duration::from_millis(500);
 

@@ -28,7 +28,7 @@ use super::{
     host_proof::HostProof,
     intake::{Intakes, WINDOW},
     place::Attempts,
-    seat::Reports,
+    reports::Reports,
     severable::Severable,
     strangers::Stranger,
 };
