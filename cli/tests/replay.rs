@@ -90,8 +90,12 @@ fn event(at: f64, code: &str, data: &str) -> (f64, String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cast_holds_what_was_written_when_and_how_wide() {
     let check = "✓".as_bytes();
-    let recorded: &[Recorded<'_>] =
-        &[(0, 200, b"\x1b[1mone "), (1500, 0, &check[..1]), (1600, 80, &check[1..]), (HOUR, 0, b"two\xff\r\n")];
+    let recorded: &[Recorded<'_>] = &[
+        (0, 200, b"\x1b[1mone \x1b]52;c;aGk=\x07\x1b[6n"),
+        (1500, 0, &check[..1]),
+        (1600, 80, &check[1..]),
+        (HOUR, 0, b"two\xff\r\n"),
+    ];
     let (sandbox, controller) = start(recorded).await;
     let home = sandbox.path("home");
     let expected = [

@@ -1,4 +1,5 @@
-//! PURE: a recording as an asciicast of version 2: a header, then one line for each event, all of them JSON.
+//! PURE: a recording as an asciicast of version 2: a header, then one line for each event, all of them JSON. Players write it
+//! to a terminal as it is, so that it holds what a terminal may be shown and nothing that asks it or makes it send.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,8 +7,8 @@ use sculpt_proto::v1::LogStream;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{screen, text::Text, timeline::Timeline};
-use crate::follow::Piece;
+use super::{screen, timeline::Timeline};
+use crate::{follow::Piece, output::screen::Screen};
 
 /// What the header says of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,20 +34,20 @@ pub(crate) struct Made {
 }
 
 /// An asciicast in the making.
-#[derive(Debug)]
 pub(crate) struct Cast {
     about: About,
     timeline: Timeline,
     /// When the last event was.
     at: Duration,
-    texts: BTreeMap<LogStream, Text>,
+    /// For each stream by itself: one may be cut inside a character or a sequence.
+    screens: BTreeMap<LogStream, Screen>,
     headed: bool,
     made: Made,
 }
 
 impl Cast {
     pub(crate) fn new(about: About, timeline: Timeline) -> Self {
-        Self { about, timeline, at: Duration::ZERO, texts: BTreeMap::new(), headed: false, made: Made::default() }
+        Self { about, timeline, at: Duration::ZERO, screens: BTreeMap::new(), headed: false, made: Made::default() }
     }
 
     /// The lines that `piece` makes.
@@ -59,9 +60,10 @@ impl Cast {
         } else if let Some((columns, rows)) = size {
             self.event("r", &format!("{columns}x{rows}"), &mut lines);
         }
-        let text = self.texts.entry(piece.stream).or_default().take(&screen::printed(piece.stream, piece.bytes));
-        if !text.is_empty() {
-            self.event("o", &text, &mut lines);
+        let screen = self.screens.entry(piece.stream).or_insert_with(Screen::terminal);
+        let shown = screen.feed(&screen::printed(piece.stream, piece.bytes));
+        if !shown.is_empty() {
+            self.event("o", &String::from_utf8_lossy(&shown), &mut lines);
         }
         lines
     }
@@ -71,12 +73,6 @@ impl Cast {
         let mut lines = String::new();
         if !self.headed {
             self.head(screen::unknown(LogStream::Unspecified), &mut lines);
-        }
-        for text in std::mem::take(&mut self.texts).into_values() {
-            let text = text.end();
-            if !text.is_empty() {
-                self.event("o", &text, &mut lines);
-            }
         }
         self.made.seconds = self.at.as_secs_f64();
         self.made.recorded = self.timeline.recorded();
@@ -158,7 +154,7 @@ mod tests {
             events,
             [
                 json!([0.0, "o", "\u{1b}[31mred"]),
-                json!([1.5, "o", "\"quoted\"\\\r\n\u{0}"]),
+                json!([1.5, "o", "\"quoted\"\\\r\n"]),
                 json!([1.5, "r", "80x24"]),
                 json!([1.5, "o", "small"]),
                 json!([61.001, "o", "end"]),
@@ -180,8 +176,33 @@ mod tests {
             ],
         );
         let texts: Vec<_> = events.iter().map(|event| event[2].as_str().unwrap_or_default()).collect();
-        assert_eq!(texts, ["a", "✓b\u{fffd}", "ä", "\u{fffd}"]);
+        assert_eq!(texts, ["a", "✓b\u{fffd}", "ä"]);
         assert_eq!(events.last().map(|event| &event[0]), Some(&json!(0.004)));
+    }
+
+    /// Whatever plays it in a terminal obeys what stands in it.
+    #[test]
+    fn nothing_in_it_asks_a_terminal_or_changes_what_it_sends() {
+        for asking in [
+            "\x1b]52;c;aGk=\x07",
+            "\x1b[6n",
+            "\x1b[c",
+            "\x1b[>q",
+            "\x1b[21t",
+            "\x1bP+q544e\x1b\\",
+            "\x1b]11;?\x07",
+            "\x1b[?1000h",
+            "\x1b[?2004h",
+            "\x05",
+        ] {
+            let bytes = format!("a{asking}\x1b[1mb").into_bytes();
+            for cut in 0..=bytes.len() {
+                let (first, second) = bytes.split_at(cut);
+                let (_, events, _) = made(PACE, &[(0, TERMINAL, (0, 0), first), (1, TERMINAL, (0, 0), second)]);
+                let text: String = events.iter().filter_map(|event| event[2].as_str()).collect();
+                assert_eq!(text, "a\u{1b}[1mb", "{asking:?} cut at {cut}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ mod keyboard;
 mod player;
 mod recording;
 mod screen;
-mod text;
 mod timeline;
 
 pub(crate) use self::{
