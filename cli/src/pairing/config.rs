@@ -48,6 +48,8 @@ pub(super) fn text(access: &Access, us: &Us) -> Result<String, Unspeakable> {
 }
 
 /// Both sides prove themselves by certificates and by nothing else. Of this machine nothing goes over but how its owner reads.
+/// A connection that is shared by its host's name would outlive the attempt for which it was made. Keys that a person's own
+/// settings name for every host add up with ours, and nothing takes them away.
 const FIXED: &str = "  GlobalKnownHostsFile /dev/null
   StrictHostKeyChecking yes
   HostKeyAlgorithms ssh-ed25519-cert-v01@openssh.com
@@ -65,6 +67,8 @@ const FIXED: &str = "  GlobalKnownHostsFile /dev/null
   ForwardX11 no
   RemoteCommand none
   RequestTTY auto
+  ControlMaster no
+  ControlPath none
   ConnectTimeout 20
   ServerAliveInterval 15
   ServerAliveCountMax 2
@@ -117,7 +121,7 @@ mod tests {
             // Whatever the person wants of other hosts.
             let theirs = "Host *\n  ProxyJump bastion\n  StrictHostKeyChecking no\n  ForwardAgent yes\n  User me\n  \
                           IdentityAgent /agent\n  Port 1\n  UserKnownHostsFile /dev/null\n  PasswordAuthentication yes\n  \
-                          RemoteCommand top\n  RequestTTY force\n  ConnectTimeout 0\n";
+                          RemoteCommand top\n  RequestTTY force\n  ConnectTimeout 0\n  ControlMaster auto\n  ControlPath /tmp/%h\n  IdentityFile /mine\n";
             let text = text(&access, &us()).unwrap() + theirs;
             let found = effective(&text, "sculpt.17");
             let fixed = [
@@ -136,13 +140,17 @@ mod tests {
                 "passwordauthentication no",
                 "requesttty auto",
                 "connecttimeout 20",
+                "controlmaster false",
                 "hostkeyalgorithms ssh-ed25519-cert-v01@openssh.com",
             ];
             for line in fixed.into_iter().map(str::to_owned).chain(way) {
                 assert!(found.contains(&line), "{line} is not in {found:#?}");
             }
-            let theirs = ["proxyjump", "remotecommand top"];
+            let theirs = ["proxyjump", "remotecommand top", "controlpath /"];
             assert!(!found.iter().any(|line| theirs.iter().any(|option| line.starts_with(option))), "{found:#?}");
+            // One key of theirs stays in force, after ours.
+            let keys: Vec<_> = found.iter().filter_map(|line| line.strip_prefix("identityfile ")).collect();
+            assert_eq!(keys, ["/state of 100%%/ssh/key", "/mine"]);
             assert_eq!(found.iter().any(|line| line.starts_with("proxycommand")), route == Route::Tunnel);
             assert!(effective(&text, "elsewhere").contains(&"user me".to_owned()));
             let uuid = format!("sculpt.{}", access.task);
