@@ -81,7 +81,7 @@ async fn follow(client: &Client, args: EventsArgs, format: Format) -> Result<Exi
     }
 }
 
-/// What an entry says beyond its kind: in words where people did it, else as it stands.
+/// What an entry says beyond its kind: in words where it is by people or for them, else as it stands.
 fn more(kind: &str, data: &str) -> String {
     let value: Value = serde_json::from_str(data).unwrap_or(Value::Null);
     let role = value["role"].as_str().unwrap_or("guest");
@@ -95,6 +95,11 @@ fn more(kind: &str, data: &str) -> String {
         "pairing.detached" => match value["why"].as_str() {
             Some(why) => format!("  was {role}, and was cut off: {why}"),
             None => format!("  was {role}, and left"),
+        },
+        "task.milestone" => format!("  {}", value["text"].as_str().unwrap_or_default()),
+        "task.intent" => match value["intent"].as_str().unwrap_or_default() {
+            "" => "  is for what its title says".to_owned(),
+            intent => format!("  is for: {intent}"),
         },
         _ if matches!(data, "" | "{}" | "null") => String::new(),
         _ => format!("  {data}"),
@@ -147,6 +152,9 @@ mod tests {
             ("pairing.typed", r#"{"bytes":3,"seconds":0.0,"text":"ls\r"}"#, "  typed 3 bytes in 0.0 s: \"ls\\r\""),
             ("pairing.detached", r#"{"role":"observer"}"#, "  was observer, and left"),
             ("pairing.detached", r#"{"role":"driver","why":"locked"}"#, "  was driver, and was cut off: locked"),
+            ("task.milestone", r#"{"text":"the \"parser\" passes"}"#, "  the \"parser\" passes"),
+            ("task.intent", r#"{"intent":"dates"}"#, "  is for: dates"),
+            ("task.intent", r#"{"intent":""}"#, "  is for what its title says"),
             ("task.created", r#"{"title":"x"}"#, r#"  {"title":"x"}"#),
             ("attempt.running", "{}", ""),
         ] {
