@@ -66,15 +66,15 @@ pub(crate) enum Verb {
     #[command(
         after_help = "On a pipe or in a file the bytes are exact; on a terminal what could question or steer it is left out.\n\
         The log of an attempt that has ended is printed whole: its last bytes, which may come after the end that `sculpt wait` \
-        tells, are waited for,\nand the exit code is 1 when they do not come, or never will because the attempt was given up while its \
+        tells, are waited for, and the exit code is 1 when they do not come, or never will because the attempt was given up while its \
         executor was away.\nCtrl-C while following lets go of the log; the task goes on."
     )]
     Logs(LogsArgs),
     /// Play what a task's agent wrote, in its own time and on its own screen
     #[command(
         after_help = "On a terminal Space pauses and goes on, and q ends it. Of a running task it plays what there is so far. On a \
-        pipe the bytes are exact,\nand come in their time. An asciicast holds what was written as it was, also what a terminal \
-        would be steered by.\n\nExamples:\n  sculpt replay 17 --speed 4 --idle-limit 2s\n  \
+        pipe the bytes are exact, and come in their time. On a terminal, and in an asciicast, what could question or steer a \
+        terminal is left out.\n\nExamples:\n  sculpt replay 17 --speed 4 --idle-limit 2s\n  \
         sculpt replay 17 --from 1h20m\n  sculpt replay 17 --idle-limit 1s --cast film.cast   then: asciinema play film.cast"
     )]
     Replay(ReplayArgs),
@@ -98,7 +98,7 @@ pub(crate) enum Verb {
     /// Stop tasks that are not done
     #[command(
         after_help = "A queued task is cancelled. A running agent is interrupted, then terminated, then killed, with everything \
-        that it started;\nwhat it committed is kept. `sculpt wait TASK` returns when it has ended."
+        that it started; what it committed is kept. `sculpt wait TASK` returns when it has ended."
     )]
     Stop(TasksArg),
     /// Start failed, lost and cancelled tasks again, in a new attempt
@@ -116,7 +116,7 @@ pub(crate) enum Verb {
     /// Fetch the branches of this project's tasks into this repository
     #[command(
         after_help = "Each task's commits become the local branch sculpt/<number>-<title>. A branch with commits of your own, or one \
-        that is\nchecked out, is left as it is. Plain `git fetch sculpt` only moves the remote-tracking branches."
+        that is checked out, is left as it is. Plain `git fetch sculpt` only moves the remote-tracking branches."
     )]
     Fetch(FetchArgs),
     /// Projects: git repositories that the controller knows
@@ -208,4 +208,33 @@ pub(crate) enum Known {
 pub(crate) struct GitCredentialArgs {
     /// What git wants: get, store or erase; or setup
     pub(crate) operation: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::Cli;
+
+    /// Texts are wrapped where they are shown: only a whole sentence ends a line, and what is wrapped is prose.
+    #[test]
+    fn no_help_breaks_a_line_within_a_sentence() {
+        let (mut commands, mut wrong) = (vec![Cli::command()], Vec::new());
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().map(Command::clone));
+            let texts = [command.get_after_help(), command.get_after_long_help(), command.get_long_about()];
+            for text in texts.into_iter().flatten().map(ToString::to_string) {
+                for line in text.lines().filter(|line| !line.is_empty()) {
+                    let is_sound = match line.starts_with(' ') {
+                        true => line.chars().count() <= 100,
+                        false => line.ends_with(['.', ':']),
+                    };
+                    if !is_sound {
+                        wrong.push(format!("{}: {line}", command.get_name()));
+                    }
+                }
+            }
+        }
+        assert_eq!(wrong, [""; 0]);
+    }
 }

@@ -18,8 +18,8 @@ pub(crate) enum ExecutorVerb {
     /// Take over attempts that an executor has and this controller does not know, as after its database was restored
     #[command(
         after_help = "Without ATTEMPT all that are not known are taken over: `sculpt executor show` names them. Their reports and \
-        logs come\nagain from the beginning, and their agents notice nothing. An executor that belongs to another cluster does not \
-        connect; where\nthis controller has taken that one's place, `sculpt-executor rebind` on its machine forgets the old one."
+        logs come again from the beginning, and their agents notice nothing. An executor that belongs to another cluster does not \
+        connect; where this controller has taken that one's place, `sculpt-executor rebind` on its machine forgets the old one."
     )]
     Adopt {
         /// Name, uuid, or unique prefix of the uuid
@@ -33,7 +33,8 @@ pub(crate) enum ExecutorVerb {
     Gc(ExecutorGcArgs),
     /// Make a token with which machines become executors; it is shown this once
     #[command(after_help = "Examples, the second for machines that start and end by themselves:\n  \
-        sculpt executor token -q | ssh build-7 sculpt-executor join https://controller.example:7434 --token-file -\n  \
+        sculpt executor token -q |\n    \
+        ssh build-7 sculpt-executor join https://controller.example:7434 --token-file -\n  \
         sculpt executor token --pool build --label arch=amd64 --ttl 24h --uses 50")]
     Token(ExecutorTokenArgs),
     /// Cut an executor off for good, within 10 s

@@ -13,16 +13,17 @@ once.\nWhen the connection breaks it is made again, until you press Ctrl-C or th
 pub(super) const SSH: &str = "The words of COMMAND are what they are; a line for a shell is one word of a shell.\n\nExamples:\n  sculpt ssh \
 17\n  sculpt ssh 17 -- git status\n  sculpt ssh 17 -- sh -c 'make && ls'";
 
-pub(super) const CONFIG_SSH: &str = "Afterwards every program that goes by ssh reaches a task by its number:\n  ssh sculpt.17   scp sculpt.17:out.txt .   \
-rsync -a sculpt.17:src/ src/   git clone sculpt.17:. copy\nVS Code and JetBrains take sculpt.17 for a host. The certificate is fetched when ssh begins; nothing of it \
-stands in the file.";
+pub(super) const CONFIG_SSH: &str = "Afterwards every program that goes by ssh reaches a task by its number:\n  \
+ssh sculpt.17\n  scp sculpt.17:out.txt .\n  rsync -a sculpt.17:src/ src/\n  git clone sculpt.17:. copy\n\
+VS Code and JetBrains take sculpt.17 for a host. The certificate is fetched when ssh begins; nothing of it stands in the file.";
 
 pub(super) const CP: &str = "One of the two is TASK:PATH; PATH is taken literally, and from the workspace on unless it begins with a slash.\nDirectories are \
 copied with all that is in them.\n\nExamples:\n  sculpt cp 17:report.html .\n  sculpt cp fixtures 17:tests/";
 
-pub(super) const PORT_FORWARD: &str = "Examples:\n  sculpt port-forward 17 3000         http://127.0.0.1:3000 is what the agent's own \
-programs serve there;\n                                      where 3000 is taken here, another port is\n  sculpt port-forward 17 8080:3000    on \
-port 8080 of this machine, or not at all\n  sculpt port-forward 17 0:3000       on a port that is free here";
+pub(super) const PORT_FORWARD: &str = "Examples:\n  sculpt port-forward 17 3000         http://127.0.0.1:3000 is the agent's port 3000;\n                                      \
+where 3000 is taken here, another port leads there\n  \
+sculpt port-forward 17 8080:3000    on port 8080 of this machine, or not at all\n  \
+sculpt port-forward 17 0:3000       on a port that is free here";
 
 #[derive(Args)]
 pub(crate) struct PairArgs {

@@ -15,7 +15,7 @@ pub(crate) enum ProjectVerb {
     /// Take a project off the list; refused while tasks of it go on
     #[command(
         after_help = "Its tasks and their commits are kept; they can be read again once `sculpt project add` or `sculpt run` in a clone \
-        brings\nthe project back."
+        brings the project back."
     )]
     Rm {
         /// Name or uuid

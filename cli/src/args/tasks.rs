@@ -9,7 +9,7 @@ use super::value::{named, span, state, whole};
 pub(super) const EXIT_CODES: &str = "Exit codes, for several tasks the first that is not 0 in the order given:\n  \
     0 done  1 failed  3 waiting for an answer  4 cancelled  5 rejected  75 limited\n  \
     7 --for a state that will not come   124 --timeout ran out\n\n\
-    A lost task goes on when its executor is back, starts anew or fails, as its --on-lost says, and is waited for;\n\
+    A lost task goes on when its executor is back, starts anew or fails, as its --on-lost says, and is waited for; \
     `--for lost` returns as soon as it is lost. Each task is told when its wait ends.";
 
 #[derive(Args)]

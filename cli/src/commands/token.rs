@@ -29,7 +29,8 @@ pub(crate) enum TokenVerb {
     #[command(after_help = "Example, for a program that may only look at one project for a month:\n  \
         sculpt token create --name dashboard --scope viewer@website --ttl 30d\n\n\
         In a script, for a colleague:\n  \
-        sculpt token create -q --user ada --ttl 7d > token; ssh there sculpt login https://controller.example:7433 < token")]
+        sculpt token create -q --user ada --ttl 7d > token\n  \
+        ssh there sculpt login https://controller.example:7433 < token")]
     Create {
         /// What it is for
         #[arg(long, value_parser = value::named)]
