@@ -14,5 +14,6 @@ mod refusals;
 mod replay;
 mod sandbox;
 mod tables;
+mod terminal;
 mod trust;
 mod up;

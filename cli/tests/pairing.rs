@@ -1,9 +1,17 @@
 //! Sitting beside an agent, as far as it is decided on the person's machine: with OpenSSH's own reading of what it is told.
 
 pub(crate) mod desk;
+mod recap;
 mod settings;
+mod way;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::atomic::Ordering};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::Ordering,
+};
 
 use sculpt_pairing::Right;
 use sculpt_proto::v1::{Attempt, PairingProfile, PairingSession, Task, TaskSpec, TaskState, Waiting};
@@ -42,6 +50,16 @@ async fn run(command: Command) -> Ran {
 
 async fn sculpt(sandbox: &Sandbox, args: &[&str]) -> Ran {
     run(sandbox.sculpt(&sandbox.path("home"), args)).await
+}
+
+/// Puts a script of a shell's own words in the place of a program; the directory that holds it.
+fn tool(sandbox: &Sandbox, name: &str, script: &str) -> PathBuf {
+    let tools = sandbox.path("tools");
+    fs::create_dir_all(&tools).unwrap();
+    let tool = tools.join(name);
+    fs::write(&tool, format!("#!/bin/sh\n{script}")).unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
+    tools
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,13 +195,12 @@ async fn who_may_only_type_sits_down_all_the_same() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_never_stands_is_given_up() {
     let (sandbox, _controller) = start(running()).await;
-    let tools = sandbox.path("tools");
-    fs::create_dir(&tools).unwrap();
-    let (tool, count) = (tools.join("ssh"), sandbox.path("count"));
-    let script =
-        format!("#!/bin/sh\necho x >> {}\necho sculpt-is-in >&2\necho no disk >&2\nexit 255\n", count.display());
-    fs::write(&tool, script).unwrap();
-    fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
+    let count = sandbox.path("count");
+    let tools = tool(
+        &sandbox,
+        "ssh",
+        &format!("echo x >> {}\necho sculpt-is-in >&2\necho no disk >&2\nexit 255\n", count.display()),
+    );
     let mut command = sandbox.sculpt(&sandbox.path("home"), &["port-forward", "17", "0:3000"]);
     command.env("PATH", &tools);
     let done = run(command).await;
@@ -226,13 +243,10 @@ async fn openssh_does_the_rest_and_its_exit_code_is_ours() {
     sculpt_alone(&sandbox, &["cp", "17:a", "b"]).await.refuses(1, &["scp cannot be run", "openssh-client"]);
 
     // The programs that are meant to be run say what they were given.
-    let tools = sandbox.path("tools");
-    fs::create_dir(&tools).unwrap();
     for name in ["ssh", "scp"] {
-        let tool = tools.join(name);
-        fs::write(&tool, format!("#!/bin/sh\nshift 2\nprintf '%s|' {name} \"$@\"\nexit 42\n")).unwrap();
-        fs::set_permissions(&tool, fs::Permissions::from_mode(0o700)).unwrap();
+        tool(&sandbox, name, &format!("shift 2\nprintf '%s|' {name} \"$@\"\nexit 42\n"));
     }
+    let tools = sandbox.path("tools");
     for (args, given) in [
         (&["ssh", "17"][..], "ssh|-T|--|sculpt.17|"),
         (&["ssh", "17", "-t", "--", "ls", "-l", "a b"], "ssh|-t|--|sculpt.17|ls -l 'a b'|"),

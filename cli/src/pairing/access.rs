@@ -22,7 +22,7 @@ use crate::config::{ConfigError, Context};
 pub(super) const KEY: &str = "key";
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
-/// How long it is believed that somebody may not do what they came for, in seconds: each time that it is asked for anew opens
+/// How long it is believed that somebody may not do what they came for, or not by that way, in seconds: each time that it is asked for anew opens
 /// a pairing, of which nobody has any number.
 const REFUSED: u64 = 20;
 
@@ -99,11 +99,18 @@ impl Access {
     }
 
     /// Whether it is still to be used for this attempt: a third of its time is for those who begin with it now. Who lacks the
-    /// right may have been given it since.
-    pub(super) fn serves(&self, attempt: AttemptId, right: Option<Right>, credential: &str, now: u64) -> bool {
+    /// right may have been given it since, and an executor without a direct way may have one.
+    pub(super) fn serves(
+        &self,
+        attempt: AttemptId,
+        (right, via): (Option<Right>, Via),
+        credential: &str,
+        now: u64,
+    ) -> bool {
         let left = self.until().saturating_sub(now);
         let young = now >= self.opened && left.saturating_mul(3) > self.grant.lifetime;
-        let of_use = self.gives(right) || now < self.opened.saturating_add(REFUSED);
+        let leads = via != Via::Direct || self.grant.address.is_some();
+        let of_use = (self.gives(right) && leads) || now < self.opened.saturating_add(REFUSED);
         young && of_use && self.grant.attempt == attempt && self.credential == credential
     }
 }
@@ -207,10 +214,17 @@ pub(super) mod tests {
             (ours, Right::Forward, "ours", 1019, true),
             (ours, Right::Forward, "ours", 1020, false),
         ] {
-            let served = access.serves(attempt, Some(right), credential, now);
+            let served = access.serves(attempt, (Some(right), Via::Any), credential, now);
             assert_eq!(served, serves, "{attempt} {right:?} {credential} {now}");
         }
-        assert!(access.serves(ours, None, "ours", 1599));
+        assert!(access.serves(ours, (None, Via::Any), "ours", 1599));
+        // The direct way may have been opened since.
+        for (via, now, serves) in [(Via::Tunnel, 1020, true), (Via::Direct, 1019, true), (Via::Direct, 1020, false)] {
+            assert_eq!(access.serves(ours, (None, via), "ours", now), serves, "{via:?} {now}");
+        }
+        let mut direct = access;
+        direct.grant.address = Some("host.example:22".parse().unwrap());
+        assert!(direct.serves(ours, (None, Via::Direct), "ours", 1599));
     }
 
     #[test]

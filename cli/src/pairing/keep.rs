@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Ending, Need, Sat, Standing,
     access::Access,
-    open::{Wish, open},
+    open::{Wish, detour, open},
     standing,
 };
 use crate::{
@@ -97,7 +97,12 @@ impl Kept<'_> {
                         Ending::Refused(exit, why) => return Err(refused(exit, &why, self.attempted)),
                         Ending::Left => Next::Part(Parting::Left),
                         Ending::Closed => self.settled(&task, &attempt).await?,
-                        Ending::Broken(why) => Next::Again(why),
+                        Ending::Broken(why) => {
+                            if !sat.was_in {
+                                detour(self.client, &access).await;
+                            }
+                            Next::Again(why)
+                        }
                     }
                 }
             };

@@ -54,7 +54,7 @@ pub(crate) async fn open(
     let us = Us::here(&client.context);
     let credential = credential(&client.context);
     let seek = |folder: &Path| {
-        read(folder, wish.purpose).filter(|found| found.serves(attempt, wish.right, &credential, now()))
+        read(folder, wish.purpose).filter(|found| found.serves(attempt, (wish.right, wish.via), &credential, now()))
     };
     // Most find all of it as they need it, and wait for nobody.
     if let Some(found) = seek(&folders.folder(id)) {
@@ -109,6 +109,20 @@ async fn turned(found: Access, via: Via, attempted: &str) -> Result<Access, Fail
         return Err(failure.next("without --via it is reached through the controller"));
     }
     Ok(Access { route, via, ..found })
+}
+
+/// Turns whoever comes next by this access to the tunnel, if the direct way did not lead in. Where that cannot be written
+/// down, the next one finds out by itself.
+pub(super) async fn detour(client: &Client, access: &Access) {
+    if access.via != Via::Any || access.route == Route::Tunnel {
+        return;
+    }
+    let Ok(folders) = Folders::of(&client.context) else { return };
+    let Ok(folder) = take(&folders, access.task).await else { return };
+    if let Some(found) = read(folder.path(), access.purpose).filter(|found| found.grant.pairing == access.grant.pairing)
+    {
+        let _untold = record(&folder, &Access { route: Route::Tunnel, ..found });
+    }
 }
 
 /// What ssh is told of it.

@@ -1,12 +1,15 @@
 //! The way to an executor: straight to its own port where that can be reached, else through the controller.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 /// How long a port that can be reached takes at most to answer.
 const ANSWERS: Duration = Duration::from_millis(1500);
+
+/// How a server of ssh begins.
+const GREETING: &[u8; 4] = b"SSH-";
 
 /// How ssh gets there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,18 +92,25 @@ pub(super) async fn choose(address: Option<&Address>, via: Via, before: Option<&
     match (via, before) {
         (Via::Tunnel, _) | (Via::Any, Some(Route::Tunnel)) => Route::Tunnel,
         (Via::Direct, _) => Route::Direct(address.clone()),
-        (Via::Any, Some(Route::Direct(_)) | None) => {
-            match timeout(ANSWERS, TcpStream::connect((&*address.host, address.port))).await {
-                Ok(Ok(_)) => Route::Direct(address.clone()),
-                Ok(Err(_)) | Err(_) => Route::Tunnel,
-            }
-        }
+        (Via::Any, Some(Route::Direct(_)) | None) => match timeout(ANSWERS, greets(address)).await {
+            Ok(Ok(true)) => Route::Direct(address.clone()),
+            Ok(Ok(false) | Err(_)) | Err(_) => Route::Tunnel,
+        },
     }
+}
+
+/// Whether a server of ssh takes in who comes there: what only opens the connection, and then cuts it or says nothing, would
+/// do the same to ssh.
+async fn greets(address: &Address) -> io::Result<bool> {
+    let mut stream = TcpStream::connect((&*address.host, address.port)).await?;
+    let mut greeting = [0; GREETING.len()];
+    stream.read_exact(&mut greeting).await?;
+    Ok(greeting == *GREETING)
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
     use super::*;
 
@@ -119,10 +129,22 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_port_that_answers_is_the_way() {
+    /// The address of somebody who says this to whoever comes, and is gone.
+    async fn greeter(words: &'static [u8]) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let open: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(words).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_port_that_lets_people_in_is_the_way() {
+        let (open, cut) = (greeter(b"SSH-2.0-x\r\n").await, greeter(b"").await);
+        let other = greeter(b"220 mail.example\r\n").await;
         // Held and never listened on, so that it stays closed.
         let held = tokio::net::TcpSocket::new_v4().unwrap();
         held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -135,6 +157,8 @@ mod tests {
             (Some(&open), Via::Tunnel, None, Route::Tunnel),
             (Some(&open), Via::Any, Some(Route::Tunnel), Route::Tunnel),
             (Some(&open), Via::Direct, Some(Route::Tunnel), direct(&open)),
+            (Some(&cut), Via::Any, None, Route::Tunnel),
+            (Some(&other), Via::Any, None, Route::Tunnel),
             (Some(&closed), Via::Any, None, Route::Tunnel),
             (Some(&closed), Via::Any, Some(direct(&closed)), Route::Tunnel),
             (Some(&closed), Via::Direct, None, direct(&closed)),

@@ -31,6 +31,8 @@ pub(crate) struct Desk {
     pub(crate) asked: AtomicU32,
     /// What the caller may not do, of all that they ask for.
     pub(crate) denied: Mutex<Vec<Right>>,
+    /// Where people reach the executor without the controller.
+    pub(crate) address: Mutex<String>,
     /// What is answered to who asks for a pairing.
     pub(crate) refusal: Mutex<Option<Status>>,
     /// What is answered to who asks for a tunnel, and what one ends with after its first bytes.
@@ -81,6 +83,7 @@ impl Pairings for Script {
             login: login(attempt),
             host: Host(host).to_string(),
             known_hosts: vec![Host(host).known(authority().public_key()).unwrap()],
+            address: self.desk.address.lock().unwrap().clone(),
             lifetime: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
             ..OpenPairingResponse::default()
         }))
