@@ -139,11 +139,21 @@ async fn a_full_disk_blocks_the_agent_and_the_end_is_told_all_the_same() {
     fs::create_dir(host.data()).unwrap();
     let Some(_disk) = crate::disk::Disk::mount(&host.data(), 8 << 20) else { return };
     host.start().await;
-    let spec = host.shell("sculpt milestone half; trap '' INT TERM; head -c 50000000 /dev/zero; sleep 600");
+    let go = host.root.path().join("go");
+    let script = format!(
+        "trap '' INT TERM; until test -e {}; do sleep 0.02; done; head -c 50000000 /dev/zero; sleep 600",
+        go.display()
+    );
+    let spec = host.shell(&script);
     let id = spec.attempt_id.clone();
     host.controller.offer(&spec);
-    host.controller.wait("the log", |memory| (memory.log(&id).len() > 1 << 20).then_some(())).await;
+    host.controller.wait("the start", |memory| memory.pid(&id)).await;
     let attempt = host.data().join("attempts").join(&id);
+    // More than there will be room for in the journal, and not said yet: its line does not end.
+    let mut said = fs::OpenOptions::new().create(true).append(true).open(attempt.join("milestones")).unwrap();
+    said.write_all(&vec![b'x'; (2 << 20) - 1]).unwrap();
+    fs::write(go, "").unwrap();
+    host.controller.wait("the log", |memory| (memory.log(&id).len() > 1 << 20).then_some(())).await;
     let mut blocked = None;
     while blocked.is_none() {
         if let sculpt_executor::shim::Liveness::Present(status) = sculpt_executor::shim::probe(&attempt).await {
@@ -153,9 +163,7 @@ async fn a_full_disk_blocks_the_agent_and_the_end_is_told_all_the_same() {
     assert!(blocked.unwrap().contains("the log cannot be written"));
     let _filled = fs::write(host.data().join("filler"), vec![0; 8 << 20]);
     assert!(fs::write(host.data().join("more"), [0; 4096]).is_err(), "the disk is full");
-    // There is room for it where the first one stands, and none in the journal.
-    let mut said = fs::OpenOptions::new().append(true).open(attempt.join("milestones")).unwrap();
-    said.write_all(b"said last\n").unwrap();
+    said.write_all(b"\n").unwrap();
     host.controller.want(&id, Phase::Stop);
     let ended = host.controller.wait_ended(&id).await;
     assert_eq!(ended.outcome(), Outcome::Cancelled);
@@ -163,6 +171,8 @@ async fn a_full_disk_blocks_the_agent_and_the_end_is_told_all_the_same() {
     assert_eq!(record.log_length, ended.log_length);
     assert_eq!(host.controller.memory().log(&id).len() as u64, ended.log_length);
     assert_eq!(host.controller.memory().steps(&id), STEPS);
+    let log = fs::read_to_string(host.root.path().join("log")).unwrap();
+    assert!(log.contains("milestones that were said last were not written down"), "{log}");
     host.stop();
 }
 
