@@ -63,7 +63,7 @@ const PACKET: u32 = 32 * 1024;
 pub(crate) const LOOKS_ON: Duration = Duration::from_secs(600);
 
 /// How long a peer may take to leave what it looks at, and then to hear why it is cut.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What a server serves with.
 #[derive(Clone, Debug)]
