@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help setup build test sim soak lint freeze fuzz bench guards demo release clean
+.PHONY: help setup build test sim soak lint freeze fuzz bench guards demo film release clean
 
 CARGO ?= cargo
 
@@ -48,6 +48,9 @@ guards: setup ## remove one guard after the other from a copy, and see that a te
 
 demo: build ## run the main job for real, in a directory of its own, and clean up
 	@scripts/demo target/debug
+
+film: build ## record docs/film.cast, which the README shows, anew
+	@scripts/film target/debug
 
 release: setup ## build the three programs for use, into target/release
 	$(CARGO) build $(PROGRAMS) --locked --release
