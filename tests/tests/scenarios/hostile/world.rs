@@ -35,7 +35,8 @@ impl World {
             eprintln!("SKIPPED: only root can make every world");
             return Ok(None);
         }
-        let options = Stack::options().settings(settings);
+        // As an account of services has it, whom nobody is to sit down as.
+        let options = Stack::options().settings(settings).env("SHELL", "/usr/sbin/nologin");
         let options = match self {
             Self::Accounts => options.separate(),
             Self::Bubblewrap => options.ordinary().separate(),
