@@ -54,6 +54,11 @@ impl Room {
         *self.standing.borrow()
     }
 
+    /// The same, for who asks often.
+    pub fn watched(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
     /// What is known of sizes.
     pub fn sizes(&self) -> &Sizes {
         &self.sizes

@@ -10,7 +10,7 @@ use super::{
     door::Entered,
     place::NoPlace,
     process::{Ending, Process},
-    relay::{Line, Over},
+    relay::{HUNG_UP, Line, Over},
     reports::{Presence, Reports},
     request::{self, MOST_VARIABLES, Request, Service, service},
     seat::{self, Sitting, describes, patiently},
@@ -114,7 +114,15 @@ async fn listen(line: &mut Line, said: &mut Said) -> Option<Request> {
     loop {
         let message = tokio::select! {
             () = line.cut.cancelled() => return None,
-            message = line.messages.wait() => message?,
+            message = line.asked.recv() => message?,
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(lost) => {
+                line.say_lost(&lost).await;
+                line.close(HUNG_UP).await;
+                return None;
+            }
         };
         match message {
             ChannelMsg::SetEnv { variable_name: name, variable_value: value, .. }

@@ -8,7 +8,7 @@ use std::{
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty,
     keys::ssh_key::Certificate,
-    server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session},
+    server::{Auth, ChannelOpenHandle, Handler, Msg, Session},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,7 +19,7 @@ use super::{
     cut::Cut,
     door::{Answer, Door, Entered},
     forward::{Forwards, Target},
-    intake::{Intakes, WINDOW},
+    intake::Intakes,
     relay::Line,
     reports::Reports,
     request,
@@ -78,11 +78,10 @@ impl Connection {
     }
 
     /// Connects the person with something of the attempt.
-    async fn connect(&mut self, channel: Channel<Msg>, target: Target, reply: ChannelOpenHandle, handle: Handle) {
+    async fn connect(&mut self, channel: Channel<Msg>, target: Target, reply: ChannelOpenHandle) {
         match self.place() {
             Ok((entered, place)) => {
-                let intake = self.intakes.take(channel.id(), handle);
-                self.tasks.spawn(self.forwards(entered).connect(channel, intake, target, reply, place));
+                self.tasks.spawn(self.forwards(entered).connect(channel, target, reply, place));
             }
             Err(why) => reply.reject(why).await,
         }
@@ -141,10 +140,10 @@ impl Handler for Connection {
                 return Ok(());
             }
         };
-        let intake = self.intakes.take(channel.id(), session.handle());
         let (messages, writer) = channel.split();
+        let (asked, pieces) = self.intakes.take_in(messages, entered.place.directory());
         let (cut, over, why) = (self.cut.clone(), self.over.clone(), Arc::clone(&self.why));
-        let line = Line { messages, intake, writer, handle: session.handle(), cut, over, why };
+        let line = Line { asked, pieces, writer, handle: session.handle(), cut, over, why };
         let reports = self.reports.clone();
         self.tasks.spawn(async move {
             channel::serve(line, entered, reports).await;
@@ -162,9 +161,9 @@ impl Handler for Connection {
         _originator: &str,
         _originator_port: u32,
         reply: ChannelOpenHandle,
-        session: &mut Session,
+        _: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.connect(channel, Target::Tcp { host: host.to_owned(), port }, reply, session.handle()).await;
+        self.connect(channel, Target::Tcp { host: host.to_owned(), port }, reply).await;
         Ok(())
     }
 
@@ -173,9 +172,9 @@ impl Handler for Connection {
         channel: Channel<Msg>,
         path: &str,
         reply: ChannelOpenHandle,
-        session: &mut Session,
+        _: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.connect(channel, Target::Unix(path.to_owned()), reply, session.handle()).await;
+        self.connect(channel, Target::Unix(path.to_owned()), reply).await;
         Ok(())
     }
 
@@ -207,43 +206,12 @@ impl Handler for Connection {
         Ok(listening.inspect(CancellationToken::cancel).is_some())
     }
 
-    /// One that we have opened: what comes on it comes after this.
-    async fn channel_open_confirmation(
-        &mut self,
-        channel: ChannelId,
-        _most: u32,
-        _window: u32,
-        _: &mut Session,
-    ) -> Result<(), Self::Error> {
-        self.intakes.open(channel);
-        Ok(())
-    }
-
-    async fn data(&mut self, channel: ChannelId, data: &[u8], _: &mut Session) -> Result<(), Self::Error> {
-        self.intakes.received(channel, data);
-        Ok(())
-    }
-
-    /// No program has an input for errors.
-    async fn extended_data(
-        &mut self,
-        channel: ChannelId,
-        _: u32,
-        data: &[u8],
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        // A packet is no longer than a window.
-        session.handle().adjust_window(channel, u32::try_from(data.len()).unwrap_or(WINDOW))
-    }
-
-    async fn channel_eof(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
-        self.intakes.ended(channel);
-        Ok(())
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.intakes.slow.window()
     }
 
     async fn channel_close(&mut self, channel: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
         self.busy.remove(&channel);
-        self.intakes.ended(channel);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use tracing::debug;
 
 use super::{
     door::Entered,
-    intake::{Intake, Intakes},
+    intake::Intakes,
     listeners::{self, Listeners},
     relay::{PROHIBITED, send},
     socket::{self, Wanted},
@@ -62,7 +62,6 @@ impl Forwards {
     pub(super) async fn connect(
         self,
         channel: Channel<Msg>,
-        intake: Intake,
         target: Target,
         reply: ChannelOpenHandle,
         _place: OwnedSemaphorePermit,
@@ -70,11 +69,11 @@ impl Forwards {
         match self.reach(target).await {
             Ok(Reached::Tcp(stream)) => {
                 reply.accept().await;
-                join(channel, intake, stream, &self.cut).await;
+                self.join(channel, stream).await;
             }
             Ok(Reached::Unix(stream)) => {
                 reply.accept().await;
-                join(channel, intake, stream, &self.cut).await;
+                self.join(channel, stream).await;
             }
             Err(why) => {
                 debug!(?why, "a forward was refused");
@@ -165,8 +164,7 @@ impl Forwards {
             }
             // Without room for it, it is closed.
             let Ok(place) = Arc::clone(&self.channels).try_acquire_owned() else { continue };
-            let (handle, address, cut) = (handle.clone(), address.to_owned(), self.cut.clone());
-            let intakes = self.intakes.clone();
+            let (forwards, handle, address) = (self.clone(), handle.clone(), address.to_owned());
             self.tasks.spawn(async move {
                 let opened = handle.channel_open_forwarded_tcpip(
                     address,
@@ -175,19 +173,55 @@ impl Forwards {
                     from.port().into(),
                 );
                 let opened = tokio::select! {
-                    () = cut.cancelled() => return,
+                    () = forwards.cut.cancelled() => return,
                     opened = opened => opened,
                 };
                 match opened {
-                    Ok(channel) => {
-                        let intake = intakes.take(channel.id(), handle);
-                        join(channel, intake, stream, &cut).await;
-                    }
+                    Ok(channel) => forwards.join(channel, stream).await,
                     Err(error) => debug!(%error, "the person's side took no forwarded connection"),
                 }
                 drop(place);
             });
         }
+    }
+
+    /// Copies both ways until both are over, the person closes the channel, or the connection ends.
+    async fn join(&self, channel: Channel<Msg>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let (messages, writer) = channel.split();
+        let (mut asked, mut pieces) = self.intakes.take_in(messages, self.entered.place.directory());
+        let (from, mut to) = tokio::io::split(stream);
+        let person_done = Notify::new();
+        let inward = async {
+            while let Some(piece) = pieces.recv().await {
+                // What nobody takes is dropped: the other direction may still have something to say.
+                let _dropped = to.write_all(&piece).await;
+            }
+            let _broken = to.shutdown().await;
+            person_done.notify_one();
+            Ok(())
+        };
+        let closed = async {
+            loop {
+                match asked.recv().await {
+                    Some(Ok(ChannelMsg::Close)) | None => return Ok(()),
+                    Some(Ok(_)) => {}
+                    Some(Err(lost)) => return Err(lost),
+                }
+            }
+        };
+        // What was sent before the channel was closed still arrives.
+        let inward = async { tokio::try_join!(inward, closed) };
+        let outward = async {
+            let _broken = send(Box::new(from), &writer, None).await;
+            let _gone = writer.eof().await;
+            person_done.notified().await;
+        };
+        tokio::select! {
+            () = self.cut.cancelled() => {}
+            _over = inward => {}
+            () = outward => {}
+        }
+        let _gone = writer.close().await;
     }
 }
 
@@ -208,38 +242,4 @@ fn unix(socket: OwnedFd) -> std::io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::from(socket);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
-}
-
-/// Copies both ways until both are over, the person closes the channel, or the connection ends.
-async fn join(
-    channel: Channel<Msg>,
-    mut intake: Intake,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    cut: &CancellationToken,
-) {
-    let (mut messages, writer) = channel.split();
-    let (from, mut to) = tokio::io::split(stream);
-    let person_done = Notify::new();
-    let inward = async {
-        while let Some(piece) = intake.piece().await {
-            // What nobody takes is dropped: the other direction may still have something to say.
-            let _dropped = to.write_all(&piece).await;
-        }
-        let _broken = to.shutdown().await;
-        person_done.notify_one();
-    };
-    let closed = async { while !matches!(messages.wait().await, Some(ChannelMsg::Close) | None) {} };
-    // What was sent before the channel was closed still arrives.
-    let inward = async { tokio::join!(inward, closed) };
-    let outward = async {
-        let _broken = send(Box::new(from), &writer, None).await;
-        let _gone = writer.eof().await;
-        person_done.notified().await;
-    };
-    tokio::select! {
-        () = cut.cancelled() => {}
-        _ = inward => {}
-        () = outward => {}
-    }
-    let _gone = writer.close().await;
 }

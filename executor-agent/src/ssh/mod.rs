@@ -23,6 +23,7 @@ mod seat;
 mod server;
 mod severable;
 pub mod socket;
+mod spill;
 mod strangers;
 mod tunnel;
 

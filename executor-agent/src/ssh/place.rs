@@ -83,6 +83,11 @@ impl Place {
         !self.directory.join(shim::files::EXIT).exists() && shim::is_locked(&self.directory).unwrap_or(true)
     }
 
+    /// Where everything of it stands that is the executor's alone.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Whether it has a terminal.
     pub fn has_terminal(&self) -> bool {
         matches!(self.launch.mode, Mode::Terminal { .. })

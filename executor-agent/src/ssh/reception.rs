@@ -98,6 +98,7 @@ async fn receive(
         attempts: Attempts::new(context.layout.clone(), context.program.clone()),
         reports,
         ends: hears.ends,
+        disk: context.room.watched(),
         comes_in_within: COMES_IN_WITHIN,
         cancel: context.cancel.clone(),
     });

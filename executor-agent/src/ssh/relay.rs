@@ -5,21 +5,24 @@ use std::{
     future::pending,
     io,
     sync::{Arc, OnceLock},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use russh::{
-    ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig,
+    ChannelMsg, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
 };
 use rustix::process::Signal;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     cut::Cut,
-    intake::Intake,
+    intake::{Asked, Lost, Pieces},
     process::{Ending, Ends, Process, Streams},
     request,
     seat::Sitting,
@@ -28,8 +31,11 @@ use super::{
 /// What is read of a program at once; a packet takes no more.
 const CHUNK: usize = 32 * 1024;
 
-/// How much is taken for a program that does not read. Beyond it the peer's window is not given back.
+/// How much is taken for a program that does not read. Beyond it nothing is taken of what comes in.
 const BACKLOG: usize = 64 * 1024;
+
+/// How long a person may take to hear why their channel is closed.
+const HEARS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The code of a refusal for what nobody may.
 pub(super) const PROHIBITED: u32 = 1;
@@ -37,11 +43,14 @@ pub(super) const PROHIBITED: u32 = 1;
 /// The number of the stream for errors.
 const ERRORS: u32 = 1;
 
+/// How a program ends that loses its person or its attempt.
+pub(super) const HUNG_UP: Ending = Ending::Signal(Signal::HUP.as_raw());
+
 /// A session channel, opened.
 pub(super) struct Line {
     /// All but the data.
-    pub(super) messages: ChannelReadHalf,
-    pub(super) intake: Intake,
+    pub(super) asked: Asked,
+    pub(super) pieces: Pieces,
     pub(super) writer: ChannelWriteHalf<Msg>,
     pub(super) handle: Handle,
     /// Cancelled when the person is to go.
@@ -100,14 +109,17 @@ impl Line {
                 }
                 () = self.over.cancelled(), if sitting.is_none() => {
                     self.say("sculpt: the attempt has ended").await;
-                    return Over::Ended(Ending::Signal(Signal::HUP.as_raw()));
+                    return Over::Ended(HUNG_UP);
                 }
-                message = self.messages.wait() => {
-                    if hear(message, process, sitting.as_deref()).await == Heard::Gone {
-                        return Over::Gone;
+                message = self.asked.recv() => match hear(message, process, sitting.as_deref()).await {
+                    Heard::More => {}
+                    Heard::Gone => return Over::Gone,
+                    Heard::Lost(lost) => {
+                        self.say_lost(&lost).await;
+                        return Over::Ended(HUNG_UP);
                     }
-                }
-                piece = self.intake.piece(), if backlog.has_room() => {
+                },
+                piece = self.pieces.recv(), if backlog.has_room() => {
                     if take(piece, &mut backlog, sitting.as_deref_mut().filter(|_| !left)) == Hand::Leaves {
                         (left, backlog.closed) = (true, true);
                         // tmux's client then leaves the person's terminal as it was.
@@ -149,11 +161,18 @@ impl Line {
         self.unless_cut(self.writer.extended_data_bytes(ERRORS, format!("{words}\r\n"))).await;
     }
 
+    /// Tells the person that their channel cannot go on. Who reads nothing else may not read this either.
+    pub(super) async fn say_lost(&self, lost: &Lost) {
+        let _unheard = timeout(HEARS_WITHIN, self.say(&format!("sculpt: {lost}"))).await;
+    }
+
     /// Says how it ended, and closes the channel.
     pub(super) async fn close(&self, ending: Ending) {
         match ending {
             Ending::Code(code) => self.unless_cut(self.writer.exit_status(code)).await,
             Ending::Signal(number) => {
+                // OpenSSH's client knows nothing of signals.
+                self.unless_cut(self.writer.exit_status(number.unsigned_abs().saturating_add(128))).await;
                 let (id, name) = (self.writer.id(), signal_name(number));
                 self.unless_cut(self.handle.exit_signal_request(id, name, false, String::new(), String::new())).await;
             }
@@ -173,14 +192,18 @@ impl Line {
 }
 
 /// What a message means for a relay.
-#[derive(PartialEq)]
 enum Heard {
     More,
     Gone,
+    Lost(Lost),
 }
 
 /// Hears what the person's side says beside its data.
-async fn hear(message: Option<ChannelMsg>, process: &Process, sitting: Option<&Sitting>) -> Heard {
+async fn hear(message: Option<Result<ChannelMsg, Lost>>, process: &Process, sitting: Option<&Sitting>) -> Heard {
+    let message = match message.transpose() {
+        Ok(message) => message,
+        Err(lost) => return Heard::Lost(lost),
+    };
     match (message, sitting) {
         (Some(ChannelMsg::WindowChange { col_width, row_height, .. }), sitting) => {
             if sitting.is_none_or(Sitting::resizes) {

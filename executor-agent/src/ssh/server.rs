@@ -26,12 +26,13 @@ use super::{
     door::{Door, Entered},
     guests::{self, GuestList},
     host_proof::HostProof,
-    intake::{Intakes, WINDOW},
+    intake::{Intakes, Slow, WINDOW},
     place::Attempts,
     reports::Reports,
     severable::Severable,
     strangers::Stranger,
 };
+use crate::space::Standing;
 
 /// How many people may be connected at a time.
 pub const CONNECTIONS: usize = 128;
@@ -53,8 +54,8 @@ const TRIES: usize = 6;
 /// A refusal takes as long as this, whatever it is for.
 const REFUSED_AFTER: Duration = Duration::from_millis(500);
 
-/// What a channel is asked beside its data, before the connection waits for it to hear that.
-const REQUESTS: usize = 16;
+/// What a channel receives, before the connection waits until it is taken in.
+const QUEUED: usize = 16;
 
 /// The longest packet.
 const PACKET: u32 = 32 * 1024;
@@ -78,6 +79,8 @@ pub struct Means {
     pub reports: Reports,
     /// Raised when attempts have ended.
     pub ends: watch::Receiver<u64>,
+    /// How full the disk is.
+    pub disk: watch::Receiver<Standing>,
     /// How long it may take to be let in.
     pub comes_in_within: Duration,
     /// Ends all connections.
@@ -181,7 +184,7 @@ impl Server {
             stranger,
             turned: None,
             channels: Arc::new(Semaphore::new(CHANNELS)),
-            intakes: Intakes::default(),
+            intakes: Intakes { disk: self.means.disk.clone(), tasks: tasks.clone(), slow: Slow::default() },
             listening: HashMap::new(),
             busy: HashSet::new(),
             tasks: tasks.clone(),
@@ -293,10 +296,8 @@ fn config(proof: &HostProof) -> Config {
         keys: vec![proof.key.clone()],
         certificates: vec![proof.certificate.clone()],
         window_size: WINDOW,
-        // Given back as what was received is taken, and not before.
-        manual_window: true,
         maximum_packet_size: PACKET,
-        channel_buffer_size: REQUESTS,
+        channel_buffer_size: QUEUED,
         max_auth_attempts: TRIES,
         // A peer that is there answers the questions whether it is, and that counts.
         inactivity_timeout: Some(SILENT),

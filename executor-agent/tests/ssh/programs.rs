@@ -25,7 +25,7 @@ async fn a_command_runs_in_the_workspace_and_its_end_is_told() {
     let said = person.ssh(&["pwd; echo words >&2; exit 7"]).await;
     assert_eq!((said.code, said.out, said.err.as_str()), (Some(7), format!("{work}\n"), "words\n"));
     let said = person.ssh(&["kill -TERM $$"]).await;
-    assert_eq!(said.code, Some(255), "ended by a signal: {said:?}");
+    assert_eq!(said.code, Some(128 + 15), "ended by a signal: {said:?}");
     let said = person.ssh(&["no-such-program"]).await;
     assert!(said.code == Some(127) && said.err.contains("no-such-program"), "{said:?}");
     let said = person.ssh(&["echo ${AGENTS_OWN}-${SCULPT_ATTEMPT-none}-${PAGER-none}-$SHELL"]).await;

@@ -10,11 +10,13 @@ use std::{
     },
 };
 
-use sculpt_executor::shim::Mode;
+use sculpt_executor::{shim::Mode, space::Standing};
 use sculpt_pairing::Profile;
+use sculpt_space::{Level, Space};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::UnixStream,
 };
 
@@ -22,9 +24,15 @@ use super::world::{Person, World, finish};
 use crate::attempt::Attempt;
 
 /// More than sockets, windows and buffers hold on the whole way.
-const MUCH: u64 = 128 << 20;
+const MUCH: usize = 100 << 20;
 
-/// An agent that reads nothing of a connection before it is let; then says how much there was.
+/// What goes to disk until somebody has waited long enough.
+const ON_DISK: u64 = 4 << 20;
+
+/// What memory holds on the whole way, of which this process has little.
+const ON_THE_WAY: u64 = 24 << 20;
+
+/// An agent that reads nothing of a connection before it is let; then it says all of it back, and takes its time.
 const AGENT: &str = r#"
 import os, socket, time
 listener = socket.create_server(("127.0.0.1", 0))
@@ -32,10 +40,9 @@ open("port.new", "w").write(str(listener.getsockname()[1]))
 os.rename("port.new", "port")
 stream, _ = listener.accept()
 while not os.path.exists("reads"): time.sleep(0.01)
-read, buffer = 0, bytearray(1 << 20)
-while length := stream.recv_into(buffer): read += length
-open("read.new", "w").write(str(read))
-os.rename("read.new", "read")
+while piece := stream.recv(1 << 18):
+    time.sleep(0.002)
+    stream.sendall(piece)
 "#;
 
 /// A connection of somebody's in which all that they do goes on, as editors have it.
@@ -64,17 +71,14 @@ impl<'a> Shared<'a> {
         self.person.command("ssh", &[&["-S", self.path("shared").to_str().unwrap()], words].concat())
     }
 
-    /// Does small things beside it until nothing more goes into what nobody reads.
-    async fn goes_on_until_stalled(&self, sent: &AtomicU64) {
-        let (mut still, mut before) = (0, 0);
-        while still < 5 {
+    /// Does small things beside it until much of what nobody reads is on disk.
+    async fn goes_on_until_kept(&self, world: &World, sent: &AtomicU64) {
+        while kept(&world.attempt) < ON_DISK {
             let said = finish(self.command(&["sculpt", "echo alive"]).spawn().unwrap()).await;
             assert_eq!(said.out, "alive\n", "{said:?}");
-            let now = sent.load(Ordering::Acquire);
-            still = if now == before && now > 0 { still + 1 } else { 0 };
-            before = now;
+            let elsewhere = sent.load(Ordering::Acquire).saturating_sub(kept(&world.attempt));
+            assert!(elsewhere < ON_THE_WAY, "{elsewhere} bytes are in memory");
         }
-        assert!(before < MUCH, "all of it was taken for somebody who reads nothing");
     }
 
     async fn close(self) {
@@ -83,11 +87,20 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Sends very much, and counts.
-async fn send_much(mut to: impl AsyncWrite + Unpin, sent: Arc<AtomicU64>) {
-    let piece = vec![7; 64 << 10];
-    while sent.load(Ordering::Acquire) < MUCH {
-        to.write_all(&piece).await.unwrap();
+/// The bytes in files without a name that this process has in the attempt's directory.
+fn kept(attempt: &Attempt) -> u64 {
+    let nameless = |entry: fs::DirEntry| {
+        let file = fs::read_link(entry.path()).ok()?;
+        let ours = file.starts_with(attempt.directory()) && file.to_str()?.ends_with(" (deleted)");
+        ours.then(|| fs::metadata(entry.path()).ok())?
+    };
+    fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(nameless).map(|file| file.len()).sum()
+}
+
+/// Sends all of it, and counts.
+async fn send(mut to: impl AsyncWrite + Unpin, data: Arc<Vec<u8>>, sent: Arc<AtomicU64>) {
+    for piece in data.chunks(64 << 10) {
+        to.write_all(piece).await.unwrap();
         sent.fetch_add(piece.len() as u64, Ordering::AcqRel);
     }
     to.shutdown().await.unwrap();
@@ -99,13 +112,17 @@ async fn a_connection_that_nobody_reads_stops_no_other() {
     let person = world.person("ada", Profile::Workspace);
     let port = world.attempt.number("port").await;
     let shared = Shared::open(&person, |at| vec!["-L".into(), format!("{at}/forward:localhost:{port}")]).await;
-    let sent = Arc::new(AtomicU64::new(0));
+    let (data, sent) = (Arc::new(half_empty(MUCH)), Arc::new(AtomicU64::new(0)));
     let stream = UnixStream::connect(shared.path("forward")).await.unwrap();
-    let sending = tokio::spawn(send_much(stream, Arc::clone(&sent)));
-    shared.goes_on_until_stalled(&sent).await;
+    let (mut from, to) = stream.into_split();
+    let sending = tokio::spawn(send(to, Arc::clone(&data), Arc::clone(&sent)));
+    shared.goes_on_until_kept(&world, &sent).await;
     // And nothing is lost of what had to wait.
     fs::write(world.attempt.work().join("reads"), "").unwrap();
-    assert_eq!(u64::from(world.attempt.number("read").await), MUCH);
+    let mut back = Vec::with_capacity(MUCH);
+    from.read_to_end(&mut back).await.unwrap();
+    assert!(back == *data);
+    assert_eq!(kept(&world.attempt), 0);
     sending.await.unwrap();
     shared.close().await;
 }
@@ -115,15 +132,33 @@ async fn a_program_that_reads_nothing_stops_no_other() {
     let world = World::around(Attempt::new(Mode::Pipes, "echo ready; exec sleep 1000")).await;
     let person = world.person("ada", Profile::Workspace);
     let shared = Shared::open(&person, |_| Vec::new()).await;
-    let line = "until test -e reads; do sleep 0.01; done; wc -c";
+    let line = "until test -e reads; do sleep 0.01; done; sha256sum";
     let mut program = shared.command(&["sculpt", line]).stdin(Stdio::piped()).spawn().unwrap();
-    let sent = Arc::new(AtomicU64::new(0));
-    let sending = tokio::spawn(send_much(program.stdin.take().unwrap(), Arc::clone(&sent)));
-    shared.goes_on_until_stalled(&sent).await;
+    let (data, sent) = (Arc::new(half_empty(MUCH)), Arc::new(AtomicU64::new(0)));
+    let sending = tokio::spawn(send(program.stdin.take().unwrap(), Arc::clone(&data), Arc::clone(&sent)));
+    shared.goes_on_until_kept(&world, &sent).await;
     fs::write(world.attempt.work().join("reads"), "").unwrap();
     let said = finish(program).await;
-    assert_eq!(said.out.trim(), MUCH.to_string(), "{said:?}");
+    let sum: String = Sha256::digest(data.as_slice()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(said.out, format!("{sum}  -\n"), "{said:?}");
     sending.await.unwrap();
+    shared.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_ends_its_own_channel_alone() {
+    let world = World::around(Attempt::new(Mode::Pipes, "echo ready; exec sleep 1000")).await;
+    let person = world.person("ada", Profile::Workspace);
+    let shared = Shared::open(&person, |_| Vec::new()).await;
+    let space = Space { used: 99, budget: 100 };
+    world.disk.send_replace(Standing { space, level: Level::Full });
+    let mut other = shared.command(&["sculpt", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut command = shared.command(&["sculpt", "exec sleep 1000"]);
+    let said = finish(command.stdin(fs::File::open("/dev/zero").unwrap()).spawn().unwrap()).await;
+    assert_eq!(said.code, Some(129), "{said:?}");
+    assert!(said.err.contains("is not read, and the disk of this host is nearly full"), "{said:?}");
+    other.stdin.take().unwrap().write_all(b"still here").await.unwrap();
+    assert_eq!(finish(other).await.out, "still here");
     shared.close().await;
 }
 

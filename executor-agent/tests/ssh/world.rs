@@ -13,6 +13,7 @@ use sculpt_executor::{
     layout::Layout,
     report::Seat,
     shim::Client,
+    space::Standing,
     ssh::{Attempts, Beside, Guest, GuestList, HostProof, Means, Place, Server},
     tmux::View,
 };
@@ -57,6 +58,7 @@ pub(crate) struct World {
     pub(crate) reports: mpsc::Receiver<(AttemptId, Seat)>,
     /// Nobody is told of an end here.
     _ends: watch::Sender<u64>,
+    pub(crate) disk: watch::Sender<Standing>,
     pub(crate) attempts: Attempts,
     pub(crate) cancel: CancellationToken,
     pub(crate) server: Server,
@@ -97,6 +99,7 @@ impl World {
         let (guests, told) = watch::channel(GuestList { authorities, ..GuestList::default() });
         let (report, reports) = Beside::default().reports(room);
         let (ends, ended) = watch::channel(0);
+        let disk = watch::Sender::new(Standing::default());
         let cancel = CancellationToken::new();
         let server = Server::new(Means {
             proof,
@@ -104,6 +107,7 @@ impl World {
             attempts: attempts.clone(),
             reports: report,
             ends: ended,
+            disk: disk.subscribe(),
             comes_in_within: COMES_IN_WITHIN,
             cancel: cancel.clone(),
         });
@@ -117,7 +121,7 @@ impl World {
                 tokio::spawn(async move { server.serve(stream, None).await });
             }
         });
-        Self { attempt, client, address, guests, reports, _ends: ends, attempts, cancel, server, executor }
+        Self { attempt, client, address, guests, reports, _ends: ends, disk, attempts, cancel, server, executor }
     }
 
     pub(crate) fn id(&self) -> AttemptId {
