@@ -210,7 +210,7 @@ impl Settings {
                 listen: args.ssh_listen.or(file.ssh.listen),
                 advertise: args.ssh_advertise.or(file.ssh.advertise),
             }
-            .check()?,
+            .check(args.ssh_here)?,
             agents: file.agents,
             lifeline: args.lifeline,
             overruled: overruled.unwrap_or_default(),

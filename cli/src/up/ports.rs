@@ -18,13 +18,15 @@ const USUAL: u16 = 7433;
 pub(super) struct Remembered {
     listen: Option<SocketAddr>,
     executor_listen: Option<SocketAddr>,
+    ssh_listen: Option<SocketAddr>,
 }
 
-/// Where the controller listens, for people and for the executor.
+/// Where the controller listens, for people and for the executor, and the executor for people's ssh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ports {
     pub(super) listen: SocketAddr,
     pub(super) executor_listen: SocketAddr,
+    pub(super) ssh_listen: SocketAddr,
 }
 
 impl Ports {
@@ -60,17 +62,17 @@ impl Ports {
                 chosen
             }
         };
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let executor_listen =
-            remembered.executor_listen.and_then(|address| free(address).ok()).map_or_else(|| free(any), Ok);
-        let executor_listen =
-            executor_listen.map_err(|error| Failure::new(Exit::Failed, "find a free port", error.to_string()))?;
-        Ok(Self { listen, executor_listen })
+        // Held until both are chosen, so that they differ.
+        let (_held, executor_listen) = same_or_any(remembered.executor_listen)?;
+        let (_held, ssh_listen) = same_or_any(remembered.ssh_listen)?;
+        Ok(Self { listen, executor_listen, ssh_listen })
     }
 
     /// Writes the choice down for the next start.
     pub(super) fn remember(self, data: &Path) -> Result<(), Failure> {
-        let remembered = Remembered { listen: Some(self.listen), executor_listen: Some(self.executor_listen) };
+        let Self { listen, executor_listen, ssh_listen } = self;
+        let remembered =
+            Remembered { listen: Some(listen), executor_listen: Some(executor_listen), ssh_listen: Some(ssh_listen) };
         let write = || {
             let file = tempfile::NamedTempFile::new_in(data)?;
             serde_json::to_writer(&file, &remembered)?;
@@ -86,6 +88,14 @@ impl Remembered {
         // Without it, or with a torn one, ports are chosen anew.
         fs::read(data.join("up.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
+}
+
+/// The port of the last time, else one that is free.
+fn same_or_any(before: Option<SocketAddr>) -> Result<(TcpListener, SocketAddr), Failure> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let held = before.and_then(|address| TcpListener::bind(address).ok()).map_or_else(|| TcpListener::bind(any), Ok);
+    let found = held.and_then(|held| held.local_addr().map(|address| (held, address)));
+    found.map_err(|error| Failure::new(Exit::Failed, "find a free port", error.to_string()))
 }
 
 /// The address, with a port of the kernel's choice for port 0, if it can be listened on.
@@ -104,12 +114,13 @@ mod tests {
         let wished = free(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let first = once(|| Ports::choose(data.path(), Some(wished)).ok());
         assert_eq!(first.listen, wished);
+        assert_ne!(first.executor_listen, first.ssh_listen);
         first.remember(data.path()).unwrap();
         once(|| Ports::choose(data.path(), None).ok().filter(|ports| *ports == first));
 
         let taken = once(|| TcpListener::bind(first.listen).ok());
-        let executors = first.executor_listen;
-        let other = once(|| Ports::choose(data.path(), None).ok().filter(|other| other.executor_listen == executors));
+        let others = |ports: &Ports| (ports.executor_listen, ports.ssh_listen);
+        let other = once(|| Ports::choose(data.path(), None).ok().filter(|other| others(other) == others(&first)));
         assert_ne!(other.listen, first.listen);
         assert_eq!(Ports::choose(data.path(), Some(first.listen)).unwrap_err().exit, Exit::Conflict);
         drop(taken);

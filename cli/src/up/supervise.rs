@@ -159,6 +159,9 @@ impl Installation<'_> {
             self.places.executor().into(),
             "--controller".into(),
             self.urls.executor_url.clone().into(),
+            // Who is on this machine need not go through the controller, and stays while that is started again.
+            "--ssh-here".into(),
+            self.ports.ssh_listen.to_string().into(),
             "--lifeline".into(),
         ];
         let config = self.places.data.join("executor.toml");

@@ -1,6 +1,6 @@
 //! The flags of `sculpt-executor run`.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Flags of `sculpt-executor run`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -58,6 +58,9 @@ pub struct RunArgs {
     /// How people find that, such as build7.example:7422
     #[arg(long, value_name = "HOST:PORT", env = "SCULPT_EXECUTOR_SSH_ADVERTISE")]
     pub ssh_advertise: Option<String>,
+    /// Where people on this host do so, unless the settings say where people do
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    pub ssh_here: Option<SocketAddr>,
     /// Settings file
     #[arg(long, env = "SCULPT_EXECUTOR_CONFIG")]
     pub config: Option<PathBuf>,

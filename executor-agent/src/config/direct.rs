@@ -24,11 +24,11 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// None: they come through the controller alone.
-    pub(super) fn check(self) -> Result<Option<Direct>, ConfigError> {
+    /// None: they come through the controller alone. Where nothing is set, people on this host find it `here`.
+    pub(super) fn check(self, here: Option<SocketAddr>) -> Result<Option<Direct>, ConfigError> {
         let missing = |other: &str| format!("is nothing without ssh.{other}; set both, or neither");
         match (self.listen, self.advertise) {
-            (None, None) => Ok(None),
+            (None, None) => Ok(here.map(|listen| Direct { listen, advertise: listen.to_string() })),
             (Some(_), None) => Err(wrong("ssh.listen", missing("advertise"))),
             (None, Some(_)) => Err(wrong("ssh.advertise", missing("listen"))),
             (Some(listen), Some(advertise)) => {
@@ -69,7 +69,18 @@ mod tests {
     use super::*;
 
     fn said(listen: Option<&str>, advertise: Option<&str>) -> Result<Option<Direct>, ConfigError> {
-        Said { listen: listen.map(str::to_owned), advertise: advertise.map(str::to_owned) }.check()
+        Said { listen: listen.map(str::to_owned), advertise: advertise.map(str::to_owned) }.check(None)
+    }
+
+    #[test]
+    fn what_is_set_comes_before_people_here() {
+        let here = Some("127.0.0.1:7422".parse().unwrap());
+        let direct = Said::default().check(here).unwrap().unwrap();
+        assert_eq!((Some(direct.listen), direct.advertise.as_str()), (here, "127.0.0.1:7422"));
+        let set = Said { listen: Some("0.0.0.0:22".into()), advertise: Some("host:22".into()) };
+        assert_eq!(set.clone().check(here).unwrap(), set.check(None).unwrap());
+        let half = Said { listen: Some("0.0.0.0:22".into()), advertise: None };
+        assert!(half.check(here).is_err());
     }
 
     #[test]
