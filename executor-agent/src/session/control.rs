@@ -25,7 +25,7 @@ use super::{
     lease::Leases,
     machine::{Effect, Input, Machine},
     roster::{Damaged, Present, Roster},
-    wire::{First, Welcome, adopted, first, guests, input, said, tunnel},
+    wire::{First, Welcome, adopted, dial, first, guests, input, said},
 };
 use crate::{
     app::Identity,
@@ -226,9 +226,9 @@ impl<R: Roster> Control<R> {
                         Some(wire::control_response::Part::Guests(told)) => {
                             self.context.people.guests.send_replace(guests(told, Instant::now())?);
                         }
-                        Some(wire::control_response::Part::Dial(dial)) => {
+                        Some(wire::control_response::Part::Dial(asked)) => {
                             // With too many of them, who is left out asks again.
-                            let _full = self.context.people.dials.try_send(tunnel(&dial)?);
+                            let _full = self.context.people.dials.try_send(dial(&asked)?);
                         }
                         Some(part) => {
                             let (adopted, said) = (Input::Adopt(adopted(&part)?), said(&part)?);

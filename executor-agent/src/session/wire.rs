@@ -6,7 +6,7 @@ use sculpt_pairing::Right;
 use sculpt_proto::{
     FieldError,
     executor::v1::{self as wire, control_response::Part, ended, report::Step as WireStep, report_ack},
-    id::{AttemptId, TunnelId},
+    id::AttemptId,
     required, to_duration,
     v1::{Exit as WireExit, Failure as WireFailure},
 };
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::machine::{Input, Refusal, Wanted, Wish};
 use crate::{
     report::{Ended, Exit, Outcome, Seat, Step},
-    ssh::{Guest, GuestList, authorities},
+    ssh::{Dial, Guest, GuestList, authorities},
     tmux::Status,
 };
 
@@ -96,9 +96,12 @@ pub(super) fn guests(told: wire::Guests, now: Instant) -> Result<GuestList, Fiel
     Ok(GuestList { guests: told.guests.into_iter().map(guest).collect::<Result<_, FieldError>>()?, authorities })
 }
 
-/// For which tunnel to dial.
-pub(super) fn tunnel(dial: &wire::Dial) -> Result<TunnelId, FieldError> {
-    FieldError::parse(&dial.tunnel_id, "dial.tunnel_id")
+/// For whom to dial.
+pub(super) fn dial(dial: &wire::Dial) -> Result<Dial, FieldError> {
+    Ok(Dial {
+        tunnel: FieldError::parse(&dial.tunnel_id, "dial.tunnel_id")?,
+        pairing: FieldError::parse(&dial.pairing_id, "dial.pairing_id")?,
+    })
 }
 
 fn wanted(attempt: wire::DesiredAttempt) -> Result<Wanted, FieldError> {

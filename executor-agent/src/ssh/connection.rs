@@ -23,7 +23,7 @@ use super::{
     relay::Line,
     reports::Reports,
     request,
-    strangers::Stranger,
+    server::Came,
 };
 
 /// How many channels a connection may have at a time.
@@ -40,8 +40,8 @@ pub(super) struct Connection {
     pub(super) door: Door,
     /// Told when somebody has come in.
     pub(super) entered: watch::Sender<Option<Arc<Entered>>>,
-    /// They count as one until they have come in.
-    pub(super) stranger: Option<Stranger>,
+    /// How they came, for which they count until they have come in.
+    pub(super) came: Option<Came>,
     /// Why somebody who was recognised is turned away; they hear it, and then the connection ends.
     pub(super) turned: Option<String>,
     pub(super) channels: Arc<Semaphore>,
@@ -106,7 +106,7 @@ impl Handler for Connection {
     async fn auth_openssh_certificate(&mut self, login: &str, certificate: &Certificate) -> Result<Auth, Self::Error> {
         match self.door.answer(certificate, login).await {
             Answer::In(entered) => {
-                self.stranger = None;
+                self.came = None;
                 self.entered.send_replace(Some(entered));
                 Ok(Auth::Accept)
             }

@@ -6,7 +6,10 @@ use tokio::{net::TcpListener, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use super::{server::Server, strangers::Strangers};
+use super::{
+    server::{Came, Server},
+    strangers::Strangers,
+};
 use crate::connect::Backoff;
 
 /// Between tries to listen.
@@ -33,21 +36,18 @@ async fn listen(address: SocketAddr, server: &Server, tasks: &TaskTracker) {
     let strangers = Strangers::default();
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => match server.place() {
-                Ok(place) => {
-                    // What somebody types is shown at once. One who has gone already is noticed below.
-                    let _gone = stream.set_nodelay(true);
-                    let server = server.clone();
-                    let (stranger, makes_way) = strangers.comes(from.ip());
-                    tasks.spawn(async move {
-                        tokio::select! {
-                            () = server.receive(place, stream, Some(stranger), from) => {}
-                            () = makes_way.cancelled() => debug!(%from, "a stranger who had not said who they are made way"),
-                        }
-                    });
-                }
-                Err(error) => info!(%from, %error, "a person's connection was ended"),
-            },
+            Ok((stream, from)) => {
+                // What somebody types is shown at once. One who has gone already is noticed below.
+                let _gone = stream.set_nodelay(true);
+                let server = server.clone();
+                let (stranger, makes_way) = strangers.comes(from.ip());
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = server.receive(stream, Came::Straight(stranger), from) => {}
+                        () = makes_way.cancelled() => debug!(%from, "a stranger who had not said who they are made way"),
+                    }
+                });
+            }
             Err(error) => {
                 warn!(%error, "a connection of ssh could not be accepted");
                 sleep(AGAIN).await;

@@ -7,20 +7,23 @@ use std::{
 
 use russh::keys::ssh_key::Certificate;
 use sculpt_pairing::{Pass, Refusal, check};
+use sculpt_proto::id::PairingId;
 use tokio::sync::watch;
 use tracing::info;
 
 use super::{
     guests::{self, GuestList, NotAGuest},
+    inside::{Crowded, Inside, OneInside},
     place::{Attempts, NoPlace, Place},
 };
 
 /// Somebody who was let in: what they may do, and beside what.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Entered {
     /// With the rights that they have.
     pub(super) pass: Pass,
     pub(super) place: Place,
+    _counted: OneInside,
 }
 
 /// Where everybody asks to be let in.
@@ -28,6 +31,9 @@ pub(super) struct Entered {
 pub(super) struct Door {
     pub(super) list: watch::Receiver<GuestList>,
     pub(super) attempts: Attempts,
+    pub(super) inside: Inside,
+    /// The pairing that a tunnel was asked for with, and that no other one comes through.
+    pub(super) called: Option<PairingId>,
 }
 
 /// What becomes of somebody who has proved a certificate's key.
@@ -48,6 +54,10 @@ pub(super) enum Turned {
     Certificate(#[from] Refusal),
     #[error(transparent)]
     Guest(#[from] NotAGuest),
+    #[error("this tunnel was asked for with another pairing, and lets no other one in")]
+    Another,
+    #[error(transparent)]
+    Crowded(#[from] Crowded),
     #[error(transparent)]
     Place(#[from] NoPlace),
     #[error("attempt could not be looked at: {0}")]
@@ -81,9 +91,13 @@ impl Door {
             let list = self.list.borrow();
             check(certificate, &list.authorities, login, now)?
         };
+        if self.called.is_some_and(|called| called != pass.pairing) {
+            return Err(Turned::Another);
+        }
         let rights = guests::welcome(&mut self.list, &pass).await?;
+        let counted = self.inside.comes(&pass.user)?;
         let (attempts, attempt) = (self.attempts.clone(), pass.attempt);
         let place = tokio::task::spawn_blocking(move || attempts.find(attempt)).await??;
-        Ok(Entered { pass: Pass { rights, ..pass }, place })
+        Ok(Entered { pass: Pass { rights, ..pass }, place, _counted: counted })
     }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use russh::keys::ssh_key::PrivateKey;
-use sculpt_proto::id::TunnelId;
+use sculpt_proto::id::{PairingId, TunnelId};
 use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
@@ -43,18 +43,27 @@ pub struct Told {
     /// Whom to let in.
     pub guests: watch::Sender<GuestList>,
     /// For whom to dial.
-    pub dials: mpsc::Sender<TunnelId>,
+    pub dials: mpsc::Sender<Dial>,
     /// Raised when an attempt has ended.
     pub ends: watch::Sender<u64>,
     /// Who is there.
     pub beside: Beside,
 }
 
+/// Somebody who waits at the controller.
+#[derive(Clone, Copy, Debug)]
+pub struct Dial {
+    /// Where.
+    pub tunnel: TunnelId,
+    /// What they have asked with.
+    pub pairing: PairingId,
+}
+
 /// The duty's ends of what it is told.
 #[derive(Debug)]
 pub struct Hears {
     guests: watch::Receiver<GuestList>,
-    dials: mpsc::Receiver<TunnelId>,
+    dials: mpsc::Receiver<Dial>,
     ends: watch::Receiver<u64>,
 }
 
@@ -107,8 +116,8 @@ async fn receive(
         tasks.spawn(direct::open(direct.listen, server.clone(), context.cancel.clone()));
     }
     let dialling = async {
-        while let Some(tunnel) = hears.dials.recv().await {
-            tasks.spawn(take_in(Arc::clone(context), server.clone(), tunnel));
+        while let Some(dial) = hears.dials.recv().await {
+            tasks.spawn(take_in(Arc::clone(context), server.clone(), dial));
         }
     };
     tokio::select! {
@@ -152,9 +161,9 @@ async fn certified(context: &Context, key: &PrivateKey) -> (HostProof, Duration)
     }
 }
 
-async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
-    let place = match server.place() {
-        Ok(place) => place,
+async fn take_in(context: Arc<Context>, server: Server, Dial { tunnel: id, pairing }: Dial) {
+    let called = match server.calls(pairing) {
+        Ok(called) => called,
         Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
     };
     let dialled = tokio::select! {
@@ -168,6 +177,6 @@ async fn take_in(context: Arc<Context>, server: Server, id: TunnelId) {
         Ok(dialled) => dialled,
         Err(error) => return info!(tunnel = %id, %error, "somebody who waited was not met"),
     };
-    server.receive(place, tunnel, None, id).await;
+    server.receive(tunnel, called, id).await;
     last_words.arrive().await;
 }

@@ -12,6 +12,7 @@ use russh::{
     Disconnect, MethodKind, MethodSet, SshId,
     server::{Config, run_stream},
 };
+use sculpt_proto::id::PairingId;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -26,6 +27,7 @@ use super::{
     door::{Door, Entered},
     guests::{self, GuestList},
     host_proof::HostProof,
+    inside::Inside,
     intake::{Intakes, Slow, WINDOW},
     place::Attempts,
     reports::Reports,
@@ -34,8 +36,8 @@ use super::{
 };
 use crate::space::Standing;
 
-/// How many people may be connected at a time.
-pub const CONNECTIONS: usize = 128;
+/// How many tunnels there may be, being dialled or not come in through.
+const CALLED: usize = 64;
 
 /// How long it usually may take from the first byte to being let in.
 pub const COMES_IN_WITHIN: Duration = Duration::from_secs(20);
@@ -91,14 +93,29 @@ pub struct Means {
 #[derive(Clone, Debug)]
 pub struct Server {
     means: Means,
-    connections: Arc<Semaphore>,
+    called: Arc<Semaphore>,
+    inside: Inside,
+}
+
+/// How somebody came who has not shown who they are.
+#[derive(Debug)]
+pub enum Came {
+    /// Straight to this host.
+    Straight(Stranger),
+    /// Through a tunnel.
+    Called {
+        /// It was asked for with this pairing.
+        pairing: PairingId,
+        /// Where it is counted.
+        place: OwnedSemaphorePermit,
+    },
 }
 
 /// Why a connection ended that has not ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
     /// There are enough.
-    #[error("refused a connection: there are {CONNECTIONS} already")]
+    #[error("called nobody: through {CALLED} tunnels nobody has come in yet")]
     Full,
     /// The controller has not certified us.
     #[error("refused a connection: the controller has not certified the key of this host for ssh; it is asked again")]
@@ -126,25 +143,21 @@ impl From<russh::Error> for ConnectionError {
 impl Server {
     /// A server without connections.
     pub fn new(means: Means) -> Self {
-        Self { means, connections: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { means, called: Arc::new(Semaphore::new(CALLED)), inside: Inside::default() }
     }
 
-    /// A place for one more connection, taken before anything is done for it.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ConnectionError> {
-        Arc::clone(&self.connections).try_acquire_owned().map_err(|_| ConnectionError::Full)
+    /// A place for one more who is called with this pairing, taken before anything is done for them.
+    pub(super) fn calls(&self, pairing: PairingId) -> Result<Came, ConnectionError> {
+        let place = Arc::clone(&self.called).try_acquire_owned().map_err(|_| ConnectionError::Full)?;
+        Ok(Came::Called { pairing, place })
     }
 
     /// Serves one connection that came from there, and notes how it ended.
-    pub(super) async fn receive<S>(
-        &self,
-        place: OwnedSemaphorePermit,
-        stream: S,
-        stranger: Option<Stranger>,
-        from: impl fmt::Display,
-    ) where
+    pub(super) async fn receive<S>(&self, stream: S, came: Came, from: impl fmt::Display)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.serve_at(place, stream, stranger).await {
+        match self.serve(stream, Some(came)).await {
             Ok(()) => {}
             // Who leaves closes their connection; that it breaks off is an end like any other.
             Err(error @ ConnectionError::Lost(_)) => debug!(%from, %error, "a person's connection was over"),
@@ -152,21 +165,9 @@ impl Server {
         }
     }
 
-    /// Serves one connection to its end; of what ran for it only that is left then which was left in the background. A
-    /// stranger's is counted as one until they have come in.
-    pub async fn serve<S>(&self, stream: S, stranger: Option<Stranger>) -> Result<(), ConnectionError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        self.serve_at(self.place()?, stream, stranger).await
-    }
-
-    async fn serve_at<S>(
-        &self,
-        _place: OwnedSemaphorePermit,
-        stream: S,
-        stranger: Option<Stranger>,
-    ) -> Result<(), ConnectionError>
+    /// Serves one connection to its end; of what ran for it only that is left then which was left in the background. Until they
+    /// have come in it is counted where they came; none: nowhere.
+    pub async fn serve<S>(&self, stream: S, came: Option<Came>) -> Result<(), ConnectionError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -178,10 +179,15 @@ impl Server {
         let (enter, mut entered) = watch::channel(None);
         let tasks = TaskTracker::new();
         let (cut, over, why) = (severed.child_token(), CancellationToken::new(), Arc::new(OnceLock::new()));
+        let called = match &came {
+            Some(Came::Called { pairing, .. }) => Some(*pairing),
+            Some(Came::Straight(_)) | None => None,
+        };
+        let (list, attempts) = (self.means.guests.clone(), self.means.attempts.clone());
         let connection = Connection {
-            door: Door { list: self.means.guests.clone(), attempts: self.means.attempts.clone() },
+            door: Door { list, attempts, inside: self.inside.clone(), called },
             entered: enter,
-            stranger,
+            came,
             turned: None,
             channels: Arc::new(Semaphore::new(CHANNELS)),
             intakes: Intakes { disk: self.means.disk.clone(), tasks: tasks.clone(), slow: Slow::default() },

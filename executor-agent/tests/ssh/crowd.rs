@@ -1,14 +1,41 @@
-//! Many people at one terminal.
+//! Many people at one terminal, and many connections of one of them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, process::Stdio};
 
 use sculpt_executor::{report::Seat, shim::Mode};
 use sculpt_pairing::Profile;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{terminal::Window, world::World};
 use crate::attempt::{Attempt, PATIENCE};
 
 const PEOPLE: usize = 50;
+
+/// How many connections one person may have.
+const OF_ONE: usize = 32;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_person_takes_no_places_of_others() {
+    let world = World::around(Attempt::new(Mode::Pipes, "echo ready; exec sleep 1000")).await;
+    let [ada, bob] = ["ada", "bob"].map(|user| world.person(user, Profile::Workspace));
+    let mut held = Vec::new();
+    for _ in 0..OF_ONE {
+        let mut child = ada.command("ssh", &["sculpt", "echo in; exec cat"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+        assert_eq!(line, "in\n");
+        held.push(child);
+    }
+    let said = ada.ssh(&["echo in"]).await;
+    assert!(said.code == Some(255) && said.err.contains("you have 32 connections to this executor"), "{said:?}");
+    assert_eq!(bob.ssh(&["echo in"]).await.out, "in\n");
+    drop(held.pop().unwrap().stdin.take());
+    // It goes, and there is a place again.
+    while ada.ssh(&["echo in"]).await.out != "in\n" {}
+    for child in &mut held {
+        child.kill().await.unwrap();
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_sit_at_one_terminal() {

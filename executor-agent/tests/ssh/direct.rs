@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     terminal::Window,
     visit::{let_in, let_in_by, visitor},
-    world::finish,
+    world::{Person, finish},
 };
 use crate::{
     attempt::{PATIENCE, eventually},
@@ -31,6 +31,17 @@ async fn host() -> (Host, SocketAddr) {
     let address = SocketAddr::from((Ipv4Addr::new(127, b.max(1), c, d.clamp(1, 254)), 7422));
     let config = format!("[ssh]\nlisten = \"{address}\"\nadvertise = \"{address}\"\n");
     (Host::with(&config, &[]).await, address)
+}
+
+/// Such a host with an agent, and somebody who was let in there.
+async fn visited() -> (Host, SocketAddr, String, Person) {
+    let (mut host, address) = host().await;
+    host.start().await;
+    let id = agent(&host, false).await;
+    let (ada, guest) = visitor(&host, &id, "ada", Profile::Workspace, address);
+    let_in(&host, vec![guest]);
+    while ada.ssh(&["echo in"]).await.out != "in\n" {}
+    (host, address, id, ada)
 }
 
 /// Starts an agent with a terminal. Returns its attempt.
@@ -156,12 +167,7 @@ async fn without_a_certificate_nobody_is_taken_in_until_there_is_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_of_one_address_leave_room_for_others() {
-    let (mut host, address) = host().await;
-    host.start().await;
-    let id = agent(&host, false).await;
-    let (ada, guest) = visitor(&host, &id, "ada", Profile::Workspace, address);
-    let_in(&host, vec![guest]);
-    while ada.ssh(&["echo in"]).await.out != "in\n" {}
+    let (host, address, id, ada) = visited().await;
     let stranger = || async {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 9], 0))).unwrap();
@@ -190,12 +196,7 @@ async fn strangers_of_one_address_leave_room_for_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_that_nobody_reads_costs_no_memory() {
     const READERS: usize = 12;
-    let (mut host, address) = host().await;
-    host.start().await;
-    let id = agent(&host, false).await;
-    let (ada, guest) = visitor(&host, &id, "ada", Profile::Workspace, address);
-    let_in(&host, vec![guest]);
-    while ada.ssh(&["echo in"]).await.out != "in\n" {}
+    let (host, _, id, ada) = visited().await;
     let pid = host.executor.as_ref().unwrap().id();
     let memory = || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -11,7 +11,7 @@ use sculpt_executor::{
 use sculpt_pairing::Profile;
 use sculpt_proto::{
     executor::v1::{Dial, Phase, control_response::Part, pairing_server::PairingServer},
-    id::TunnelId,
+    id::{PairingId, TunnelId},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -128,10 +128,13 @@ async fn an_executor_takes_in_whom_its_controller_says() {
     let (person, guest) = visitor(&host, &id, "ada", Profile::Workspace, people.local_addr().unwrap());
     let pairing_id = guest.pairing_id.clone();
     let_in(&host, vec![guest]);
-    let dial = async || {
+    let dial_for = async |pairing_id: String| {
         let tunnel_id = host.controller.relay().waits(people.accept().await.unwrap().0).to_string();
-        host.controller.say(Part::Dial(Dial { tunnel_id, pairing_id: pairing_id.clone() }));
+        host.controller.say(Part::Dial(Dial { tunnel_id, pairing_id }));
     };
+    let dial = || dial_for(pairing_id.clone());
+    let (said, ()) = tokio::join!(person.ssh(&["echo in"]), dial_for(PairingId::fresh().to_string()));
+    assert!(said.err.contains("this tunnel was asked for with another pairing"), "{said:?}");
     host.controller.relay().breaks.store(true, Ordering::Release);
     let (said, ()) = tokio::join!(person.ssh(&["echo in"]), dial());
     assert_eq!(said.out, "in\n");
