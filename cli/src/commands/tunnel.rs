@@ -1,5 +1,7 @@
 //! `sculpt tunnel`: a connection of ssh through the controller, on standard input and output.
 
+use tokio::{fs::File, io::Stdin};
+
 use super::{ssh::workspace, task_named};
 use crate::{
     args::TunnelArgs,
@@ -12,7 +14,8 @@ use crate::{
 
 /// ssh shows what we say in the midst of its own: so it is one line.
 pub(super) async fn run(args: TunnelArgs) -> Result<Exit, Failure> {
-    match tunnel(&args).await {
+    let mut ends = None;
+    match tunnel(&args, &mut ends).await {
         Ok(()) => Ok(Exit::Done),
         Err(failure) => {
             failure.lines().iter().take(1).for_each(note);
@@ -21,7 +24,8 @@ pub(super) async fn run(args: TunnelArgs) -> Result<Exit, Failure> {
     }
 }
 
-async fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
+/// Carries it. Its `ends` stay open when it fails: ssh ends as soon as it hears that nothing more comes, and us with it.
+async fn tunnel(args: &TunnelArgs, ends: &mut Option<Ends<Stdin, File>>) -> Result<(), Failure> {
     let attempted = match &args.task {
         Some(task) => format!("reach the executor of task {task}"),
         None => REACH.to_owned(),
@@ -35,7 +39,8 @@ async fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
             workspace(&client, &task, wish, &attempted).await?.grant.pairing
         }
     };
-    let ends = Ends::standard().map_err(|error| Failure::new(Exit::Failed, &attempted, error.to_string()))?;
+    let standard = Ends::standard().map_err(|error| Failure::new(Exit::Failed, &attempted, error.to_string()))?;
+    let ends = ends.insert(standard);
     let carried = carry(&client, pairing, ends, &attempted).await;
     if carried.as_ref().is_err_and(|failure| matches!(failure.exit, Exit::Conflict | Exit::NotFound)) {
         // Taken back, or of an attempt that has ended. What stays is refused once more.

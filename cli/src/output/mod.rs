@@ -13,6 +13,7 @@ pub(crate) mod time;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use rustix::termios::{OutputModes, tcgetattr};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -45,9 +46,12 @@ pub(crate) fn json_line(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Tells people something that is not the output.
 pub(crate) fn note(text: impl AsRef<str>) {
+    // Where another program, as ssh, has a terminal for itself, nothing else brings the cursor to the beginning of a line.
+    let raw = tcgetattr(io::stderr()).is_ok_and(|state| !state.output_modes.contains(OutputModes::OPOST));
+    let begin = if raw { "\r" } else { "" };
     for line in text.as_ref().lines() {
         // A closed standard error must not end the command.
-        let _ = writeln!(io::stderr(), "{}", clean(line));
+        let _ = writeln!(io::stderr(), "{begin}{}{begin}", clean(line));
     }
 }
 

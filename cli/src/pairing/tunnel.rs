@@ -29,8 +29,9 @@ pub(crate) const REACH: &str = "reach the task's executor";
 
 /// What ssh writes to us, and what it reads from us.
 pub(crate) struct Ends<R, W> {
-    pub(crate) from: R,
-    pub(crate) to: W,
+    from: R,
+    /// None: it was told that nothing more comes.
+    to: Option<W>,
 }
 
 impl Ends<tokio::io::Stdin, tokio::fs::File> {
@@ -38,15 +39,16 @@ impl Ends<tokio::io::Stdin, tokio::fs::File> {
     pub(crate) fn standard() -> io::Result<Self> {
         let ours = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         rustix::stdio::dup2_stdout(OpenOptions::new().write(true).open("/dev/null")?)?;
-        Ok(Self { from: tokio::io::stdin(), to: tokio::fs::File::from_std(ours) })
+        Ok(Self { from: tokio::io::stdin(), to: Some(tokio::fs::File::from_std(ours)) })
     }
 }
 
-/// Carries bytes both ways until both have ended, or the reader has gone. An end of one way leaves the other one open.
+/// Carries bytes both ways until both have ended, or the reader has gone. An end of one way leaves the other one open; one that
+/// fails leaves the reader, who would not wait for the reason, to the caller.
 pub(crate) async fn carry<R, W>(
     client: &Client,
     pairing: PairingId,
-    ends: Ends<R, W>,
+    ends: &mut Ends<R, W>,
     attempted: &str,
 ) -> Result<(), Failure>
 where
@@ -67,20 +69,19 @@ where
         std::future::pending::<()>().await;
     };
     let down = async {
-        let mut to = Some(to);
         let cut = |status: Status| match std::error::Error::source(&status) {
             // The transport's own words say more about itself than about what happened.
             Some(_) => Failure::new(Exit::OutOfReach, attempted, "the connection to the controller was cut"),
             None => refused(status),
         };
         while let Some(TunnelResponse { part }) = answers.message().await.map_err(cut)? {
-            match (part, &mut to) {
+            match (part, &mut *to) {
                 (Some(tunnel_response::Part::Data(data)), Some(reader)) => {
                     if reader.write_all(&data).await.is_err() || reader.flush().await.is_err() {
                         return Ok(());
                     }
                 }
-                (Some(tunnel_response::Part::End(TunnelEnd {})), _) => to = None,
+                (Some(tunnel_response::Part::End(TunnelEnd {})), _) => *to = None,
                 (Some(tunnel_response::Part::Open(_) | tunnel_response::Part::Data(_)) | None, _) => {}
             }
         }
