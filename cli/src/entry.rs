@@ -37,17 +37,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What to say of `run make test`: two words that are no flags are a command.
+/// What to say of `run make test` and of `ssh 17 make`: two words that are no flags are a command, or a task and one.
 fn separator(words: impl Iterator<Item = String>) -> Option<String> {
     let words: Vec<String> = words.collect();
-    let (verb, command) = words.split_first()?;
+    let (verb, rest) = words.split_first()?;
     let looks_like_one =
-        command.len() > 1 && command.iter().take(2).all(|word| !word.starts_with('-') && !word.contains(' '));
-    if verb != "run" || !looks_like_one || command.iter().any(|word| word == "--") {
+        rest.len() > 1 && rest.iter().take(2).all(|word| !word.starts_with('-') && !word.contains(' '));
+    let before = match &**verb {
+        "run" => 0,
+        "ssh" => 1,
+        _ => return None,
+    };
+    if !looks_like_one || rest.iter().any(|word| word == "--") {
         return None;
     }
-    let command: Vec<String> = command.iter().map(|word| shell_quoted(word)).collect();
-    Some(format!("\nA command stands after `--`: sculpt run -- {}", command.join(" ")))
+    let mut words: Vec<String> = words.iter().map(|word| shell_quoted(word)).collect();
+    words.insert(1 + before, "--".to_owned());
+    Some(format!("\nA command stands after `--`: sculpt {}", words.join(" ")))
 }
 
 fn run(cli: Cli, format: Format) -> Result<Exit, Failure> {
@@ -69,15 +75,19 @@ mod tests {
     #[test]
     fn a_command_without_its_dashes_is_recognised() {
         for (line, command) in [
-            ("run make test", Some("make test")),
+            ("run make test", Some("run -- make test")),
+            ("ssh 17 ls", Some("ssh 17 -- ls")),
+            ("ssh 17 ls -l", Some("ssh 17 -- ls -l")),
+            ("ssh 17 -x", None),
+            ("ssh -t 17 ls", None),
             ("run make -j 2", None),
-            ("run cargo test --workspace", Some("cargo test --workspace")),
+            ("run cargo test --workspace", Some("run -- cargo test --workspace")),
             ("run --bad x", None),
             ("run make test -- x", None),
             ("ls make test", None),
         ] {
             let said = separator(line.split(' ').map(str::to_owned));
-            let expected = command.map(|command| format!("\nA command stands after `--`: sculpt run -- {command}"));
+            let expected = command.map(|command| format!("\nA command stands after `--`: sculpt {command}"));
             assert_eq!(said, expected, "{line}");
         }
     }
