@@ -8,6 +8,8 @@ mod run;
 mod tasks;
 pub(crate) mod value;
 
+use std::ffi::OsString;
+
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::{
@@ -162,6 +164,15 @@ pub(crate) enum Verb {
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  sculpt completion bash > ~/.local/share/bash-completion/completions/sculpt")]
     Completion(CompletionArgs),
+    /// Become a program that ends with the process that has begun it
+    #[command(hide = true)]
+    Leash {
+        /// That process
+        holder: i32,
+        /// The program, and its arguments
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
     /// Print words for the completion scripts
     #[command(hide = true)]
     Known {

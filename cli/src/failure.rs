@@ -34,6 +34,12 @@ impl Failure {
         self
     }
 
+    /// Several of them.
+    pub(crate) fn advised(mut self, advice: Vec<String>) -> Self {
+        self.next.extend(advice);
+        self
+    }
+
     /// Whether the reason itself says this already.
     pub(crate) fn mentions(&self, words: &str) -> bool {
         self.text.contains(words)

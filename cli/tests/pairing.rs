@@ -1,6 +1,7 @@
 //! Sitting beside an agent, as far as it is decided on the person's machine: with OpenSSH's own reading of what it is told.
 
 pub(crate) mod desk;
+mod ends;
 mod recap;
 mod settings;
 mod way;
@@ -83,7 +84,7 @@ async fn who_cannot_sit_down_learns_why() {
     }
     set(TaskState::Completed, "ended", true);
     sculpt(&sandbox, &["pair", "17"]).await.refuses(7, &["completed", "sculpt logs 17"]);
-    sculpt(&sandbox, &["ssh", "17"]).await.refuses(7, &["completed", "sculpt fetch 17"]);
+    sculpt(&sandbox, &["ssh", "17"]).await.refuses(7, &["completed", "sculpt logs 17"]);
     set(TaskState::Queued, "", true);
     sculpt(&sandbox, &["pair", "17", "--print"]).await.refuses(7, &["all slots are taken"]);
     sculpt(&sandbox, &["cp", "17:a", "b"]).await.refuses(7, &["all slots are taken"]);
@@ -244,21 +245,24 @@ async fn openssh_does_the_rest_and_its_exit_code_is_ours() {
 
     // The programs that are meant to be run say what they were given.
     for name in ["ssh", "scp"] {
-        tool(&sandbox, name, &format!("shift 2\nprintf '%s|' {name} \"$@\"\nexit 42\n"));
+        tool(&sandbox, name, &format!("shift 2\nprintf '%s|' {name} \"$SHELL\" \"$@\"\nexit 42\n"));
     }
     let tools = sandbox.path("tools");
+    fs::write(home.join("-"), "").unwrap();
     for (args, given) in [
-        (&["ssh", "17"][..], "ssh|-T|--|sculpt.17|"),
-        (&["ssh", "17", "-t", "--", "ls", "-l", "a b"], "ssh|-t|--|sculpt.17|ls -l 'a b'|"),
-        (&["cp", "17:-x", "x:y"], "scp|-s|-r|--|sculpt.17:-x|./x:y|"),
-        (&["cp", "-", "17:"], "scp|-s|-r|--|./-|sculpt.17:.|"),
+        (&["ssh", "17"][..], "ssh|/bin/sh|-o|LogLevel=ERROR|-T|--|sculpt.17|"),
+        (&["ssh", "17", "-t", "--", "ls", "-l", "a b"], "ssh|/bin/sh|-o|LogLevel=ERROR|-t|--|sculpt.17|ls -l 'a b'|"),
+        (&["cp", "17:-x", "x:y"], "scp|/bin/sh|-s|-r|--|sculpt.17:-x|./x:y|"),
+        (&["cp", "-", "17:"], "scp|/bin/sh|-s|-r|--|./-|sculpt.17:.|"),
     ] {
         let mut command = sandbox.sculpt(&home, args);
-        command.env("PATH", &tools);
+        command.env("PATH", &tools).env("SHELL", "/usr/sbin/nologin");
         let done = run(command).await;
         assert_eq!((done.code, done.stdout.as_str()), (42, given), "{}", done.stderr);
     }
     sculpt(&sandbox, &["cp", "a", "b"]).await.refuses(64, &["neither side"]);
+    sculpt(&sandbox, &["cp", "17:../evil", "b"]).await.refuses(64, &["outside of its workspace", "sculpt ssh 17"]);
+    sculpt(&sandbox, &["cp", "nothing", "17:"]).await.refuses(64, &["nothing: No such file"]);
     for args in
         [&["ssh", "17"][..], &["cp", "17:a", "b"], &["config-ssh"], &["port-forward", "17", "80"], &["pair", "17"]]
     {

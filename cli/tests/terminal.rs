@@ -9,6 +9,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::ioctl_fionread,
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{InputModes, LocalModes, OutputModes, Winsize, tcgetattr, tcsetwinsize},
 };
@@ -55,6 +56,11 @@ impl Terminal {
             let length = self.keys.read(&mut buffer).unwrap();
             self.seen.extend_from_slice(&buffer[..length]);
         }
+    }
+
+    /// How much was typed that no program has read.
+    pub(crate) fn unread(&self) -> u64 {
+        ioctl_fionread(&self.programs).unwrap()
     }
 
     pub(crate) fn settings(&self) -> (InputModes, OutputModes, LocalModes) {

@@ -7,18 +7,21 @@ use sculpt_proto::id::PairingId;
 
 use crate::pairing::Via;
 
-pub(super) const PAIR: &str = "What you type goes to the agent: Ctrl-C interrupts it. Ctrl-b d leaves it running. Several people may sit there at \
-once.\nWhen the connection breaks it is made again, until you press Ctrl-C or the agent has ended.";
+pub(super) const PAIR: &str = "What you type goes to the agent: Ctrl-C interrupts it. Ctrl-b d leaves it running; from within a tmux \
+of your own it is Ctrl-b Ctrl-b d. Several people may sit there at once.\nWhen the connection breaks it is made again, until you press \
+Ctrl-C or the agent has ended; what you type meanwhile goes nowhere.\nThe exit code is 0 when you have left, and when the agent has \
+ended, however it did: `sculpt wait` tells how.";
 
-pub(super) const SSH: &str = "The words of COMMAND are what they are; a line for a shell is one word of a shell.\n\nExamples:\n  sculpt ssh \
+pub(super) const SSH: &str = "The words of COMMAND are what they are; a line for a shell is one word of a shell. The exit code is the command's \
+own, or 255 where the connection broke.\n\nExamples:\n  sculpt ssh \
 17\n  sculpt ssh 17 -- git status\n  sculpt ssh 17 -- sh -c 'make && ls'";
 
 pub(super) const CONFIG_SSH: &str = "Afterwards every program that goes by ssh reaches a task by its number:\n  \
 ssh sculpt.17\n  scp sculpt.17:out.txt .\n  rsync -a sculpt.17:src/ src/\n  git clone sculpt.17:. copy\n\
 VS Code and JetBrains take sculpt.17 for a host. The certificate is fetched when ssh begins; nothing of it stands in the file.";
 
-pub(super) const CP: &str = "One of the two is TASK:PATH; PATH is taken literally, and from the workspace on unless it begins with a slash.\nDirectories are \
-copied with all that is in them.\n\nExamples:\n  sculpt cp 17:report.html .\n  sculpt cp fixtures 17:tests/";
+pub(super) const CP: &str = "One of the two is TASK:PATH; PATH is taken literally, and from the workspace on unless it begins with a slash. It does not lead \
+out of the workspace.\nDirectories are copied with all that is in them. The exit code is that of scp.\n\nExamples:\n  sculpt cp 17:report.html .\n  sculpt cp fixtures 17:tests/";
 
 pub(super) const PORT_FORWARD: &str = "Examples:\n  sculpt port-forward 17 3000         http://127.0.0.1:3000 is the agent's port 3000;\n                                      \
 where 3000 is taken here, another port leads there\n  \

@@ -1,23 +1,27 @@
 //! `sculpt cp`: files into a workspace, and out of it.
 
+mod bounds;
+
 use std::{
     ffi::{OsStr, OsString},
     os::unix::{
         ffi::{OsStrExt as _, OsStringExt as _},
         process::CommandExt as _,
     },
-    process::Command,
+    path::Path,
 };
 
 use sculpt_pairing::Right;
 
+use self::bounds::There;
 use super::{ssh::workspace, task_named};
 use crate::{
     args::CpArgs,
     client::Client,
     exit::Exit,
     failure::Failure,
-    pairing::{OpenSsh, Purpose, Wish, no_program},
+    output::clean,
+    pairing::{OpenSsh, Purpose, Wish, no_program, openssh},
 };
 
 /// One side of a copy.
@@ -42,8 +46,10 @@ pub(super) async fn run(args: CpArgs) -> Result<Exit, Failure> {
         Failure::new(Exit::BadInput, ATTEMPTED, why)
             .next("write 17:PATH for the task's side, and ./PATH for a name with a colon")
     })?;
-    let client = Client::connect().await?;
     let attempted = format!("copy files of task {}", copy.task());
+    let there = There::checked(copy.there(), copy.task(), &attempted)?;
+    copy.is_there(&attempted)?;
+    let client = Client::connect().await?;
     let task = task_named(&client, copy.task(), &attempted).await?;
     let wish = Wish { purpose: Purpose::Workspace, right: Some(Right::Shell), via: args.way.via() };
     let access = workspace(&client, &task, wish, &attempted).await?;
@@ -52,13 +58,10 @@ pub(super) async fn run(args: CpArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Failed, &attempted, why)
             .next(format!("install {} or newer, or use `sftp` after `sculpt config-ssh`", OpenSsh::COPIES)));
     }
+    there.checked_there(&access).await?;
     // -s: the way of copying in which no shell reads the paths.
-    let error = Command::new("scp")
-        .arg("-F")
-        .arg(access.config())
-        .args(["-s", "-r", "--"])
-        .args(copy.words(&access.alias()))
-        .exec();
+    let error =
+        openssh("scp").arg("-F").arg(access.config()).args(["-s", "-r", "--"]).args(copy.words(&access.alias())).exec();
     Err(no_program("scp", &error, &attempted))
 }
 
@@ -90,6 +93,21 @@ impl<'a> Copy<'a> {
     fn task(&self) -> &'a str {
         match self {
             Self::Out { task, .. } | Self::In { task, .. } => task,
+        }
+    }
+
+    /// Whether what is to be copied from this machine is there.
+    fn is_there(&self, attempted: &str) -> Result<(), Failure> {
+        let Self::In { from, .. } = self else { return Ok(()) };
+        let missing = |error| format!("{}: {error}", clean(&String::from_utf8_lossy(from)));
+        let found = Path::new(OsStr::from_bytes(from)).metadata().map_err(missing);
+        found.map(drop).map_err(|why| Failure::new(Exit::BadInput, attempted, why))
+    }
+
+    fn there(&self) -> &'a [u8] {
+        match self {
+            Self::Out { from, .. } => from,
+            Self::In { to, .. } => to,
         }
     }
 

@@ -51,6 +51,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     output::{Format, note},
+    pairing::hold,
     up,
 };
 
@@ -91,6 +92,7 @@ pub(crate) async fn run(verb: Verb, format: Format) -> Result<Exit, Failure> {
         Verb::Events(args) => Box::pin(events::run(args, format)).await,
         Verb::Doctor => Box::pin(doctor::run(format)).await,
         Verb::Completion(args) => completion::run(&args.shell),
+        Verb::Leash { holder, words } => Err(hold(holder, &words)),
         Verb::Known { what } => Box::pin(completion::known::run(what)).await,
         Verb::GitCredential(args) => Box::pin(git_credential::run(&args.operation)).await,
     }

@@ -19,8 +19,8 @@ use crate::{
     leave::Leave,
     output::{Format, note},
     pairing::{
-        Access, Ending, Heard, Kept, Need, Parting, Purpose, Sat, Standing, Terminal, Wish, open, sit, ssh, standing,
-        terminal_needed,
+        Access, Ending, Heard, Kept, Need, Parting, Purpose, Sat, Standing, Terminal, Wish, afterwards, open, sit, ssh,
+        standing, terminal_needed,
     },
 };
 
@@ -48,11 +48,14 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
     let kept = Kept { client: &client, wish, need: Need::Terminal, waits: !args.no_wait, attempted: &attempted };
     let mut leave = Leave::heard(&attempted)?;
     let mut recap = Recap::begin(&client, &task);
+    let mut was_in = false;
     let sit = async |access: &Access| {
         if let Some(recap) = recap.take() {
             recap.tell().await;
         }
-        seat(access, purpose, &attempted).await
+        let sat = seat(access, purpose, was_in, &attempted).await?;
+        was_in |= sat.was_in;
+        Ok(sat)
     };
     let parting = tokio::select! {
         parting = kept.stay(task, sit) => parting?,
@@ -70,7 +73,7 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
 }
 
 fn never(task: &Task, why: &str, attempted: &str) -> Failure {
-    Failure::new(Exit::Conflict, attempted, why).next(format!("sculpt logs {}", task.number))
+    Failure::new(Exit::Conflict, attempted, why).advised(afterwards(task))
 }
 
 /// Shows what leads there, to people or to other clients.
@@ -97,12 +100,17 @@ fn arguments(access: &Access, purpose: Purpose) -> Vec<OsString> {
     ssh(access, &["-t", "-e", "none"], Some(remote(purpose).into()))
 }
 
-/// Sits there once.
-async fn seat(access: &Access, purpose: Purpose, attempted: &str) -> Result<Sat, Failure> {
+/// Sits there once, or `again` after a connection that broke.
+async fn seat(access: &Access, purpose: Purpose, again: bool, attempted: &str) -> Result<Sat, Failure> {
     let terminal = Terminal::remember();
     let mut words = Words::default();
     let sat = sit(&arguments(access, purpose), attempted, |heard| match heard {
-        Heard::IsIn => terminal.taken(),
+        Heard::IsIn => {
+            if again {
+                terminal.forget_typed();
+            }
+            terminal.taken();
+        }
         Heard::Line(line) => words.hear(line),
     })
     .await?;

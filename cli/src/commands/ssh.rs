@@ -3,7 +3,6 @@
 use std::{
     io::{self, IsTerminal as _},
     os::unix::process::CommandExt as _,
-    process::Command,
 };
 
 use sculpt_pairing::Right;
@@ -15,7 +14,9 @@ use crate::{
     client::Client,
     exit::Exit,
     failure::Failure,
-    pairing::{Access, Need, Purpose, Standing, Wish, no_program, open, remote_line, ssh, standing},
+    pairing::{
+        Access, Need, Purpose, Standing, Wish, afterwards, no_program, open, openssh, remote_line, ssh, standing,
+    },
 };
 
 pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
@@ -26,14 +27,16 @@ pub(super) async fn run(args: SshArgs) -> Result<Exit, Failure> {
     let task = task_named(&client, &args.task, &attempted).await?;
     let wish = Wish { purpose: Purpose::Workspace, right: Some(Right::Shell), via: args.way.via() };
     let access = workspace(&client, &task, wish, &attempted).await?;
+    // Nobody has heard of the host of which ssh would say that it was left, and nobody minds where it gives no terminal.
+    let quiet = ["-o", "LogLevel=ERROR"];
     let options: &[&str] = match args.terminal {
         true => &["-t"],
         false if io::stdin().is_terminal() => &[],
-        // ssh would say that it gives none.
         false => &["-T"],
     };
+    let options = [&quiet, options].concat();
     // From here on there is only ssh: its signals, its streams and its exit code are the caller's.
-    let error = Command::new("ssh").args(ssh(&access, options, remote)).exec();
+    let error = openssh("ssh").args(ssh(&access, &options, remote)).exec();
     Err(no_program("ssh", &error, &attempted))
 }
 
@@ -45,9 +48,6 @@ pub(super) async fn workspace(client: &Client, task: &Task, wish: Wish, attempte
             Err(Failure::new(Exit::Conflict, attempted, why)
                 .next(format!("`sculpt pair {}` waits for it", task.number)))
         }
-        Standing::Never(why) => {
-            let failure = Failure::new(Exit::Conflict, attempted, why);
-            Err(failure.next(format!("`sculpt fetch {}` brings what it published", task.number)))
-        }
+        Standing::Never(why) => Err(Failure::new(Exit::Conflict, attempted, why).advised(afterwards(task))),
     }
 }

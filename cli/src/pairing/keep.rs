@@ -10,6 +10,7 @@ use super::{
     access::Access,
     open::{Wish, detour, open},
     standing,
+    standing::afterwards,
 };
 use crate::{
     client::{Backoff, Client},
@@ -141,7 +142,8 @@ impl Kept<'_> {
                     return Ok((task, attempt));
                 }
                 Standing::Never(why) => {
-                    return Err(Unready::Never(Box::new(task), refusal(why).next(format!("sculpt logs {number}"))));
+                    let failure = refusal(why).advised(afterwards(&task));
+                    return Err(Unready::Never(Box::new(task), failure));
                 }
                 Standing::Later(why) if !self.waits => {
                     return Err(Unready::Failed(refusal(why).next("without --no-wait it is waited for")));

@@ -6,6 +6,7 @@ mod ending;
 mod folder;
 mod grant;
 mod keep;
+mod leash;
 mod open;
 mod openssh;
 mod route;
@@ -21,11 +22,12 @@ pub(crate) use self::{
     ending::Ending,
     folder::Folders,
     keep::{Kept, Parting},
+    leash::hold,
     open::{Wish, open},
     openssh::OpenSsh,
     route::{Address, Route, Via},
-    ssh::{Heard, Sat, host, no_program, remote_line, sit, ssh},
-    standing::{Need, Standing, standing},
+    ssh::{Heard, Sat, host, no_program, openssh, remote_line, sit, ssh},
+    standing::{Need, Standing, afterwards, standing},
     terminal::{Terminal, needed as terminal_needed},
     tunnel::{Ends, REACH, carry},
     us::Us,

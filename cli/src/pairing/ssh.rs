@@ -2,20 +2,18 @@
 
 use std::{
     collections::VecDeque,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
-use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
-    process::Command,
-};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use super::{
     access::Access,
     ending::{Ending, ending},
+    leash::leashed,
 };
 use crate::{exit::Exit, failure::Failure};
 
@@ -56,13 +54,21 @@ pub(crate) fn remote_line(words: &[OsString]) -> Result<Option<OsString>, shlex:
     Ok(Some(OsString::from_vec(line)))
 }
 
-/// Runs ssh on this process's terminal to its end; `hear` gets each line that it says, as it says it. Killed when dropped.
+/// A program of OpenSSH. It runs its proxy command by the person's shell, and that of an account may run nothing.
+pub(crate) fn openssh(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("SHELL", "/bin/sh");
+    command
+}
+
+/// Runs ssh on this process's terminal to its end; `hear` gets each line that it says, as it says it. Killed when dropped, and when this
+/// process is.
 pub(crate) async fn sit(
     arguments: &[OsString],
     attempted: &str,
     mut hear: impl FnMut(Heard<'_>),
 ) -> Result<Sat, Failure> {
-    let mut command = Command::new("ssh");
+    let mut command = leashed("ssh").map_err(|error| no_program("ssh", &error, attempted))?;
     command.args(READY).args(arguments).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| no_program("ssh", &error, attempted))?;
     let mut said = VecDeque::with_capacity(LINES);
@@ -127,7 +133,7 @@ mod tests {
             let line = remote_line(&words).unwrap().unwrap();
             let mut print = OsString::from("printf '%s\\0' ");
             print.push(line);
-            let output = std::process::Command::new("sh").arg("-c").arg(print).output().unwrap();
+            let output = Command::new("sh").arg("-c").arg(print).output().unwrap();
             let made: Vec<&[u8]> = output.stdout.split(|byte| *byte == 0).collect();
             let expected: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).chain([&b""[..]]).collect();
             assert_eq!(made, expected);

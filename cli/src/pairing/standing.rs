@@ -1,6 +1,6 @@
 //! PURE: whether somebody can sit beside a task's agent now, later, or never.
 
-use sculpt_proto::v1::{Attempt, Task};
+use sculpt_proto::v1::{Attempt, Task, TaskState};
 
 use crate::{
     exit::{Exit, state_name},
@@ -51,9 +51,24 @@ pub(crate) fn standing(task: &Task, need: Need) -> Standing<'_> {
     Standing::Later(format!("it is {state}{why}"))
 }
 
+/// What there is to do about a task beside which nobody can sit.
+pub(crate) fn afterwards(task: &Task) -> Vec<String> {
+    let number = task.number;
+    let mut advice = vec![format!("`sculpt logs {number}` prints what it wrote")];
+    if !task.head.is_empty() && !task.project_removed {
+        advice.push(format!("`sculpt fetch {number}` brings what it published"));
+    }
+    if matches!(task.state(), TaskState::Failed | TaskState::Cancelled) && !task.live {
+        advice.push(format!(
+            "`sculpt retry {number} --in-workspace` runs it again where it stopped, with what it left there"
+        ));
+    }
+    advice
+}
+
 #[cfg(test)]
 mod tests {
-    use sculpt_proto::v1::{TaskSpec, TaskState, Waiting};
+    use sculpt_proto::v1::{TaskSpec, Waiting};
 
     use super::*;
 
@@ -99,6 +114,24 @@ mod tests {
                 Standing::Never(why) => format!("never: {why}"),
             };
             assert_eq!(heard, said);
+        }
+    }
+
+    #[test]
+    fn who_comes_too_late_learns_what_is_left() {
+        use TaskState::{Completed, Failed, Running};
+        for (state, head, live, verbs) in [
+            (Running, "", true, &["logs"][..]),
+            (Completed, "", false, &["logs"]),
+            (Completed, "ab", false, &["logs", "fetch"]),
+            (Failed, "", true, &["logs"]),
+            (Failed, "ab", false, &["logs", "fetch", "retry"]),
+        ] {
+            let task = Task { number: 17, head: head.into(), live, ..task(state, "ended", true) };
+            let advice = afterwards(&task);
+            let named =
+                advice.iter().zip(verbs).all(|(advice, verb)| advice.starts_with(&format!("`sculpt {verb} 17")));
+            assert!(advice.len() == verbs.len() && named, "{state:?}: {advice:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
 };
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 
 use crate::{exit::Exit, failure::Failure};
 
@@ -32,6 +32,11 @@ impl Terminal {
     /// A program begins to draw there.
     pub(crate) fn taken(&self) {
         self.taken.set(true);
+    }
+
+    /// Forgets what was typed while nobody was there to take it: what it would be an answer to now, its person has not seen.
+    pub(crate) fn forget_typed(&self) {
+        let _gone = tcflush(io::stdin(), QueueSelector::IFlush);
     }
 
     /// It has left its screen by itself.
