@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use sculpt_core::placement::{AgentNeed, Candidate, Class, Misfit, Needs, Unwelcome, why};
+use sculpt_core::placement::Candidate;
 use sculpt_proto::{timestamp, v1};
 
-use super::absent::Absent;
+use super::waiting::{Reasons, waiting};
 use crate::store::{
-    classes,
     events::Event,
     executors::{Counters, Executor},
     milestones::Milestone,
@@ -16,9 +15,6 @@ use crate::store::{
     seats::Seat,
     tasks_read::{Attempt, Task, View},
 };
-
-/// What is left where the workspace of a task cannot be gone on in.
-const ANEW: &str = "`sculpt stop` and `sculpt retry` start in a fresh clone";
 
 /// Each shown state by its name in the database.
 const STATES: [(v1::TaskState, &str); 15] = [
@@ -47,7 +43,7 @@ pub(super) fn state_name(state: v1::TaskState) -> Option<&'static str> {
 /// The tasks of `view`, in its order.
 pub(super) fn tasks(view: View) -> Vec<v1::Task> {
     let candidates: Vec<Candidate> = view.executors.iter().map(|executor| executor.candidate(&view.pools)).collect();
-    let mut reasons: BTreeMap<Class, Option<v1::Waiting>> = BTreeMap::new();
+    let mut reasons = Reasons::new();
     let mut attempts: BTreeMap<uuid::Uuid, Vec<Attempt>> = BTreeMap::new();
     for attempt in view.attempts {
         attempts.entry(attempt.task_id).or_default().push(attempt);
@@ -59,7 +55,8 @@ pub(super) fn tasks(view: View) -> Vec<v1::Task> {
     let mut milestones: Vec<v1::Milestone> = view.milestones.into_iter().map(v1::Milestone::from).collect();
     let convert = |row: Task| {
         let attempts = attempts.remove(&row.id).unwrap_or_default();
-        let waiting = waiting(&row, &candidates, &mut reasons);
+        let current = attempts.iter().find(|attempt| Some(attempt.id) == row.attempt_id);
+        let waiting = waiting(&row, current, &candidates, &mut reasons);
         // They are those of a single task.
         let milestones = std::mem::take(&mut milestones);
         v1::Task { milestones, ..task(row, attempts, &mut attached, waiting) }
@@ -83,9 +80,7 @@ fn task(row: Task, attempts: Vec<Attempt>, attached: &mut Attached, waiting: Opt
         number: row.number.unsigned_abs(),
         revision: row.revision.unsigned_abs(),
         state: state.into(),
-        waiting: waiting
-            .or_else(|| current.and_then(|attempt| absent(&row, attempt)))
-            .or_else(|| current.and_then(asks)),
+        waiting,
         failure: current.filter(|_| failed).and_then(failure),
         unreachable: open.is_some_and(|attempt| !heard(&attempt)),
         live: row.intent == "run" && open.filter(heard).is_some_and(|attempt| attempt.state == "running"),
@@ -131,7 +126,7 @@ impl From<Milestone> for v1::Milestone {
 }
 
 /// What was asked for.
-fn spec(row: &Task) -> v1::TaskSpec {
+pub(super) fn spec(row: &Task) -> v1::TaskSpec {
     v1::TaskSpec::decode(row.spec.as_slice()).unwrap_or_else(|error| {
         tracing::error!(%error, task = row.number, "the stored spec of a task cannot be read");
         v1::TaskSpec::default()
@@ -177,162 +172,6 @@ fn attempt(row: Attempt, attached: Vec<v1::PairingSession>) -> v1::Attempt {
 fn failure(row: &Attempt) -> Option<v1::Failure> {
     let cause = row.cause.clone()?;
     Some(v1::Failure { cause, message: row.message.clone().unwrap_or_default() })
-}
-
-/// What a task waits for whose executor stays away.
-fn absent(row: &Task, attempt: &Attempt) -> Option<v1::Waiting> {
-    let since = attempt.silent_since.filter(|_| attempt.state != "ended")?;
-    let absent = Absent {
-        executor: &attempt.executor,
-        since,
-        lost: attempt.liveness == "lost",
-        stopped: row.intent == "cancel",
-        answered: row.review != "none" || matches!(attempt.turn.as_deref(), Some("idle" | "parked")),
-        policy: super::spec::policy(&spec(row)).ok()?,
-    };
-    Some(absent.into())
-}
-
-/// What an agent that asks or is limited waits for.
-fn asks(attempt: &Attempt) -> Option<v1::Waiting> {
-    if attempt.question.is_none() && attempt.limited_until.is_none() {
-        return None;
-    }
-    Some(v1::Waiting {
-        reason: v1::waiting::Reason::Unspecified.into(),
-        text: attempt.question.clone().unwrap_or_default(),
-        not_before: attempt.limited_until.map(timestamp),
-    })
-}
-
-fn waiting(
-    row: &Task,
-    candidates: &[Candidate],
-    reasons: &mut BTreeMap<Class, Option<v1::Waiting>>,
-) -> Option<v1::Waiting> {
-    use v1::waiting::Reason;
-    if row.attempt_id.is_some() {
-        return None;
-    }
-    if row.intent == "hold" {
-        let text = "it is paused; `sculpt resume` lets it go on".to_owned();
-        return Some(v1::Waiting { reason: Reason::Paused.into(), text, not_before: None });
-    }
-    if row.shown != "queued" {
-        return None;
-    }
-    if let Some(not_before) = row.not_before.filter(|at| *at > chrono::Utc::now()) {
-        let text = format!("it is not to start before {}", not_before.format("%Y-%m-%d %H:%M:%S UTC"));
-        return Some(v1::Waiting { reason: Reason::NotBefore.into(), text, not_before: Some(timestamp(not_before)) });
-    }
-    let agent = classes::need(row.agent.clone());
-    let needs = Needs { pool: row.pool.clone(), requirements: row.requirements.0.clone(), agent };
-    let (project, requester) = (row.project_id, row.created_by.clone());
-    let class = Class { needs, executor: row.executor_id, project, requester };
-    reasons
-        .entry(class)
-        .or_insert_with_key(|class| why(class, candidates).map(|misfit| misfit_waiting(class, &misfit, candidates)))
-        .clone()
-}
-
-fn misfit_waiting(class: &Class, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
-    use v1::waiting::Reason;
-    let pool = &class.needs.pool;
-    if let Some(executor) = class.executor {
-        return pinned_waiting(executor, misfit, candidates);
-    }
-    let (reason, text) = match misfit {
-        Misfit::NoExecutor => {
-            (Reason::NoExecutor, "no executor has joined yet; `sculpt executor token` makes a token for one".to_owned())
-        }
-        Misfit::Elsewhere | Misfit::Pool => {
-            let there = listed(candidates.iter().map(|candidate| candidate.pool.name.as_str()));
-            (Reason::NoExecutorInPool, format!("no executor is in the pool {pool}; there are: {there}"))
-        }
-        Misfit::Unwelcome(unwelcome) => (Reason::NotAdmitted, unwelcome.to_string()),
-        Misfit::Label { key, value } => {
-            (Reason::NoMatchingLabels, format!("no executor of the pool {pool} has the label {key}={value}"))
-        }
-        Misfit::Agent => {
-            let there = listed(candidates.iter().flat_map(|candidate| candidate.agents.iter().map(String::as_str)));
-            let there = if there.is_empty() { "none".to_owned() } else { there };
-            let wanted = match &class.needs.agent {
-                AgentNeed::Named(name) => format!("no executor that fits has the agent {name}"),
-                AgentNeed::Default | AgentNeed::None => "no executor that fits has a default agent".to_owned(),
-            };
-            (Reason::NoSuchAgent, format!("{wanted}; agents there are: {there}"))
-        }
-        Misfit::Owned { executor, owner } => (
-            Reason::NotTheOwner,
-            format!(
-                "executor {executor} would fit, but {}; `sculpt executor show {executor}` says why, and an executor that \
-                 keeps attempts apart, as root or with bubblewrap, takes everybody's",
-                owned(owner.as_deref())
-            ),
-        ),
-        Misfit::Network { executor } => (
-            Reason::OpenNetwork,
-            format!(
-                "executor {executor} would fit, but cannot keep attempts from the network, as the pool {pool} wishes; it \
-                 needs bubblewrap for that"
-            ),
-        ),
-        Misfit::Unreachable { executor } => {
-            (Reason::Unreachable, format!("executor {executor} would fit, but has not been heard of lately"))
-        }
-        Misfit::Closed { executor, reason } => {
-            (Reason::Draining, format!("executor {executor} would fit, but takes no new work: {reason}"))
-        }
-        Misfit::NoFreeSlot { slots } => {
-            (Reason::NoFreeSlot, format!("all {slots} slots of the executors that fit are taken"))
-        }
-    };
-    v1::Waiting { reason: reason.into(), text, not_before: None }
-}
-
-/// Why an executor that does not separate attempts runs no other tasks.
-fn owned(owner: Option<&str>) -> String {
-    let whose = match owner {
-        Some(owner) => format!("takes only tasks of {owner}, whose it is"),
-        None => "takes nobody's tasks: whose it is nobody knows until it joins again, or an admin adopts what it has"
-            .to_owned(),
-    };
-    format!("does not keep attempts apart from itself, and so {whose}")
-}
-
-/// Why a task waits that goes on in the workspace which one executor has.
-fn pinned_waiting(executor: uuid::Uuid, misfit: &Misfit, candidates: &[Candidate]) -> v1::Waiting {
-    use v1::waiting::Reason;
-    let name = candidates.iter().find(|candidate| candidate.id == executor).map(|candidate| candidate.name.as_str());
-    let place = format!("for executor {}, which has its workspace", name.unwrap_or("(removed)"));
-    let (reason, text) = match misfit {
-        Misfit::NoExecutor | Misfit::Elsewhere | Misfit::Pool | Misfit::Label { .. } => {
-            (Reason::NoExecutor, format!("{place}: it was removed; {ANEW}"))
-        }
-        Misfit::Unwelcome(Unwelcome::Project { pool }) => {
-            (Reason::NotAdmitted, format!("{place}: its pool {pool} no longer takes tasks of this project; {ANEW}"))
-        }
-        Misfit::Unwelcome(Unwelcome::Requester { pool, requester }) => {
-            (Reason::NotAdmitted, format!("{place}: its pool {pool} no longer takes tasks of {requester}; {ANEW}"))
-        }
-        Misfit::Owned { owner, .. } => {
-            (Reason::NotTheOwner, format!("{place}: it {}; {ANEW}", owned(owner.as_deref())))
-        }
-        Misfit::Network { .. } => {
-            (Reason::OpenNetwork, format!("{place}: it cannot keep attempts from the network, as its pool wishes"))
-        }
-        Misfit::Agent => (Reason::NoSuchAgent, format!("{place}: it no longer has the agent")),
-        Misfit::Unreachable { .. } => (Reason::Unreachable, format!("{place}: it has not been heard of lately")),
-        Misfit::Closed { reason, .. } => (Reason::Draining, format!("{place}: it takes no new work: {reason}")),
-        Misfit::NoFreeSlot { slots } => (Reason::NoFreeSlot, format!("{place}: all of its {slots} slots are taken")),
-    };
-    v1::Waiting { reason: reason.into(), text, not_before: None }
-}
-
-/// Names, each once, in order.
-pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: std::collections::BTreeSet<_> = names.collect();
-    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn executor(row: Executor) -> v1::Executor {

@@ -21,6 +21,7 @@ pub mod status;
 mod system;
 mod tasks;
 mod tunnel;
+mod waiting;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 

@@ -14,10 +14,9 @@ use tonic::{Request, Response, Status};
 use super::{
     Api, POLL, Replies,
     brief::brief,
-    caller,
-    convert::{self, listed},
-    cursor, request_id,
+    caller, convert, cursor, request_id,
     spec::{self, Wish},
+    waiting::listed,
 };
 use crate::{
     access::{Caller, On, Read, Sees, Steer},
