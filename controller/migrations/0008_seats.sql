@@ -1,10 +1,12 @@
+CREATE TYPE seat_role AS ENUM ('observer', 'driver', 'shell', 'command', 'files');
+
 -- Who sits, or has sat, beside an attempt, as its executor tells it.
 CREATE TABLE seats (
     session_id uuid PRIMARY KEY,
     pairing_id uuid NOT NULL,
     attempt_id uuid NOT NULL,
     user_name  text NOT NULL,
-    role       text NOT NULL CHECK (role IN ('observer', 'driver', 'shell')),
+    role       seat_role NOT NULL,
     began_at   timestamptz NOT NULL,
     -- The last input into the terminal was over; NULL: there was none.
     typed_at   timestamptz,

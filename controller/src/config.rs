@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    background::guests,
     git::GitSettings,
     pki::{IssueError, Names},
 };
@@ -96,6 +97,8 @@ pub struct Config {
     pub git: GitSettings,
     /// Whether the end of stdin is the end of the program.
     pub lifeline: bool,
+    /// How soon executors hear whom to let in where no signal tells of it.
+    pub guests_poll: Duration,
 }
 
 /// Why the settings cannot be used.
@@ -214,6 +217,7 @@ impl ServeArgs {
             disk_budget: self.disk_budget.or(file.disk_budget).as_deref().map(size).transpose()?,
             git,
             lifeline: self.lifeline,
+            guests_poll: guests::POLL,
         })
     }
 }

@@ -123,13 +123,4 @@ impl Profile {
             Self::Workspace => Right::ALL.into_iter().collect(),
         }
     }
-
-    /// The right without which it cannot be had.
-    pub fn needs(self) -> Right {
-        match self {
-            Self::Observe => Right::Observe,
-            Self::Attach => Right::Drive,
-            Self::Workspace => Right::Shell,
-        }
-    }
 }

@@ -9,18 +9,22 @@ pub enum Role {
     Observer,
     /// They type into it.
     Driver,
-    /// They work in the workspace.
+    /// They work in the workspace, at a terminal of their own.
     Shell,
+    /// They run a program there, without a terminal.
+    Command,
+    /// They copy files.
+    Files,
 }
 
 /// What is not the name of a role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not how anybody sits beside an agent; there are observer, driver and shell")]
+#[error("{0:?} is not how anybody sits beside an agent; there are observer, driver, shell, command and files")]
 pub struct UnknownRole(pub String);
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Observer, Self::Driver, Self::Shell];
+    pub const ALL: [Self; 5] = [Self::Observer, Self::Driver, Self::Shell, Self::Command, Self::Files];
 
     /// Its name, on the wire and for people.
     pub fn as_str(self) -> &'static str {
@@ -28,6 +32,8 @@ impl Role {
             Self::Observer => "observer",
             Self::Driver => "driver",
             Self::Shell => "shell",
+            Self::Command => "command",
+            Self::Files => "files",
         }
     }
 }

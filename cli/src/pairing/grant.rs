@@ -86,7 +86,6 @@ mod tests {
             host: "executor-1".into(),
             known_hosts: vec!["@cert-authority executor-1 ssh-ed25519 AAAA".into()],
             address: "host.example:2222".into(),
-            directory: String::new(),
             lifetime: Some(prost_types::Duration { seconds: 600, nanos: 0 }),
         }
     }

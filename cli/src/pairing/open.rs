@@ -10,6 +10,7 @@ use sculpt_proto::{
 };
 use ssh_key::{Algorithm, LineEnding, PrivateKey};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use super::{
     Purpose,
@@ -164,6 +165,7 @@ async fn ask(
     let mut profiles = wish.purpose.profiles(wish.right).iter().peekable();
     loop {
         request.set_profile(profiles.next().copied().unwrap_or_default());
+        request.request_id = Uuid::new_v4().to_string();
         let answer = client.change(attempted, async || client.pairings().open_pairing(request.clone()).await).await;
         match answer {
             Err(failure) if failure.exit == Exit::NotAllowed && profiles.peek().is_some() => {}

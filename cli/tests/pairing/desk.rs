@@ -85,7 +85,6 @@ impl Pairings for Script {
             known_hosts: vec![Host(host).known(authority().public_key()).unwrap()],
             address: self.desk.address.lock().unwrap().clone(),
             lifetime: Some(prost_types::Duration { seconds: 900, nanos: 0 }),
-            ..OpenPairingResponse::default()
         }))
     }
 

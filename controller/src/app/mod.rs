@@ -362,7 +362,7 @@ fn duties(parts: &Parts, config: &Config, shared: bool) {
     tracker.spawn(background::last_use::run(access.clone(), stop()));
     tracker.spawn(background::evict::run(store(), present.clone(), dispatch.bus().clone(), stop()));
     let (ssh, bus) = (parts.ssh.clone(), dispatch.bus().clone());
-    tracker.spawn(background::guests::run(store(), sessions.clone(), ssh, bus, stop()));
+    tracker.spawn(background::guests::run(store(), sessions.clone(), ssh, bus, config.guests_poll, stop()));
     tracker.spawn(background::dead_blobs::run(store(), blobs.clone(), stop()));
     if shared {
         // Only then can there be another replica.

@@ -79,8 +79,9 @@ pub(super) fn executor_routes(parts: &Parts, authority: watch::Receiver<Arc<Auth
     };
     let repositories = parts.repositories.clone();
     let api = ExecutorApi::new(context, parts.blobs.clone(), repositories.clone(), parts.tracker.clone());
-    let enrolment = EnrolmentApi { store, bus, authority, cluster, life };
+    let enrolment = EnrolmentApi { store: store.clone(), bus, authority, cluster, life };
     let pairing = PairingApi {
+        store,
         relay: parts.relay.clone(),
         ssh: parts.ssh.clone(),
         shutdown: parts.ending.clone(),

@@ -15,6 +15,7 @@ mod identity;
 pub mod logs;
 mod once;
 pub mod pairings;
+pub(crate) mod pieces;
 mod projects;
 pub(crate) mod spec;
 pub mod status;

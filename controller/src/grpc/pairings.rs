@@ -13,7 +13,12 @@ use ssh_key::{HashAlg, PublicKey};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{caller, once::once, status, tunnel::Replies};
+use super::{
+    caller,
+    once::{once, once_of},
+    status::{self, because},
+    tunnel::Replies,
+};
 use crate::{
     access::{On, Read},
     bus::Bus,
@@ -22,15 +27,12 @@ use crate::{
     session::Sessions,
     store::{
         Store,
-        pairings::{CloseError, NotNow, OpenError, Opened, Pairing, Past},
+        pairings::{CloseError, NotNow, OpenError, Opened, Opening, Pairing, Past},
     },
 };
 
 /// Longest line of a public key that is taken; those of the kinds that are certified are much shorter.
 const LONGEST_KEY: usize = 4096;
-
-/// One word for programs that says why not, beside the sentence for people.
-const REASON: &str = "sculpt-reason";
 
 /// Serves pairings. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -66,10 +68,12 @@ impl v1::pairings_server::Pairings for PairingsApi {
     ) -> Result<Response<v1::OpenPairingResponse>, Status> {
         let caller = caller(&request)?;
         let message = request.into_inner();
+        let request = once_of(&message, "OpenPairing", |message| &mut message.request_id)?;
         let (key, profile) = (key(&message.public_key)?, profile(message.profile())?);
         let task = self.store.find_task(&caller.sees(), &message.task).await?;
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let opened = self.store.open_pairing(caller.beside(&task, profile)?, PASS_LIFE, fingerprint).await?;
+        let opening = Opening { by: caller.beside(&task, profile)?, life: PASS_LIFE, key: fingerprint };
+        let opened = self.store.open_pairing(request, opening).await?;
         self.bus.guests();
         Ok(Response::new(self.certified(opened, &key)?))
     }
@@ -109,12 +113,12 @@ impl v1::pairings_server::Pairings for PairingsApi {
 
 impl PairingsApi {
     fn certified(&self, opened: Opened, key: &PublicKey) -> Result<v1::OpenPairingResponse, Status> {
-        let Opened { pairing, executor, address } = opened;
+        let Opened { pairing, remaining, executor, address } = opened;
         let pass =
             Pass { pairing: pairing.id, attempt: pairing.attempt, user: pairing.user.clone(), rights: pairing.rights };
         // The key's kind was looked at before anything was opened.
         let failed = |error: PassError| status::internal(&error);
-        let certificate = self.ssh.certify_person(&pass, key, SystemTime::now()).map_err(failed)?;
+        let certificate = self.ssh.certify_person(&pass, key, SystemTime::now(), remaining).map_err(failed)?;
         Ok(v1::OpenPairingResponse {
             login: login(pairing.attempt),
             pairing: Some(pairing.into()),
@@ -122,9 +126,7 @@ impl PairingsApi {
             host: Host(executor).to_string(),
             known_hosts: self.ssh.known_hosts(executor).map_err(|error| failed(error.into()))?,
             address,
-            // Executors do not say where they keep workspaces; sessions start there by themselves.
-            directory: String::new(),
-            lifetime: Some(to_duration(PASS_LIFE)),
+            lifetime: Some(to_duration(remaining)),
         })
     }
 }
@@ -157,12 +159,6 @@ pub(super) fn unknown(id: PairingId) -> Status {
     Status::not_found(format!("there is no pairing {id} that you see; `sculpt show` lists those of a task"))
 }
 
-/// `status` with its one word for programs.
-pub(super) fn because(mut status: Status, reason: &'static str) -> Status {
-    status.metadata_mut().insert(REASON, tonic::metadata::MetadataValue::from_static(reason));
-    status
-}
-
 impl From<Pairing> for v1::Pairing {
     fn from(pairing: Pairing) -> Self {
         Self {
@@ -173,6 +169,7 @@ impl From<Pairing> for v1::Pairing {
             created_at: Some(timestamp(pairing.created_at)),
             expires_at: Some(timestamp(pairing.expires_at)),
             sessions: pairing.seats.into_iter().map(Into::into).collect(),
+            closed_at: pairing.closed_at.map(timestamp),
         }
     }
 }
@@ -210,6 +207,8 @@ impl From<OpenError> for Status {
         match error {
             OpenError::Unknown(_) => Self::not_found(error.to_string()),
             OpenError::NotNow(error) => error.into(),
+            OpenError::Past(error) => error.into(),
+            OpenError::Request(error) => error.into(),
             OpenError::Lost(error) => error.into(),
             OpenError::Store(error) => error.into(),
         }
@@ -230,7 +229,7 @@ impl From<CloseError> for Status {
 mod tests {
     use tonic::Code;
 
-    use super::*;
+    use super::{super::status::REASON, *};
 
     #[test]
     fn programs_are_told_in_one_word() {

@@ -5,6 +5,8 @@ use tonic::Status;
 
 use crate::{
     dispatch::DispatchError,
+    relay::{Cut, RelayError},
+    session::Undialled,
     store::{
         StoreError,
         events::JournalError,
@@ -18,6 +20,9 @@ use crate::{
         users::UserError,
     },
 };
+
+/// One word for programs that says why not, beside the sentence for people.
+pub(super) const REASON: &str = "sculpt-reason";
 
 /// A fault of ours: the details go to the log, the caller learns only that it happened.
 pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
@@ -34,6 +39,12 @@ pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
 /// What every stream ends with when the controller does.
 pub fn shutting_down() -> Status {
     Status::unavailable("the controller is shutting down; call again in a moment")
+}
+
+/// `status` with its one word for programs.
+pub(super) fn because(mut status: Status, reason: &'static str) -> Status {
+    status.metadata_mut().insert(REASON, tonic::metadata::MetadataValue::from_static(reason));
+    status
 }
 
 impl From<StoreError> for Status {
@@ -191,6 +202,37 @@ impl From<PoolError> for Status {
             PoolError::Lost(unknown) => unknown.into(),
             PoolError::Request(error) => error.into(),
             PoolError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Undialled> for Status {
+    fn from(error: Undialled) -> Self {
+        match error {
+            Undialled::Elsewhere => because(Self::unavailable(error.to_string()), "elsewhere"),
+            Undialled::Busy => because(Self::resource_exhausted(error.to_string()), "too_many"),
+        }
+    }
+}
+
+impl From<RelayError> for Status {
+    fn from(error: RelayError) -> Self {
+        let text = error.to_string();
+        match error {
+            RelayError::Yours | RelayError::Often | RelayError::Full => {
+                because(Self::resource_exhausted(text), "too_many")
+            }
+            RelayError::Silent => because(Self::unavailable(text), "silent"),
+            RelayError::Nobody => Self::not_found(text),
+        }
+    }
+}
+
+impl From<Cut> for Status {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Alone(_) | Cut::Ending => Self::unavailable(cut.to_string()),
+            Cut::Broken => Self::cancelled(cut.to_string()),
         }
     }
 }

@@ -6,8 +6,7 @@ use futures_util::StreamExt as _;
 use sculpt_proto::{
     FieldError,
     id::PairingId,
-    required,
-    v1::{TunnelEnd, TunnelOpen, TunnelRequest, TunnelResponse, tunnel_request, tunnel_response},
+    v1::{TunnelOpen, TunnelRequest, TunnelResponse, tunnel_request, tunnel_response},
 };
 use tokio::{
     sync::{
@@ -20,21 +19,18 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::{
-    pairings::{PairingsApi, because, unknown},
+    pairings::{PairingsApi, unknown},
+    pieces::{first, nameless},
     status::shutting_down,
 };
 use crate::{
     access::{Caller, Sees},
-    relay::{Cut, OUTBOX, Piece, RelayError, carry},
-    session::Undialled,
+    relay::{OUTBOX, Piece, carry},
     store::{Store, pairings::Past},
 };
 
 /// What goes to a person.
 pub(super) type Replies = ReceiverStream<Result<TunnelResponse, Status>>;
-
-/// How long the first message may take.
-const FIRST: Duration = Duration::from_secs(10);
 
 /// How soon it is found that a pairing was taken back which nothing has told of.
 const LOOK: Duration = Duration::from_secs(30);
@@ -56,7 +52,7 @@ impl PairingsApi {
     async fn dial(&self, caller: &Caller, mut inbound: Streaming<TunnelRequest>) -> Result<Replies, Status> {
         // Before it is looked at, so that nothing is missed of what happens to it.
         let closings = self.bus.closings();
-        let id = first(&mut inbound).await?;
+        let id = first(&mut inbound, named).await?;
         let placed = self.store.pairing(&caller.sees(), id).await?;
         let placed = placed.filter(|placed| placed.owner() == caller.user()).ok_or_else(|| unknown(id))?;
         placed.stands()?;
@@ -85,16 +81,14 @@ impl PairingsApi {
 }
 
 /// The pairing that the first message names.
-async fn first(inbound: &mut Streaming<TunnelRequest>) -> Result<PairingId, Status> {
-    let silent = |_| Status::deadline_exceeded("the tunnel was opened, and nothing was said through it");
-    let first = timeout(FIRST, inbound.message()).await.map_err(silent)??;
-    match first.and_then(|message| message.part) {
-        Some(tunnel_request::Part::Pairing(id)) => Ok(FieldError::parse(&id, "pairing")?),
-        _ => Err(FieldError::new("part", "the first message must name the pairing").into()),
+fn named(first: TunnelRequest) -> Result<PairingId, FieldError> {
+    match first.part {
+        Some(tunnel_request::Part::Pairing(id)) => FieldError::parse(&id, "pairing"),
+        _ => Err(nameless()),
     }
 }
 
-/// Returns when the pairing was taken back. Whatever else ends it, its executor does.
+/// Returns when the pairing was taken back, or is nowhere to be seen. Whatever else ends it, its executor does.
 async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store, sees: &Sees, id: PairingId) -> Past {
     let mut look = interval_at(Instant::now() + LOOK, LOOK);
     loop {
@@ -109,75 +103,12 @@ async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store,
             // Word of another replica may have been lost.
             _ = look.tick() => {}
         }
-        let found = store.pairing(sees, id).await;
-        if matches!(found, Ok(Some(placed)) if placed.stands() == Err(Past::Closed)) {
-            return Past::Closed;
+        match store.pairing(sees, id).await {
+            Ok(Some(placed)) if placed.stands() == Err(Past::Closed) => return Past::Closed,
+            // Gone with its task.
+            Ok(None) => return Past::Over,
+            // What cannot be read now can at the next look.
+            Ok(Some(_)) | Err(_) => {}
         }
-    }
-}
-
-impl From<Undialled> for Status {
-    fn from(error: Undialled) -> Self {
-        match error {
-            Undialled::Elsewhere => because(Self::unavailable(error.to_string()), "elsewhere"),
-            Undialled::Busy => because(Self::resource_exhausted(error.to_string()), "too_many"),
-        }
-    }
-}
-
-impl From<RelayError> for Status {
-    fn from(error: RelayError) -> Self {
-        let text = error.to_string();
-        match error {
-            RelayError::Yours | RelayError::Full => because(Self::resource_exhausted(text), "too_many"),
-            RelayError::Silent => because(Self::unavailable(text), "silent"),
-            RelayError::Nobody => Self::not_found(text),
-        }
-    }
-}
-
-impl From<Cut> for Status {
-    fn from(cut: Cut) -> Self {
-        match cut {
-            Cut::Alone(_) | Cut::Ending => Self::unavailable(cut.to_string()),
-            Cut::Broken => Self::cancelled(cut.to_string()),
-        }
-    }
-}
-
-impl TryFrom<TunnelRequest> for Piece {
-    type Error = FieldError;
-
-    fn try_from(request: TunnelRequest) -> Result<Self, FieldError> {
-        match required(request.part, "part")? {
-            tunnel_request::Part::Data(data) => Self::data(data),
-            tunnel_request::Part::End(_) => Ok(Self::End),
-            tunnel_request::Part::Pairing(_) => Err(Self::named_again()),
-        }
-    }
-}
-
-impl From<Piece> for TunnelResponse {
-    fn from(piece: Piece) -> Self {
-        let part = match piece {
-            Piece::Data(data) => tunnel_response::Part::Data(data),
-            Piece::End => tunnel_response::Part::End(TunnelEnd {}),
-        };
-        Self { part: Some(part) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_is_a_piece() {
-        let piece = |part| Piece::try_from(TunnelRequest { part }).map_err(|error| error.field);
-        let data = bytes::Bytes::from_static(b"SSH-2.0");
-        assert_eq!(piece(Some(tunnel_request::Part::Data(data.clone()))), Ok(Piece::Data(data)));
-        assert_eq!(piece(Some(tunnel_request::Part::End(TunnelEnd {}))), Ok(Piece::End));
-        assert_eq!(piece(Some(tunnel_request::Part::Pairing("again".into()))), Err("part"));
-        assert_eq!(piece(None), Err("part"));
     }
 }

@@ -102,9 +102,15 @@ impl SshAuthorities {
         [USERS, HOSTS].map(|[_, _, file]| directory.join(file))
     }
 
-    /// Certifies `key` for who has `pass`, from `now` on.
-    pub fn certify_person(&self, pass: &Pass, key: &PublicKey, now: SystemTime) -> Result<Certificate, PassError> {
-        pass.certify(key, window(now, PASS_LIFE), &self.users.key)
+    /// Certifies `key` for who has `pass`, from `now` on for `life`.
+    pub fn certify_person(
+        &self,
+        pass: &Pass,
+        key: &PublicKey,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<Certificate, PassError> {
+        pass.certify(key, window(now, life), &self.users.key)
     }
 
     /// Certifies `key` for `executor`, from `now` on.
@@ -234,7 +240,7 @@ mod tests {
         let pass = Pass { pairing: PairingId::fresh(), attempt, user: "ben".to_owned(), rights };
         let now = 1_800_000_000;
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
-        let person = ssh.certify_person(&pass, &key, at).expect("it is certified");
+        let person = ssh.certify_person(&pass, &key, at, PASS_LIFE).expect("it is certified");
         let host = ssh.certify_host(executor, &key, at).expect("it is certified");
         for (certificate, life) in [(&person, PASS_LIFE), (&host, HOST_LIFE)] {
             let window = (certificate.valid_after(), certificate.valid_before());

@@ -11,7 +11,10 @@ use std::{
 };
 
 use sculpt_proto::id::{ExecutorId, TunnelId, UserId};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 pub use self::{
     carry::{Cut, OUTBOX, carry},
@@ -23,6 +26,14 @@ pub const OF_ONE: usize = 64;
 
 /// Tunnels of all.
 pub const OF_ALL: usize = 512;
+
+/// Tunnels that one person can ask for at once, and how soon they can ask for another one: each has an executor dial, also
+/// when who asked has gone by then.
+pub const AT_ONCE: u32 = 64;
+const EACH: Duration = Duration::from_millis(100);
+
+/// People whose calls are remembered; those who have all of theirs again are forgotten.
+const REMEMBERED: usize = 1024;
 
 /// How long an executor may take to dial.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +49,8 @@ struct Tunnels {
     waiting: HashMap<TunnelId, Waiting>,
     /// How many each person has; nobody stands here with none.
     counts: HashMap<UserId, usize>,
+    /// When each person has all of their calls again.
+    rested: HashMap<UserId, Instant>,
 }
 
 /// An end that an executor is to take.
@@ -70,6 +83,11 @@ pub enum RelayError {
     /// The person has too many.
     #[error("you have {OF_ONE} connections open through this controller; close one, or share one (ControlMaster)")]
     Yours,
+    /// The person asks too often.
+    #[error(
+        "you have opened too many connections in a short time; try again in a moment, or share one (ControlMaster)"
+    )]
+    Often,
     /// All have too many.
     #[error("{OF_ALL} connections are open through this controller; try again")]
     Full,
@@ -88,11 +106,11 @@ impl Relay {
         if tunnels.counts.values().sum::<usize>() >= OF_ALL {
             return Err(RelayError::Full);
         }
-        let count = tunnels.counts.entry(user).or_default();
-        if *count >= OF_ONE {
+        if tunnels.counts.get(&user).is_some_and(|count| *count >= OF_ONE) {
             return Err(RelayError::Yours);
         }
-        *count += 1;
+        tunnels.rate(user, Instant::now())?;
+        *tunnels.counts.entry(user).or_default() += 1;
         let place = Place { relay: self.clone(), user, tunnel: TunnelId::fresh() };
         let ((near, far), (taken, is_taken)) = (ends::pair(), oneshot::channel());
         tunnels.waiting.insert(place.tunnel, Waiting { executor, end: far, taken });
@@ -111,6 +129,22 @@ impl Relay {
 
     fn tunnels(&self) -> MutexGuard<'_, Tunnels> {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tunnels {
+    /// Counts a call of somebody, unless they have none left.
+    fn rate(&mut self, user: UserId, now: Instant) -> Result<(), RelayError> {
+        if self.rested.len() >= REMEMBERED {
+            self.rested.retain(|_, rested| *rested > now);
+        }
+        let rested = self.rested.entry(user).or_insert(now);
+        let after = (*rested).max(now) + EACH;
+        if after > now + EACH * AT_ONCE {
+            return Err(RelayError::Often);
+        }
+        *rested = after;
+        Ok(())
     }
 }
 
@@ -147,6 +181,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tokio::time::advance;
 
     use super::*;
 
@@ -195,12 +230,37 @@ mod tests {
         assert!(tunnels.waiting.is_empty() && tunnels.counts.is_empty(), "{tunnels:?}");
     }
 
-    #[test]
-    fn nobody_has_too_many() {
+    #[tokio::test(start_paused = true)]
+    async fn who_calls_and_hangs_up_waits_for_the_next_call() {
+        let (relay, (user, executor)) = (Relay::default(), ids());
+        for _ in 0..AT_ONCE {
+            drop(relay.call(user, executor).unwrap());
+        }
+        assert_eq!(relay.call(user, executor).unwrap_err(), RelayError::Often);
+        drop(relay.call(UserId::fresh(), executor).expect("others are not hurt"));
+        advance(EACH).await;
+        drop(relay.call(user, executor).expect("one has come back"));
+        assert_eq!(relay.call(user, executor).unwrap_err(), RelayError::Often);
+        advance(2 * EACH * AT_ONCE).await;
+        for _ in 0..AT_ONCE {
+            drop(relay.call(user, executor).expect("no more than these are saved up"));
+        }
+        assert_eq!(relay.call(user, executor).unwrap_err(), RelayError::Often);
+        advance(EACH * AT_ONCE).await;
+        for _ in 0..2 * REMEMBERED {
+            drop(relay.call(UserId::fresh(), executor).unwrap());
+            advance(EACH).await;
+        }
+        assert!(relay.tunnels().rested.len() <= REMEMBERED);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_has_too_many() {
         let (relay, (user, executor)) = (Relay::default(), ids());
         let mut calls: Vec<Call> = (0..OF_ONE).map(|_| relay.call(user, executor).unwrap()).collect();
         assert_eq!(relay.call(user, executor).unwrap_err(), RelayError::Yours);
         drop(calls.pop());
+        advance(EACH).await;
         calls.push(relay.call(user, executor).unwrap());
         calls.extend((OF_ONE..OF_ALL).map(|_| relay.call(UserId::fresh(), executor).unwrap()));
         assert_eq!(relay.call(UserId::fresh(), executor).unwrap_err(), RelayError::Full);

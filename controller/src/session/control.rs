@@ -29,7 +29,7 @@ use crate::{
         end::{End, Responses, say},
         errands::Errands,
         garbage, hello,
-        registry::{Seat, Sessions},
+        registry::{Sessions, Tenure},
         reports::{Answer, Report, ReportError},
         state::{Census, Closed, HEARTBEAT, Input, Output, Session, WATCHDOG},
         wire::{In, bounded, desired, input},
@@ -83,19 +83,19 @@ pub async fn serve<B: Book>(
         away = executor.clone().sent_away() => Err(End::Reject(away.reject())),
         () = context.shutdown.cancelled() => Err(End::leaving()),
     };
-    let (epoch, mut seat) = match opened {
+    let (epoch, mut tenure) = match opened {
         Ok(opened) => opened,
         Err(end) => return end.tell(out).await,
     };
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, "executor connected");
-    let errands = seat.take_errands();
+    let errands = tenure.take_errands();
     let end = tokio::select! {
         biased;
         away = executor.sent_away() => End::Reject(away.reject()),
-        end = attend(&context, epoch, &seat, errands, inbound, &out) => end,
+        end = attend(&context, epoch, &tenure, errands, inbound, &out) => end,
     };
     // Nothing is placed on it from here on.
-    drop(seat);
+    drop(tenure);
     tracing::info!(executor = %epoch.executor, epoch = epoch.number, ?end, "executor's session ended");
     let reason = end.reason();
     end.tell(out).await;
@@ -105,7 +105,7 @@ pub async fn serve<B: Book>(
 async fn attend<B: Book>(
     context: &Context<B>,
     epoch: Epoch,
-    seat: &Seat,
+    tenure: &Tenure,
     errands: Errands,
     inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     out: &Responses,
@@ -127,9 +127,9 @@ async fn attend<B: Book>(
     let outside = Outside { told, errands, authority: context.authority.clone() };
     tokio::select! {
         biased;
-        end = talk(seat, inbound, outside, work, results, out) => end,
+        end = talk(tenure, inbound, outside, work, results, out) => end,
         end = toil(context, epoch, queue, done) => end,
-        () = seat.recalled() => End::recalled(),
+        () = tenure.recalled() => End::recalled(),
         () = context.shutdown.cancelled() => End::leaving(),
     }
 }
@@ -147,7 +147,7 @@ async fn open<B: Book>(
     context: &Context<B>,
     executor: &Who,
     inbound: &mut (impl Stream<Item = Result<ControlRequest, Status>> + Unpin),
-) -> Result<(Epoch, Seat), End> {
+) -> Result<(Epoch, Tenure), End> {
     let first = tokio::time::timeout(HELLO, inbound.next()).await;
     let first = first.map_err(|_| End::Fault(Status::deadline_exceeded("no Hello within 10 s")))?;
     let Some(first) = first.transpose().map_err(End::unread)? else { return Err(End::Gone) };
@@ -181,7 +181,7 @@ impl Outside {
 
 /// Talks to the executor; whatever needs the database goes to `work`.
 async fn talk(
-    seat: &Seat,
+    tenure: &Tenure,
     mut inbound: impl Stream<Item = Result<ControlRequest, Status>> + Unpin,
     mut outside: Outside,
     work: mpsc::Sender<Work>,
@@ -196,10 +196,10 @@ async fn talk(
     loop {
         let input = tokio::select! {
             biased;
-            () = seat.superseded() => Input::Superseded,
+            () = tenure.superseded() => Input::Superseded,
             Some(result) = results.recv() => result,
             executor = outside.told.recv() => match executor {
-                Ok(executor) if executor != seat.executor() => continue,
+                Ok(executor) if executor != tenure.executor() => continue,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => Input::Told,
                 Err(broadcast::error::RecvError::Closed) => return End::Gone,
             },

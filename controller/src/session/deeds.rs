@@ -65,7 +65,7 @@ pub enum Done {
 impl TryFrom<wire::Attached> for Deed {
     type Error = FieldError;
 
-    /// The name that it gives is left aside: who came by a pairing stands in the database.
+    /// Whose it is stands in the database, by the pairing.
     fn try_from(attached: wire::Attached) -> Result<Self, FieldError> {
         let done = Done::Attached {
             pairing: FieldError::parse(&attached.pairing_id, "report.attached.pairing_id")?,
@@ -183,7 +183,7 @@ mod tests {
 
     fn attached() -> wire::Attached {
         let pairing_id = "019a0000-0000-7000-8000-00000000000b".into();
-        wire::Attached { pairing_id, session_id: seat().to_string(), user: "ada".into(), role: "driver".into() }
+        wire::Attached { pairing_id, session_id: seat().to_string(), role: "driver".into() }
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Enrolment for EnrolmentApi {
     }
 }
 
-fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
+pub(super) fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
     request.extensions().get::<Peer>().ok_or_else(|| Status::internal("internal error"))
 }
 

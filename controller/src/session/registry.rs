@@ -5,15 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sculpt_proto::{
-    executor::v1::{Dial, Guests},
-    id::{ExecutorId, PairingId, TunnelId},
-};
+use sculpt_proto::id::{ExecutorId, PairingId, TunnelId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    errands::{Desk, Errands, errands},
+    errands::{Call, Desk, Errands, Invited, errands},
     garbage::Ask,
 };
 use crate::store::{pairings::Guest, sessions::Epoch};
@@ -34,9 +31,9 @@ struct Entry {
     desk: Desk,
 }
 
-/// A place among the sessions; left when dropped.
+/// That a session has its executor, until a newer one does; over when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct Tenure {
     sessions: Sessions,
     epoch: Epoch,
     superseded: CancellationToken,
@@ -66,8 +63,8 @@ impl Sessions {
         self.lock().iter().map(|(executor, entry)| Epoch { executor: *executor, number: entry.epoch }).collect()
     }
 
-    /// Takes the executor's seat; an older session is told to leave. One that is older itself is told so at once.
-    pub fn enter(&self, epoch: Epoch) -> Seat {
+    /// The session has the executor from now on; an older one is told to leave. One that is older itself is told so at once.
+    pub fn enter(&self, epoch: Epoch) -> Tenure {
         let (superseded, recalled) = (CancellationToken::new(), CancellationToken::new());
         let (desk, errands) = errands();
         let mut held = self.lock();
@@ -83,7 +80,7 @@ impl Sessions {
         }
         drop(held);
         self.begun.send_modify(|count| *count = count.wrapping_add(1));
-        Seat { sessions: self.clone(), epoch, superseded, recalled, errands: Some(errands) }
+        Tenure { sessions: self.clone(), epoch, superseded, recalled, errands: Some(errands) }
     }
 
     /// Ends every session; executors come back at once and say anew what they have.
@@ -98,20 +95,18 @@ impl Sessions {
 
     /// Has the executor dial for a person who comes by `pairing`.
     pub fn dial(&self, executor: ExecutorId, tunnel: TunnelId, pairing: PairingId) -> Result<(), Undialled> {
-        let dial = Dial { tunnel_id: tunnel.to_string(), pairing_id: pairing.to_string() };
         match self.lock().get(&executor) {
             None => Err(Undialled::Elsewhere),
-            Some(entry) if entry.desk.dial(dial) => Ok(()),
+            Some(entry) if entry.desk.dial(Call { tunnel, pairing }) => Ok(()),
             Some(_) => Err(Undialled::Busy),
         }
     }
 
     /// Tells the executor whom to let in, and who certifies them, if that is news to its session.
-    pub fn invite(&self, executor: ExecutorId, guests: Vec<Guest>, authorities: &[String]) {
-        let guests = Guests { guests: guests.into_iter().map(Into::into).collect(), authorities: authorities.to_vec() };
+    pub fn invite(&self, executor: ExecutorId, guests: Vec<Guest>, authorities: &Arc<[String]>) {
         let desk = self.lock().get(&executor).map(|entry| entry.desk.clone());
         if let Some(desk) = desk {
-            desk.invite(guests);
+            desk.invite(Invited { guests, authorities: Arc::clone(authorities) });
         }
     }
 
@@ -125,7 +120,7 @@ impl Sessions {
     }
 }
 
-impl Seat {
+impl Tenure {
     /// Whose it is.
     pub fn executor(&self) -> ExecutorId {
         self.epoch.executor
@@ -147,7 +142,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Tenure {
     fn drop(&mut self) {
         let mut held = self.sessions.lock();
         if held.get(&self.epoch.executor).is_some_and(|entry| entry.epoch == self.epoch.number) {

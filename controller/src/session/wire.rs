@@ -15,6 +15,7 @@ use tonic::Status;
 use crate::{
     session::{
         end::End,
+        errands::{Call, Invited},
         reports::{Answer, Report},
         state::{Input, Observed},
     },
@@ -28,7 +29,7 @@ use crate::{
 pub(super) type In = Input<Report, Answer>;
 
 /// Largest message, in bytes.
-const MAX_CONTROL: usize = 256 << 10;
+pub(super) const MAX_CONTROL: usize = 256 << 10;
 
 /// A message as the reducer takes it; `None` for what this version does not know.
 pub(super) fn input(request: ControlRequest) -> Result<Option<In>, End> {
@@ -102,6 +103,19 @@ pub(super) fn desired(attempt: AttemptId, wish: Wish) -> DesiredAttempt {
         phase: phase.into(),
         intent: wish.said.intent,
         milestone: wish.said.milestone,
+    }
+}
+
+impl From<Call> for wire::Dial {
+    fn from(call: Call) -> Self {
+        Self { tunnel_id: call.tunnel.to_string(), pairing_id: call.pairing.to_string() }
+    }
+}
+
+impl From<Invited> for wire::Guests {
+    fn from(invited: Invited) -> Self {
+        let guests = invited.guests.into_iter().map(Into::into).collect();
+        Self { guests, authorities: invited.authorities.to_vec() }
     }
 }
 

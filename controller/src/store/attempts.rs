@@ -10,6 +10,9 @@ use crate::store::{Connection, StoreError, sessions::Epoch};
 /// Remarks that are kept of one attempt.
 const NOTES: i32 = 100;
 
+/// That attempt `a` goes on, and its task with it.
+pub(super) const LIVES: &str = "a.state <> 'ended' AND a.fenced_at IS NULL";
+
 /// The task of an attempt of `executor`; `None`: it is not known.
 pub async fn task_of(
     conn: &mut Connection,

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use sculpt_core::enrolment::{Barred, Holder, Refusal, Renewal, Verdict, renew};
 use sculpt_proto::id::ExecutorId;
+use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Connection, Store, StoreError, Time, columns, locks};
+use super::{
+    Connection, Store, StoreError, Time,
+    audit::{self, Act, By},
+    columns, locks,
+};
 
 /// What a copy of a key is locked for.
 const STOLEN: &str = "its key is used in two places: a certificate was renewed that had been renewed before";
@@ -81,6 +86,23 @@ impl Store {
             Some(Verdict::Stolen) => Err(RenewError::Stolen),
             Some(Verdict::Refuse(refusal)) => Err(refusal.into()),
         }
+    }
+
+    /// Writes down that `executor` was certified for a key of this fingerprint, by which ssh knows it from now on: once for
+    /// each key, as it is certified anew all the time.
+    pub async fn certified_host(&self, executor: ExecutorId, key: String, address: String) -> Result<(), StoreError> {
+        self.write(move |conn| {
+            Box::pin(async move {
+                let sql =
+                    "UPDATE executors SET host_key = $2 WHERE id = $1 AND host_key IS DISTINCT FROM $2 RETURNING name";
+                let fresh: Option<String> =
+                    sqlx::query_scalar(sql).bind(executor.0).bind(&key).fetch_optional(&mut *conn).await?;
+                let Some(name) = fresh else { return Ok(()) };
+                let act = Act::new("executor.certify_host", audit::executor(&name)).with(json!({ "key": key }));
+                audit::append(conn, &By::executor(&name, &address), act).await
+            })
+        })
+        .await
     }
 
     /// Who may use the key of `executor`.

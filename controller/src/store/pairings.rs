@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 pub use self::{
     guests::Guest,
-    open::{NotNow, OpenError, Opened},
+    open::{NotNow, OF_EXECUTOR, OpenError, Opened, Opening},
 };
 use super::{
     Connection, Store, StoreError, Time,
+    attempts::LIVES,
     audit::{self, Act},
     bearers, columns,
     requests::{Request, RequestError, Taken, take_request},
@@ -39,6 +40,8 @@ pub struct Pairing {
     pub created_at: Time,
     /// Until when sessions can be begun with it.
     pub expires_at: Time,
+    /// When it was taken back.
+    pub closed_at: Option<Time>,
     /// Where they sit now.
     pub seats: Vec<Seat>,
 }
@@ -114,30 +117,24 @@ impl Placed {
 }
 
 impl Store {
-    /// The pairings beside a task with which sessions can be begun, or are open; oldest first.
+    /// The pairings beside a task with which sessions can be begun, or are open; oldest first. Open they are also where people
+    /// have not been cut yet who may sit there no more: their executor may be out of reach.
     pub async fn pairings(&self, of: &On<Read>) -> Result<Vec<Pairing>, StoreError> {
         let mut conn = self.read().await?;
         let mut taken = seats::beside(&mut conn, of.task()).await?;
         let standing = guests::standing(&mut conn, "task_id", vec![of.task().0]).await?;
-        let pairings = standing.into_iter().filter(|row| !row.over).filter_map(|row| {
-            let own = |seat: &mut Seat| seat.pairing_id == row.id.0;
-            let seats: Vec<Seat> = taken.extract_if(.., own).collect();
-            (!row.remaining.is_zero() || !seats.is_empty()).then(|| row.into_pairing(seats))
-        });
-        Ok(pairings.collect())
+        let mut wanted: Vec<Uuid> = taken.iter().map(|seat| seat.pairing_id).collect();
+        wanted.extend(standing.iter().filter(|row| !row.over && !row.remaining.is_zero()).map(|row| row.id.0));
+        let mut pairings = these(&mut conn, &wanted).await?;
+        for pairing in &mut pairings {
+            pairing.seats = taken.extract_if(.., |seat| seat.pairing_id == pairing.id.0).collect();
+        }
+        Ok(pairings)
     }
 
     /// The pairing of this id, if it is beside a task that is seen.
     pub async fn pairing(&self, sees: &Sees, id: PairingId) -> Result<Option<Placed>, StoreError> {
-        let mut query = QueryBuilder::new(
-            "SELECT t.id, t.project_id, pr.name AS project, t.created_by, 1::bigint AS count, p.user_id AS owner, \
-             a.executor_id, p.closed_at IS NOT NULL AS closed, p.expires_at <= now() AS late, \
-             a.state = 'ended' OR a.fenced_at IS NOT NULL AS over FROM pairings p JOIN attempts a ON a.id = p.attempt_id \
-             JOIN tasks t ON t.id = a.task_id LEFT JOIN projects pr ON pr.id = t.project_id WHERE p.id = ",
-        );
-        query.push_bind(id.0).push(" AND ");
-        visible::tasks(&mut query, sees);
-        Ok(query.build_query_as().fetch_optional(&mut *self.read().await?).await?)
+        placed(&mut *self.read().await?, sees, id).await
     }
 
     /// Takes a pairing back; to be taken back already is fine.
@@ -177,13 +174,33 @@ fn act(action: &'static str, task: i64, project: Option<Uuid>, details: Value) -
     Act::new(action, format!("task:{task}")).within(project.map(Into::into)).with(details)
 }
 
+async fn placed(conn: &mut Connection, sees: &Sees, id: PairingId) -> Result<Option<Placed>, StoreError> {
+    let mut query = QueryBuilder::new(format!(
+        "SELECT t.id, t.project_id, pr.name AS project, t.created_by, 1::bigint AS count, p.user_id AS owner, \
+         a.executor_id, p.closed_at IS NOT NULL AS closed, p.expires_at <= now() AS late, NOT ({LIVES}) AS over \
+         FROM pairings p JOIN attempts a ON a.id = p.attempt_id JOIN tasks t ON t.id = a.task_id \
+         LEFT JOIN projects pr ON pr.id = t.project_id WHERE p.id = "
+    ));
+    query.push_bind(id.0).push(" AND ");
+    visible::tasks(&mut query, sees);
+    Ok(query.build_query_as().fetch_optional(conn).await?)
+}
+
 async fn one(conn: &mut Connection, id: PairingId) -> Result<Pairing, StoreError> {
-    let sql = "SELECT p.attempt_id, u.name, p.rights, p.created_at, p.expires_at FROM pairings p \
-               JOIN users u ON u.id = p.user_id WHERE p.id = $1";
-    let (attempt, user, named, created_at, expires_at): (Uuid, String, Vec<String>, Time, Time) =
-        sqlx::query_as(sql).bind(id.0).fetch_one(conn).await?;
-    let rights = rights(&named)?;
-    Ok(Pairing { id, attempt: AttemptId(attempt), user, rights, created_at, expires_at, seats: Vec::new() })
+    these(conn, &[id.0]).await?.pop().ok_or(StoreError::Sqlx(sqlx::Error::RowNotFound))
+}
+
+/// Those of these ids, without their seats; oldest first.
+async fn these(conn: &mut Connection, ids: &[Uuid]) -> Result<Vec<Pairing>, StoreError> {
+    let sql = "SELECT p.id, p.attempt_id, u.name, p.rights::text[], p.created_at, p.expires_at, p.closed_at \
+               FROM pairings p JOIN users u ON u.id = p.user_id WHERE p.id = ANY ($1) ORDER BY p.created_at, p.id";
+    type Row = (Uuid, Uuid, String, Vec<String>, Time, Time, Option<Time>);
+    let rows: Vec<Row> = sqlx::query_as(sql).bind(ids).fetch_all(conn).await?;
+    let read = |(id, attempt, user, named, created_at, expires_at, closed_at): Row| {
+        let (id, attempt, rights) = (PairingId(id), AttemptId(attempt), rights(&named)?);
+        Ok(Pairing { id, attempt, user, rights, created_at, expires_at, closed_at, seats: Vec::new() })
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// Rights as their column has them.

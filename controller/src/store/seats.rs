@@ -5,7 +5,7 @@ use sculpt_proto::id::{AttemptId, PairingId, SeatId, TaskId};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Connection, StoreError, Time};
+use super::{Connection, StoreError, Time, attempts::LIVES};
 
 /// Somebody sits down.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +50,6 @@ pub struct Seat {
     pub typed_at: Option<Time>,
 }
 
-/// Nobody sits beside an attempt that is over, whatever was told of it last.
-const TAKEN: &str = "SELECT s.session_id, s.pairing_id, s.attempt_id, s.user_name, s.role, s.began_at, s.typed_at \
-     FROM seats s JOIN attempts a ON a.id = s.attempt_id \
-     WHERE s.ended_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL";
-
 /// Whether the project of `attempt` has recorded now what people type there.
 pub async fn recorded(conn: &mut Connection, attempt: AttemptId) -> Result<bool, StoreError> {
     let sql = "SELECT COALESCE(p.record_typing, false) FROM attempts a JOIN tasks t ON t.id = a.task_id \
@@ -67,8 +62,10 @@ pub async fn recorded(conn: &mut Connection, attempt: AttemptId) -> Result<bool,
 pub async fn take(conn: &mut Connection, seat: &NewSeat) -> Result<Option<Sitter>, StoreError> {
     let sitter = sqlx::query_as(
         "INSERT INTO seats (session_id, pairing_id, attempt_id, user_name, role, began_at) \
-         SELECT $1, p.id, p.attempt_id, u.name, $4, GREATEST($5, p.created_at) FROM pairings p JOIN users u ON u.id = p.user_id \
-         WHERE p.id = $2 AND p.attempt_id = $3 AND $6 = ANY (p.rights) ON CONFLICT (session_id) DO NOTHING RETURNING user_name, role",
+         SELECT $1, p.id, p.attempt_id, u.name, $4::seat_role, GREATEST($5, p.created_at) \
+         FROM pairings p JOIN users u ON u.id = p.user_id \
+         WHERE p.id = $2 AND p.attempt_id = $3 AND $6::pair_right = ANY (p.rights) \
+         ON CONFLICT (session_id) DO NOTHING RETURNING user_name, role::text",
     );
     let bound = sitter.bind(seat.id.0).bind(seat.pairing.0).bind(seat.attempt.0);
     let bound = bound.bind(seat.role.as_str()).bind(seat.began_at).bind(needs(seat.role).as_str());
@@ -80,7 +77,7 @@ fn needs(role: Role) -> Right {
     match role {
         Role::Observer => Right::Observe,
         Role::Driver => Right::Drive,
-        Role::Shell => Right::Shell,
+        Role::Shell | Role::Command | Role::Files => Right::Shell,
     }
 }
 
@@ -93,7 +90,7 @@ pub async fn typed(
 ) -> Result<Option<Sitter>, StoreError> {
     let sitter = sqlx::query_as(
         "UPDATE seats SET typed_at = GREATEST($3, began_at) \
-         WHERE session_id = $1 AND attempt_id = $2 AND role = 'driver' AND ended_at IS NULL RETURNING user_name, role",
+         WHERE session_id = $1 AND attempt_id = $2 AND role = 'driver' AND ended_at IS NULL RETURNING user_name, role::text",
     );
     Ok(sitter.bind(seat.0).bind(attempt.0).bind(at).fetch_optional(conn).await?)
 }
@@ -108,13 +105,18 @@ pub async fn leave(
 ) -> Result<Option<Sitter>, StoreError> {
     let sitter = sqlx::query_as(
         "UPDATE seats SET ended_at = GREATEST($3, began_at), why = $4 WHERE session_id = $1 AND attempt_id = $2 AND ended_at IS NULL \
-         RETURNING user_name, role",
+         RETURNING user_name, role::text",
     );
     Ok(sitter.bind(seat.0).bind(attempt.0).bind(at).bind(why).fetch_optional(conn).await?)
 }
 
-/// Who sits beside the attempts of `task`, in the order in which they came.
+/// Who sits beside the attempts of `task`, in the order in which they came. Nobody sits beside one that is over, whatever was
+/// told of it last.
 pub async fn beside(conn: &mut Connection, task: TaskId) -> Result<Vec<Seat>, StoreError> {
-    let sql = format!("{TAKEN} AND a.task_id = $1 ORDER BY s.began_at, s.session_id");
+    let sql = format!(
+        "SELECT s.session_id, s.pairing_id, s.attempt_id, s.user_name, s.role::text, s.began_at, s.typed_at \
+         FROM seats s JOIN attempts a ON a.id = s.attempt_id WHERE s.ended_at IS NULL AND {LIVES} AND a.task_id = $1 \
+         ORDER BY s.began_at, s.session_id"
+    );
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_all(conn).await?)
 }

@@ -1,4 +1,4 @@
-//! Whom executors are told to let in, over real listeners: at once where there is a signal, soon where there is none.
+//! Whom executors are told to let in, over real listeners: at once where there is a signal, else at the next look.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use sculpt_proto::{
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{World, pairings::key};
+use super::{World, pairings::opening};
 use crate::{
     harness::{Authorised, Enrolled},
     make,
@@ -20,6 +20,9 @@ use crate::{
 
 /// What a change may take until the executor knows.
 const SOON: Duration = Duration::from_secs(10);
+
+/// Nobody looks before a test is over: what is told meanwhile is told by a signal.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A world with a connected executor, on which an agent runs for the project `web`.
 pub(super) struct House {
@@ -33,7 +36,12 @@ pub(super) struct House {
 
 impl House {
     pub(super) async fn new() -> Self {
-        let world = World::new().await;
+        Self::looking(NEVER).await
+    }
+
+    /// The same where it is looked so often whether there is more to tell.
+    async fn looking(poll: Duration) -> Self {
+        let world = World::with(|config| config.guests_poll = poll).await;
         let hello = Hello { ssh_address: Some("one.example:7022".into()), ..hello("one") };
         let enrolled = world.stack.enrol(&hello).await;
         let task = make::task_on(world.stack.store(), world.web.id(), &"c".repeat(40)).await;
@@ -53,8 +61,7 @@ impl House {
 
     /// Opens a pairing for who shows `token`; its uuid.
     pub(super) async fn open(&self, token: &str) -> String {
-        let profile = v1::PairingProfile::Attach.into();
-        let request = v1::OpenPairingRequest { task: self.task.to_string(), public_key: key().1, profile };
+        let request = opening(self.task.to_string(), v1::PairingProfile::Attach.into());
         let opened = self.people(token).open_pairing(request).await.expect("it is opened").into_inner();
         assert_eq!(opened.address, "one.example:7022");
         opened.pairing.expect("a pairing").uuid
@@ -85,7 +92,7 @@ fn uuids(guests: &Guests) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_executor_knows_whom_to_let_in_and_whom_no_more() {
+async fn an_executor_is_told_at_once_whom_to_let_in_and_whom_no_more() {
     let mut house = House::new().await;
     assert!(house.told().await.is_empty(), "that there is nobody is told, too");
     let [ben, dan] = ["ben", "dan"].map(|name| (name, [(Role::Pair, Some("web")), (Role::Viewer, None)]));
@@ -120,28 +127,37 @@ async fn an_executor_knows_whom_to_let_in_and_whom_no_more() {
     let close = v1::ClosePairingRequest { request_id: request_id(), pairing: two };
     house.people(&dan).close_pairing(close).await.expect("it is closed");
     assert!(house.told().await.is_empty(), "a pairing");
-
-    let three = house.open(&dan).await;
-    assert_eq!(house.told().await, std::slice::from_ref(&three));
-    // Told to nobody: found by looking.
-    let sql = "UPDATE tokens SET expires_at = now() WHERE user_id = (SELECT id FROM users WHERE name = 'dan')";
-    sqlx::query(sql).execute(&mut *house.world.stack.store().read().await.unwrap()).await.unwrap();
-    assert!(house.told().await.is_empty(), "a token that has run out");
     house.world.stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_begins_is_told_everything_and_an_end_lets_nobody_in() {
+async fn what_no_signal_tells_of_is_found_by_looking() {
+    let mut house = House::looking(Duration::from_millis(50)).await;
+    let [ben, dan] = ["ben", "dan"].map(|name| (name, [(Role::Pair, Some("web"))]));
+    let (ben, dan) = (house.world.user(ben.0, &ben.1).await, house.world.user(dan.0, &dan.1).await);
+    assert!(house.told().await.is_empty());
+    let stays = house.open(&ben).await;
+    assert_eq!(house.told().await, std::slice::from_ref(&stays));
+    let goes = house.open(&dan).await;
+    assert_eq!(house.told().await, [stays.clone(), goes]);
+    let sql = "UPDATE tokens SET expires_at = now() WHERE user_id = (SELECT id FROM users WHERE name = 'dan')";
+    sqlx::query(sql).execute(&mut *house.world.stack.store().read().await.unwrap()).await.unwrap();
+    assert_eq!(house.told().await, [stays], "a token that has run out");
+    for (sequence, step) in (4..).zip([finalizing(0), completed(0)]) {
+        assert_eq!(house.executor.answer(&house.attempt, sequence, step).await.through, sequence);
+    }
+    assert!(house.told().await.is_empty(), "an end, of which its executor knows first");
+    house.world.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_begins_is_told_everything_at_once() {
     let mut house = House::new().await;
     let ben = house.world.user("ben", &[(Role::Pair, Some("web"))]).await;
     assert!(house.told().await.is_empty());
     let pairing = house.open(&ben).await;
     assert_eq!(house.told().await, std::slice::from_ref(&pairing));
     house.executor = dial(&house.world, &house.enrolled, &house.hello).await;
-    assert_eq!(house.told().await, [pairing], "at once, before the executor has said what it has");
-    for (sequence, step) in (4..).zip([finalizing(0), completed(0)]) {
-        assert_eq!(house.executor.answer(&house.attempt, sequence, step).await.through, sequence);
-    }
-    assert!(house.told().await.is_empty());
+    assert_eq!(house.told().await, [pairing], "before the executor has said what it has");
     house.world.stack.stop().await;
 }

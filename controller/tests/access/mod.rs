@@ -21,6 +21,7 @@ mod written;
 
 use sculpt_controller::{
     access::Caller,
+    config::Config,
     store::{
         Store,
         projects::{Project, Wish},
@@ -74,7 +75,12 @@ fn request() -> Request {
 
 impl World {
     async fn new() -> Self {
-        let stack = harness::stack().await;
+        Self::with(|_| {}).await
+    }
+
+    /// The same with other settings.
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let stack = harness::stack_with(change).await;
         let ada = harness::admin(stack.store()).await;
         let web = project(&stack, &ada, "web", 'a').await;
         let ops = project(&stack, &ada, "ops", 'b').await;

@@ -28,6 +28,11 @@ pub(super) fn key() -> (PrivateKey, String) {
     (key, line)
 }
 
+/// A wish to sit beside a task, with a key of its own.
+pub(super) fn opening(task: String, profile: i32) -> v1::OpenPairingRequest {
+    v1::OpenPairingRequest { request_id: Uuid::new_v4().to_string(), task, public_key: key().1, profile }
+}
+
 /// A world in which an agent runs, for the project `web`.
 struct Paired {
     world: World,
@@ -57,8 +62,7 @@ impl Paired {
     }
 
     async fn open(&self, token: &str, profile: Profile) -> Result<v1::OpenPairingResponse, Status> {
-        let request =
-            v1::OpenPairingRequest { task: self.task.to_string(), public_key: key().1, profile: profile.into() };
+        let request = opening(self.task.to_string(), profile.into());
         self.pairings(token).open_pairing(request).await.map(tonic::Response::into_inner)
     }
 
@@ -76,6 +80,14 @@ impl Paired {
     async fn list(&self, token: &str) -> Result<Vec<v1::Pairing>, Status> {
         let request = v1::ListPairingsRequest { task: self.task.to_string() };
         Ok(self.pairings(token).list_pairings(request).await?.into_inner().pairings)
+    }
+
+    /// Somebody sits down by `pairing`, at the terminal.
+    async fn sits(&self, pairing: PairingId) {
+        let (role, began_at) = (sculpt_pairing::Role::Driver, chrono::Utc::now());
+        let seat = NewSeat { id: SeatId::fresh(), pairing, attempt: self.attempt, role, began_at };
+        let mut conn = self.world.stack.store().read().await.unwrap();
+        seats::take(&mut conn, &seat).await.unwrap().expect("it is taken");
     }
 
     /// Whom the executor is to let in.
@@ -143,13 +155,13 @@ async fn each_gets_what_they_came_for_as_far_as_their_rights_go() {
 async fn a_certificate_says_what_the_pairing_lets_one_do_and_openssh_reads_it() {
     let paired = Paired::new().await;
     let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
-    let (private, line) = key();
-    let request = v1::OpenPairingRequest { task: "1".into(), public_key: line, profile: Profile::Workspace.into() };
+    let (private, public_key) = key();
+    let request = v1::OpenPairingRequest { public_key, ..opening("1".into(), Profile::Workspace.into()) };
     let told = paired.pairings(&ben).open_pairing(request).await.expect("it is opened").into_inner();
     let pairing = told.pairing.expect("a pairing");
     let (attempt, executor) = (paired.attempt, paired.executor);
     assert_eq!((told.login.clone(), told.host.clone()), (format!("attempt-{attempt}"), format!("executor-{executor}")));
-    assert_eq!((told.address.as_str(), told.directory.as_str()), ("one.example:7434", ""));
+    assert_eq!(told.address, "one.example:7434");
     assert_eq!((pairing.user.as_str(), pairing.attempt_id), ("ben", attempt.to_string()));
     assert_eq!(told.lifetime.expect("a lifetime").seconds, 15 * 60);
 
@@ -186,6 +198,70 @@ async fn a_certificate_says_what_the_pairing_lets_one_do_and_openssh_reads_it() 
 }
 
 #[tokio::test]
+async fn a_call_that_is_repeated_opens_nothing_more() {
+    let paired = Paired::new().await;
+    let [ben, dan] = ["ben", "dan"].map(|name| (name, [(Role::Pair, Some("web"))]));
+    let (ben, dan) = (paired.world.user(ben.0, &ben.1).await, paired.world.user(dan.0, &dan.1).await);
+    let request = opening(paired.task.to_string(), Profile::Attach.into());
+    let open = async |token: &str, request: &v1::OpenPairingRequest| {
+        paired.pairings(token).open_pairing(request.clone()).await.map(tonic::Response::into_inner)
+    };
+    let first = open(&ben, &request).await.expect("it is opened");
+    paired.run("UPDATE pairings SET expires_at = now() + interval '100 seconds'").await;
+    let again = open(&ben, &request).await.expect("it is the same");
+    let pairing = |told: &v1::OpenPairingResponse| told.pairing.as_ref().expect("a pairing").uuid.clone();
+    assert_eq!((pairing(&again), &again.login, &again.address), (pairing(&first), &first.login, &first.address));
+    assert!((90..=100).contains(&again.lifetime.expect("a lifetime").seconds), "no longer than the pairing: {again:?}");
+    let certificate = |told: &v1::OpenPairingResponse| Certificate::from_openssh(&told.certificate).expect("it is one");
+    assert_eq!(certificate(&again).public_key(), certificate(&first).public_key());
+    let life = certificate(&again).valid_before() - certificate(&again).valid_after();
+    assert!((150..=160).contains(&life), "{life} s");
+    let other_key = v1::OpenPairingRequest { public_key: key().1, ..request.clone() };
+    assert_eq!(open(&ben, &other_key).await.expect_err("it is another wish").code(), Code::AlreadyExists);
+    assert_eq!(open(&dan, &request).await.expect_err("it is ben's").code(), Code::AlreadyExists);
+    let nameless = v1::OpenPairingRequest { request_id: String::new(), ..request.clone() };
+    assert_eq!(open(&ben, &nameless).await.expect_err("it has no id").code(), Code::InvalidArgument);
+    assert_eq!(paired.guests().await.len(), 1);
+    let acts = "SELECT count(*) FROM audit WHERE action = 'pairing.open'";
+    let acts: i64 =
+        sqlx::query_scalar(acts).fetch_one(&mut *paired.world.stack.store().read().await.unwrap()).await.unwrap();
+    assert_eq!(acts, 1);
+    paired.close(&ben, pairing(&first).parse().expect("a uuid")).await.expect("it is closed");
+    let told = open(&ben, &request).await.expect_err("it lets nobody in any more");
+    assert_eq!((told.code(), reason(&told)), (Code::FailedPrecondition, Some("closed")), "{told}");
+    paired.world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn who_sits_there_is_listed_until_they_are_cut() {
+    let paired = Paired::new().await;
+    let [ben, dan] = ["ben", "dan"].map(|name| (name, [(Role::Pair, Some("web")), (Role::Viewer, Some("web"))]));
+    let (ben, dan) = (paired.world.user(ben.0, &ben.1).await, paired.world.user(dan.0, &dan.1).await);
+    let [closed, less] = [paired.opened(&ben, Profile::Attach).await, paired.opened(&dan, Profile::Attach).await];
+    let unused = paired.opened(&ben, Profile::Observe).await;
+    for pairing in [closed, less] {
+        paired.sits(pairing).await;
+    }
+    for pairing in [closed, unused] {
+        assert!(paired.close(&ben, pairing).await.expect("it is closed").closed_at.is_some());
+    }
+    let wish = Wish { role: Role::Pair, project: Some("web".into()) };
+    let may = paired.world.ada.may().unwrap();
+    drop(paired.world.stack.store().revoke_role(may, request(), "dan".into(), wish).await.unwrap());
+    assert!(paired.names().await.is_empty(), "their executor is told so");
+    let listed = paired.list(&ben).await.expect("a list");
+    let listed =
+        listed.iter().map(|pairing| (pairing.uuid.as_str(), pairing.closed_at.is_some(), pairing.sessions.len()));
+    assert_eq!(
+        listed.collect::<Vec<_>>(),
+        [(closed.to_string().as_str(), true, 1), (less.to_string().as_str(), false, 1)]
+    );
+    paired.run("UPDATE seats SET ended_at = now() + interval '1 second'").await;
+    assert!(paired.list(&ben).await.expect("a list").is_empty());
+    paired.world.stack.stop().await;
+}
+
+#[tokio::test]
 async fn where_nobody_can_sit_programs_are_told_why() {
     let paired = Paired::new().await;
     let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
@@ -205,7 +281,8 @@ async fn where_nobody_can_sit_programs_are_told_why() {
     let queued = make::task_on(paired.world.stack.store(), paired.world.web.id(), &"c".repeat(40)).await;
     let mut pairings = paired.pairings(&ben);
     let mut open = async |task: String, public_key: String, profile: i32| {
-        pairings.open_pairing(v1::OpenPairingRequest { task, public_key, profile }).await.expect_err("not now")
+        let request = v1::OpenPairingRequest { public_key, ..opening(task, profile) };
+        pairings.open_pairing(request).await.expect_err("not now")
     };
     let told = open(queued.to_string(), key().1, Profile::Attach.into()).await;
     assert_eq!((told.code(), reason(&told)), (Code::FailedPrecondition, Some("not_started")), "{told}");
@@ -320,15 +397,7 @@ async fn a_pairing_outlives_its_time_where_somebody_sits_and_the_end_for_as_long
     let paired = Paired::new().await;
     let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
     let [idle, used] = [paired.opened(&ben, Profile::Attach).await, paired.opened(&ben, Profile::Attach).await];
-    let seat = NewSeat {
-        id: SeatId::fresh(),
-        pairing: used,
-        attempt: paired.attempt,
-        role: sculpt_pairing::Role::Driver,
-        began_at: chrono::Utc::now(),
-    };
-    let store = paired.world.stack.store();
-    seats::take(&mut store.read().await.unwrap(), &seat).await.unwrap().expect("it is taken");
+    paired.sits(used).await;
     let listed = paired.list(&ben).await.expect("a list");
     let sessions = listed.iter().map(|pairing| pairing.sessions.iter().map(|session| session.role.as_str()).collect());
     assert_eq!(sessions.collect::<Vec<Vec<_>>>(), [vec![], vec!["driver"]]);
@@ -387,5 +456,24 @@ async fn nobody_fills_the_list_of_an_executor() {
     let told = paired.open(&ben, Profile::Observe).await.expect_err("they have enough on all of the executor");
     assert_eq!((told.code(), reason(&told)), (Code::ResourceExhausted, Some("too_many")), "{told}");
     paired.opened(&dan, Profile::Observe).await;
+    paired.world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn an_executor_has_no_more_guests_than_it_can_be_told_of_at_once() {
+    let paired = Paired::new().await;
+    let [ben, dan] = ["ben", "dan"].map(|name| (name, [(Role::Pair, Some("web"))]));
+    let (ben, dan) = (paired.world.user(ben.0, &ben.1).await, paired.world.user(dan.0, &dan.1).await);
+    let eve = paired.world.user("eve", &[(Role::Pair, Some("web"))]).await;
+    paired.opened(&eve, Profile::Observe).await;
+    let fill = "INSERT INTO pairings (id, attempt_id, user_id, token_id, rights, expires_at) \
+                SELECT gen_random_uuid(), attempt_id, user_id, token_id, rights, expires_at FROM pairings, generate_series(2, 999)";
+    paired.run(fill).await;
+    let (one, other) = tokio::join!(paired.open(&ben, Profile::Observe), paired.open(&dan, Profile::Observe));
+    let refused = one.as_ref().err().or(other.as_ref().err()).expect("there was one place");
+    assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Some("too_many")), "{refused}");
+    assert!(refused.message().contains("1000 pairings stand on executor one"), "{refused}");
+    assert!(one.is_ok() || other.is_ok(), "there was a place");
+    assert_eq!(paired.guests().await.len(), 1000);
     paired.world.stack.stop().await;
 }

@@ -11,6 +11,7 @@ use sculpt_controller::{
     grpc::SERVICES,
     store::{
         joins::NewJoinToken,
+        pairings::Opening,
         tokens::{For, NewToken},
         users::NewUser,
     },
@@ -239,9 +240,7 @@ impl Things {
             "Lock" => v1::LockRequest { request_id, target: victim(), ..Default::default() }.encode_to_vec(),
             "Unlock" => v1::UnlockRequest { request_id, target: victim() }.encode_to_vec(),
             "OpenPairing" => {
-                let (task, public_key) = (self.running.to_string(), super::pairings::key().1);
-                let profile = v1::PairingProfile::Attach.into();
-                v1::OpenPairingRequest { task, public_key, profile }.encode_to_vec()
+                super::pairings::opening(self.running.to_string(), v1::PairingProfile::Attach.into()).encode_to_vec()
             }
             "ListPairings" => v1::ListPairingsRequest { task }.encode_to_vec(),
             // Somebody else's.
@@ -263,7 +262,8 @@ impl Things {
         let (store, ada) = (self.world.stack.store(), &self.world.ada);
         let task = store.find_task(&ada.sees(), &self.running.to_string()).await.unwrap();
         let beside = ada.beside(&task, Profile::Observe).unwrap();
-        store.open_pairing(beside, Duration::from_secs(60), String::new()).await.unwrap().pairing.id.to_string()
+        let opening = Opening { by: beside, life: Duration::from_secs(60), key: String::new() };
+        store.open_pairing(request(), opening).await.unwrap().pairing.id.to_string()
     }
 }
 

@@ -13,7 +13,7 @@ use sculpt_proto::{
     id::TunnelId,
     v1::{self, pairings_client::PairingsClient, tunnel_request, tunnel_response},
 };
-use ssh_key::{Certificate, PublicKey};
+use ssh_key::{Certificate, HashAlg, PublicKey};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -224,7 +224,16 @@ async fn an_executor_is_certified_as_itself_and_for_a_key_that_ssh_knows_it_by()
     let (house, ben, _) = house().await;
     let mut client = PairingClient::new(house.world.stack.executor_channel(&house.enrolled).await);
     let (private, public_key) = key();
+    let another = || CertifyHostRequest { public_key: key().1 };
+    for request in [another(), another(), CertifyHostRequest { public_key: public_key.clone() }] {
+        client.certify_host(request).await.expect("it is certified");
+    }
     let told = client.certify_host(CertifyHostRequest { public_key }).await.expect("it is certified").into_inner();
+    let sql = "SELECT actor, subject, details->>'key' FROM audit WHERE action = 'executor.certify_host' ORDER BY id";
+    let record: Vec<(String, String, String)> =
+        sqlx::query_as(sql).fetch_all(&mut *house.world.stack.store().read().await.unwrap()).await.unwrap();
+    let last = ("executor:one".to_owned(), "executor:one".to_owned(), private.fingerprint(HashAlg::Sha256).to_string());
+    assert_eq!((record.len(), record.last()), (3, Some(&last)), "the record has each key once: {record:?}");
     assert_eq!(told.renew_after.expect("when").seconds, 16 * 3600);
     let certificate = Certificate::from_openssh(&told.certificate).expect("a certificate");
     let host = Host(house.hello.executor_id.parse().expect("a uuid")).to_string();
@@ -232,7 +241,7 @@ async fn an_executor_is_certified_as_itself_and_for_a_key_that_ssh_knows_it_by()
     assert_eq!(certificate.valid_principals(), [host.as_str()]);
     assert_eq!(certificate.public_key(), private.public_key().key_data());
     assert_eq!(certificate.valid_before() - certificate.valid_after(), 24 * 3600 + 60);
-    let request = v1::OpenPairingRequest { task: house.task.to_string(), public_key: key().1, profile: 1 };
+    let request = super::pairings::opening(house.task.to_string(), 1);
     let known = house.people(&ben).open_pairing(request).await.expect("it is opened").into_inner().known_hosts;
     let authority = PublicKey::from(certificate.signature_key().clone()).to_openssh().expect("a line");
     assert!(known.iter().any(|line| line.starts_with(&format!("@cert-authority {host} {authority}"))), "{known:?}");

@@ -19,7 +19,9 @@ type Said = mpsc::Sender<v1::TunnelRequest>;
 
 /// Returns when the executor is told that who has `pairing` is to be let in, or is not.
 async fn invited(executor: &mut Scripted, pairing: &str, wanted: bool) {
-    while executor.guests().await.guests.iter().any(|guest| guest.pairing_id == pairing) != wanted {}
+    let told =
+        async { while executor.guests().await.guests.iter().any(|guest| guest.pairing_id == pairing) != wanted {} };
+    harness::in_time("the executor to be told", told).await;
 }
 
 /// An executor that lets people in, with an agent that runs; the task.
@@ -40,7 +42,7 @@ async fn open(stack: &Stack, task: &str) -> String {
     let key = PrivateKey::from(Ed25519Keypair::from_seed(&rand::random()));
     let public_key = key.public_key().to_openssh().expect("a line");
     let profile = v1::PairingProfile::Workspace.into();
-    let request = v1::OpenPairingRequest { task: task.to_owned(), public_key, profile };
+    let request = v1::OpenPairingRequest { request_id: fresh(), task: task.to_owned(), public_key, profile };
     let opened = PairingsClient::new(stack.authorised()).open_pairing(request).await.expect("it is opened");
     opened.into_inner().pairing.expect("a pairing").uuid
 }

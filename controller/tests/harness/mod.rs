@@ -110,7 +110,8 @@ fn looks() -> Interval {
     again
 }
 
-async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
+/// What comes of `coming`; fails when it does not come.
+pub(crate) async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(30);
     timeout(limit, coming).await.unwrap_or_else(|_| panic!("waited {limit:?} in vain for {what}"))
 }

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 
 use sculpt_controller::{
     app::Controller,
+    background::guests,
     config::{Config, DatabaseSetting, EVENT_DAYS, TlsSettings},
     git::GitSettings,
     pki::{LEAF_LIFE, Names},
@@ -133,6 +134,7 @@ fn config(data_dir: &Path, authority: &Path, database: DatabaseSetting) -> Confi
             authority: authority.to_owned(),
         },
         lifeline: false,
+        guests_poll: guests::POLL,
         certificate_life: LEAF_LIFE,
         executor_url: None,
     }

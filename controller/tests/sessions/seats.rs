@@ -1,9 +1,10 @@
 //! What people do beside an attempt, as its executor tells it.
 
 use sculpt_controller::store::seats;
+use sculpt_pairing::Role;
 use sculpt_proto::{
     executor::v1::{Attached, Detached, Typed, report::Step, report_ack::Refusal},
-    id::{PairingId, SeatId},
+    id::{PairingId, SeatId, TaskId},
 };
 use serde_json::{Value, json};
 
@@ -18,6 +19,27 @@ const PROJECT: &str = "WITH web AS (INSERT INTO projects (id, name, root_commit)
      VALUES (gen_random_uuid(), 'web', repeat('c', 40)) RETURNING id) \
      UPDATE tasks SET project_id = web.id, base = repeat('c', 40) FROM web";
 
+/// An agent, with ada's pairing beside it.
+struct Desk {
+    stack: Stack,
+    executor: Scripted,
+    task: TaskId,
+    attempt: String,
+    pairing: PairingId,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let mut stack = Stack::start().await;
+        let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
+        let task = make::task(&stack.store).await;
+        stack.place().await;
+        let attempt = executor.run_one().await;
+        let pairing = pairing(&stack, &attempt).await;
+        Self { stack, executor, task, attempt, pairing }
+    }
+}
+
 /// Lets ada sit beside `attempt`.
 async fn pairing(stack: &Stack, attempt: &str) -> PairingId {
     harness::admin(&stack.store).await;
@@ -31,14 +53,12 @@ async fn pairing(stack: &Stack, attempt: &str) -> PairingId {
 }
 
 fn attached(pairing: PairingId, seat: SeatId, role: &str) -> Step {
-    // The name that the executor gives does not count.
-    let user = "somebody else".to_owned();
-    Step::Attached(Attached { pairing_id: pairing.to_string(), session_id: seat.to_string(), user, role: role.into() })
+    Step::Attached(Attached { pairing_id: pairing.to_string(), session_id: seat.to_string(), role: role.into() })
 }
 
 fn typed(seat: SeatId, bytes: u64, content: &[u8]) -> Step {
     let took = Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 });
-    Step::Typed(Typed { session_id: seat.to_string(), bytes, took, content: content.to_vec(), ..Typed::default() })
+    Step::Typed(Typed { session_id: seat.to_string(), bytes, took, content: content.to_vec() })
 }
 
 fn detached(seat: SeatId, why: &str) -> Step {
@@ -53,7 +73,7 @@ async fn journal(stack: &Stack) -> Vec<Value> {
     sqlx::query_scalar(sql).fetch_all(&mut *stack.store.read().await.unwrap()).await.unwrap()
 }
 
-async fn there(stack: &Stack, task: sculpt_proto::id::TaskId) -> Vec<(String, String, bool)> {
+async fn there(stack: &Stack, task: TaskId) -> Vec<(String, String, bool)> {
     let mut conn = stack.store.read().await.unwrap();
     let seats = seats::beside(&mut conn, task).await.unwrap();
     seats.into_iter().map(|seat| (seat.user_name, seat.role, seat.typed_at.is_some())).collect()
@@ -61,12 +81,7 @@ async fn there(stack: &Stack, task: sculpt_proto::id::TaskId) -> Vec<(String, St
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_people_do_is_told_once_and_in_order() {
-    let mut stack = Stack::start().await;
-    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
-    let task = make::task(&stack.store).await;
-    stack.place().await;
-    let attempt = executor.run_one().await;
-    let pairing = pairing(&stack, &attempt).await;
+    let Desk { stack, mut executor, task, attempt, pairing } = Desk::new().await;
     let (drives, looks) = (SeatId::fresh(), SeatId::fresh());
     let revision = "SELECT revision FROM tasks";
     let before: i64 = stack.value(revision).await;
@@ -116,35 +131,29 @@ async fn what_people_do_is_told_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_sat_there_as_what_no_pairing_let_them_be() {
-    let mut stack = Stack::start().await;
-    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
-    let task = make::task(&stack.store).await;
-    stack.place().await;
-    let attempt = executor.run_one().await;
-    let pairing = pairing(&stack, &attempt).await;
-    stack.run("UPDATE pairings SET rights = '{observe}'").await;
-    let seat = SeatId::fresh();
-    for (sequence, step) in (4..).zip([
-        attached(pairing, seat, "driver"),
-        typed(seat, 9, b"rm -rf /"),
-        attached(pairing, seat, "shell"),
-        attached(pairing, seat, "observer"),
-        typed(seat, 9, b"rm -rf /"),
-    ]) {
-        assert_eq!(executor.report(&attempt, sequence, step).await.through, sequence);
+    let Desk { stack, mut executor, task, attempt, pairing } = Desk::new().await;
+    let mut sequences = 4..;
+    for (rights, may) in [("observe", "observer"), ("shell", "shell command files")] {
+        let seat = SeatId::fresh();
+        stack.run("UPDATE seats SET ended_at = began_at").await;
+        let sql = "UPDATE pairings SET rights = ARRAY[$1::pair_right]";
+        sqlx::query(sql).bind(rights).execute(&mut *stack.store.read().await.unwrap()).await.unwrap();
+        for (role, sequence) in Role::ALL.into_iter().zip(&mut sequences) {
+            let own = if may.contains(role.as_str()) { SeatId::fresh() } else { seat };
+            let step = attached(pairing, own, role.as_str());
+            assert_eq!(executor.report(&attempt, sequence, step).await.through, sequence);
+        }
+        let sequence = sequences.next().unwrap();
+        assert_eq!(executor.report(&attempt, sequence, typed(seat, 9, b"rm -rf /")).await.through, sequence);
+        let sat: Vec<_> = there(&stack, task).await.into_iter().map(|(_, role, _)| role).collect();
+        assert_eq!(sat.join(" "), may, "{rights}");
     }
-    assert_eq!(there(&stack, task).await, [("ada".into(), "observer".into(), false)]);
-    assert_eq!(journal(&stack).await.len(), 1);
+    assert_eq!(journal(&stack).await.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_done_beside_an_attempt_that_lost_its_task_meanwhile_is_told_all_the_same() {
-    let mut stack = Stack::start().await;
-    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
-    let task = make::task(&stack.store).await;
-    stack.place().await;
-    let attempt = executor.run_one().await;
-    let pairing = pairing(&stack, &attempt).await;
+    let Desk { stack, mut executor, task, attempt, pairing } = Desk::new().await;
     // Their pairing was taken back meanwhile, too: its executor could not hear of it.
     stack.run("UPDATE pairings SET closed_at = now(), closed_by = 'ada'").await;
     stack.run("UPDATE attempts SET fenced_at = now()").await;
@@ -162,18 +171,14 @@ async fn what_was_done_beside_an_attempt_that_lost_its_task_meanwhile_is_told_al
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_says_of_nobody_that_they_were_there_whom_nobody_let_in() {
-    let mut stack = Stack::start().await;
-    let (mut one, _) = Scripted::ready(&mut stack, hello("one")).await;
-    let task = make::task(&stack.store).await;
-    stack.place().await;
-    let mine = one.run_one().await;
+    let Desk { mut stack, executor: mut one, task, attempt: mine, pairing } = Desk::new().await;
     let (mut two, _) = Scripted::ready(&mut stack, hello("two")).await;
     // The first has as many as it can have.
     stack.run("UPDATE executors SET slots = 1 WHERE name = 'one'").await;
     make::task(&stack.store).await;
     stack.place().await;
     let other = two.run_one().await;
-    let (pairing, seat) = (pairing(&stack, &mine).await, SeatId::fresh());
+    let seat = SeatId::fresh();
     assert_eq!(one.report(&mine, 4, attached(pairing, seat, "driver")).await.through, 4);
 
     let stray = SeatId::fresh();

@@ -139,15 +139,13 @@ fn step(step: Step) -> WireStep {
 
 fn seat(seat: Seat) -> WireStep {
     match seat {
-        Seat::Attached { seat, pairing, user, role } => WireStep::Attached(wire::Attached {
+        Seat::Attached { seat, pairing, role, .. } => WireStep::Attached(wire::Attached {
             pairing_id: pairing.to_string(),
             session_id: seat.to_string(),
-            user,
             role: role.as_str().to_owned(),
         }),
-        Seat::Typed { seat, user, bytes, took, content } => WireStep::Typed(wire::Typed {
+        Seat::Typed { seat, bytes, took, content, .. } => WireStep::Typed(wire::Typed {
             session_id: seat.to_string(),
-            user,
             bytes,
             took: Some(to_duration(took)),
             content: content.0,

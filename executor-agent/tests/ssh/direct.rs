@@ -58,7 +58,7 @@ async fn agent(host: &Host, recorded: bool) -> String {
 /// Waits for so many reports of people, and says them in short, without the names of the seats.
 async fn told(host: &Host, attempt: &str, count: usize) -> Vec<String> {
     let short = |report: &Report| match &report.step {
-        Some(Step::Attached(attached)) => Some(format!("{} {}", attached.user, attached.role)),
+        Some(Step::Attached(attached)) => Some(attached.role.clone()),
         Some(Step::Typed(typed)) => Some(format!("{} {:?}", typed.bytes, String::from_utf8_lossy(&typed.content))),
         Some(Step::Detached(detached)) => Some(format!("gone {}", detached.why).trim_end().to_owned()),
         _ => None,
@@ -94,8 +94,8 @@ async fn who_came_straight_stays_while_the_controller_is_away() {
     host.controller.come_back().await;
     // What they did meanwhile is told in its order.
     assert_eq!(
-        told(&host, &id, 3).await.iter().filter(|told| *told != "bob observer").collect::<Vec<_>>(),
-        ["ada driver", "6 \"alone\\r\"",]
+        told(&host, &id, 3).await.iter().filter(|told| *told != "observer").collect::<Vec<_>>(),
+        ["driver", "6 \"alone\\r\"",]
     );
     let_in(&host, Vec::new());
     for window in [drives, looks_on] {
@@ -119,7 +119,7 @@ async fn who_sits_there_when_the_executor_ends_can_come_again() {
     let_in(&host, vec![guest.clone()]);
     let seat = Window::open(&ada, (80, 24), &[]);
     seat.sees("ready").await;
-    assert_eq!(told(&host, &id, 1).await, ["ada driver"]);
+    assert_eq!(told(&host, &id, 1).await, ["driver"]);
     host.kill();
     assert_eq!(seat.closes().await, Some(255));
     host.start().await;
@@ -135,7 +135,7 @@ async fn who_sits_there_when_the_executor_ends_can_come_again() {
     host.start().await;
     // What was typed is not told where nobody asked for it, and nobody is said to have gone twice.
     let told = told(&host, &id, 5).await;
-    assert_eq!(told[2..], ["ada driver", "6 \"\"", "gone this executor ends; the agent goes on"]);
+    assert_eq!(told[2..], ["driver", "6 \"\"", "gone this executor ends; the agent goes on"]);
     assert_eq!(host.controller.memory().pid(&id).unwrap(), pid, "the agent is the same");
     let certified = || host.controller.relay().certified.lock().unwrap().clone();
     let keys = eventually(|| Some(certified()).filter(|keys| keys.len() >= 3)).await;

@@ -7,10 +7,10 @@ use sculpt_proto::id::{AttemptId, ExecutorId, PairingId, ProjectId, TokenId};
 use sqlx::{Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Pairing, rights};
+use super::rights;
 use crate::{
     access::Holders,
-    store::{Connection, Store, StoreError, Time, bearers, seats::Seat},
+    store::{Connection, Store, StoreError, attempts::LIVES, bearers},
 };
 
 /// Somebody whom an executor lets in.
@@ -28,18 +28,30 @@ pub struct Guest {
     pub remaining: Duration,
 }
 
+impl Guest {
+    /// Whether both are let in for the same, however long.
+    pub fn is(&self, other: &Self) -> bool {
+        let Self { pairing, attempt, user, rights, remaining: _ } = self;
+        (pairing, attempt, user, rights) == (&other.pairing, &other.attempt, &other.user, &other.rights)
+    }
+}
+
 /// The pairings that were not taken back: of attempts that live those that are new enough, or in use; of those that have
 /// ended (`over`) those in use at the end, whose people look on at the last picture for as long as their executor lets them.
 /// That somebody sits there may be told late: for an hour whoever came in time is kept.
-pub(super) const STANDING: &str = "(SELECT p.*, a.task_id, a.executor_id, false AS over \
-     FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
-     AND (p.expires_at > now() - interval '1 hour' OR EXISTS (SELECT FROM seats s \
-       WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL)) \
-     WHERE a.released_at IS NULL AND a.state <> 'ended' AND a.fenced_at IS NULL \
-     UNION ALL SELECT p.*, a.task_id, a.executor_id, true \
-     FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
-     AND EXISTS (SELECT FROM seats s WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL) \
-     WHERE a.ended_at > now() - interval '10 minutes' AND a.fenced_at IS NULL) p";
+pub(super) fn standing_rows() -> String {
+    const IN_USE: &str =
+        "EXISTS (SELECT FROM seats s WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL)";
+    format!(
+        "(SELECT p.*, a.task_id, a.executor_id, false AS over \
+         FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \
+         AND (p.expires_at > now() - interval '1 hour' OR {IN_USE}) \
+         WHERE a.released_at IS NULL AND {LIVES} \
+         UNION ALL SELECT p.*, a.task_id, a.executor_id, true \
+         FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL AND {IN_USE} \
+         WHERE a.ended_at > now() - interval '10 minutes' AND a.fenced_at IS NULL) p"
+    )
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -52,8 +64,6 @@ pub(super) struct Standing {
     attempt: AttemptId,
     user: String,
     rights: Rights,
-    created_at: Time,
-    expires_at: Time,
     token: TokenId,
     project: Option<ProjectId>,
     /// Who made the task.
@@ -61,11 +71,6 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn into_pairing(self, seats: Vec<Seat>) -> Pairing {
-        let Self { id, attempt, user, rights, created_at, expires_at, .. } = self;
-        Pairing { id, attempt, user, rights, created_at, expires_at, seats }
-    }
-
     fn into_guest(self) -> (ExecutorId, Guest) {
         let Self { id: pairing, executor, attempt, user, rights, remaining, .. } = self;
         (executor, Guest { pairing, attempt, user, rights, remaining })
@@ -91,10 +96,11 @@ pub(super) async fn standing(
     column: &'static str,
     ids: Vec<Uuid>,
 ) -> Result<Vec<Standing>, StoreError> {
+    let rows = standing_rows();
     let sql = format!(
-        "SELECT p.id, p.attempt_id, p.token_id, p.rights, p.created_at, p.expires_at, p.executor_id, u.name AS user_name, \
+        "SELECT p.id, p.attempt_id, p.token_id, p.rights::text[] AS rights, p.executor_id, u.name AS user_name, \
          GREATEST(EXTRACT(EPOCH FROM p.expires_at - now()), 0)::float8 AS remaining, p.over, t.project_id, t.created_by \
-         FROM {STANDING} JOIN tasks t ON t.id = p.task_id JOIN users u ON u.id = p.user_id \
+         FROM {rows} JOIN tasks t ON t.id = p.task_id JOIN users u ON u.id = p.user_id \
          WHERE p.{column} = ANY ($1) ORDER BY p.created_at, p.id"
     );
     let mut standing: Vec<Standing> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *conn).await?;
@@ -130,8 +136,6 @@ impl sqlx::FromRow<'_, PgRow> for Standing {
             attempt: AttemptId(row.try_get("attempt_id")?),
             user: row.try_get("user_name")?,
             rights: readable,
-            created_at: row.try_get("created_at")?,
-            expires_at: row.try_get("expires_at")?,
             token: TokenId(row.try_get("token_id")?),
             project: project.map(ProjectId),
             creator: row.try_get("created_by")?,

@@ -8,10 +8,13 @@ use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::{Pairing, act, guests::STANDING, names, one};
+use super::{Pairing, Past, act, guests::standing_rows, names, one, placed};
 use crate::{
     access::{Beside, Caller, Unknown},
-    store::{Connection, Store, StoreError, audit, bearers, columns},
+    store::{
+        Connection, Store, StoreError, audit, bearers, columns,
+        requests::{Request, RequestError, Taken, take_request},
+    },
 };
 
 /// Most pairings of one person beside one attempt that stand at a time.
@@ -21,13 +24,26 @@ const OF_ONE: i64 = 128;
 const OF_PERSON: i64 = 256;
 
 /// Most pairings that stand on one executor: all of them fit into one message to it.
-const OF_EXECUTOR: i64 = 1000;
+pub const OF_EXECUTOR: i64 = 1000;
+
+/// What is wanted beside an agent.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Who comes for what.
+    pub by: Beside,
+    /// For how long sessions can be begun.
+    pub life: Duration,
+    /// Fingerprint of the key that is certified for it.
+    pub key: String,
+}
 
 /// A pairing that was opened, and where.
 #[derive(Clone, Debug)]
 pub struct Opened {
     /// What was opened.
     pub pairing: Pairing,
+    /// For how long sessions can be begun.
+    pub remaining: Duration,
     /// Who runs the attempt.
     pub executor: ExecutorId,
     /// `host:port` where its ssh is reached without the controller; empty: nowhere.
@@ -79,7 +95,8 @@ pub enum NotNow {
     Yours(String),
     /// All have.
     #[error(
-        "{OF_EXECUTOR} pairings stand on executor {0} already; try again when some of them are an hour past their time"
+        "{OF_EXECUTOR} pairings stand on executor {0} already; each counts until an hour past its time, while somebody sits \
+         there by it, or until its attempt ends: try again when some of them have gone"
     )]
     Full(String),
 }
@@ -93,6 +110,12 @@ pub enum OpenError {
     /// Not now.
     #[error(transparent)]
     NotNow(#[from] NotNow),
+    /// It was opened before, and lets nobody in any more.
+    #[error(transparent)]
+    Past(#[from] Past),
+    /// The request was not taken.
+    #[error(transparent)]
+    Request(#[from] RequestError),
     /// Who asks may not any more.
     #[error(transparent)]
     Lost(#[from] Unknown),
@@ -109,6 +132,7 @@ struct Row {
     over: bool,
     attempt_id: Option<Uuid>,
     state: Option<String>,
+    fenced: bool,
     parked: bool,
     terminal: bool,
     connected: bool,
@@ -130,35 +154,61 @@ struct Place {
 }
 
 const SELECT: &str = "SELECT t.number, t.project_id, t.ended_at IS NOT NULL AS over, a.id AS attempt_id, \
-     a.state::text AS state, a.turn IS NOT DISTINCT FROM 'parked' AS parked, COALESCE(a.tmux_socket, '') <> '' AS terminal, \
+     a.state::text AS state, a.fenced_at IS NOT NULL AS fenced, a.turn IS NOT DISTINCT FROM 'parked' AS parked, COALESCE(a.tmux_socket, '') <> '' AS terminal, \
      a.liveness IS NOT DISTINCT FROM 'connected' AS connected, a.executor_id, e.name AS executor, e.ssh_address \
      FROM tasks t LEFT JOIN attempts a ON a.id = t.attempt_id LEFT JOIN executors e ON e.id = a.executor_id \
      WHERE t.id = $1";
 
 impl Store {
-    /// Lets somebody sit beside an agent; sessions can be begun for `life`, with the key of this fingerprint.
-    pub async fn open_pairing(&self, by: Beside, life: Duration, key: String) -> Result<Opened, OpenError> {
+    /// Lets somebody sit beside an agent. A request that was done before is answered with what it opened, while that stands.
+    pub async fn open_pairing(&self, request: Request, opening: Opening) -> Result<Opened, OpenError> {
         self.write(move |conn| {
             Box::pin(async move {
-                let caller = by.sees().caller();
+                let caller = opening.by.sees().caller();
                 bearers::lock_rights_shared(conn, caller).await?;
-                let task = by.sees().task();
-                let row: Option<Row> =
-                    sqlx::query_as(SELECT).bind(task.0).fetch_optional(&mut *conn).await.map_err(StoreError::from)?;
-                let row = row.ok_or(OpenError::Unknown(task))?;
-                let place = row.place(by.rights())??;
-                room(conn, &row, &place, caller).await?;
-                let id = insert(conn, &place, caller, life).await?;
-                let details = json!({
-                    "pairing": id, "attempt": place.attempt, "rights": names(place.rights), "seconds": life.as_secs(),
-                    "key": key,
-                });
-                audit::append(conn, &caller.by(), act("pairing.open", row.number, row.project_id, details)).await?;
-                Ok(Opened { pairing: one(conn, id).await?, executor: place.executor, address: place.address })
+                let id = PairingId::fresh();
+                match take_request(conn, &request, id.0).await? {
+                    Taken::Fresh => open(conn, id, &opening).await,
+                    Taken::Done(before) => again(conn, caller, &request, PairingId(before)).await,
+                }
             })
         })
         .await
     }
+}
+
+async fn open(conn: &mut Connection, id: PairingId, opening: &Opening) -> Result<Opened, OpenError> {
+    let Opening { by, life, key } = opening;
+    let (caller, task) = (by.sees().caller(), by.sees().task());
+    let row: Option<Row> =
+        sqlx::query_as(SELECT).bind(task.0).fetch_optional(&mut *conn).await.map_err(StoreError::from)?;
+    let row = row.ok_or(OpenError::Unknown(task))?;
+    let place = row.place(by.rights())??;
+    room(conn, &row, &place, caller).await?;
+    insert(conn, id, &place, caller, *life).await?;
+    let details = json!({
+        "pairing": id, "attempt": place.attempt, "rights": names(place.rights), "seconds": life.as_secs(), "key": key,
+    });
+    audit::append(conn, &caller.by(), act("pairing.open", row.number, row.project_id, details)).await?;
+    let (executor, address) = (place.executor, place.address);
+    Ok(Opened { pairing: one(conn, id).await?, remaining: *life, executor, address })
+}
+
+/// What `request` opened before. Nobody is certified for what another person has opened.
+async fn again(conn: &mut Connection, caller: &Caller, request: &Request, id: PairingId) -> Result<Opened, OpenError> {
+    let found = placed(conn, &caller.sees(), id).await?.filter(|placed| placed.owner() == caller.user());
+    let found = found.ok_or(RequestError::Reused(request.id))?;
+    found.stands()?;
+    let sql = "SELECT COALESCE(e.ssh_address, ''), GREATEST(EXTRACT(EPOCH FROM p.expires_at - now()), 0)::float8 \
+               FROM pairings p, executors e WHERE p.id = $1 AND e.id = $2";
+    let (address, remaining): (String, f64) = sqlx::query_as(sql)
+        .bind(id.0)
+        .bind(found.executor().0)
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(StoreError::from)?;
+    let remaining = Duration::try_from_secs_f64(remaining).unwrap_or_default();
+    Ok(Opened { pairing: one(conn, id).await?, remaining, executor: found.executor(), address })
 }
 
 impl Row {
@@ -170,6 +220,7 @@ impl Row {
         };
         let executor = columns::present(self.executor.clone(), "executors.name")?;
         Ok(match state {
+            _ if self.fenced => Err(NotNow::Over(number)),
             "offered" | "accepted" | "preparing" => Err(NotNow::NotStarted(number)),
             "finalizing" | "ended" => Err(NotNow::Over(number)),
             "running" if self.parked => Err(NotNow::Parked(number)),
@@ -196,11 +247,15 @@ impl Row {
     }
 }
 
-/// Refuses who has too many; of many that ask at once a few more may get in.
+/// Refuses who has too many. Those who open one on the same executor do so one after the other: an executor is told of all of
+/// them in one message.
 async fn room(conn: &mut Connection, row: &Row, place: &Place, caller: &Caller) -> Result<(), OpenError> {
+    let sql = "SELECT pg_advisory_xact_lock(hashtext('sculpt pairings ' || $1::text))";
+    sqlx::query(sql).bind(place.executor.0).execute(&mut *conn).await.map_err(StoreError::from)?;
+    let standing = standing_rows();
     let sql = format!(
         "SELECT count(*) FILTER (WHERE p.user_id = $2 AND p.attempt_id = $3), count(*) FILTER (WHERE p.user_id = $2), \
-         count(*) FROM {STANDING} WHERE p.executor_id = $1"
+         count(*) FROM {standing} WHERE p.executor_id = $1"
     );
     let (here, own, all): (i64, i64, i64) = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(place.executor.0)
@@ -223,14 +278,14 @@ async fn room(conn: &mut Connection, row: &Row, place: &Place, caller: &Caller) 
 
 async fn insert(
     conn: &mut Connection,
+    id: PairingId,
     place: &Place,
     caller: &Caller,
     life: Duration,
-) -> Result<PairingId, StoreError> {
-    let id = PairingId::fresh();
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO pairings (id, attempt_id, user_id, token_id, rights, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))",
+         VALUES ($1, $2, $3, $4, $5::pair_right[], now() + make_interval(secs => $6))",
     )
     .bind(id.0)
     .bind(place.attempt.0)
@@ -240,7 +295,7 @@ async fn insert(
     .bind(life.as_secs_f64())
     .execute(conn)
     .await?;
-    Ok(id)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -254,6 +309,7 @@ mod tests {
             over: false,
             attempt_id: Some(Uuid::nil()),
             state: Some("running".to_owned()),
+            fenced: false,
             parked: false,
             terminal: true,
             connected: true,
@@ -285,6 +341,8 @@ mod tests {
             (state("preparing"), all, Err(NotNow::NotStarted(17))),
             (state("finalizing"), all, Err(NotNow::Over(17))),
             (state("ended"), all, Err(NotNow::Over(17))),
+            (Row { fenced: true, ..running() }, all, Err(NotNow::Over(17))),
+            (Row { fenced: true, ..state("preparing") }, all, Err(NotNow::Over(17))),
             (Row { parked: true, connected: false, ..running() }, all, Err(NotNow::Parked(17))),
             (Row { connected: false, ..running() }, all, Err(NotNow::Unreachable { task, executor: executor.clone() })),
             (Row { ssh_address: None, ..running() }, all, Err(NotNow::NoSsh { task, executor })),
