@@ -47,14 +47,19 @@ fn still_live(facts: &Facts) -> Vec<String> {
     tasks.chain(attempts.map(|attempt| format!("{} is still {}", attempt.name(), attempt.state))).collect()
 }
 
-/// Every move of a task stands in the journal, in order, and the last one made what is shown. What people do beside an attempt
-/// stands between them and moves nothing.
+/// Whether an entry tells of a move of its task: what people do beside an attempt, and how far somebody says that it has come,
+/// stands between those.
+fn moves(kind: &str) -> bool {
+    !kind.starts_with("pairing.") && !["task.milestone", "task.intent"].contains(&kind)
+}
+
+/// Every move of a task stands in the journal, in order, and the last one made what is shown.
 fn torn_from_the_journal(facts: &Facts) -> Vec<String> {
     let mut wrong = Vec::new();
     for task in &facts.tasks {
         let entries: Vec<_> = facts.journal.iter().filter(|entry| entry.task == task.number).collect();
         for pair in entries.windows(2) {
-            let moves = u64::from(!pair[1].kind.starts_with("pairing."));
+            let moves = u64::from(moves(&pair[1].kind));
             if pair[1].revision != pair[0].revision + moves {
                 let (before, after) = (pair[0].revision, pair[1].revision);
                 wrong.push(format!("task {}: revision {after} follows {before} in the journal", task.number));

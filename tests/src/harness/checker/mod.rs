@@ -11,6 +11,7 @@ mod ledger;
 mod logs;
 mod promises;
 mod refs;
+mod seats;
 mod secrets;
 mod spool;
 mod strays;
@@ -46,6 +47,8 @@ pub enum Invariant {
     Promises,
     /// I6: no secret in database, spool or logs.
     Secrets,
+    /// I7: who sat down beside an attempt got up.
+    Seats,
 }
 
 /// One thing that does not hold.
@@ -65,13 +68,14 @@ impl fmt::Display for Violation {
 
 /// Everything that does not hold in `facts`.
 pub fn judge(facts: &Facts) -> Vec<Violation> {
-    let rules: [(Invariant, Vec<String>); 6] = [
+    let rules: [(Invariant, Vec<String>); 7] = [
         (Invariant::Logs, logs::wrong(facts)),
         (Invariant::Ends, ends::wrong(facts)),
         (Invariant::Refs, refs::wrong(facts)),
         (Invariant::Strays, strays::wrong(facts)),
         (Invariant::Promises, promises::wrong(facts)),
         (Invariant::Secrets, secrets::wrong(facts)),
+        (Invariant::Seats, seats::wrong(facts)),
     ];
     let all = rules.into_iter().flat_map(|(invariant, texts)| texts.into_iter().map(move |text| (invariant, text)));
     all.map(|(invariant, text)| Violation { invariant, text }).collect()

@@ -1,9 +1,9 @@
-//! A person who uses the stack while it is being harmed: creates a task, looks at it, perhaps stops it, perhaps tries
-//! again.
+//! A person who uses the stack while it is being harmed: creates a task, looks at it, perhaps sits down beside its agent,
+//! perhaps stops it, perhaps tries again.
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{Deeds, Plan, World};
 use crate::harness::{Dice, Output};
@@ -31,6 +31,7 @@ pub(super) struct Person {
     pub(super) title: String,
     pub(super) plan: Plan,
     follows: bool,
+    sits: bool,
     stops_after: Option<Duration>,
     retries: bool,
 }
@@ -49,6 +50,7 @@ impl Person {
             title: format!("plan {number}"),
             plan,
             follows: dice.chance(0.3),
+            sits: dice.chance(0.3),
             stops_after: dice.chance(0.15).then(|| dice.pause(50, 4000)),
             retries: dice.chance(0.5),
         }
@@ -59,12 +61,18 @@ impl Person {
         world.deed(|deeds| deeds.plans.insert(self.title.clone(), self.plan.clone()));
         let Some(task) = self.create(&world).await? else { return Ok(()) };
         let follower = self.follows.then(|| tokio::spawn(follow(Arc::clone(&world), task.clone())));
+        let sits = self.sits && self.plan.tty;
+        let seat = if sits { Some(world.stack.lock().await.terminal(&["pair", &task])?) } else { None };
         if let Some(pause) = self.stops_after {
             tokio::time::sleep(pause).await;
             self.intend(&world, |deeds, title| deeds.stopped.insert(title));
             world.sculpt(["stop", &task]).await?;
         }
         let code = wait(&world, &task).await?;
+        // Whatever broke meanwhile, they are there to the end, or were told why not, and nobody has to help them away.
+        if let Some(seat) = seat {
+            seat.ends().await.with_context(|| format!("who sat beside task {task}"))?;
+        }
         if let Some(follower) = follower {
             follower.await??;
         }
