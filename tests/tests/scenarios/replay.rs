@@ -4,16 +4,25 @@ use anyhow::{Context as _, Result, ensure};
 use sculpt_tests::harness::{Stack, eventually};
 use serde_json::{Value, json};
 
-/// What an asciicast holds of sizes and of text, without its times.
+/// What an asciicast holds of sizes and of text, without its times. Fails unless it is what version 2 of the format says.
 fn events(cast: &str) -> Result<(Value, Vec<(String, String)>)> {
     let mut lines = cast.lines();
     let header: Value = serde_json::from_str(lines.next().context("no header")?)?;
+    let is_size = |size: &Value| size.as_u64().is_some_and(|size| size > 0);
+    let is_header = header["version"] == 2 && is_size(&header["width"]) && is_size(&header["height"]);
+    ensure!(is_header && header["timestamp"].is_null() | header["timestamp"].is_u64(), "{header}");
+    ensure!(cast.ends_with('\n'), "its last line has no end");
     let mut events: Vec<(String, String)> = Vec::new();
     let mut before = 0.0;
     for line in lines {
         let (at, code, data): (f64, String, String) = serde_json::from_str(line).with_context(|| line.to_owned())?;
         ensure!(at >= before, "{at} after {before}");
         before = at;
+        let of_size = |data: &str| {
+            let size = data.split_once('x').map(|(columns, rows)| [columns, rows].map(str::parse::<u16>));
+            size.is_some_and(|size| size.iter().all(|it| it.as_ref().is_ok_and(|it| *it > 0)))
+        };
+        ensure!(code == "o" || (code == "r" && of_size(&data)), "{line}");
         match events.last_mut().filter(|(last, _)| *last == code && code == "o") {
             Some((_, text)) => text.push_str(&data),
             None => events.push((code, data)),

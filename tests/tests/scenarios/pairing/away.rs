@@ -4,8 +4,17 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::world::ssh_config;
+use super::world::{SERVER, Server, ssh_config};
 use crate::networks::fleet::Fleet;
+
+impl Fleet {
+    /// Sets up ada's ssh, and has an agent serve behind a router.
+    async fn serves(&self) -> Result<Server> {
+        self.ada("sculpt config-ssh").await?;
+        let arguments = ["--no-tty", "--pool", "build-1", "--", "python3", "-c", SERVER];
+        Server::of(&self.stack, self.stack.detached(self.stack.repo()?.path(), arguments).await?).await
+    }
+}
 
 #[tokio::test]
 async fn a_person_elsewhere_sits_beside_an_agent_behind_a_router() -> Result<()> {
@@ -34,5 +43,41 @@ async fn a_person_elsewhere_sits_beside_an_agent_behind_a_router() -> Result<()>
 
     fleet.ada(&format!("sculpt stop {task}")).await?;
     fleet.stack.sculpt(["wait", &task]).run().await?.exits(4)?;
+    fleet.finish().await
+}
+
+/// What OpenSSH's own programs copy goes through as well.
+#[tokio::test]
+async fn files_come_and_go_through_a_router_that_lets_nobody_in() -> Result<()> {
+    let Some(fleet) = Fleet::start(&["build-1"]).await? else { return Ok(()) };
+    let server = fleet.serves().await?;
+    let (host, home) = (format!("sculpt.{}", server.task), &fleet.ada.home);
+    let config = ssh_config(&fleet.ada).to_string_lossy().into_owned();
+    let over = format!("ssh -F {config}");
+    let run = |words: &[&str]| fleet.ada.runs(&fleet.stack, words).env("GIT_SSH_COMMAND", &over).run();
+    fs::write(home.join("sent"), vec![b'7'; 3_000_000])?;
+
+    run(&["scp", "-q", "-F", &config, "sent", &format!("{host}:by-scp")]).await?.done()?;
+    run(&["scp", "-q", "-F", &config, &format!("{host}:by-scp"), "scp-back"]).await?.done()?;
+    let batch = "put sent by-sftp\nget by-sftp sftp-back\n";
+    let sftp = ["sftp", "-q", "-F", &config, "-b", "-", &host];
+    fleet.ada.runs(&fleet.stack, &sftp).stdin(batch).run().await?.done()?;
+    run(&["rsync", "-e", &over, "sent", &format!("{host}:by-rsync")]).await?.done()?;
+    run(&["rsync", "-e", &over, &format!("{host}:by-rsync"), "rsync-back"]).await?.done()?;
+    for back in ["scp-back", "sftp-back", "rsync-back"] {
+        ensure!(fs::read(home.join(back))? == fs::read(home.join("sent"))?, "{back} is not what was sent");
+    }
+    run(&["git", "clone", "-q", &format!("{host}:."), "clone"]).await?.done()?;
+    ensure!(fs::read(home.join("clone/README.md"))? == b"A project.\n");
+
+    let asks = format!("localhost:{}", server.port);
+    let asks = ["ssh", "-F", &config, "-W", &asks, &host];
+    let said = fleet.ada.runs(&fleet.stack, &asks).stdin("hello\n").run().await?.done()?;
+    ensure!(said.stdout == b"HELLO\n", "{said:?}");
+
+    // Its workspace is kept for a while, and what it served on would be taken for something left over.
+    run(&["ssh", "-F", &config, &host, "rm served"]).await?.done()?;
+    fleet.ada(&format!("sculpt stop {}", server.task)).await?;
+    fleet.stack.sculpt(["wait", &server.task]).run().await?.exits(4)?;
     fleet.finish().await
 }

@@ -51,7 +51,7 @@ async fn plain_ssh_runs_commands_where_the_agent_works() -> Result<()> {
     let ssh = |words: &[&str]| world.ssh(&world.ada, &[&["ssh", &host], words].concat()).run();
     let said = ssh(&["pwd; echo words >&2; exit 7"]).await?.exits(7)?.says("words")?;
     ensure!(said.text() == server.place.to_string_lossy(), "{said:?}");
-    ssh(&["kill -TERM $$"]).await?.exits(255)?;
+    ssh(&["kill -TERM $$"]).await?.exits(128 + 15)?;
     ssh(&["no-such-program"]).await?.exits(127)?.says("no-such-program")?;
     let cat = world.ssh(&world.ada, &["ssh", &host, "cat; echo end"]).stdin("given\n").run().await?.done()?;
     ensure!(cat.stdout == b"given\nend\n", "{cat:?}");

@@ -3,6 +3,7 @@
 use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
+use sculpt_tests::harness::Stack;
 
 use super::world::{World, ssh_config};
 
@@ -73,4 +74,38 @@ async fn whatever_copies_over_ssh_does() -> Result<()> {
     same("back-copied", "copied")?;
     world.ada.types(&world.stack, "sculpt cp tree elsewhere").run().await?.exits(64)?;
     world.ends(task).await
+}
+
+/// A path that leads out of the workspace leads no further than the agent's own account does.
+#[tokio::test]
+async fn nothing_is_copied_out_of_what_is_the_agents() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root makes accounts");
+        return Ok(());
+    }
+    let world = World::with(Stack::options().separate()).await?;
+    world.ada("sculpt config-ssh").await?;
+    let repo = world.stack.repo()?;
+    let (server, other) = (world.serves(&repo).await?, world.serves(&repo).await?);
+    fs::write(world.ada.home.join("given"), "given\n")?;
+    fs::write(other.place.join("theirs"), "theirs\n")?;
+    let key = world.stack.executor_data().join("identity/key.pem");
+    ensure!(key.is_file(), "there is no key in {}", key.display());
+    let host = format!("sculpt.{}", server.task);
+    let beside = format!("../{}/given", text(&other.place)?.rsplit('/').next().unwrap_or_default());
+    let scp = |from: &str, to: &str| world.ssh(&world.ada, &["scp", "-q", from, to]).run();
+    for path in ["/etc/given", "../given", &beside] {
+        let put = scp("given", &format!("{host}:{path}")).await?;
+        ensure!(put.code != 0 && put.stderr.contains("Permission denied"), "to {path}: {put:?}");
+    }
+    for path in [key, other.place.join("theirs")] {
+        let taken = scp(&format!("{host}:{}", path.display()), "taken").await?;
+        ensure!(taken.code != 0, "from {}: {taken:?}", path.display());
+    }
+    ensure!(!world.ada.home.join("taken").exists());
+    for given in [Path::new("/etc/given"), &other.place.join("given")] {
+        ensure!(!given.exists(), "{} was written", given.display());
+    }
+    world.stops(&other.task).await?;
+    world.ends(&server.task).await
 }

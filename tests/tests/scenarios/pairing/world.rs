@@ -24,7 +24,7 @@ for line in sys.stdin: say(f"{os.getpid()} heard {line.strip()}")
 "#;
 
 /// Says where it works, and answers in capitals on a port of loopback and on a socket in its workspace.
-const SERVER: &str = r#"
+pub(super) const SERVER: &str = r#"
 import os, socketserver, threading
 class Answer(socketserver.StreamRequestHandler):
     def handle(self):
@@ -49,6 +49,17 @@ pub(super) struct Server {
     pub(super) port: u16,
     /// Where it works.
     pub(super) place: PathBuf,
+}
+
+impl Server {
+    /// The agent of `task`, which runs [`SERVER`], once it serves.
+    pub(super) async fn of(stack: &Stack, task: String) -> Result<Self> {
+        let log = stack.log_until(&task, "its place", |log| log.ends_with(b"\n")).await?;
+        let log = String::from_utf8(log)?;
+        let said = log.trim().strip_prefix("serves ").and_then(|said| said.split_once(" in "));
+        let (port, place) = said.with_context(|| format!("an agent that serves, not {log:?}"))?;
+        Ok(Self { task, port: port.parse()?, place: place.into() })
+    }
 }
 
 impl World {
@@ -97,11 +108,7 @@ impl World {
     /// A task whose agent serves, in a clone of `repo`.
     pub(super) async fn serves(&self, repo: &Repo) -> Result<Server> {
         let task = self.stack.detached(repo.path(), ["--no-tty", "--", "python3", "-c", SERVER]).await?;
-        let log = self.stack.log_until(&task, "its place", |log| log.ends_with(b"\n")).await?;
-        let log = String::from_utf8(log)?;
-        let said = log.trim().strip_prefix("serves ").and_then(|said| said.split_once(" in "));
-        let (port, place) = said.with_context(|| format!("an agent that serves, not {log:?}"))?;
-        Ok(Server { task, port: port.parse()?, place: place.into() })
+        Server::of(&self.stack, task).await
     }
 
     /// Somebody in a terminal of the agent.
