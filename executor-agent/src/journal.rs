@@ -15,6 +15,7 @@ use std::{
 use sculpt_pairing::Role;
 use sculpt_proto::id::SeatId;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::{
     damage, disk, host,
@@ -26,6 +27,9 @@ const RESERVE: u64 = 16 << 10;
 
 /// More than the line takes that tells of a person.
 const LONGEST_SEAT: u64 = 64 << 10;
+
+/// Why somebody left who was there at the end.
+const OVER: &str = "the agent has ended";
 
 /// The journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +179,21 @@ impl Journal {
 
     /// Appends a report and flushes it to disk; returns its sequence. Blocks.
     pub fn append(&self, step: Step) -> Result<u64, JournalError> {
-        self.write(&mut self.lock(), step)
+        let mut inner = self.lock();
+        if matches!(step, Step::Ended(_)) {
+            self.leave(&mut inner);
+        }
+        self.write(&mut inner, step)
+    }
+
+    /// Says of everybody who is there that they are no longer, as nothing follows an end. That has room on a full disk; this may not.
+    fn leave(&self, inner: &mut Inner) {
+        for seat in taken(inner.told_of_seats()) {
+            let left = Step::Seat(Seat::Detached { seat, why: OVER.to_owned() });
+            if let Err(error) = self.make_room(inner).and_then(|()| self.write(inner, left)) {
+                return warn!(%error, "who was there at the end of an attempt is not written down as gone");
+            }
+        }
     }
 
     /// Appends what a person does; none when the attempt has ended, after which nothing follows. The room that is held back

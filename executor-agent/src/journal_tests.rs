@@ -48,7 +48,9 @@ fn an_end_takes_no_more_of_people() {
     let left = Seat::Detached { seat, why: String::new() };
     assert_eq!(journal.append_seat(left).unwrap(), None);
     let again = Journal::open(&path, "boot").unwrap();
-    assert_eq!((again.last(), again.seats(), again.ended().is_some()), (3, vec![seat], true));
+    assert_eq!((again.last(), again.seats(), again.ended().is_some()), (4, vec![], true));
+    let told = again.range(3, 3).pop().unwrap().step;
+    assert_eq!(told, Step::Seat(Seat::Detached { seat, why: OVER.to_owned() }), "they had not left before");
 }
 
 #[test]
