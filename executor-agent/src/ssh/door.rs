@@ -14,6 +14,7 @@ use tracing::info;
 use super::{
     guests::{self, GuestList, NotAGuest},
     inside::{Crowded, Inside, OneInside},
+    listeners::Found,
     place::{Attempts, NoPlace, Place},
 };
 
@@ -23,7 +24,17 @@ pub(super) struct Entered {
     /// With the rights that they have.
     pub(super) pass: Pass,
     pub(super) place: Place,
+    /// What they may be connected with.
+    pub(super) listeners: Found,
     _counted: OneInside,
+}
+
+impl Entered {
+    /// Whether their agent runs. What cannot be said now is no end.
+    pub(super) async fn lives(self: &Arc<Self>) -> bool {
+        let entered = Arc::clone(self);
+        tokio::task::spawn_blocking(move || entered.place.lives()).await.unwrap_or(true)
+    }
 }
 
 /// Where everybody asks to be let in.
@@ -98,6 +109,6 @@ impl Door {
         let counted = self.inside.comes(&pass.user)?;
         let (attempts, attempt) = (self.attempts.clone(), pass.attempt);
         let place = tokio::task::spawn_blocking(move || attempts.find(attempt)).await??;
-        Ok(Entered { pass: Pass { rights, ..pass }, place, _counted: counted })
+        Ok(Entered { pass: Pass { rights, ..pass }, place, listeners: Found::default(), _counted: counted })
     }
 }

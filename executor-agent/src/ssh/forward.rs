@@ -83,16 +83,17 @@ impl Forwards {
     }
 
     async fn reach(&self, target: Target) -> Result<Reached, ChannelOpenFailure> {
-        self.allowed().map_err(|why| refused(PROHIBITED, why))?;
-        let place = self.entered.place.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let listeners = Listeners::of(&place.processes());
-            match &target {
+        self.allowed().await.map_err(|why| refused(PROHIBITED, why))?;
+        let entered = Arc::clone(&self.entered);
+        let found = listeners::one_of_few(move || {
+            let place = &entered.place;
+            let find = |listeners: &Listeners| match &target {
                 Target::Tcp { host, port } => listeners.tcp(host, *port).map(|address| Wanted::Tcp { address }),
                 Target::Unix(path) => {
                     listeners.unix(path, place.kept()).map(|path| Wanted::Unix { path: path.to_owned() })
                 }
-            }
+            };
+            entered.listeners.find(|| place.processes(), find)
         });
         let found = found.await.map_err(|error| refused(UNCONNECTED, error))?;
         let wanted = found.map_err(|why| refused(PROHIBITED, why))?;
@@ -105,11 +106,11 @@ impl Forwards {
         reached.map_err(|error| refused(UNCONNECTED, error))
     }
 
-    fn allowed(&self) -> Result<(), &'static str> {
+    async fn allowed(&self) -> Result<(), &'static str> {
         if !self.entered.pass.rights.has(Right::Forward) {
             return Err("you may not reach what this agent listens on");
         }
-        if self.entered.place.lives() { Ok(()) } else { Err("the attempt has ended") }
+        if self.entered.lives().await { Ok(()) } else { Err("the attempt has ended") }
     }
 
     /// Listens on the attempt's loopback, and brings whoever connects to the person until `end`. Returns the port.
@@ -120,7 +121,7 @@ impl Forwards {
         handle: Handle,
         end: CancellationToken,
     ) -> Result<u16, String> {
-        self.allowed()?;
+        self.allowed().await?;
         let port = u16::try_from(port).map_err(|_| format!("{port} is no port"))?;
         // Whatever address is asked for: nobody but the attempt is let through to the person.
         let wanted = Wanted::Listen { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
@@ -143,8 +144,8 @@ impl Forwards {
     /// Whether a process of the attempt is at the other end.
     async fn is_own(&self, stream: &TcpStream, from: SocketAddr) -> bool {
         let Ok(to) = stream.local_addr() else { return false };
-        let place = self.entered.place.clone();
-        let own = tokio::task::spawn_blocking(move || listeners::connects(&place.processes(), from, to));
+        let entered = Arc::clone(&self.entered);
+        let own = listeners::one_of_few(move || listeners::connects(&entered.place.processes(), from, to));
         own.await.unwrap_or(false)
     }
 

@@ -6,12 +6,28 @@ use std::{
     io::BufReader,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use procfs::{
     FromBufRead as _, FromBufReadSI as _,
     net::{TcpNetEntries, TcpNetEntry, TcpState, UnixNetEntries, UnixState},
 };
+use tokio::{
+    sync::Semaphore,
+    task::{JoinError, spawn_blocking},
+};
+
+/// How many go through processes at a time, for all who ask: a page opens dozens of connections at once, and the threads that
+/// block are needed for disks too.
+static LOOKS: Semaphore = Semaphore::const_new(4);
+
+/// How many descriptors are looked at. An agent that holds more hides only its own.
+const MOST_DESCRIPTORS: usize = 65_536;
+
+/// For how long one that was found is taken to be there.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// The sockets of some processes on which something listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +37,10 @@ pub(super) struct Listeners {
     others: Vec<SocketAddr>,
     unix: Vec<PathBuf>,
 }
+
+/// Those that were found last.
+#[derive(Debug, Default)]
+pub(super) struct Found(Mutex<Option<(Instant, Listeners)>>);
 
 /// Why somebody is not taken somewhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +59,39 @@ pub(super) enum Unreached {
     NoSocket(String),
 }
 
+/// Does something that goes through processes, when it is its turn.
+pub(super) async fn one_of_few<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    // Nobody closes it.
+    let turn = LOOKS.acquire().await.ok();
+    let looked = spawn_blocking(look).await;
+    drop(turn);
+    looked
+}
+
+impl Found {
+    /// What `find` finds among the listeners of `pids`. What was found just now is not looked for anew, what was not found is.
+    pub(super) fn find<T>(
+        &self,
+        pids: impl FnOnce() -> Vec<u32>,
+        find: impl Fn(&Listeners) -> Result<T, Unreached>,
+    ) -> Result<T, Unreached> {
+        // Who asks at the same time has it from the one who looks.
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, listeners)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH)
+            && let Ok(found) = find(listeners)
+        {
+            return Ok(found);
+        }
+        let (_, listeners) = last.insert((Instant::now(), Listeners::of(&pids())));
+        find(listeners)
+    }
+}
+
 impl Listeners {
     /// Those of the processes `pids`. Goes through their descriptors.
     pub(super) fn of(pids: &[u32]) -> Self {
-        let held = pids.iter().flat_map(|pid| sockets(*pid).into_iter().map(|inode| (inode, *pid)));
         // Of those who have inherited a socket one says where it stands.
-        let own: HashMap<u64, u32> = held.collect();
+        let own: HashMap<u64, u32> = sockets(pids).collect();
         let mut all = Self::default();
         for pid in networks(pids) {
             let tcp = ["tcp", "tcp6"].into_iter().flat_map(|name| tcp(pid, name));
@@ -112,7 +159,7 @@ fn place(bound: PathBuf, holder: u32) -> Option<PathBuf> {
 pub(super) fn connects(pids: &[u32], from: SocketAddr, to: SocketAddr) -> bool {
     let ends = |it: &TcpNetEntry| (it.local_address, it.remote_address) == (from, to);
     let found = networks(pids).into_iter().find_map(|pid| tcp(pid, "tcp").into_iter().find(ends));
-    found.is_some_and(|it| pids.iter().any(|pid| sockets(*pid).contains(&it.inode)))
+    found.is_some_and(|it| sockets(pids).any(|(inode, _)| inode == it.inode))
 }
 
 /// One process for each network that they see: what encloses a sandbox stands outside of it.
@@ -131,11 +178,17 @@ fn tcp(pid: u32, table: &str) -> Vec<TcpNetEntry> {
     open(pid, table).and_then(entries).map(|entries| entries.0).unwrap_or_default()
 }
 
-/// The inodes of a process's sockets; none of one that has gone or may not be looked into.
-fn sockets(pid: u32) -> Vec<u64> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
-    links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+/// The inodes of the sockets of processes, and who has them; none of one that has gone or may not be looked into.
+fn sockets(pids: &[u32]) -> impl Iterator<Item = (u64, u32)> {
+    let entries = |pid: &u32| {
+        let pid = *pid;
+        fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(move |entry| (entry, pid))
+    };
+    let links = pids.iter().flat_map(entries).take(MOST_DESCRIPTORS);
+    links.filter_map(|(entry, pid)| {
+        let link = fs::read_link(entry.path()).ok()?;
+        Some((link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?, pid))
+    })
 }
 
 #[cfg(test)]
@@ -201,6 +254,23 @@ mod tests {
         assert!(connects(&[std::process::id()], from, to));
         assert!(!connects(&[std::os::unix::process::parent_id()], from, to), "it is not the parent's");
         assert!(!connects(&[std::process::id()], to, to) && !connects(&[], from, to));
+    }
+
+    #[test]
+    fn what_was_found_is_known_for_a_while_and_what_was_not_is_looked_for() {
+        let (found, looks) = (Found::default(), std::cell::Cell::new(0));
+        let own = || {
+            looks.set(looks.get() + 1);
+            vec![std::process::id()]
+        };
+        let port = |listener: &TcpListener| u32::from(listener.local_addr().unwrap().port());
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let reached = |port| found.find(own, |listeners| listeners.tcp("localhost", port)).is_ok();
+        assert!(reached(port(&first)) && reached(port(&first)));
+        assert_eq!(looks.get(), 1);
+        let second = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(reached(port(&second)) && reached(port(&first)));
+        assert_eq!(looks.get(), 2);
     }
 
     #[test]
