@@ -3,21 +3,22 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use russh::ChannelMsg;
-use sculpt_pairing::Role;
+use sculpt_pairing::{Pass, Role};
 use sculpt_proto::id::SeatId;
 
 use super::{
     door::Entered,
     place::NoPlace,
-    process::{Ending, Process},
+    process::{Ending, Process, Window},
     relay::{HUNG_UP, Line, Over},
-    reports::{Presence, Reports},
+    reports::Presence,
     request::{self, MOST_VARIABLES, Request, Service, service},
     seat::{self, Sitting, describes, patiently},
+    shown::shown,
+    visit::Visit,
 };
 use crate::{
     host,
-    pty::Size,
     stage::{self, Stage},
     text::ByteText,
     tmux::{self, Liveness},
@@ -49,32 +50,39 @@ const TOLD: [&str; 4] = ["TERM", "COLORTERM", "LANG", "LC_ALL"];
 /// Set for agents because nobody may be there to leave a pager.
 const PAGERS: [&str; 2] = ["PAGER", "GIT_PAGER"];
 
+/// What a shell does that somebody gets who logs in. Profiles of hosts set PATH anew, so what the agent finds comes before what
+/// they have set: the same programs as without a terminal, ours among them.
+const LOGIN: &str = r#"PATH=$1${PATH:+:$PATH}; export PATH; exec "$0""#;
+
 /// What was said of a channel before anything runs in it.
 #[derive(Debug, Default)]
 struct Said {
     variables: BTreeMap<String, String>,
-    terminal: Option<(String, Size)>,
+    terminal: Option<(String, Window)>,
 }
 
 /// Serves the channel until it is closed.
-pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, reports: Reports) {
+pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, visit: Arc<Visit>) {
     let mut said = Said::default();
     let Some(request) = listen(&mut line, &mut said).await else { return };
     let (term, unknown) = said.terminal.as_ref().map(|(term, _)| request::term(term, describes)).unzip();
-    if let Some(words) = unknown.flatten() {
-        line.say(&words).await;
-    }
     if let Some(term) = term {
         said.variables.insert("TERM".to_owned(), term);
     }
-    let size = said.terminal.map(|(_, size)| size);
-    let service = match entered.place.lives() {
+    let (window, unknown) = (said.terminal.map(|(_, window)| window), unknown.flatten());
+    let service = match entered.lives().await {
         true => service(request, entered.pass.rights),
         false => Service::Refused(NoPlace::Ended(entered.pass.attempt).to_string()),
     };
-    let ending = match argv(&service) {
+    if let (Some(words), Service::Shell | Service::Command(_)) = (&unknown, &service) {
+        line.say(&format!("sculpt: {words}")).await;
+    }
+    let ending = match argv(&service, entered.place.path()) {
         Ok(None) => match service {
-            Service::Seat { read_only } => sit(&mut line, &entered, read_only, &said.variables, size, reports).await,
+            Service::Seat { read_only } => {
+                let theirs = Theirs { read_only, brought: &said.variables, window, unknown };
+                sit(&mut line, &entered, theirs, &visit).await
+            }
             Service::Refused(why) => {
                 line.say(&format!("sculpt: {why}")).await;
                 Some(Ending::Code(NOT_ALLOWED))
@@ -82,17 +90,11 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, reports: Report
             Service::Shell | Service::Command(_) | Service::Sftp => None,
         },
         Ok(Some(argv)) => {
-            let env = environment(&entered, &said.variables, size.is_some());
+            let env = environment(&entered, &said.variables, window.is_some());
             let stage = entered.place.stage(argv, env);
-            // Who has no terminal sits nowhere: copies, and programs that others run.
-            let here = match size {
-                Some(_) => match patiently(&line, Presence::begin(&entered.pass, Role::Shell, reports)).await {
-                    Some(here) => Some(here),
-                    None => return,
-                },
-                None => None,
-            };
-            let ending = run(&mut line, entered.place.program(), &stage, size, None).await;
+            let coming = comes(&entered.pass, &service, window.is_some(), &visit);
+            let Some(here) = patiently(&line, coming).await else { return };
+            let ending = run(&mut line, entered.place.program(), &stage, window.as_ref(), None).await;
             if let Some(here) = here {
                 here.end(line.why()).await;
             }
@@ -130,12 +132,12 @@ async fn listen(line: &mut Line, said: &mut Said) -> Option<Request> {
             {
                 said.variables.insert(name, value);
             }
-            ChannelMsg::RequestPty { term, col_width, row_height, .. } => {
-                said.terminal = Some((term, request::size(col_width, row_height)));
+            ChannelMsg::RequestPty { term, col_width, row_height, terminal_modes: modes, .. } => {
+                said.terminal = Some((term, Window { size: request::size(col_width, row_height), modes }));
             }
             ChannelMsg::WindowChange { col_width, row_height, .. } => {
-                if let Some((_, size)) = &mut said.terminal {
-                    *size = request::size(col_width, row_height);
+                if let Some((_, window)) = &mut said.terminal {
+                    window.size = request::size(col_width, row_height);
                 }
             }
             ChannelMsg::RequestShell { .. } => return Some(Request::Shell),
@@ -147,11 +149,23 @@ async fn listen(line: &mut Line, said: &mut Said) -> Option<Request> {
     }
 }
 
-/// The program behind a service; none where that is no single program.
-fn argv(service: &Service) -> Result<Option<Vec<ByteText>>, String> {
+/// Tells that somebody is there: each time where they have a terminal, else once for all that they do.
+async fn comes(pass: &Pass, service: &Service, has_terminal: bool, visit: &Visit) -> Option<Presence> {
+    if has_terminal {
+        return Some(Presence::begin(pass, Role::Shell, visit.reports.clone()).await);
+    }
+    visit.begins(pass, if *service == Service::Sftp { Role::Files } else { Role::Command }).await;
+    None
+}
+
+/// The program behind a service, for who finds programs by the agent's `path`; none where that is no single program.
+fn argv(service: &Service, path: Option<&ByteText>) -> Result<Option<Vec<ByteText>>, String> {
     let shell = host::shell();
     Ok(Some(match service {
-        Service::Shell => vec![shell.into(), "-l".into()],
+        Service::Shell => match path {
+            None => vec![shell.into(), "-l".into()],
+            Some(path) => vec![shell.into(), "-l".into(), "-c".into(), LOGIN.into(), shell.into(), path.clone()],
+        },
         Service::Command(line) => vec![shell.into(), "-c".into(), ByteText(line.clone())],
         Service::Sftp => match SFTP_SERVERS.iter().find(|path| Path::new(path).exists()) {
             Some(server) => vec![(*server).into()],
@@ -180,16 +194,19 @@ async fn run(
     line: &mut Line,
     program: &Path,
     stage: &Stage,
-    size: Option<Size>,
+    window: Option<&Window>,
     sitting: Option<&mut Sitting>,
 ) -> Option<Ending> {
-    let (mut process, streams) = match Process::start(program, stage, size).await {
+    let (mut process, mut streams) = match Process::start(program, stage, window).await {
         Ok(started) => started,
         Err(error) => {
             line.say(&format!("sculpt: could not start a process beside the agent: {error}")).await;
             return Some(Ending::Code(stage::FAILED.into()));
         }
     };
+    if let Some(sitting) = &sitting {
+        streams.output = shown(streams.output, sitting.gets_up());
+    }
     let over = line.relay(&mut process, streams, sitting).await;
     process.end(line.ends()).await;
     match over {
@@ -199,20 +216,23 @@ async fn run(
     }
 }
 
-/// Takes the person to the agent's terminal.
-async fn sit(
-    line: &mut Line,
-    entered: &Entered,
+/// What somebody brings to the agent's terminal.
+struct Theirs<'a> {
     read_only: bool,
-    brought: &BTreeMap<String, String>,
-    size: Option<Size>,
-    reports: Reports,
-) -> Option<Ending> {
+    brought: &'a BTreeMap<String, String>,
+    window: Option<Window>,
+    /// What they are to be told of their own terminal.
+    unknown: Option<String>,
+}
+
+/// Takes the person to the agent's terminal.
+async fn sit(line: &mut Line, entered: &Arc<Entered>, theirs: Theirs<'_>, visit: &Visit) -> Option<Ending> {
+    let Theirs { read_only, brought, window, unknown } = theirs;
     if !entered.place.has_terminal() {
         line.say("sculpt: this agent has no terminal to sit at; `sculpt logs` shows what it prints").await;
         return Some(Ending::Code(NOT_HERE));
     }
-    let Some(size) = size else {
+    let Some(window) = window else {
         line.say("sculpt: to sit at the agent's terminal you need one of your own; use `ssh -t`").await;
         return Some(Ending::Code(NOT_HERE));
     };
@@ -222,16 +242,18 @@ async fn sit(
         there = seat::appears(&view) => there,
     };
     if !there {
-        let (words, code) = gone(entered.place.lives());
+        let (words, code) = gone(entered.lives().await);
         line.say(words).await;
         return Some(Ending::Code(code));
     }
     // One of them may sit there more than once.
     let (sits, hands) = seat::sits(pass, read_only, || format!("seat-{}", SeatId::fresh()));
     let told = brought.iter().filter(|(name, _)| TOLD.contains(&name.as_str()));
-    let stage = view.seat(&sits, told.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect());
-    let mut sitting = patiently(line, Sitting::down(pass, hands, reports)).await?;
-    let ending = run(line, entered.place.program(), &stage, Some(size), Some(&mut sitting)).await;
+    let env = told.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+    let stage = view.seat(&sits, unknown.as_deref(), env);
+    let coming = Sitting::down(pass, hands, visit.reports.clone(), &line.cut);
+    let mut sitting = patiently(line, coming).await?;
+    let ending = run(line, entered.place.program(), &stage, Some(&window), Some(&mut sitting)).await;
     // What tmux's client says with another code than 0 is that it has lost its server.
     let lost = match ending {
         None => false,
@@ -243,7 +265,7 @@ async fn sit(
         sitting.up(line.why()).await;
         return ending;
     }
-    let (words, code) = gone(entered.place.lives());
+    let (words, code) = gone(entered.lives().await);
     sitting.up(words.trim_start_matches("sculpt: ").to_owned()).await;
     line.say(words).await;
     Some(Ending::Code(code))

@@ -21,9 +21,9 @@ use super::{
     forward::{Forwards, Target},
     intake::Intakes,
     relay::Line,
-    reports::Reports,
     request,
     server::Came,
+    visit::Visit,
 };
 
 /// How many channels a connection may have at a time.
@@ -51,7 +51,7 @@ pub(super) struct Connection {
     /// Channels in which something was asked to run.
     pub(super) busy: HashSet<ChannelId>,
     pub(super) tasks: TaskTracker,
-    pub(super) reports: Reports,
+    pub(super) visit: Arc<Visit>,
     /// Cancelled when the person is to go.
     pub(super) cut: CancellationToken,
     /// Cancelled when the attempt is over.
@@ -144,9 +144,9 @@ impl Handler for Connection {
         let (asked, pieces) = self.intakes.take_in(messages, entered.place.directory());
         let (cut, over, why) = (self.cut.clone(), self.over.clone(), Arc::clone(&self.why));
         let line = Line { asked, pieces, writer, handle: session.handle(), cut, over, why };
-        let reports = self.reports.clone();
+        let visit = Arc::clone(&self.visit);
         self.tasks.spawn(async move {
-            channel::serve(line, entered, reports).await;
+            channel::serve(line, entered, visit).await;
             drop(place);
         });
         reply.accept().await;

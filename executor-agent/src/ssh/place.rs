@@ -88,6 +88,11 @@ impl Place {
         &self.directory
     }
 
+    /// Where its agent finds programs.
+    pub(super) fn path(&self) -> Option<&ByteText> {
+        self.launch.env.get(&ByteText::from("PATH"))
+    }
+
     /// Whether it has a terminal.
     pub fn has_terminal(&self) -> bool {
         matches!(self.launch.mode, Mode::Terminal { .. })

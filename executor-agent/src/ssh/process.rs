@@ -2,12 +2,17 @@
 
 use std::{io, os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
 
-use rustix::process::Signal;
+use russh::Pty;
+use rustix::{
+    process::Signal,
+    termios::{OptionalActions, tcgetattr, tcsetattr},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     process::{Child, Command},
 };
 
+use super::modes;
 use crate::{
     pty::{self, Master, Size},
     stage::{self, Stage},
@@ -25,6 +30,14 @@ pub(super) struct Process {
     root: Option<ProcessId>,
     inside: bool,
     terminal: Option<Master>,
+}
+
+/// The terminal that a program is to have.
+#[derive(Debug)]
+pub(super) struct Window {
+    pub(super) size: Size,
+    /// Those of the person's own.
+    pub(super) modes: Vec<(Pty, u32)>,
 }
 
 /// Its ends.
@@ -55,16 +68,19 @@ pub(super) enum Ends {
 }
 
 impl Process {
-    /// Starts `stage` through `program`, the executor's own binary, on a terminal of this size or on pipes. It lives no longer
-    /// than the calling thread, which therefore has to be one of the runtime's own.
-    pub(super) async fn start(program: &Path, stage: &Stage, size: Option<Size>) -> io::Result<(Self, Streams)> {
+    /// Starts `stage` through `program`, the executor's own binary, on a terminal or on pipes. It lives no longer than the
+    /// calling thread, which therefore has to be one of the runtime's own.
+    pub(super) async fn start(program: &Path, stage: &Stage, window: Option<&Window>) -> io::Result<(Self, Streams)> {
         let ahead = stage::ahead(stage)?;
-        let (mut child, master) = match size {
+        let (mut child, master) = match window {
             None => (spawn(program, None)?, None),
-            Some(size) => {
+            Some(window) => {
                 let (master, slave) = pty::open(stage.identity.as_ref())?;
+                let mut terminal = tcgetattr(&slave)?;
+                modes::give(&mut terminal, &window.modes);
+                tcsetattr(&slave, OptionalActions::Now, &terminal)?;
                 let master = Master::new(master)?;
-                master.resize(size)?;
+                master.resize(window.size)?;
                 (spawn(program, Some(slave))?, Some(master))
             }
         };

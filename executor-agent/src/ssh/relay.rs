@@ -16,7 +16,7 @@ use russh::{
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,9 @@ const CHUNK: usize = 32 * 1024;
 
 /// How much is taken for a program that does not read. Beyond it nothing is taken of what comes in.
 const BACKLOG: usize = 64 * 1024;
+
+/// How long what a seat's client has written may take to be read, once it has ended: an agent can hold its terminal open.
+const LINGERS: Duration = Duration::from_secs(2);
 
 /// How long a person may take to hear why their channel is closed.
 const HEARS_WITHIN: Duration = Duration::from_secs(2);
@@ -90,6 +93,7 @@ impl Line {
         let mut input = Some(streams.input);
         let mut backlog = Backlog::default();
         let (mut sent, mut left, mut ending) = (false, false, None);
+        let mut lingers = Instant::now();
         loop {
             if let (true, Some(ending)) = (sent, ending) {
                 return if left { Over::Left } else { Over::Ended(ending) };
@@ -135,7 +139,11 @@ impl Line {
                     Ok(_) => sent = true,
                     Err(_) => return Over::Gone,
                 },
-                ended = process.wait(), if ending.is_none() => ending = Some(ended.unwrap_or(Ending::Code(1))),
+                ended = process.wait(), if ending.is_none() => {
+                    ending = Some(ended.unwrap_or(Ending::Code(1)));
+                    lingers = Instant::now() + LINGERS;
+                }
+                () = sleep_until(lingers), if ending.is_some() && sitting.is_some() => sent = true,
                 () = quiet(sitting.as_deref()) => {
                     if let Some(sitting) = sitting.as_deref_mut() {
                         sitting.rest(SystemTime::now());
@@ -273,7 +281,7 @@ async fn write(input: &mut Option<Box<dyn AsyncWrite + Send + Unpin>>, backlog: 
 
 async fn quiet(sitting: Option<&Sitting>) {
     match sitting.and_then(Sitting::due) {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => sleep_until(due).await,
         None => pending().await,
     }
 }

@@ -31,6 +31,7 @@ struct Known {
 #[derive(Debug)]
 struct Seated {
     attempt: AttemptId,
+    role: Role,
     user: String,
     blocks: Blocks,
     /// A block that is over, and for which there was no room.
@@ -80,9 +81,13 @@ impl Beside {
         self.wait(|known| !known.unwritten.contains_key(&attempt)).await;
     }
 
-    /// Waits until nobody is beside an attempt.
+    /// Waits until nobody is at a terminal beside an attempt.
     pub async fn left(&self, attempt: AttemptId) {
-        self.wait(|known| !known.seats.values().any(|seated| seated.attempt == attempt)).await;
+        let looks_on = |seated: &Seated| match seated.role {
+            Role::Observer | Role::Driver | Role::Shell => seated.attempt == attempt,
+            Role::Command | Role::Files | Role::Ports => false,
+        };
+        self.wait(|known| !known.seats.values().any(looks_on)).await;
     }
 
     async fn wait(&self, so: impl FnMut(&Known) -> bool) {
@@ -123,7 +128,7 @@ impl Presence {
     /// Somebody comes.
     pub(super) async fn begin(pass: &Pass, role: Role, reports: Reports) -> Self {
         let (seat, attempt, user) = (SeatId::fresh(), pass.attempt, pass.user.clone());
-        let seated = Seated { attempt, user: user.clone(), blocks: Blocks::default(), owed: None };
+        let seated = Seated { attempt, role, user: user.clone(), blocks: Blocks::default(), owed: None };
         let attached = Seat::Attached { seat, pairing: pass.pairing, user, role };
         let presence = Self { seat, attempt, reports };
         let room = presence.reports.queue.reserve().await;
@@ -140,6 +145,11 @@ impl Presence {
 
     /// They go; `why` is empty when they wanted to.
     pub(super) async fn end(self, why: String) {
+        self.left(why).await;
+    }
+
+    /// The same of somebody who is counted as being there for a little longer.
+    pub(super) async fn left(&self, why: String) {
         let (seat, attempt, queue) = (self.seat, self.attempt, &self.reports.queue);
         let Ok(room) = queue.reserve().await else { return };
         let mut room = Some(room);
@@ -246,9 +256,11 @@ mod tests {
         let mut left = std::pin::pin!(beside.left(pass.attempt));
         one.end(String::new()).await;
         assert!(poll!(&mut left).is_pending());
+        let copies = Presence::begin(&pass, Role::Files, reports).await;
         // However they go.
         drop(two);
         left.await;
+        drop(copies);
         beside.left(AttemptId::fresh()).await;
     }
 }

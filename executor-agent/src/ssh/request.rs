@@ -112,7 +112,7 @@ pub(super) fn term(asked: &str, known: impl Fn(&str) -> bool) -> (String, Option
     if found && asked != "dumb" {
         return (asked.to_owned(), None);
     }
-    let words = format!("sculpt: this host does not know the terminal {asked:?}; it is taken for {KNOWN_TERM}");
+    let words = format!("this host does not know the terminal {asked:?}; it is taken for {KNOWN_TERM}");
     (KNOWN_TERM.to_owned(), (!asked.is_empty()).then_some(words))
 }
 

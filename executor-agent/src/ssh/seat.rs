@@ -8,6 +8,7 @@ use std::{
 
 use sculpt_pairing::{Pass, Right, Role};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     blocks::QUIET,
@@ -36,6 +37,8 @@ pub(super) struct Sitting {
     keys: Keys,
     /// When the block that is typed is over, if nothing more comes, or there may be room.
     due: Option<Instant>,
+    /// Cancelled when they get up, or are made to.
+    gets_up: CancellationToken,
 }
 
 /// How somebody with these rights sits, and what their hands may do.
@@ -48,11 +51,11 @@ pub(super) fn sits(pass: &Pass, read_only: bool, name: impl FnOnce() -> String) 
 }
 
 impl Sitting {
-    /// Somebody sits down.
-    pub(super) async fn down(pass: &Pass, hands: Hands, reports: Reports) -> Self {
+    /// Somebody sits down, until they get up or are `cut`.
+    pub(super) async fn down(pass: &Pass, hands: Hands, reports: Reports, cut: &CancellationToken) -> Self {
         let role = if hands == Hands::Tied { Role::Observer } else { Role::Driver };
         let presence = Presence::begin(pass, role, reports).await;
-        Self { presence, role, keys: Keys::new(hands), due: None }
+        Self { presence, role, keys: Keys::new(hands), due: None, gets_up: cut.child_token() }
     }
 
     /// Whether the terminal takes their size.
@@ -63,9 +66,17 @@ impl Sitting {
     /// Takes what they type.
     pub(super) fn press(&mut self, data: &[u8], now: SystemTime) -> Pressed {
         let pressed = self.keys.press(data);
+        if pressed.leaves {
+            self.gets_up.cancel();
+        }
         let later = self.presence.types(&pressed.passed, now);
         self.look_again(later);
         pressed
+    }
+
+    /// Cancelled when they get up, or are made to.
+    pub(super) fn gets_up(&self) -> CancellationToken {
+        self.gets_up.clone()
     }
 
     /// When to look whether they rest.
@@ -166,15 +177,16 @@ mod tests {
         let (reports, mut told) = Beside::default().reports(8);
         let pass = pass(Profile::Attach.rights());
         let now = SystemTime::now();
-        let mut sitting = Sitting::down(&pass, Hands::Typing, reports.clone()).await;
+        let mut sitting = Sitting::down(&pass, Hands::Typing, reports.clone(), &CancellationToken::new()).await;
         assert!(sitting.resizes() && sitting.due().is_none());
         assert_eq!(sitting.press(b"ls\r", now).passed, b"ls\r");
         assert!(sitting.due().is_some());
         sitting.rest(now + QUIET);
         assert!(sitting.due().is_none());
-        assert!(sitting.press(b"x\x02d", now + QUIET).leaves);
+        assert!(!sitting.gets_up().is_cancelled() && sitting.press(b"x\x02d", now + QUIET).leaves);
+        assert!(sitting.gets_up().is_cancelled());
         sitting.up(String::new()).await;
-        let watching = Sitting::down(&pass, Hands::Tied, reports).await;
+        let watching = Sitting::down(&pass, Hands::Tied, reports, &CancellationToken::new()).await;
         assert!(!watching.resizes());
         watching.up("cut".to_owned()).await;
         let mut deeds = Vec::new();
@@ -189,7 +201,8 @@ mod tests {
     async fn no_key_waits_and_nothing_that_was_typed_is_lost() {
         let (reports, mut told) = Beside::default().reports(1);
         let began = SystemTime::now();
-        let mut sitting = Sitting::down(&pass(Profile::Attach.rights()), Hands::Typing, reports).await;
+        let pass = pass(Profile::Attach.rights());
+        let mut sitting = Sitting::down(&pass, Hands::Typing, reports, &CancellationToken::new()).await;
         // Nobody takes what is told: there was room for the beginning alone.
         for block in 0..100 {
             assert_eq!(sitting.press(b"ab", began + QUIET * block).passed, b"ab");

@@ -33,6 +33,7 @@ use super::{
     reports::Reports,
     severable::Severable,
     strangers::Stranger,
+    visit::Visit,
 };
 use crate::space::Standing;
 
@@ -179,6 +180,7 @@ impl Server {
         let (enter, mut entered) = watch::channel(None);
         let tasks = TaskTracker::new();
         let (cut, over, why) = (severed.child_token(), CancellationToken::new(), Arc::new(OnceLock::new()));
+        let visit = Arc::new(Visit::new(self.means.reports.clone()));
         let called = match &came {
             Some(Came::Called { pairing, .. }) => Some(*pairing),
             Some(Came::Straight(_)) | None => None,
@@ -194,7 +196,7 @@ impl Server {
             listening: HashMap::new(),
             busy: HashSet::new(),
             tasks: tasks.clone(),
-            reports: self.means.reports.clone(),
+            visit: Arc::clone(&visit),
             cut: cut.clone(),
             over: over.clone(),
             why: Arc::clone(&why),
@@ -230,6 +232,7 @@ impl Server {
         severed.cancel();
         tasks.close();
         tasks.wait().await;
+        visit.ends(why.get().map(Cut::to_string).unwrap_or_default()).await;
         ended
     }
 
@@ -272,9 +275,7 @@ impl Server {
         let mut ends = self.means.ends.clone();
         loop {
             ends.mark_unchanged();
-            let place = Arc::clone(entered);
-            let lives = tokio::task::spawn_blocking(move || place.place.lives()).await;
-            if matches!(lives, Ok(false)) {
+            if !entered.lives().await {
                 return;
             }
             if ends.changed().await.is_err() {

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
-use super::{SESSION, View};
+use super::{SESSION, View, status};
 use crate::{stage::Stage, text::ByteText};
+
+/// How long words stand there, in ms. While they do, tmux draws nothing else that is new.
+const READ_WITHIN: &str = "4000";
 
 /// How somebody sits there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +42,18 @@ impl Sits {
     }
 }
 
+/// Shows `words` to who has just sat down, in place of the status line, until they type or have read it.
+fn message(words: &str) -> [OsString; 5] {
+    // Unlike what stands in an option it is a format, of times too.
+    let words = status::value(words).replace('%', "%%");
+    [";", "display-message", "-d", READ_WITHIN, &words].map(OsString::from)
+}
+
 impl View {
-    /// The client, which lives no longer than who starts it.
-    pub(crate) fn seat(&self, sits: &Sits, env: BTreeMap<ByteText, ByteText>) -> Stage {
-        let arguments = sits.arguments();
+    /// The client, which lives no longer than who starts it, and who reads `words` at first.
+    pub(crate) fn seat(&self, sits: &Sits, words: Option<&str>, env: BTreeMap<ByteText, ByteText>) -> Stage {
+        let mut arguments = sits.arguments();
+        arguments.extend(words.into_iter().flat_map(message));
         let arguments: Vec<_> = arguments.iter().map(OsString::as_os_str).collect();
         Stage { dies_with_parent: true, ..self.stage(&arguments, env) }
     }

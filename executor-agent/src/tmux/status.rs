@@ -48,7 +48,7 @@ impl View {
 
 /// PURE: a text as an argument of tmux that shows as it reads. A `#` begins a style where it is drawn, unless it is doubled;
 /// an argument that ends with `;` ends the command, so none does.
-fn value(text: &str) -> String {
+pub(super) fn value(text: &str) -> String {
     let text: String = plain_line(text).chars().take(LONGEST).collect();
     text.replace('#', "##") + " "
 }

@@ -7,7 +7,10 @@ use sculpt_pairing::Profile;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::world::{World, finish};
+use super::{
+    terminal::told,
+    world::{World, finish},
+};
 use crate::attempt::{Attempt, eventually};
 
 async fn world() -> World {
@@ -72,15 +75,44 @@ async fn a_terminal_has_the_size_and_kind_that_was_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shell_is_one_to_log_in_with() {
-    let world = world().await;
+async fn a_shell_has_its_profile_and_finds_what_the_agent_finds() {
+    let mut attempt = Attempt::new(Mode::Pipes, "echo ready; exec sleep 1000");
+    let home = attempt.work();
+    fs::write(home.join(".bash_profile"), "PATH=/usr/bin:/bin; export OWN=profile\n").unwrap();
+    attempt.launch.env.insert("HOME".into(), home.as_path().into());
+    attempt.launch.env.insert("PATH".into(), "/agents/own:/usr/bin".into());
+    let world = World::around(attempt).await;
     let person = world.person("ada", Profile::Workspace);
-    let mut child = person.command("ssh", &["-tt", "sculpt"]).stdin(Stdio::piped()).spawn().unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(b"shopt -q login_shell && echo log''in; set -m; exit 5\n").await.unwrap();
-    let said = finish(child).await;
-    assert_eq!(said.code, Some(5), "{said:?}");
-    assert!(said.out.contains("login"), "{said:?}");
+    for terminal in ["-tt", "-T"] {
+        let mut child = person.command("ssh", &[terminal, "sculpt"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"echo $OWN=$PATH\nset -m && exit 5\n").await.unwrap();
+        let said = finish(child).await;
+        assert_eq!(said.code, Some(5), "{said:?}");
+        assert!(said.out.contains("profile=/agents/own:/usr/bin:/usr/bin:/bin"), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_on_a_connection_without_a_terminal_is_told_once() {
+    let mut world = world().await;
+    let person = world.person("ada", Profile::Workspace);
+    let socket = person.directory.join("master");
+    let control = format!("ControlPath={}", socket.display());
+    let mut master = person.command("ssh", &["-M", "-N", "-o", &control, "sculpt"]).spawn().unwrap();
+    eventually(|| socket.exists().then_some(())).await;
+    for _ in 0..3 {
+        assert_eq!(person.run("ssh", &["-o", &control, "sculpt", "echo here"]).await.out, "here\n");
+    }
+    let copied = person.directory.join("config").display().to_string();
+    let said = person.run("scp", &["-s", "-o", &control, &copied, "sculpt:copied"]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    master.kill().await.unwrap();
+    assert_eq!(told(&mut world, 2).await, ["ada command", "ada gone"]);
+    let said = person.run("scp", &["-s", &copied, "sculpt:copied"]).await;
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(told(&mut world, 2).await, ["ada files", "ada gone"]);
+    assert_eq!(person.ssh(&["true"]).await.code, Some(0));
+    assert_eq!(told(&mut world, 2).await, ["ada command", "ada gone"], "and nothing before it");
 }
 
 /// Writes its number into the file of that name, and sleeps.

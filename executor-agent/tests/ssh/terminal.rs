@@ -37,6 +37,11 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn open(person: &Person, size: (u16, u16), words: &[&str]) -> Self {
+        Self::open_as(person, "xterm-256color", size, words)
+    }
+
+    /// One that says it is `term`.
+    fn open_as(person: &Person, term: &str, size: (u16, u16), words: &[&str]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
@@ -44,7 +49,7 @@ impl Window {
         let slave: OwnedFd = ioctl_tiocgptpeer(&master, flags).unwrap();
         resize(&master, size);
         let mut command = person.command("ssh", &[&["-tt", "sculpt"], words].concat());
-        command.env("TERM", "xterm-256color");
+        command.env("TERM", term);
         command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
         let ssh = command.spawn().unwrap();
         let master = File::from(master);
@@ -112,9 +117,12 @@ async fn a_driver_types_and_an_observer_looks_on() {
     looks_on.types(b"\x02d");
     // Their own terminal is as it was before.
     looks_on.sees("\x1b[?1049l").await;
+    let seen = Arc::clone(&looks_on.seen);
     assert_eq!(looks_on.closes().await, Some(0));
     drives.types(b"\x02d");
     assert_eq!(drives.closes().await, Some(0));
+    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
+    assert!(!seen.contains("terminated"), "the agent was not: {seen:?}");
     let log = String::from_utf8(world.attempt.log(None)).unwrap();
     assert!(!log.contains("bob") && log.contains("got from ada"), "{log}");
     assert_eq!(told(&mut world, 5).await, ["ada driver", "ada gone", "ada typed 9", "bob gone", "bob observer"]);
@@ -214,6 +222,40 @@ async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_asks_nothing_of_a_persons_terminal() {
+    let world = world().await;
+    let mut seat = Window::open(&world.person("ada", Profile::Attach), (80, 24), &[]);
+    seat.sees("ready").await;
+    // What it writes past tmux: the client's terminal is one of its own account.
+    let client = tmux(&world, &["list-clients", "-F", "#{client_tty}"]);
+    let mut terminal = File::options().write(true).open(client.trim()).unwrap();
+    terminal.write_all(b"\x1b]52;c;?\x07\x1b[21t\x1bP$qm\x1b\\\x1b[6nshown").unwrap();
+    seat.sees("shown").await;
+    let seen = seat.seen();
+    assert!(!["]52", "[21t", "$qm", "[6n"].iter().any(|asks| seen.contains(asks)), "{seen:?}");
+    seat.types(b"\x02d");
+    assert_eq!(seat.closes().await, Some(0), "nor does it keep anybody there");
+    drop(terminal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_nobody_knows_is_told_and_taken_for_another() {
+    let world = world().await;
+    let ada = world.person("ada", Profile::Workspace);
+    let mut seat = Window::open_as(&ada, "from-#tomorrow%H", (120, 24), &["sculpt-attach"]);
+    seat.sees("this host does not know the terminal \"from-#tomorrow%H\"; it is taken for xterm-256color").await;
+    // A key is enough to have read it.
+    seat.types(b"hello\r");
+    seat.sees("got hello").await;
+    seat.types(b"\x02d");
+    assert_eq!(seat.closes().await, Some(0));
+    let mut shell = Window::open_as(&ada, "from-tomorrow", (80, 24), &[]);
+    shell.sees("sculpt: this host does not know the terminal \"from-tomorrow\"").await;
+    shell.types(b"exit\r");
+    assert_eq!(shell.closes().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sizes_that_no_terminal_has_are_none_here() {
     let world = world().await;
     let ada = world.person("ada", Profile::Attach);
@@ -229,7 +271,7 @@ async fn sizes_that_no_terminal_has_are_none_here() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seat_ends_with_its_pairing_and_the_agent_goes_on() {
-    let world = world().await;
+    let mut world = world().await;
     let ada = world.person("ada", Profile::Attach);
     let seat = Window::open(&ada, (80, 24), &[]);
     seat.sees("ready").await;
@@ -238,7 +280,9 @@ async fn a_seat_ends_with_its_pairing_and_the_agent_goes_on() {
     // Their own terminal is as it was before, when they read that.
     let seen = seat.seen();
     assert!(seen.find("\x1b[?1049l") < seen.find("this pairing was taken back"), "{seen:?}");
+    assert!(!seen.contains("terminated"), "the agent was not: {seen:?}");
     assert_eq!(seat.closes().await, Some(255));
+    assert_eq!(told(&mut world, 2).await, ["ada driver", "ada gone this pairing was taken back"]);
     assert!(world.place().lives());
     eventually(|| tmux(&world, &["list-clients"]).is_empty().then_some(())).await;
     world.client.stop(std::time::Duration::from_millis(100)).await.unwrap();
