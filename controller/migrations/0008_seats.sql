@@ -1,4 +1,4 @@
-CREATE TYPE seat_role AS ENUM ('observer', 'driver', 'shell', 'command', 'files');
+CREATE TYPE seat_role AS ENUM ('observer', 'driver', 'shell', 'command', 'files', 'ports');
 
 -- Who sits, or has sat, beside an attempt, as its executor tells it.
 CREATE TABLE seats (

@@ -15,16 +15,18 @@ pub enum Role {
     Command,
     /// They copy files.
     Files,
+    /// They reach what its processes listen on, and nothing else.
+    Ports,
 }
 
 /// What is not the name of a role.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not how anybody sits beside an agent; there are observer, driver, shell, command and files")]
+#[error("{0:?} is not how anybody sits beside an agent; there are observer, driver, shell, command, files and ports")]
 pub struct UnknownRole(pub String);
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Observer, Self::Driver, Self::Shell, Self::Command, Self::Files];
+    pub const ALL: [Self; 6] = [Self::Observer, Self::Driver, Self::Shell, Self::Command, Self::Files, Self::Ports];
 
     /// Its name, on the wire and for people.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Role {
             Self::Shell => "shell",
             Self::Command => "command",
             Self::Files => "files",
+            Self::Ports => "ports",
         }
     }
 }

@@ -78,6 +78,7 @@ fn needs(role: Role) -> Right {
         Role::Observer => Right::Observe,
         Role::Driver => Right::Drive,
         Role::Shell | Role::Command | Role::Files => Right::Shell,
+        Role::Ports => Right::Forward,
     }
 }
 

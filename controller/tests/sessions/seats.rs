@@ -133,7 +133,7 @@ async fn what_people_do_is_told_once_and_in_order() {
 async fn nobody_sat_there_as_what_no_pairing_let_them_be() {
     let Desk { stack, mut executor, task, attempt, pairing } = Desk::new().await;
     let mut sequences = 4..;
-    for (rights, may) in [("observe", "observer"), ("shell", "shell command files")] {
+    for (rights, may) in [("observe", "observer"), ("shell", "shell command files"), ("forward", "ports")] {
         let seat = SeatId::fresh();
         stack.run("UPDATE seats SET ended_at = began_at").await;
         let sql = "UPDATE pairings SET rights = ARRAY[$1::pair_right]";
@@ -148,7 +148,7 @@ async fn nobody_sat_there_as_what_no_pairing_let_them_be() {
         let sat: Vec<_> = there(&stack, task).await.into_iter().map(|(_, role, _)| role).collect();
         assert_eq!(sat.join(" "), may, "{rights}");
     }
-    assert_eq!(journal(&stack).await.len(), 4);
+    assert_eq!(journal(&stack).await.len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
