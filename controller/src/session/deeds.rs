@@ -24,7 +24,7 @@ use crate::{
 /// Longest reason that is taken, in characters.
 const MAX_WHY: usize = 200;
 
-/// How much of one block of input is kept, in characters.
+/// How much of one block of input is kept, in bytes: whoever follows the journal reads hundreds of blocks at once.
 const MAX_TEXT: usize = 8 << 10;
 
 /// What somebody does in a seat.
@@ -168,9 +168,14 @@ fn details(deed: &Deed, role: &str, recorded: bool) -> Value {
 /// all of it.
 fn text(content: &[u8]) -> (String, bool) {
     let content = String::from_utf8_lossy(content);
-    let mut chars = content.chars().map(|c| if c == '\0' { '\u{2400}' } else { c });
-    let text = chars.by_ref().take(MAX_TEXT).collect();
-    (text, chars.next().is_none())
+    let mut text = String::new();
+    for char in content.chars().map(|c| if c == '\0' { '\u{2400}' } else { c }) {
+        if text.len() + char.len_utf8() > MAX_TEXT {
+            return (text, false);
+        }
+        text.push(char);
+    }
+    (text, true)
 }
 
 #[cfg(test)]
@@ -227,9 +232,15 @@ mod tests {
 
     #[test]
     fn only_so_much_is_kept_of_what_was_typed() {
-        for (length, kept, whole) in [(MAX_TEXT, MAX_TEXT, true), (MAX_TEXT + 1, MAX_TEXT, false)] {
-            let (text, all) = text(&vec![b'x'; length]);
-            assert_eq!((text.len(), all), (kept, whole));
+        for (byte, length, kept, whole) in [
+            (b'x', MAX_TEXT, MAX_TEXT, true),
+            (b'x', MAX_TEXT + 1, MAX_TEXT, false),
+            // What takes more room than it came in.
+            (b'\xff', MAX_TEXT / 3, MAX_TEXT / 3 * 3, true),
+            (b'\0', MAX_TEXT / 3 + 1, MAX_TEXT / 3 * 3, false),
+        ] {
+            let (text, all) = text(&vec![byte; length]);
+            assert_eq!((text.len(), all), (kept, whole), "{length} of {byte}");
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{World, pairings::opening};
 use crate::{
-    harness::{Authorised, Enrolled},
+    harness::{self, Authorised, Enrolled},
     make,
     sessions::executor::{Scripted, accepted, completed, finalizing, hello, preparing, running},
 };
@@ -146,6 +146,8 @@ async fn what_no_signal_tells_of_is_found_by_looking() {
     for (sequence, step) in (4..).zip([finalizing(0), completed(0)]) {
         assert_eq!(house.executor.answer(&house.attempt, sequence, step).await.through, sequence);
     }
+    let released = async { while house.executor.desired().await.released.is_empty() {} };
+    harness::in_time("the attempt to be released", released).await;
     assert!(house.told().await.is_empty(), "an end, of which its executor knows first");
     house.world.stack.stop().await;
 }
