@@ -74,7 +74,8 @@ impl Connection {
 impl Connection {
     fn forwards(&self, entered: Arc<Entered>) -> Forwards {
         let (channels, tasks, cut) = (Arc::clone(&self.channels), self.tasks.clone(), self.cut.clone());
-        Forwards { entered, intakes: self.intakes.clone(), channels, tasks, cut }
+        let visit = Arc::clone(&self.visit);
+        Forwards { entered, intakes: self.intakes.clone(), channels, tasks, cut, visit }
     }
 
     /// Connects the person with something of the attempt.

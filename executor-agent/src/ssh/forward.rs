@@ -11,7 +11,7 @@ use russh::{
     Channel, ChannelMsg, ChannelOpenFailure,
     server::{ChannelOpenHandle, Handle, Msg},
 };
-use sculpt_pairing::Right;
+use sculpt_pairing::{Right, Role};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
@@ -27,6 +27,7 @@ use super::{
     listeners::{self, Listeners},
     relay::{PROHIBITED, send},
     socket::{self, Wanted},
+    visit::Visit,
 };
 
 /// The code of a refusal for what cannot be connected to.
@@ -50,6 +51,7 @@ pub(super) struct Forwards {
     pub(super) channels: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
     pub(super) cut: CancellationToken,
+    pub(super) visit: Arc<Visit>,
 }
 
 /// Why there is no connection.
@@ -99,6 +101,7 @@ impl Forwards {
         let wanted = found.map_err(|why| refused(PROHIBITED, why))?;
         let opened = socket::open(&self.entered.place, &wanted).await;
         let opened = opened.map_err(|why| refused(UNCONNECTED, format!("could not connect: {why}")))?;
+        self.noted().await.ok_or_else(|| refused(PROHIBITED, "this pairing was taken back"))?;
         let reached = match wanted {
             Wanted::Tcp { .. } | Wanted::Listen { .. } => tcp(opened).map(Reached::Tcp),
             Wanted::Unix { .. } => unix(opened).map(Reached::Unix),
@@ -111,6 +114,15 @@ impl Forwards {
             return Err("you may not reach what this agent listens on");
         }
         if self.entered.lives().await { Ok(()) } else { Err("the attempt has ended") }
+    }
+
+    /// Sees to it that it is told that they are there. None: they are to go.
+    async fn noted(&self) -> Option<()> {
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => None,
+            () = self.visit.begins(&self.entered.pass, Role::Ports) => Some(()),
+        }
     }
 
     /// Listens on the attempt's loopback, and brings whoever connects to the person until `end`. Returns the port.
@@ -162,6 +174,9 @@ impl Forwards {
             if !self.is_own(&stream, from).await {
                 debug!(%from, "somebody who is not of the attempt was let through to no person");
                 continue;
+            }
+            if self.noted().await.is_none() {
+                return;
             }
             // Without room for it, it is closed.
             let Ok(place) = Arc::clone(&self.channels).try_acquire_owned() else { continue };

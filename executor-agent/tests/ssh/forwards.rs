@@ -10,7 +10,10 @@ use tokio::{
     process::Child,
 };
 
-use super::world::{Person, World, finish};
+use super::{
+    terminal::told,
+    world::{Person, World, finish},
+};
 use crate::attempt::{Attempt, PATIENCE, eventually};
 
 /// An agent that answers what it is asked, in capitals, on TCP and on a unix socket.
@@ -61,7 +64,7 @@ async fn ask(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + U
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_attempt_listens_on_is_reached_from_the_persons_machine() {
-    let world = world().await;
+    let mut world = world().await;
     let person = world.person("ada", Profile::Workspace);
     let there = world.attempt.number("port").await;
     let (mut ssh, here) = forwarding(&person, |here| ["-L".into(), format!("{here}:localhost:{there}")]).await;
@@ -77,6 +80,7 @@ async fn what_the_attempt_listens_on_is_reached_from_the_persons_machine() {
         assert_eq!(answer.await.unwrap(), format!("QUESTION {number}\nEND\n"));
     }
     ssh.kill().await.unwrap();
+    assert_eq!(told(&mut world, 2).await, ["ada gone", "ada ports"], "once for all of them");
 
     let (local, remote) = (person.directory.join("local"), world.attempt.work().join("socket"));
     let forward = format!("{}:{}", local.display(), remote.display());
