@@ -6,6 +6,7 @@ mod copies;
 mod cuts;
 mod editors;
 mod forwards;
+mod milestones;
 mod ports;
 mod refusals;
 mod restarts;

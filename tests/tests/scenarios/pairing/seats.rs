@@ -114,7 +114,7 @@ async fn odd_windows_and_unknown_terminals() -> Result<()> {
         world.attached(&task, &[]).await?;
     }
     let seat = world.ada.sits(&world.stack, &pair).env("TERM", "from-tomorrow").sit()?;
-    seat.shows("does not know the terminal").await?;
+    seat.shows("this host does not know").await?;
     seat.shows(" listens").await?;
     ensure!(seat.leaves().await? == 0);
     let seat = world.ada.sits(&world.stack, &pair).env("TERM", "dumb").sit()?;
