@@ -32,6 +32,11 @@ impl Backlog {
         self.changed.notify_all();
     }
 
+    /// Whether everything that was added has been worked on.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.state).is_idle()
+    }
+
     /// Waits for bytes and exchanges them for `taken`, which is done with; false when nothing will come any more.
     pub(super) fn take(&self, taken: &mut Vec<u8>) -> bool {
         taken.clear();
@@ -56,8 +61,14 @@ impl Backlog {
         let mut state = lock(&self.state);
         state.finished = true;
         self.changed.notify_all();
-        let busy = |state: &mut State| state.working || !state.waiting.is_empty();
+        let busy = |state: &mut State| !state.is_idle();
         let _done = self.changed.wait_while(state, busy).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        !self.working && self.waiting.is_empty()
     }
 }
 
@@ -85,12 +96,12 @@ mod tests {
             assert!(written.recv_timeout(Duration::from_millis(100)).is_err(), "the rest has no room");
             let (mut taken, mut all) = (Vec::new(), Vec::new());
             while backlog.take(&mut taken) {
-                assert!(taken.len() <= LAG);
+                assert!(taken.len() <= LAG && !backlog.is_idle());
                 all.extend_from_slice(&taken);
                 assert!(!written.try_iter().any(|told| told == 9), "this is being worked on");
             }
             let expected: Vec<u8> = (0..4).flat_map(|piece| vec![piece; LAG / 2]).collect();
-            assert!(all == expected, "{} bytes", all.len());
+            assert!(all == expected && backlog.is_idle(), "{} bytes", all.len());
             assert!(written.iter().take(3).any(|told| told == 9));
         });
     }

@@ -85,6 +85,7 @@ impl Keyboard {
     /// Types what came from a view.
     pub(super) fn press(&self, bytes: &[u8]) -> io::Result<()> {
         let hands = self.screen.hands();
+        self.shared.state().pressed = host::boottime();
         // Before the first byte is typed and with nobody between: a message that comes next knows of it.
         self.note(Input::Keys(bytes));
         hands.type_in(bytes, None)
@@ -127,8 +128,13 @@ impl Keyboard {
     }
 
     fn note(&self, input: Input<'_>) {
-        lock(&self.state).baton.apply(input, host::boottime());
-        self.changed.notify_all();
+        let mut state = lock(&self.state);
+        let is_key = matches!(input, Input::Keys(_));
+        state.baton.apply(input, host::boottime());
+        // A key matters only to messages that wait; to wake their thread for each would cost who types.
+        if !is_key || !state.waiting.is_empty() {
+            self.changed.notify_all();
+        }
     }
 
     /// Waits for the turn of the next message and types it; false when the agent has ended.

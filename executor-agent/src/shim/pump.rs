@@ -153,11 +153,12 @@ impl Pump {
         self.note_resize();
         let time = self.time_ms();
         self.writer.append(stream, time, bytes);
-        let end = self.writer.end();
-        self.shared.update(|state| state.log_end = end);
+        // Who sits at the terminal comes before who reads the log.
         if let Some(screen) = &self.screen {
             screen.show(bytes);
         }
+        let end = self.writer.end();
+        self.shared.update(|state| state.log_end = end);
     }
 
     fn note_resize(&mut self) {

@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -11,6 +14,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    net::{SendFlags, send},
     termios::{Winsize, tcsetwinsize},
 };
 
@@ -24,6 +28,8 @@ use super::{
 const BEHIND: usize = 1 << 20;
 /// What the emulator takes between two chances for others to look at it.
 const PIECE: usize = 64 << 10;
+/// What is shown by who has read it. Each thread on the way of an echo costs who types, and no flood comes in such pieces.
+const SMALL: usize = 512;
 /// How often a blocked writer looks whether there is still a terminal.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -53,6 +59,8 @@ struct State {
 pub(super) struct View {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Where it is, for what need not wait.
+    stream: UnixStream,
 }
 
 #[derive(Default)]
@@ -60,6 +68,8 @@ struct Queue {
     chunks: VecDeque<Arc<[u8]>>,
     bytes: usize,
     mode: Mode,
+    /// What was taken last is being sent.
+    sending: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -109,9 +119,13 @@ impl Screen {
         lock(&self.state).resized.take()
     }
 
-    /// Shows what the agent printed, soon; waits only when the emulator is too far behind.
+    /// Shows what the agent printed, soon; waits only when the emulator is too far behind. One thread calls this.
     pub(super) fn show(&self, bytes: &[u8]) {
-        self.backlog.put(bytes);
+        if bytes.len() <= SMALL && self.backlog.is_idle() {
+            self.emulate(bytes);
+        } else {
+            self.backlog.put(bytes);
+        }
     }
 
     /// Shows it, and answers for the terminal when no view will.
@@ -159,10 +173,10 @@ impl Screen {
     }
 
     /// Adds a view of this size; it begins with a picture of how the terminal stands.
-    pub(super) fn attach(&self, columns: u16, rows: u16) -> io::Result<Arc<View>> {
+    pub(super) fn attach(&self, columns: u16, rows: u16, stream: UnixStream) -> io::Result<Arc<View>> {
         let mut state = lock(&self.state);
         self.resize_locked(&mut state, Size::clamped(columns, rows))?;
-        let view = Arc::new(View { queue: Mutex::default(), changed: Condvar::new() });
+        let view = Arc::new(View { queue: Mutex::default(), changed: Condvar::new(), stream });
         view.restart(&state.terminal.repaint(true), state.ended);
         state.views.push(Arc::clone(&view));
         Ok(view)
@@ -224,14 +238,27 @@ impl View {
         if queue.mode != Mode::Live {
             return false;
         }
-        if queue.bytes + chunk.len() > BEHIND {
+        let sent = if queue.is_idle() { self.send_now(chunk) } else { 0 };
+        let rest = chunk.len() - sent;
+        if rest == 0 {
+            return true;
+        }
+        if queue.bytes + rest > BEHIND {
             queue.skip();
         } else {
-            queue.bytes += chunk.len();
-            queue.chunks.push_back(Arc::clone(chunk));
+            queue.bytes += rest;
+            queue.chunks.push_back(if sent == 0 { Arc::clone(chunk) } else { chunk[sent..].into() });
         }
         self.changed.notify_one();
         queue.mode == Mode::Live
+    }
+
+    /// How much of a small chunk the view takes without waiting. What goes wrong is met by who sends the rest.
+    fn send_now(&self, chunk: &[u8]) -> usize {
+        if chunk.len() > SMALL {
+            return 0;
+        }
+        send(&self.stream, chunk, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
     }
 
     fn restart(&self, picture: &[u8], ended: bool) {
@@ -268,8 +295,10 @@ impl View {
 
     /// Waits for something to do.
     pub(super) fn work(&self) -> Work {
+        let mut queue = lock(&self.queue);
+        queue.sending = false;
         let idle = |queue: &mut Queue| queue.mode == Mode::Live && queue.chunks.is_empty();
-        let waited = self.changed.wait_while(lock(&self.queue), idle);
+        let waited = self.changed.wait_while(queue, idle);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
         match queue.mode {
             Mode::Gone => Work::Nothing,
@@ -277,6 +306,7 @@ impl View {
             Mode::Live | Mode::Ending => match queue.chunks.pop_front() {
                 Some(chunk) => {
                     queue.bytes -= chunk.len();
+                    queue.sending = true;
                     Work::Send(chunk)
                 }
                 None => Work::End,
@@ -286,6 +316,10 @@ impl View {
 }
 
 impl Queue {
+    fn is_idle(&self) -> bool {
+        self.chunks.is_empty() && !self.sending
+    }
+
     fn skip(&mut self) {
         self.chunks.clear();
         self.bytes = 0;

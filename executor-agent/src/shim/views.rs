@@ -62,7 +62,7 @@ fn connection(stream: &UnixStream, keyboard: &Keyboard) -> io::Result<()> {
     stream.set_read_timeout(Some(GREETING))?;
     let Some(ViewMessage::Size { columns, rows }) = wire::receive_view(stream)? else { return Ok(()) };
     stream.set_read_timeout(None)?;
-    let view = screen.attach(columns, rows)?;
+    let view = screen.attach(columns, rows, stream.try_clone()?)?;
     let writer = {
         let (stream, view, screen) = (stream.try_clone()?, Arc::clone(&view), Arc::clone(screen));
         thread::Builder::new().name("view".into()).spawn(move || {
