@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser as _, error::ErrorKind};
+use tokio::runtime::Builder;
 
 use crate::{
-    args::Cli,
+    args::{Cli, Verb},
     commands,
     exit::Exit,
     failure::Failure,
@@ -57,7 +58,12 @@ fn separator(words: impl Iterator<Item = String>) -> Option<String> {
 }
 
 fn run(cli: Cli, format: Format) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = match cli.verb {
+        // Between two threads a key would lose more time than on its way.
+        Verb::Tunnel(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let runtime = runtime
         .worker_threads(2)
         .enable_all()
         .build()

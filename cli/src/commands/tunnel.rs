@@ -1,7 +1,5 @@
 //! `sculpt tunnel`: a connection of ssh through the controller, on standard input and output.
 
-use tokio::{fs::File, io::Stdin};
-
 use super::{ssh::workspace, task_named};
 use crate::{
     args::TunnelArgs,
@@ -25,7 +23,7 @@ pub(super) async fn run(args: TunnelArgs) -> Result<Exit, Failure> {
 }
 
 /// Carries it. Its `ends` stay open when it fails: ssh ends as soon as it hears that nothing more comes, and us with it.
-async fn tunnel(args: &TunnelArgs, ends: &mut Option<Ends<Stdin, File>>) -> Result<(), Failure> {
+async fn tunnel(args: &TunnelArgs, ends: &mut Option<Ends>) -> Result<(), Failure> {
     let attempted = match &args.task {
         Some(task) => format!("reach the executor of task {task}"),
         None => REACH.to_owned(),

@@ -11,6 +11,7 @@ mod open;
 mod openssh;
 mod route;
 mod ssh;
+mod standard;
 mod standing;
 mod terminal;
 mod tunnel;

@@ -1,10 +1,6 @@
 //! One connection of ssh on its way through the controller. No more of it is ever held here than a few reads.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::fd::AsFd as _,
-};
+use std::io;
 
 use bytes::BytesMut;
 use sculpt_proto::{
@@ -12,12 +8,13 @@ use sculpt_proto::{
     v1::{TunnelEnd, TunnelRequest, TunnelResponse, tunnel_request, tunnel_response},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::standard;
 use crate::{client::Client, exit::Exit, failure::Failure};
 
 /// The most that is read at once, and how many reads may wait for the network.
@@ -28,33 +25,28 @@ const WAITING: usize = 2;
 pub(crate) const REACH: &str = "reach the task's executor";
 
 /// What ssh writes to us, and what it reads from us.
-pub(crate) struct Ends<R, W> {
-    from: R,
+pub(crate) struct Ends {
+    from: standard::From,
     /// None: it was told that nothing more comes.
-    to: Option<W>,
+    to: Option<standard::To>,
 }
 
-impl Ends<tokio::io::Stdin, tokio::fs::File> {
-    /// Standard input and output. Nothing else of this process holds the latter then, so that its end can be told.
+impl Ends {
+    /// Those of this process.
     pub(crate) fn standard() -> io::Result<Self> {
-        let ours = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        rustix::stdio::dup2_stdout(OpenOptions::new().write(true).open("/dev/null")?)?;
-        Ok(Self { from: tokio::io::stdin(), to: Some(tokio::fs::File::from_std(ours)) })
+        let (from, to) = standard::both()?;
+        Ok(Self { from, to: Some(to) })
     }
 }
 
 /// Carries bytes both ways until both have ended, or the reader has gone. An end of one way leaves the other one open; one that
 /// fails leaves the reader, who would not wait for the reason, to the caller.
-pub(crate) async fn carry<R, W>(
+pub(crate) async fn carry(
     client: &Client,
     pairing: PairingId,
-    ends: &mut Ends<R, W>,
+    ends: &mut Ends,
     attempted: &str,
-) -> Result<(), Failure>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+) -> Result<(), Failure> {
     use tunnel_request::Part;
     let (send, requests) = mpsc::channel(WAITING);
     // There is room: nothing was sent before.
