@@ -40,7 +40,7 @@ pub(crate) async fn measure(stack: &Stack, lines: usize) -> Result<Vec<Row>> {
     stack.done(&task).await?;
     sshd.end().await?;
     let reference = Some(("ssh localhost tail -f", theirs));
-    Ok(vec![Row { name: "age of a line when it is seen", unit: "ms", ours, reference }])
+    Ok(vec![Row { name: "age of a line when it is seen", unit: "ms", ours, reference, bound: None }])
 }
 
 async fn ages(mut follow: Follow, lines: usize) -> Result<Samples> {

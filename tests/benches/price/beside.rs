@@ -9,7 +9,12 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sculpt_tests::harness::{Desk, Distance, Stack, Terminal};
 
-use crate::{report::Row, samples::Samples, sshd::Sshd};
+use crate::{
+    report::{Bound, Row},
+    samples::Samples,
+    sshd::Sshd,
+    way::Way,
+};
 
 /// Says something to see, and then only echoes: what is typed is the terminal's own business.
 const AGENT: &str = "stty raw echo; printf 'something to see'; exec cat > /dev/null";
@@ -17,6 +22,9 @@ const SEEN: &str = "something to see";
 
 /// A key that nothing else on the screen contains.
 const KEY: &str = "Q";
+
+/// What the echo of a key is held to on this machine.
+const LOOPBACK: Bound = Bound::AtMost(2.5);
 
 /// One way, of somebody far away.
 const FAR: Duration = Duration::from_millis(50);
@@ -80,7 +88,7 @@ async fn leave(seat: Terminal) -> Result<()> {
 }
 
 /// Until the terminal of somebody who comes for the first time is shown.
-pub(crate) async fn attach(stack: &Stack, count: usize) -> Result<Vec<Row>> {
+pub(crate) async fn attach(stack: &Stack, way: Way, count: usize) -> Result<Vec<Row>> {
     let pair = Pair::start(stack, "attach").await?;
     let settings = pair.sshd.settings(pair.sshd.port())?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -97,30 +105,43 @@ pub(crate) async fn attach(stack: &Stack, count: usize) -> Result<Vec<Row>> {
         }
     }
     pair.end().await?;
-    Ok(vec![row("first attach until the terminal is shown", ours, theirs)?])
+    let name = match way {
+        Way::Direct => "first attach until the terminal is shown",
+        Way::Tunnel => "first attach, through the controller",
+    };
+    Ok(vec![row(name, Bound::AtMost(1.5), ours, theirs)?])
 }
 
-/// From a key to its echo on the screen: here, and from far away.
-pub(crate) async fn echo(stack: &Stack, count: usize) -> Result<Vec<Row>> {
+/// From a key to its echo on the screen.
+pub(crate) async fn echo(stack: &Stack, way: Way, count: usize) -> Result<Vec<Row>> {
     let pair = Pair::start(stack, "echo").await?;
     let settings = pair.sshd.settings(pair.sshd.port())?;
     let mut near = (seen(pair.ours(0)).await?.0, seen(pair.theirs(&settings)).await?.0);
     let (ours, theirs) = pressed(&mut near, count).await?;
-    let here = row("a key until its echo is shown", ours, theirs)?;
     leave(near.0).await?;
     leave(near.1).await?;
+    let rows = match way {
+        Way::Direct => vec![row("a key until its echo is shown", LOOPBACK, ours, theirs)?],
+        Way::Tunnel => {
+            let here = row("a key, through the controller", LOOPBACK, ours, theirs)?;
+            vec![here, echo_far_away(&pair, count / 4).await?]
+        }
+    };
+    pair.end().await?;
+    Ok(rows)
+}
 
-    let to_controller = Distance::start(stack.user_address()?, FAR).await?;
+/// The controller is far away, and so is the server of reference.
+async fn echo_far_away(pair: &Pair<'_>, count: usize) -> Result<Row> {
+    let to_controller = Distance::start(pair.stack.user_address()?, FAR).await?;
     let to_sshd = Distance::start(format!("127.0.0.1:{}", pair.sshd.port()), FAR).await?;
     let ours = pair.ours(1).env("SCULPT_URL", format!("https://{}", to_controller.address()));
     let settings = pair.sshd.settings(to_sshd.address().port())?;
     let mut far = (seen(ours).await?.0, seen(pair.theirs(&settings)).await?.0);
-    let (ours, theirs) = pressed(&mut far, count / 4).await?;
-    let away = row("the same with 50 ms of network each way", ours, theirs)?;
+    let (ours, theirs) = pressed(&mut far, count).await?;
     leave(far.0).await?;
     leave(far.1).await?;
-    pair.end().await?;
-    Ok(vec![here, away])
+    row("a key, with 50 ms of network each way", Bound::AtMost(1.15), ours, theirs)
 }
 
 /// A key in each of them in turn, so many times.
@@ -145,8 +166,8 @@ async fn press(seat: &mut Terminal) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-fn row(name: &'static str, ours: Vec<Duration>, theirs: Vec<Duration>) -> Result<Row> {
+fn row(name: &'static str, bound: Bound, ours: Vec<Duration>, theirs: Vec<Duration>) -> Result<Row> {
     let samples = |times: Vec<Duration>| Samples::of_times(times).context("no sample");
     let reference = Some(("ssh localhost tmux attach", samples(theirs)?));
-    Ok(Row { name, unit: "ms", ours: samples(ours)?, reference })
+    Ok(Row { name, unit: "ms", ours: samples(ours)?, reference, bound: Some(bound) })
 }

@@ -53,8 +53,14 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
     let samples = |numbers: Vec<f64>| Samples::of(numbers).context("no sample");
     let reference = Some(("psql COPY, a commit for each chunk of the same size", samples(theirs)?));
     Ok(vec![
-        Row { name: "durable log bytes, the task's start included", unit: "MB/s", ours: samples(ours)?, reference },
-        Row { name: "log bytes that share a row", unit: "KiB", ours: samples(sizes)?, reference: None },
+        Row {
+            name: "durable log bytes, the task's start included",
+            unit: "MB/s",
+            ours: samples(ours)?,
+            reference,
+            bound: None,
+        },
+        Row { name: "log bytes that share a row", unit: "KiB", ours: samples(sizes)?, reference: None, bound: None },
     ])
 }
 

@@ -10,12 +10,17 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use sculpt_tests::harness::{Cli, Stack};
 
-use crate::{report::Row, samples::Samples, sshd::Sshd};
+use crate::{
+    report::{Bound, Row},
+    samples::Samples,
+    sshd::Sshd,
+    way::Way,
+};
 
 /// What one sample copies.
 const BYTES: usize = 100 << 20;
 
-pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
+pub(crate) async fn measure(stack: &Stack, way: Way, count: usize) -> Result<Vec<Row>> {
     let scratch = stack.root().join("copy");
     fs::create_dir_all(&scratch)?;
     let mut random = Vec::new();
@@ -51,7 +56,11 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
     stack.sculpt(["stop", &task]).run().await?.done()?;
     stack.sculpt(["wait", &task]).run().await?.exits(4)?;
     sshd.end().await?;
-    Ok(vec![row("scp of 100 MB to the workspace", there)?, row("scp of 100 MB from the workspace", again)?])
+    let [to, from] = match way {
+        Way::Direct => ["scp of 100 MB to the workspace", "scp of 100 MB from the workspace"],
+        Way::Tunnel => ["the same to it, through the controller", "the same from it, through the controller"],
+    };
+    Ok(vec![row(to, there)?, row(from, again)?])
 }
 
 async fn rate(copy: Cli) -> Result<f64> {
@@ -63,5 +72,6 @@ async fn rate(copy: Cli) -> Result<f64> {
 
 fn row(name: &'static str, (ours, theirs): (Vec<f64>, Vec<f64>)) -> Result<Row> {
     let samples = |numbers: Vec<f64>| Samples::of(numbers).context("no sample");
-    Ok(Row { name, unit: "MB/s", ours: samples(ours)?, reference: Some(("scp to localhost", samples(theirs)?)) })
+    let reference = Some(("scp to localhost", samples(theirs)?));
+    Ok(Row { name, unit: "MB/s", ours: samples(ours)?, reference, bound: Some(Bound::AtLeast(0.5)) })
 }

@@ -26,7 +26,7 @@ pub(crate) async fn measure(stack: &Stack) -> Result<Vec<Row>> {
     stack.sculpt(std::iter::once("wait").chain(tasks.iter().map(String::as_str))).run().await?.exits(4)?;
     let row = |name, mebibytes: f64| {
         let ours = Samples::of([mebibytes]).context("one sample")?;
-        Ok::<_, anyhow::Error>(Row { name, unit: "MiB", ours, reference: None })
+        Ok::<_, anyhow::Error>(Row { name, unit: "MiB", ours, reference: None, bound: None })
     };
     let each = 1.0 / ATTEMPTS as f64;
     Ok(vec![

@@ -1,6 +1,10 @@
 //! The table and the JSON.
 
-use std::{fmt::Write as _, fs, thread, time::SystemTime};
+use std::{
+    fmt::{self, Write as _},
+    fs, thread,
+    time::SystemTime,
+};
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -14,6 +18,33 @@ pub(crate) struct Row {
     pub(crate) ours: Samples,
     /// What the same takes without sculpt, and how.
     pub(crate) reference: Option<(&'static str, Samples)>,
+    /// What the ratio is held to.
+    pub(crate) bound: Option<Bound>,
+}
+
+/// What a ratio may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn holds(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(most) => ratio <= most,
+            Self::AtLeast(least) => ratio >= least,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+        }
+    }
 }
 
 impl Row {
@@ -21,9 +52,15 @@ impl Row {
         self.reference.as_ref().map(|(_, reference)| self.ours.median() / reference.median())
     }
 
+    /// What it breaks, if it does.
+    fn broken(&self) -> Option<Bound> {
+        self.bound.filter(|bound| self.ratio().is_none_or(|ratio| !bound.holds(ratio)))
+    }
+
     fn json(&self) -> Value {
         json!({
             "name": self.name, "unit": self.unit, "ours": self.ours.json(), "ratio": self.ratio(),
+            "bound": self.bound.map(|bound| bound.to_string()), "holds": self.broken().is_none(),
             "reference": self.reference.as_ref().map(|(how, samples)| json!({ "how": how, "figures": samples.json() })),
         })
     }
@@ -45,18 +82,28 @@ impl Report {
         self.rows.extend(rows);
     }
 
+    /// The rows that are not what they are held to.
+    pub(crate) fn broken(&self) -> Vec<&'static str> {
+        self.rows.iter().filter(|row| row.broken().is_some()).map(|row| row.name).collect()
+    }
+
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "\n{:<42} {:<6} {:>24} {:>24} {:>7}\n",
+            "\n{:<44} {:<6} {:>24} {:>24} {:>7}\n",
             "median (10 % to 90 %)", "unit", "sculpt", "reference", "ratio"
         );
         for row in &self.rows {
             let (how, figures) = row.reference.as_ref().map_or(("", "-".to_owned()), |(how, it)| (*how, it.text()));
             let ratio = row.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+            let held = match (row.bound, row.broken()) {
+                (None, _) => String::new(),
+                (Some(bound), None) => format!(" ({bound})"),
+                (Some(bound), Some(_)) => format!(" ({bound}: BROKEN)"),
+            };
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{:<42} {:<6} {:>24} {figures:>24} {ratio:>7}  {how}",
+                "{:<44} {:<6} {:>24} {figures:>24} {ratio:>7}  {how}{held}",
                 row.name,
                 row.unit,
                 row.ours.text()

@@ -51,7 +51,13 @@ pub(crate) async fn measure(stack: &Stack, count: usize) -> Result<Vec<Row>> {
     fs::remove_file(stack.root().join(SOCKET)).context("remove the socket of the reference")?;
     let samples = |times: Vec<Duration>| Samples::of_times(times).context("no sample");
     let reference = Some(("git clone --shared, tmux new-session", samples(theirs)?));
-    Ok(vec![Row { name: "create a task until its process runs", unit: "ms", ours: samples(ours)?, reference }])
+    Ok(vec![Row {
+        name: "create a task until its process runs",
+        unit: "ms",
+        ours: samples(ours)?,
+        reference,
+        bound: None,
+    }])
 }
 
 async fn script(stack: &Stack, repo: &Path, clone: &Path, told: &Path) -> Result<Duration> {
