@@ -80,7 +80,7 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, visit: Arc<Visi
     let ending = match argv(&service, entered.place.path()) {
         Ok(None) => match service {
             Service::Seat { read_only } => {
-                let theirs = Theirs { read_only, brought: &said.variables, window, unknown };
+                let theirs = Theirs { read_only, brought: &said.variables, window, unknown: unknown.is_some() };
                 sit(&mut line, &entered, theirs, &visit).await
             }
             Service::Refused(why) => {
@@ -221,8 +221,8 @@ struct Theirs<'a> {
     read_only: bool,
     brought: &'a BTreeMap<String, String>,
     window: Option<Window>,
-    /// What they are to be told of their own terminal.
-    unknown: Option<String>,
+    /// Whether nobody here knows their terminal.
+    unknown: bool,
 }
 
 /// Takes the person to the agent's terminal.
@@ -250,7 +250,7 @@ async fn sit(line: &mut Line, entered: &Arc<Entered>, theirs: Theirs<'_>, visit:
     let (sits, hands) = seat::sits(pass, read_only, || format!("seat-{}", SeatId::fresh()));
     let told = brought.iter().filter(|(name, _)| TOLD.contains(&name.as_str()));
     let env = told.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
-    let stage = view.seat(&sits, unknown.as_deref(), env);
+    let stage = view.seat(&sits, unknown, env);
     let coming = Sitting::down(pass, hands, visit.reports.clone(), &line.cut);
     let mut sitting = patiently(line, coming).await?;
     let ending = run(line, entered.place.program(), &stage, Some(&window), Some(&mut sitting)).await;

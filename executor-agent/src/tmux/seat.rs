@@ -2,11 +2,18 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
-use super::{SESSION, View, status};
+use super::{SESSION, View};
 use crate::{stage::Stage, text::ByteText};
 
-/// How long words stand there, in ms. While they do, tmux draws nothing else that is new.
-const READ_WITHIN: &str = "4000";
+/// Says in place of the status line, for 4 s or until a key, that the terminal is taken for another. While it stands there tmux draws
+/// nothing else that is new. It is a format, so nothing of what the person has called their terminal is in it.
+const UNKNOWN: [&str; 5] = [
+    ";",
+    "display-message",
+    "-d",
+    "4000",
+    "sculpt: this host does not know the type of your terminal; xterm-256color is used",
+];
 
 /// How somebody sits there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,18 +49,13 @@ impl Sits {
     }
 }
 
-/// Shows `words` to who has just sat down, in place of the status line, until they type or have read it.
-fn message(words: &str) -> [OsString; 5] {
-    // Unlike what stands in an option it is a format, of times too.
-    let words = status::value(words).replace('%', "%%");
-    [";", "display-message", "-d", READ_WITHIN, &words].map(OsString::from)
-}
-
 impl View {
-    /// The client, which lives no longer than who starts it, and who reads `words` at first.
-    pub(crate) fn seat(&self, sits: &Sits, words: Option<&str>, env: BTreeMap<ByteText, ByteText>) -> Stage {
+    /// The client, which lives no longer than who starts it. Whose terminal is `unknown` here is told so.
+    pub(crate) fn seat(&self, sits: &Sits, unknown: bool, env: BTreeMap<ByteText, ByteText>) -> Stage {
         let mut arguments = sits.arguments();
-        arguments.extend(words.into_iter().flat_map(message));
+        if unknown {
+            arguments.extend(UNKNOWN.map(OsString::from));
+        }
         let arguments: Vec<_> = arguments.iter().map(OsString::as_os_str).collect();
         Stage { dies_with_parent: true, ..self.stage(&arguments, env) }
     }

@@ -30,7 +30,10 @@ pub(super) const LINE: [&[&str]; 4] = [
         "set-option",
         "-g",
         "status-format[0]",
-        "#[align=left] #{=/100/…:@sculpt_intent}#[align=right]#{=/100/…:@sculpt_milestone} | C-b d leaves ",
+        concat!(
+            "#[align=left] #{=/100/…:@sculpt_intent}#[align=right]#{=/100/…:@sculpt_milestone} | ",
+            "#{?client_readonly,read-only | ,}C-b d leaves "
+        ),
     ],
 ];
 
@@ -48,7 +51,7 @@ impl View {
 
 /// PURE: a text as an argument of tmux that shows as it reads. A `#` begins a style where it is drawn, unless it is doubled;
 /// an argument that ends with `;` ends the command, so none does.
-pub(super) fn value(text: &str) -> String {
+fn value(text: &str) -> String {
     let text: String = plain_line(text).chars().take(LONGEST).collect();
     text.replace('#', "##") + " "
 }

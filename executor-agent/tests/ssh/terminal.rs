@@ -107,6 +107,7 @@ async fn a_driver_types_and_an_observer_looks_on() {
     drives.sees("ready").await;
     let mut looks_on = Window::open(&world.person("bob", Profile::Observe), (60, 20), &[]);
     looks_on.sees("ready").await;
+    looks_on.sees("read-only | C-b d leaves").await;
     looks_on.types(b"from bob\r\x02c\x02:kill-server\r");
     drives.types(b"from ada\r");
     drives.sees("got from ada").await;
@@ -242,8 +243,8 @@ async fn an_agent_asks_nothing_of_a_persons_terminal() {
 async fn a_terminal_that_nobody_knows_is_told_and_taken_for_another() {
     let world = world().await;
     let ada = world.person("ada", Profile::Workspace);
-    let mut seat = Window::open_as(&ada, "from-#tomorrow%H", (120, 24), &["sculpt-attach"]);
-    seat.sees("this host does not know the terminal \"from-#tomorrow%H\"; it is taken for xterm-256color").await;
+    let mut seat = Window::open_as(&ada, "from-tomorrow", (120, 24), &["sculpt-attach"]);
+    seat.sees("this host does not know the type of your terminal; xterm-256color is used").await;
     // A key is enough to have read it.
     seat.types(b"hello\r");
     seat.sees("got hello").await;
