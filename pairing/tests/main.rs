@@ -145,6 +145,72 @@ fn is_unreadable(why: &Refusal) -> bool {
     matches!(why, Refusal::Unreadable { .. })
 }
 
+/// One way in which each part of a certificate may be, and whether that is a good one.
+type Way = (Change, bool);
+
+/// Which part a refusal is about.
+fn part(refusal: &Refusal) -> usize {
+    match refusal {
+        Refusal::Kind => 0,
+        Refusal::Authority => 1,
+        Refusal::Early { .. } | Refusal::Late { .. } => 2,
+        Refusal::Principal { .. } | Refusal::Login(_) => 3,
+        Refusal::Missing("whose it is") => 5,
+        Refusal::Unknown(_) | Refusal::Missing(_) | Refusal::Unreadable { .. } => 4,
+    }
+}
+
+/// Nothing that is good makes up for anything that is not.
+#[test]
+fn every_combination() {
+    let parts: [&[Way]; 6] = [
+        &[(|_| {}, true), (|draft| draft.kind = CertType::Host, false)],
+        &[(|_| {}, true), (|draft| draft.authority = 2, true), (|draft| draft.authority = 3, false)],
+        &[
+            (|_| {}, true),
+            (|draft| draft.window.since = NOW + 1, false),
+            (|draft| draft.window.until = NOW, false),
+            (|draft| draft.window = Window { since: 0, until: 1 }, false),
+        ],
+        &[
+            (|_| {}, true),
+            (|draft| draft.principals = vec![other()], false),
+            (|draft| draft.principals.push(other()), false),
+            (|draft| (draft.principals, draft.all_principals) = (Vec::new(), true), false),
+            (|draft| draft.login = other(), false),
+            (|draft| draft.login = "root".into(), false),
+        ],
+        &[
+            (|_| {}, true),
+            (|draft| draft.options.push(("force-command", "id".into())), false),
+            (|draft| draft.extensions.push(("permit-pty", "")), false),
+            (|draft| drop(draft.options.remove(0)), false),
+            (|draft| draft.options[1].1.push_str(",fly"), false),
+        ],
+        &[(|_| {}, true), (|draft| draft.key_id = "", false)],
+    ];
+    let all: usize = parts.iter().map(|ways| ways.len()).product();
+    let mut taken = 0;
+    for mut number in 0..all {
+        let mut draft = Draft::good();
+        let mut good = [true; 6];
+        for (part, ways) in parts.iter().enumerate() {
+            let (change, is_good) = ways[number % ways.len()];
+            number /= ways.len();
+            change(&mut draft);
+            good[part] = is_good;
+        }
+        match draft.check() {
+            Ok(_) => {
+                assert_eq!(good, [true; 6]);
+                taken += 1;
+            }
+            Err(refusal) => assert!(!good[part(&refusal)], "{refusal:?} of {good:?}"),
+        }
+    }
+    assert_eq!(taken, 2, "by each of both authorities");
+}
+
 #[test]
 fn a_window_of_seconds() {
     for (since, until, taken) in
