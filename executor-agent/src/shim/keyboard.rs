@@ -85,7 +85,6 @@ impl Keyboard {
     /// Types what came from a view.
     pub(super) fn press(&self, bytes: &[u8]) -> io::Result<()> {
         let hands = self.screen.hands();
-        self.shared.state().pressed = host::boottime();
         // Before the first byte is typed and with nobody between: a message that comes next knows of it.
         self.note(Input::Keys(bytes));
         hands.type_in(bytes, None)

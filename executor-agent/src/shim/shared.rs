@@ -2,7 +2,6 @@
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
     time::Duration,
 };
 
@@ -15,10 +14,6 @@ use super::{
     wire::{Phase, Progress, Said, Status, VERSION},
 };
 use crate::{host, tree::ProcessId};
-
-/// What is printed so soon after a key is likely to be its echo. Those who read the log hear of it this much later, so that they
-/// do not take the processor from who waits for it.
-const ECHO: Duration = Duration::from_millis(5);
 
 /// What happens to the supervisor.
 pub(super) enum Event {
@@ -51,8 +46,6 @@ pub(super) struct State {
     pub(super) agent: Option<ProcessId>,
     pub(super) phase: Phase,
     pub(super) log_end: u64,
-    /// When somebody pressed a key last, by CLOCK_BOOTTIME.
-    pub(super) pressed: Duration,
     pub(super) views: u32,
     pub(super) blocked: Option<String>,
     pub(super) released: bool,
@@ -69,7 +62,6 @@ impl Shared {
             agent: None,
             phase: Phase::Running,
             log_end: 0,
-            pressed: Duration::ZERO,
             views: 0,
             blocked: None,
             released: false,
@@ -129,12 +121,6 @@ impl Shared {
         };
         let waited = self.changed.wait_timeout_while(self.state(), patience, same);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let echoed = (state.pressed + ECHO).saturating_sub(host::boottime());
-        if !echoed.is_zero() {
-            drop(state);
-            thread::sleep(echoed);
-            state = self.state();
-        }
         if same(&mut state) {
             return None;
         }
