@@ -23,6 +23,13 @@ pub(crate) struct Binding {
     project: String,
 }
 
+impl Binding {
+    /// Whether it lets somebody act as an agent does, by its keyboard or beside it.
+    pub(crate) fn is_as_good_as_the_agent(&self) -> bool {
+        matches!(&*self.role, "driver" | "shell" | "pair" | "maintainer")
+    }
+}
+
 impl std::fmt::Display for Binding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { role, project } = self;

@@ -2,7 +2,8 @@
 
 use clap::Subcommand;
 use sculpt_proto::v1::{
-    AddUserRequest, GrantRoleRequest, ListUsersRequest, RemoveUserRequest, RevokeRoleRequest, User,
+    AddUserRequest, Executor, GrantRoleRequest, ListExecutorsRequest, ListUsersRequest, RemoveUserRequest,
+    RevokeRoleRequest, User,
 };
 use uuid::Uuid;
 
@@ -68,6 +69,7 @@ pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure>
     match verb {
         UserVerb::Ls => ls(&client, format).await,
         UserVerb::Add { name, email, roles } => {
+            let reaching = roles.iter().find(|role| role.is_as_good_as_the_agent()).cloned();
             let roles = roles.into_iter().map(Into::into).collect();
             let request = AddUserRequest { request_id, name: name.clone(), email, roles };
             let attempted = format!("add user {name}");
@@ -76,6 +78,7 @@ pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure>
             if format == Format::Text {
                 note(format!("`sculpt token create --user {name}` makes a token for them"));
             }
+            tell_reach(&client, reaching.as_ref()).await;
             Ok(Exit::Done)
         }
         UserVerb::Rm { name } => {
@@ -90,7 +93,9 @@ pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure>
             let request = GrantRoleRequest { request_id, user: name.clone(), role: Some(role.clone().into()) };
             let answer =
                 client.change(&attempted, async || client.identity().grant_role(request.clone()).await).await?;
-            said(answer.user, &format!("{} is {role}", clean(&name)), format)
+            said(answer.user, &format!("{} is {role}", clean(&name)), format)?;
+            tell_reach(&client, Some(&role).filter(|role| role.is_as_good_as_the_agent())).await;
+            Ok(Exit::Done)
         }
         UserVerb::Revoke { name, role } => {
             let attempted = format!("take {role} from {name}");
@@ -103,6 +108,27 @@ pub(super) async fn run(verb: UserVerb, format: Format) -> Result<Exit, Failure>
             said(answer.user, &format!("{} is not {role}, and has {left}", clean(&name)), format)
         }
     }
+}
+
+/// Tells who gives such a role what it is worth now. What cannot be looked at is not told: the role is given.
+async fn tell_reach(client: &Client, role: Option<&Binding>) {
+    let Some(role) = role else { return };
+    let list = client.read("list executors", client.executors().list_executors(ListExecutorsRequest {})).await;
+    list.map(|list| reach(role, &list.executors)).unwrap_or_default().iter().for_each(note);
+}
+
+/// PURE: where somebody of this role may do more than in an agent's workspace.
+fn reach(role: &Binding, executors: &[Executor]) -> Vec<String> {
+    let open = executors.iter().filter(|executor| !executor.separates && !executor.locked);
+    let words = |executor: &Executor| {
+        let whose = if executor.owner.is_empty() { String::new() } else { format!(" (they are {}'s)", executor.owner) };
+        format!(
+            "{role} is worth the account of executor {} itself: it does not keep agents apart, and who works beside those that it runs{whose} works as that \
+             account",
+            executor.name
+        )
+    };
+    open.map(|executor| clean(&words(executor))).collect()
 }
 
 async fn ls(client: &Client, format: Format) -> Result<Exit, Failure> {
@@ -132,4 +158,29 @@ fn said(user: Option<User>, text: &str, format: Format) -> Result<Exit, Failure>
         _ => line(text)?,
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_worth_an_account_where_agents_are_not_kept_apart() {
+        let executor = |name: &str, separates, locked| Executor {
+            name: name.into(),
+            separates,
+            locked,
+            owner: "root".into(),
+            ..Executor::default()
+        };
+        let executors = [executor("apart", true, false), executor("vm", false, false), executor("locked", false, true)];
+        let role = value::binding("shell@web").unwrap();
+        let told = reach(&role, &executors);
+        assert!(told.len() == 1 && told[0].starts_with("shell@web is worth the account of executor vm"), "{told:?}");
+        for (role, told) in
+            [("pair", true), ("driver", true), ("viewer", false), ("forwarder", false), ("admin", false)]
+        {
+            assert_eq!(value::binding(role).unwrap().is_as_good_as_the_agent(), told, "{role}");
+        }
+    }
 }
