@@ -11,6 +11,7 @@ use crate::{
     failure::{Failure, is_transient},
     output::{
         Format, clean, json_line, line,
+        seat::{Seat, seat},
         tasks::filled,
         time::{local_clock, rfc3339},
     },
@@ -84,17 +85,17 @@ async fn follow(client: &Client, args: EventsArgs, format: Format) -> Result<Exi
 /// What an entry says beyond its kind: in words where it is by people or for them, else as it stands.
 fn more(kind: &str, data: &str) -> String {
     let value: Value = serde_json::from_str(data).unwrap_or(Value::Null);
-    let role = value["role"].as_str().unwrap_or("guest");
+    let Seat { comes, was, .. } = seat(value["role"].as_str().unwrap_or("guest"));
     match kind {
-        "pairing.attached" => format!("  sat down as {role}"),
+        "pairing.attached" => format!("  {comes}"),
         "pairing.typed" => {
             let (bytes, seconds) = (value["bytes"].as_u64().unwrap_or(0), value["seconds"].as_f64().unwrap_or(0.0));
             let text = value["text"].as_str().map(|text| format!(": {text:?}")).unwrap_or_default();
             format!("  typed {bytes} bytes in {seconds:.1} s{text}")
         }
         "pairing.detached" => match value["why"].as_str() {
-            Some(why) => format!("  was {role}, and was cut off: {why}"),
-            None => format!("  was {role}, and left"),
+            Some(why) => format!("  {was}, and had to go: {why}"),
+            None => format!("  {was}, and left"),
         },
         "task.milestone" => format!("  {}", value["text"].as_str().unwrap_or_default()),
         "task.intent" => match value["intent"].as_str().unwrap_or_default() {
@@ -151,7 +152,9 @@ mod tests {
             ("pairing.typed", r#"{"role":"driver","bytes":3,"seconds":1.5}"#, "  typed 3 bytes in 1.5 s"),
             ("pairing.typed", r#"{"bytes":3,"seconds":0.0,"text":"ls\r"}"#, "  typed 3 bytes in 0.0 s: \"ls\\r\""),
             ("pairing.detached", r#"{"role":"observer"}"#, "  was observer, and left"),
-            ("pairing.detached", r#"{"role":"driver","why":"locked"}"#, "  was driver, and was cut off: locked"),
+            ("pairing.detached", r#"{"role":"driver","why":"locked"}"#, "  was driver, and had to go: locked"),
+            ("pairing.attached", r#"{"role":"command"}"#, "  came to run a command"),
+            ("pairing.detached", r#"{"role":"files"}"#, "  copied files, and left"),
             ("task.milestone", r#"{"text":"the \"parser\" passes"}"#, "  the \"parser\" passes"),
             ("task.intent", r#"{"intent":"dates"}"#, "  is for: dates"),
             ("task.intent", r#"{"intent":""}"#, "  is for what its title says"),

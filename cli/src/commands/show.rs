@@ -12,7 +12,9 @@ use crate::{
     exit::{Exit, state_name},
     failure::Failure,
     output::{
-        Format, clean, json, line, paint, shell_quoted,
+        Format, clean, json, line, paint,
+        seat::seat,
+        shell_quoted,
         tasks::{LOST_AFTER, TaskJson, attached, colour, current, lost_after, milestone_line, on_lost_name},
         time::{age, between, local, size},
     },
@@ -102,7 +104,7 @@ fn reason(task: &Task) -> String {
 /// Who sits there, since when, and when they last typed.
 fn sits(session: &PairingSession) -> String {
     let typed = session.typed_at.as_ref().map(|at| format!("typed {} ago", age(Some(at))));
-    let who = format!("{} ({}) for {}", session.user, session.role, age(session.since.as_ref()));
+    let who = format!("{} ({}) for {}", session.user, seat(&session.role).is, age(session.since.as_ref()));
     clean(&joined([Some(who), typed]))
 }
 

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub(crate) mod identity;
 pub(crate) mod progress;
 pub mod screen;
+pub(crate) mod seat;
 pub(crate) mod table;
 pub mod tasks;
 pub(crate) mod time;

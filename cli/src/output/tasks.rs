@@ -78,7 +78,8 @@ struct WaitingJson {
 #[derive(Debug, Serialize)]
 struct AttachedJson {
     user: String,
-    /// `observer` or `driver` at the terminal, `shell` otherwise.
+    /// `observer` or `driver` at the terminal, `shell` at one of their own, `command`, `files` or `ports`
+    /// without one.
     role: String,
     since: Option<String>,
     /// Null: they have typed nothing.
