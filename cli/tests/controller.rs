@@ -35,6 +35,7 @@ use crate::{
     authority::{Authority, bundle, listen},
     identity::Book,
     pairing::desk::Desk,
+    sandbox::Sandbox,
 };
 
 pub(crate) const PROJECT: &str = "0198c0de-0000-7000-8000-00000000000a";
@@ -83,6 +84,14 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
+    /// A controller with one task, and a person who is signed in to it.
+    pub(crate) async fn known(task: Task) -> (Sandbox, Self) {
+        let sandbox = Sandbox::new();
+        let controller = Self::start(&sandbox.path("store.git"), task).await;
+        sandbox.context(&controller.url(), &controller.script.token);
+        (sandbox, controller)
+    }
+
     /// A controller with one task, and a store in this directory.
     pub(crate) async fn start(store: &Path, task: Task) -> Self {
         let made = Command::new("git").args(["init", "-q", "--bare"]).arg(store).status().unwrap();

@@ -5,14 +5,14 @@ mod streams;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
 use sculpt_proto::v1::{Attempt, Failure, Task, TaskState, Waiting, task_spec::Work};
 
 use crate::{
     controller::{Controller, PROJECT},
-    sandbox::{Ran, Sandbox, ran},
+    sandbox::run,
 };
 
 fn task(state: TaskState) -> Task {
@@ -37,20 +37,9 @@ fn failed() -> Task {
     Task { failure: Some(failure), ..task(TaskState::Failed) }
 }
 
-async fn start(task: Task) -> (Sandbox, Controller) {
-    let sandbox = Sandbox::new();
-    let controller = Controller::start(&sandbox.path("store.git"), task).await;
-    sandbox.context(&controller.url(), &controller.script.token);
-    (sandbox, controller)
-}
-
-async fn run(command: Command) -> Ran {
-    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_wish_is_one_request() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     *controller.script.lost_answers.lock().unwrap() = 2;
     let done = run(sandbox.sculpt(&sandbox.path("home"), &["run", "-q", "-d", "--no-repo", "--", "work"])).await;
     assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (0, "17\n", ""));
@@ -61,7 +50,7 @@ async fn one_wish_is_one_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_base_is_sent_once_and_then_only_what_is_new() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("repo", 3);
     sandbox.git(&repo, &["remote", "add", "origin", "https://me:secret@forge.example/a/tool.git"]);
     fs::create_dir(repo.join("sub")).unwrap();
@@ -103,7 +92,7 @@ async fn the_base_is_sent_once_and_then_only_what_is_new() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_in_a_fresh_repository() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("repo", 2);
     let all: Vec<_> = (0..8).map(|_| tokio::spawn(run(sandbox.sculpt(&repo, &["run", "-q", "-d", "x"])))).collect();
     for one in all {
@@ -125,7 +114,7 @@ async fn many_at_once_in_a_fresh_repository() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dirty_tree_is_sent_and_stays_as_it_is() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("repo", 2);
     fs::write(repo.join(".gitignore"), "ignored\n").unwrap();
     sandbox.git(&repo, &["add", ".gitignore"]);
@@ -160,7 +149,7 @@ async fn a_dirty_tree_is_sent_and_stays_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shallow_clone_says_how_to_mend_it() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("repo", 3);
     let url = format!("file://{}", repo.display());
     sandbox.git(&sandbox.path(""), &["clone", "-q", "--depth", "1", &url, "shallow"]);
@@ -173,7 +162,7 @@ async fn a_shallow_clone_says_how_to_mend_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_of_the_controller_have_their_codes() {
-    let (sandbox, _controller) = start(task(TaskState::Completed)).await;
+    let (sandbox, _controller) = Controller::known(task(TaskState::Completed)).await;
     let home = sandbox.path("home");
     run(sandbox.sculpt(&home, &["stop", "17"])).await.refuses(7, &["stop task 17", "completed"]);
     run(sandbox.sculpt(&home, &["show", "99"])).await.refuses(6, &["no task 99", "sculpt ls"]);
@@ -182,7 +171,7 @@ async fn refusals_of_the_controller_have_their_codes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_ends_with_the_turn_or_with_patience() {
-    let (sandbox, controller) = start(task(TaskState::Running)).await;
+    let (sandbox, controller) = Controller::known(task(TaskState::Running)).await;
     let home = sandbox.path("home");
     run(sandbox.sculpt(&home, &["wait", "17", "--timeout", "100ms"])).await.refuses(124, &["limit of 100ms"]);
     run(sandbox.sculpt(&home, &["wait", "99"])).await.refuses(6, &["99"]);
@@ -205,7 +194,7 @@ async fn a_lost_task_is_waited_for_until_its_real_end() {
         waiting: Some(Waiting { text: "it goes on when the executor is back".into(), ..Waiting::default() }),
         ..task(TaskState::Lost)
     };
-    let (sandbox, controller) = start(lost()).await;
+    let (sandbox, controller) = Controller::known(lost()).await;
     let home = sandbox.path("home");
     for args in [&["run", "--no-repo", "--", "work"][..], &["wait", "17"]] {
         controller.script.task.send_replace(lost());
@@ -229,7 +218,7 @@ async fn a_lost_task_is_waited_for_until_its_real_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn completion_offers_what_the_controller_knows() {
-    let (sandbox, _controller) = start(task(TaskState::Running)).await;
+    let (sandbox, _controller) = Controller::known(task(TaskState::Running)).await;
     let home = sandbox.path("home");
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_sculpt"));
     let offered = async |words: &str| {
@@ -259,7 +248,7 @@ async fn completion_offers_what_the_controller_knows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_of_the_controllers_repository_is_its_project() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("repo", 1);
     assert_eq!(run(sandbox.sculpt(&repo, &["run", "-d", "x"])).await.code, 0);
     let url = sandbox.git(&repo, &["config", "remote.sculpt.url"]);
@@ -274,7 +263,7 @@ async fn a_clone_of_the_controllers_repository_is_its_project() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stays_uncommitted_is_said() {
-    let (sandbox, _controller) = start(failed()).await;
+    let (sandbox, _controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("repo", 1);
     fs::write(repo.join("file0"), "changed\n").unwrap();
     let said = async |args: &[&str]| run(sandbox.sculpt(&repo, args)).await.stderr;
@@ -291,7 +280,7 @@ async fn what_stays_uncommitted_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_of_a_clone_is_what_that_one_is() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let repo = sandbox.repository("proj", 1);
     let home = sandbox.path("home");
     let clone = |from: &std::path::Path, name: &str, flags: &[&str]| {
@@ -320,7 +309,7 @@ async fn nothing_is_offered_of_a_project_that_was_removed() {
     removed.project = "web".into();
     removed.project_id = PROJECT.into();
     removed.project_removed = true;
-    let (sandbox, _controller) = start(removed).await;
+    let (sandbox, _controller) = Controller::known(removed).await;
     let repo = sandbox.repository("repo", 1);
     for verb in ["diff", "fetch"] {
         run(sandbox.sculpt(&repo, &[verb, "17"])).await.refuses(7, &["project web was removed", "sculpt project add"]);

@@ -10,7 +10,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::Ordering,
 };
 
@@ -21,7 +20,7 @@ use tonic::Status;
 use self::desk::ATTEMPT;
 use crate::{
     controller::Controller,
-    sandbox::{Ran, Sandbox, fed, ran},
+    sandbox::{Ran, Sandbox, fed, run},
 };
 
 /// Task 17, whose agent is there.
@@ -36,17 +35,6 @@ fn running() -> Task {
         live: true,
         ..Task::default()
     }
-}
-
-async fn start(task: Task) -> (Sandbox, Controller) {
-    let sandbox = Sandbox::new();
-    let controller = Controller::start(&sandbox.path("store.git"), task).await;
-    sandbox.context(&controller.url(), &controller.script.token);
-    (sandbox, controller)
-}
-
-async fn run(command: Command) -> Ran {
-    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
 }
 
 async fn sculpt(sandbox: &Sandbox, args: &[&str]) -> Ran {
@@ -65,7 +53,7 @@ fn tool(sandbox: &Sandbox, name: &str, script: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_sit_down_learns_why() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let set = |state: TaskState, attempt: &str, tty: bool| {
         let mut task = running();
         task.state = state.into();
@@ -98,7 +86,7 @@ async fn who_cannot_sit_down_learns_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_client_is_told_all_that_it_needs() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let printed = sculpt(&sandbox, &["pair", "17", "--read-only", "--print", "-o", "json"]).await;
     assert_eq!(printed.code, 0, "{}", printed.stderr);
     let details: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
@@ -131,7 +119,7 @@ async fn another_client_is_told_all_that_it_needs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let through = async |input: Vec<u8>| {
         let command = sandbox.sculpt(&sandbox.path("home"), &["tunnel", "17"]);
         tokio::task::spawn_blocking(move || fed(command, &input)).await.unwrap()
@@ -155,7 +143,7 @@ async fn bytes_go_both_ways_and_each_way_ends_by_itself() {
 async fn who_lacks_a_right_learns_it_at_once() {
     let mut task = running();
     task.project = "web".into();
-    let (sandbox, controller) = start(task).await;
+    let (sandbox, controller) = Controller::known(task).await;
     let deny = |rights: &[Right]| *controller.script.desk.denied.lock().unwrap() = rights.to_vec();
     deny(&[Right::Shell, Right::Drive]);
     for (args, words) in [
@@ -178,7 +166,7 @@ async fn who_lacks_a_right_learns_it_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_only_type_sits_down_all_the_same() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let details = async || {
         let printed = sculpt(&sandbox, &["pair", "17", "--print", "-o", "json"]).await;
         let details: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
@@ -195,7 +183,7 @@ async fn who_may_only_type_sits_down_all_the_same() {
 /// What fails as soon as it is let in is not tried for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_never_stands_is_given_up() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let count = sandbox.path("count");
     let tools = tool(
         &sandbox,
@@ -213,7 +201,7 @@ async fn a_connection_that_never_stands_is_given_up() {
 /// A controller that has looked is not asked again for seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_that_is_away_is_told_of_at_once() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let mut away = Status::unavailable("Executor build7 of task 17 has not been heard of for a while.");
     away.metadata_mut().insert("sculpt-reason", "unreachable".parse().unwrap());
     *controller.script.desk.refusal.lock().unwrap() = Some(away);
@@ -224,7 +212,7 @@ async fn an_executor_that_is_away_is_told_of_at_once() {
 /// What was taken back is not used again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pairing_is_kept_until_it_opens_nothing() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let opened = || controller.script.desk.opened.lock().unwrap().len();
     for _ in 0..2 {
         assert_eq!(sculpt(&sandbox, &["tunnel", "17"]).await.code, 0);
@@ -238,7 +226,7 @@ async fn a_pairing_is_kept_until_it_opens_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openssh_does_the_rest_and_its_exit_code_is_ours() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let home = sandbox.path("home");
     sculpt_alone(&sandbox, &["ssh", "17"]).await.refuses(1, &["ssh cannot be run", "openssh-client"]);
     sculpt_alone(&sandbox, &["cp", "17:a", "b"]).await.refuses(1, &["scp cannot be run", "openssh-client"]);
@@ -278,7 +266,7 @@ async fn sculpt_alone(sandbox: &Sandbox, args: &[&str]) -> Ran {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_taken_is_said_first() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let words = [format!("port {port}"), "0:3000".to_owned()];
@@ -299,7 +287,7 @@ async fn show_tells_who_sits_there() {
     };
     task.attempts[0].attached =
         vec![session("ada", "driver", at(1_700_000_001)), session("ben\u{1b}", "observer", None)];
-    let (sandbox, _controller) = start(task).await;
+    let (sandbox, _controller) = Controller::known(task).await;
     let shown = sculpt(&sandbox, &["show", "17"]).await.stdout;
     assert!(
         shown.contains("ada (driver) for ") && shown.contains(", typed ") && shown.contains("ben  (observer)"),

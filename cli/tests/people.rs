@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use sculpt_proto::v1::{RoleBinding, Task, lock_target::Target};
@@ -15,7 +14,7 @@ use crate::{
     authority::{Authority, bundle},
     controller::Controller,
     identity,
-    sandbox::{Ran, Sandbox, fed, ran, stray_token},
+    sandbox::{Ran, Sandbox, fed, run, stray_token},
 };
 
 async fn start() -> (Sandbox, Controller) {
@@ -29,10 +28,6 @@ pub(crate) async fn known() -> (Sandbox, Controller) {
     let (sandbox, controller) = start().await;
     sandbox.context(&controller.url(), &controller.script.token);
     (sandbox, controller)
-}
-
-async fn run(command: Command) -> Ran {
-    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
 }
 
 pub(crate) async fn sculpt(sandbox: &Sandbox, args: &[&str]) -> Ran {

@@ -2,12 +2,7 @@
 
 mod terminal;
 
-use std::{
-    fs,
-    io::Read as _,
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
-};
+use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, process::Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sculpt_proto::v1::{Attempt, LogFrame, LogSize, LogStream, Task, TaskState};
@@ -16,7 +11,7 @@ use tonic::Status;
 
 use crate::{
     controller::Controller,
-    sandbox::{Ran, Sandbox, ran},
+    sandbox::{Ran, Sandbox, run},
 };
 
 const HOUR: u64 = 3_600_000;
@@ -43,9 +38,7 @@ fn task() -> Task {
 }
 
 async fn start(recorded: &[Recorded<'_>]) -> (Sandbox, Controller) {
-    let sandbox = Sandbox::new();
-    let controller = Controller::start(&sandbox.path("store.git"), task()).await;
-    sandbox.context(&controller.url(), &controller.script.token);
+    let (sandbox, controller) = Controller::known(task()).await;
     for (time_ms, columns, bytes) in recorded {
         let size = (*columns > 0).then_some(LogSize { columns: *columns, rows: 24 });
         let (length, stream) = (u32::try_from(bytes.len()).unwrap(), LogStream::Terminal.into());
@@ -53,10 +46,6 @@ async fn start(recorded: &[Recorded<'_>]) -> (Sandbox, Controller) {
         controller.script.log.lock().unwrap().extend_from_slice(bytes);
     }
     (sandbox, controller)
-}
-
-async fn run(command: Command) -> Ran {
-    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
 }
 
 /// The header and the events of an asciicast, after a look at all that version 2 of the format asks for.

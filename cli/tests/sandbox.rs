@@ -105,6 +105,11 @@ pub(crate) fn ran(mut command: Command) -> Ran {
     command.output().unwrap().into()
 }
 
+/// The same, while others go on.
+pub(crate) async fn run(command: Command) -> Ran {
+    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
+}
+
 /// Runs a program with these bytes on its standard input.
 pub(crate) fn fed(mut command: Command, input: &[u8]) -> Ran {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

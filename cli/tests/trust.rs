@@ -6,7 +6,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     sync::Arc,
 };
 
@@ -22,7 +22,7 @@ use sculpt_tls::{Kind, Token};
 use crate::{
     authority::{Authority, bundle},
     controller::Controller,
-    sandbox::{Ran, Sandbox, ran, stray_token},
+    sandbox::{Ran, Sandbox, ran, run, stray_token},
 };
 
 async fn start() -> (Sandbox, Controller) {
@@ -30,10 +30,6 @@ async fn start() -> (Sandbox, Controller) {
     let controller = Controller::start(&sandbox.path("store.git"), Task { number: 17, ..Task::default() }).await;
     sandbox.context(&controller.url(), &controller.script.token);
     (sandbox, controller)
-}
-
-async fn run(command: Command) -> Ran {
-    tokio::task::spawn_blocking(|| ran(command)).await.unwrap()
 }
 
 async fn ls(sandbox: &Sandbox) -> Ran {

@@ -95,7 +95,11 @@ async fn certify(host: &str) -> Result<Exit, Failure> {
     let attempted = format!("reach {host}");
     let name = host.strip_prefix(PREFIX).filter(|name| is_canonical(name));
     let name = name.ok_or_else(|| {
-        Failure::new(Exit::BadInput, &attempted, "a task's host is its number or its whole uuid behind `sculpt.`")
+        Failure::new(
+            Exit::BadInput,
+            &attempted,
+            "a task's host is `sculpt.` and its number or its whole uuid, in small letters",
+        )
     })?;
     let client = Client::connect().await?;
     let task = task_named(&client, name, &attempted).await?;

@@ -3,10 +3,11 @@
 mod details;
 mod recap;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, time::Duration};
 
 use sculpt_pairing::Right;
 use sculpt_proto::v1::Task;
+use tokio::time::timeout;
 
 use self::recap::Recap;
 use super::task_named;
@@ -23,6 +24,9 @@ use crate::{
         standing, terminal_needed,
     },
 };
+
+/// How long somebody who leaves waits to learn how the task stands.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What the other side takes for a wish to sit down.
 const SEAT: &str = "sculpt-attach";
@@ -65,11 +69,20 @@ pub(super) async fn run(args: PairArgs, format: Format) -> Result<Exit, Failure>
         }
     };
     note(match parting {
-        Parting::Left => format!("task {number} goes on; `sculpt pair {number}` sits down beside it again"),
+        Parting::Left => match ended(&client, number).await {
+            Some(task) => outcome(&task),
+            None => format!("task {number} goes on; `sculpt pair {number}` sits down beside it again"),
+        },
         Parting::Ended(Some(task)) => outcome(&task),
         Parting::Ended(None) => format!("`sculpt show {number}` says how task {number} stands"),
     });
     Ok(Exit::Done)
+}
+
+/// The task, if its agent has ended: its last picture stays until its people have left.
+async fn ended(client: &Client, number: u64) -> Option<Task> {
+    let task = timeout(SOON, task_named(client, &number.to_string(), "look at the task")).await.ok()?.ok()?;
+    (!task.live && Exit::of_state(task.state()).is_some()).then_some(task)
 }
 
 fn never(task: &Task, why: &str, attempted: &str) -> Failure {

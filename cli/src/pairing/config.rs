@@ -69,6 +69,7 @@ const FIXED: &str = "  GlobalKnownHostsFile /dev/null
   RequestTTY auto
   ControlMaster no
   ControlPath none
+  LogLevel INFO
   ConnectTimeout 20
   ServerAliveInterval 15
   ServerAliveCountMax 2

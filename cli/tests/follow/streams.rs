@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use sculpt_proto::v1::{LogFrame, LogStream, TaskState};
 use tonic::Status;
 
-use super::{failed, run, start, task};
-use crate::sandbox::Ran;
+use super::{failed, run, task};
+use crate::{controller::Controller, sandbox::Ran};
 
 /// Runs the command and gives its exact bytes.
 async fn bytes(mut command: Command) -> (i32, Vec<u8>) {
@@ -24,7 +24,7 @@ fn binary(length: u32) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_byte_arrives_once_whatever_breaks() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     let log = binary(40_000);
     controller.script.log.lock().unwrap().clone_from(&log);
     let home = sandbox.path("home");
@@ -41,7 +41,7 @@ async fn every_byte_arrives_once_whatever_breaks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_an_agent_are_errors_here_and_part_of_its_log() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     controller.script.log.lock().unwrap().extend_from_slice(b"outerr\x1b[31mmore");
     let frame = |length, stream: LogStream| LogFrame { length, stream: stream.into(), ..LogFrame::default() };
     let frames = [frame(3, LogStream::Stdout), frame(8, LogStream::Stderr), frame(4, LogStream::Stdout)];
@@ -67,7 +67,7 @@ async fn errors_of_an_agent_are_errors_here_and_part_of_its_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_called_by_its_number() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     *controller.script.no_log.lock().unwrap() = Some(Status::not_found("the task was removed"));
     let home = sandbox.path("home");
     for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "17"], &["logs", "-f", "17"]] {
@@ -86,7 +86,7 @@ async fn a_task_is_called_by_its_number() {
 async fn a_log_whose_end_does_not_come_is_no_success() {
     let mut ended = failed();
     ended.attempts[0].state = "ended".into();
-    let (sandbox, controller) = start(ended).await;
+    let (sandbox, controller) = Controller::known(ended).await;
     controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
     // Nothing comes after the first bytes, however often it is asked for.
     controller.script.breaks.lock().unwrap().extend([1000; 1000]);
@@ -97,7 +97,7 @@ async fn a_log_whose_end_does_not_come_is_no_success() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_detaches_and_says_how_to_come_back() {
-    let (sandbox, controller) = start(task(TaskState::Running)).await;
+    let (sandbox, controller) = Controller::known(task(TaskState::Running)).await;
     controller.script.log.lock().unwrap().extend_from_slice(b"the first line\n");
     let home = sandbox.path("home");
     for args in [&["run", "--no-repo", "--", "work"][..], &["logs", "-f", "17"]] {
@@ -121,7 +121,7 @@ async fn ctrl_c_detaches_and_says_how_to_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_leaves_is_no_error() {
-    let (sandbox, controller) = start(failed()).await;
+    let (sandbox, controller) = Controller::known(failed()).await;
     controller.script.log.lock().unwrap().extend_from_slice(&binary(400_000));
     let mut command = sandbox.sculpt(&sandbox.path("home"), &["logs", "17"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -137,7 +137,7 @@ async fn a_reader_that_leaves_is_no_error() {
 async fn a_log_that_was_given_up_is_no_success() {
     let mut given_up = failed();
     given_up.attempts[0].state = "ended".into();
-    let (sandbox, controller) = start(given_up.clone()).await;
+    let (sandbox, controller) = Controller::known(given_up.clone()).await;
     controller.script.log.lock().unwrap().extend_from_slice(b"a stump\n");
     let home = sandbox.path("home");
     let done = run(sandbox.sculpt(&home, &["logs", "17"])).await;

@@ -9,8 +9,8 @@ use std::{
 
 use rustix::fs::{CWD, FileType, mknodat};
 
-use super::{running, start, tool};
-use crate::{sandbox::Sandbox, terminal::Terminal};
+use super::{running, tool};
+use crate::{controller::Controller, sandbox::Sandbox, terminal::Terminal};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,7 +31,7 @@ fn pair(sandbox: &Sandbox, terminal: &Terminal, script: &str) -> Child {
 /// Nothing holds a terminal that its person has back.
 #[tokio::test(flavor = "multi_thread")]
 async fn ssh_ends_with_who_was_killed() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let held = pipe(&sandbox, "held");
     let script = format!("exec 9> {}\necho sculpt-is-in >&2\necho sits there\nexec /bin/sleep 1000\n", held.display());
     tokio::task::block_in_place(|| {
@@ -49,7 +49,7 @@ async fn ssh_ends_with_who_was_killed() {
 /// What somebody answers, they have seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_typed_to_nobody_goes_nowhere() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let (go, been) = (pipe(&sandbox, "go"), sandbox.path("been"));
     let broken = format!(
         "[ -e {been} ] || {{ : > {been}; echo sculpt-is-in >&2; echo it broke >&2; exit 255; }}\n",

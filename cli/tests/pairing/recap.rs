@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sculpt_proto::v1::Milestone;
 
-use super::{running, start, tool};
-use crate::terminal::Terminal;
+use super::{running, tool};
+use crate::{controller::Controller, terminal::Terminal};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_reads_first_what_they_missed() {
@@ -16,7 +16,7 @@ async fn who_comes_back_reads_first_what_they_missed() {
     task.milestones = vec![Milestone { text: "the parser passes".into(), ..Milestone::default() }];
     let written = b"\x1b[31mcompiling\x1b[0m\r\ntests \x1b[6mgo on\r\n";
     task.attempts[0].log_bytes = written.len() as u64;
-    let (sandbox, controller) = start(task).await;
+    let (sandbox, controller) = Controller::known(task).await;
     controller.script.log.lock().unwrap().extend_from_slice(written);
     let tools = tool(&sandbox, "ssh", "echo sculpt-is-in >&2\necho the agent itself\n");
     tokio::task::block_in_place(|| {

@@ -8,8 +8,11 @@ use std::{
 
 use tonic::Status;
 
-use super::{run, running, sculpt, start};
-use crate::sandbox::{Ran, Sandbox};
+use super::{run, running, sculpt};
+use crate::{
+    controller::Controller,
+    sandbox::{Ran, Sandbox},
+};
 
 const THEIRS: &str = "# mine\nPort 2200\nHost *\n  User me\n  ProxyJump bastion\n";
 
@@ -26,7 +29,7 @@ async fn resolved(sandbox: &Sandbox, host: &str) -> Ran {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_come_and_go_and_nothing_else_changes() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let file = sandbox.path("home/.ssh/config");
     let shown = sculpt(&sandbox, &["config-ssh", "--dry-run"]).await;
     assert!(shown.code == 0 && shown.stdout.contains("Match originalhost") && !file.exists(), "{}", shown.stderr);
@@ -58,7 +61,7 @@ async fn settings_come_and_go_and_nothing_else_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_plain_file_is_left_alone() {
-    let (sandbox, _controller) = start(running()).await;
+    let (sandbox, _controller) = Controller::known(running()).await;
     let at = |name: &str| sandbox.path("home").join(name);
     symlink(at("nowhere"), at("link")).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -79,7 +82,7 @@ async fn what_is_no_plain_file_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ssh_has_the_certificate_before_it_asks_for_anything() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let file = sandbox.path("home/.ssh/config");
     fs::create_dir(file.parent().unwrap()).unwrap();
     fs::write(&file, THEIRS).unwrap();
@@ -90,6 +93,7 @@ async fn ssh_has_the_certificate_before_it_asks_for_anything() {
         let certificate = found.stdout.lines().find_map(|line| line.strip_prefix("certificatefile ")).unwrap();
         assert!(Path::new(certificate).is_absolute() && Path::new(certificate).exists(), "{certificate}");
         assert!(found.stdout.contains("\nproxycommand env SCULPT_CONTEXT=local /"), "{}", found.stdout);
+        assert!(found.stdout.contains("\nloglevel INFO\n"), "{}", found.stdout);
         assert!(!found.stdout.contains("bastion") && !found.stdout.contains("user me"), "{}", found.stdout);
     }
     assert_eq!(controller.script.desk.opened.lock().unwrap().len(), 1, "eight at once share one pairing");
@@ -103,7 +107,7 @@ async fn ssh_has_the_certificate_before_it_asks_for_anything() {
 /// Neither a name nor a failure leads ssh to anybody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_no_task_is_nobody() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     assert_eq!(sculpt(&sandbox, &["config-ssh"]).await.code, 0);
     let mark = sandbox.path("home/mark");
     for host in ["sculpt.99", "sculpt.", "sculpt.x", "sculpt.017", "sculpt.+17", "sculpt.17.example", "sculpt.0198c0de"]
@@ -111,6 +115,8 @@ async fn a_host_that_is_no_task_is_nobody() {
         let found = resolved(&sandbox, host).await;
         assert!(found.stderr.contains("sculpt: cannot reach"), "{host}: {}", found.stderr);
         assert!(found.stdout.contains("\nproxycommand false\n"), "{host}: {}", found.stdout);
+        // It was said why, and nothing else is; by this name ssh tells of QUIET.
+        assert!(found.stdout.contains("\nloglevel SILENT\n"), "{host}: {}", found.stdout);
     }
     for host in [format!("sculpt.'; touch {}; '", mark.display()), format!("sculpt.$(touch {})", mark.display())] {
         resolved(&sandbox, &host).await;

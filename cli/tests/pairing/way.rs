@@ -6,8 +6,8 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use super::{run, running, sculpt, start, tool};
-use crate::sandbox::Sandbox;
+use super::{run, running, sculpt, tool};
+use crate::{controller::Controller, sandbox::Sandbox};
 
 /// Greets as a server of ssh does, and is gone: nobody gets further.
 fn shut() -> SocketAddr {
@@ -26,7 +26,7 @@ async fn route(sandbox: &Sandbox) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_on_the_direct_way_goes_through_the_controller() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     *controller.script.desk.address.lock().unwrap() = shut().to_string();
     assert_ne!(route(&sandbox).await, "tunnel");
     // What it is told says which way it goes.
@@ -50,7 +50,7 @@ async fn who_is_cut_off_on_the_direct_way_goes_through_the_controller() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_direct_way_that_was_opened_since_is_asked_for() {
-    let (sandbox, controller) = start(running()).await;
+    let (sandbox, controller) = Controller::known(running()).await;
     let direct = ["pair", "17", "--print", "--via", "direct"];
     for _ in 0..2 {
         sculpt(&sandbox, &direct).await.refuses(7, &["no port of its own"]);

@@ -17,7 +17,8 @@ pub(super) struct Torn {
     pub(super) line: usize,
 }
 
-/// Our lines: they fetch a certificate when ssh looks for the host, and only then lead there. A name with a quote in it is
+/// Our lines: they fetch a certificate when ssh looks for the host, and only then lead there. Why not, was said when it was fetched;
+/// ssh adds nothing to it. A name with a quote in it is
 /// none of ours, and would be read by a shell.
 pub(super) fn ours(us: &Us, folders: &Folders) -> Result<String, Unspeakable> {
     // In this place one ssh reads a backslash before a quote as it stands, and another one takes it away.
@@ -33,7 +34,8 @@ pub(super) fn ours(us: &Us, folders: &Folders) -> Result<String, Unspeakable> {
          Match originalhost \"sculpt.*,!*'*\" exec \"{fetch} '%n'\"\n  \
            Include {files}\n\
          Host sculpt.*\n  \
-           ProxyCommand false\n\
+           ProxyCommand false\n  \
+           LogLevel QUIET\n\
          Match all\n\
          {END}\n"
     ))
