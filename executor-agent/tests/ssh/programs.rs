@@ -5,11 +5,14 @@ use std::{fs, process::Stdio};
 use sculpt_executor::{shim::Mode, tree::ProcessId};
 use sculpt_pairing::Profile;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Child,
+};
 
 use super::{
     terminal::told,
-    world::{World, finish},
+    world::{Person, World, finish},
 };
 use crate::attempt::{Attempt, eventually};
 
@@ -18,6 +21,15 @@ async fn world() -> World {
     attempt.launch.env.insert("AGENTS_OWN".into(), "kept".into());
     attempt.launch.env.insert("PAGER".into(), "cat".into());
     World::around(attempt).await
+}
+
+/// A connection that others go over, and the option by which they do.
+async fn master(person: &Person) -> (Child, String) {
+    let socket = person.directory.join("master");
+    let control = format!("ControlPath={}", socket.display());
+    let master = person.command("ssh", &["-M", "-N", "-o", &control, "sculpt"]).spawn().unwrap();
+    eventually(|| socket.exists().then_some(())).await;
+    (master, control)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,10 +108,7 @@ async fn a_shell_has_its_profile_and_finds_what_the_agent_finds() {
 async fn what_is_done_on_a_connection_without_a_terminal_is_told_once() {
     let mut world = world().await;
     let person = world.person("ada", Profile::Workspace);
-    let socket = person.directory.join("master");
-    let control = format!("ControlPath={}", socket.display());
-    let mut master = person.command("ssh", &["-M", "-N", "-o", &control, "sculpt"]).spawn().unwrap();
-    eventually(|| socket.exists().then_some(())).await;
+    let (mut master, control) = master(&person).await;
     for _ in 0..3 {
         assert_eq!(person.run("ssh", &["-o", &control, "sculpt", "echo here"]).await.out, "here\n");
     }
@@ -210,10 +219,7 @@ async fn a_repository_is_cloned_from_the_workspace() {
 async fn a_person_who_does_not_read_costs_no_memory_and_stalls_no_other_channel() {
     let world = world().await;
     let person = world.person("ada", Profile::Workspace);
-    let socket = person.directory.join("master");
-    let control = format!("ControlPath={}", socket.display());
-    let mut master = person.command("ssh", &["-M", "-N", "-o", &control, "sculpt"]).spawn().unwrap();
-    eventually(|| socket.exists().then_some(())).await;
+    let (mut master, control) = master(&person).await;
     // The flood's writer says how far it has come.
     let flood =
         "i=0; while :; do head -c 65536 /dev/zero; i=$((i+1)); echo $i > written.new; mv written.new written; done";
@@ -235,10 +241,7 @@ async fn a_person_who_does_not_read_costs_no_memory_and_stalls_no_other_channel(
 async fn a_flood_of_channels_is_refused_beyond_its_bound() {
     let world = world().await;
     let person = world.person("ada", Profile::Workspace);
-    let socket = person.directory.join("master");
-    let control = format!("ControlPath={}", socket.display());
-    let mut master = person.command("ssh", &["-M", "-N", "-o", &control, "sculpt"]).spawn().unwrap();
-    eventually(|| socket.exists().then_some(())).await;
+    let (mut master, control) = master(&person).await;
     let mut held = Vec::new();
     for _ in 0..32 {
         let words = ["-o", &control, "sculpt", "echo here; cat"];
