@@ -1,6 +1,6 @@
 //! After the agent's end: gather, publish, report, clean up.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use sculpt_space::Level;
 use tracing::warn;
@@ -46,6 +46,8 @@ impl Life<'_> {
     pub(super) async fn finish(&mut self, last: Option<Step>, end: End) -> Result<(), JournalError> {
         // People's shells end before anything is gathered.
         self.context.people.ends.send_modify(|ends| *ends += 1);
+        // Apart: a view that hangs keeps no end back.
+        self.attempts.tracker.spawn(Arc::clone(self.handle).tell_of_the_end(Arc::clone(self.context)));
         self.handle.write_last_keys(self.context).await;
         // What was said while the executor was away.
         if let Err(error) = self.handle.take_milestones(self.context).await {

@@ -91,11 +91,26 @@ impl Handle {
         if recorded { seat } else { seat.silent() }
     }
 
+    /// Says to who looks on that the agent has ended: its last picture does not.
+    pub(super) async fn tell_of_the_end(self: Arc<Self>, context: Arc<Context>) {
+        let Ok(launch) = Launch::read(&self.dir) else { return };
+        let view = self.view(&context, &launch);
+        if view.socket.exists()
+            && let Err(error) = view.tell_of_the_end().await
+        {
+            // Its sandbox may have ended with it, and the view with that.
+            debug!(attempt = %self.id, %error, "who looks on was not told that the agent has ended");
+        }
+    }
+
+    fn view(&self, context: &Context, launch: &Launch) -> View {
+        View::of(&self.dir, launch, tmux_socket(&context.layout, self.id), context.program.clone())
+    }
+
     /// Ends what people have left running beside it, once nobody looks on at its last picture any more.
     pub(super) async fn send_home(self: Arc<Self>, context: Arc<Context>) {
         let Ok(launch) = Launch::read(&self.dir) else { return };
-        let tmux = tmux_socket(&context.layout, self.id);
-        let view = View::of(&self.dir, &launch, tmux, context.program.clone());
+        let view = self.view(&context, &launch);
         let alone = async {
             loop {
                 context.people.beside.left(self.id).await;

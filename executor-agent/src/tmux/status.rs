@@ -37,15 +37,36 @@ pub(super) const LINE: [&[&str]; 4] = [
     ],
 ];
 
+/// The line once the agent has ended: what is typed goes to nobody.
+const ENDED: [&str; 9] = [
+    "set-option",
+    "-g",
+    "status-style",
+    "bold,reverse",
+    ";",
+    "set-option",
+    "-g",
+    "status-format[0]",
+    "#[align=left] the agent has ended#[align=right]C-b d leaves ",
+];
+
 impl View {
+    /// Says in the line of whoever is attached that the agent has ended.
+    pub async fn tell_of_the_end(&self) -> Result<(), Error> {
+        self.set("say that the agent has ended", &ENDED.map(OsStr::new)).await
+    }
+
     /// Puts `status` into the line of whoever is attached, and of who comes.
     pub async fn show(&self, status: &Status) -> Result<(), Error> {
-        const ATTEMPT: &str = "show what the task is for";
         let (intent, milestone) = (value(&status.intent), value(&status.milestone));
         let words =
             ["set-option", "-g", INTENT, &intent, ";", "set-option", "-g", MILESTONE, &milestone].map(OsStr::new);
-        let output = self.run(ATTEMPT, &words).await?;
-        if output.status.success() { Ok(()) } else { Err(refused(ATTEMPT, &output)) }
+        self.set("show what the task is for", &words).await
+    }
+
+    async fn set(&self, attempt: &'static str, words: &[&OsStr]) -> Result<(), Error> {
+        let output = self.run(attempt, words).await?;
+        if output.status.success() { Ok(()) } else { Err(refused(attempt, &output)) }
     }
 }
 

@@ -256,6 +256,7 @@ async fn a_person_looks_on_when_the_agent_has_ended_and_their_programs_do_not_ou
     // Nobody new comes, and who sits there sees the last picture.
     let late = ada.ssh(&["sculpt-attach"]).await;
     assert!(late.err.contains("has ended"), "{late:?}");
+    looks_on.sees("the agent has ended").await;
     looks_on.types(b"\x02d");
     looks_on.sees("\x1b[?1049l").await;
     assert!(looks_on.closes().await.is_some());
