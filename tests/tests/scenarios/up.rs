@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use sculpt_tests::harness::{Stack, processes};
+use sculpt_tests::harness::{DEADLINE, Stack, again, eventually, processes};
+use serde_json::Value;
 
 #[tokio::test]
 async fn ctrl_c_leaves_agents_running_and_up_again_adopts_them() -> Result<()> {
@@ -66,6 +67,48 @@ async fn kill_9_of_up_takes_its_parts_along_and_leaves_agents() -> Result<()> {
     counter.stop()?;
     stack.done(&task).await?;
     counter.check(&stack.logs(&task).await?)?;
+    stack.finish().await
+}
+
+/// They have come straight to the executor, on a port of this machine.
+#[tokio::test]
+async fn who_sits_beside_an_agent_stays_while_the_controller_is_started_again() -> Result<()> {
+    let mut stack = Stack::up().await?;
+    let listens = "while read line; do echo \"heard $line\"; done";
+    let task = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", listens]).await?;
+    let mut seat = stack.terminal(&["pair", &task])?;
+    seat.types("before\r")?;
+    seat.shows("heard before").await?;
+
+    let controller = |stack: &Stack| stack.processes("sculpt-controller serve").into_iter().next();
+    let first = controller(&stack).context("a controller")?;
+    first.signal(Signal::KILL);
+    seat.types("meanwhile\r")?;
+    seat.shows("heard meanwhile").await?;
+    let back = || Ok(controller(&stack).filter(|other| other.pid != first.pid));
+    eventually("another controller", back).await?;
+    let shown = again(DEADLINE, "the controller to say who is there", async || {
+        let said = stack.sculpt(["-o", "json", "show", &task]).run().await?;
+        Ok((said.code == 0).then(|| serde_json::from_slice::<Value>(&said.stdout)).transpose()?)
+    });
+    let shown = shown.await?;
+    ensure!(shown["attached"].as_array().is_some_and(|all| all.len() == 1), "{shown:#}");
+    ensure!(!seat.has_shown("the connection is lost"), "{}", seat.screen());
+    ensure!(seat.leaves().await? == 0);
+
+    // The next start finds the same port, so that what ssh was told once still leads there.
+    let port = async |stack: &Stack| -> Result<String> {
+        let printed = stack.sculpt(["-o", "json", "pair", "--print", &task]).run().await?.done()?;
+        let printed: Value = serde_json::from_slice(&printed.stdout)?;
+        ensure!(printed["host"] == "127.0.0.1", "{printed:#}");
+        Ok(printed["port"].to_string())
+    };
+    let before = port(&stack).await?;
+    stack.upper()?.end(Signal::INT, Duration::from_secs(15)).await?;
+    stack.start_up().await?;
+    assert_eq!(port(&stack).await?, before);
+    stack.sculpt(["stop", &task]).run().await?.done()?;
+    stack.sculpt(["wait", &task]).run().await?.exits(4)?;
     stack.finish().await
 }
 
