@@ -40,8 +40,9 @@ impl Guest {
 /// ended (`over`) those in use at the end, whose people look on at the last picture for as long as their executor lets them.
 /// That somebody sits there may be told late: for an hour whoever came in time is kept.
 pub(super) fn standing_rows() -> String {
-    const IN_USE: &str =
-        "EXISTS (SELECT FROM seats s WHERE s.attempt_id = a.id AND s.pairing_id = p.id AND s.ended_at IS NULL)";
+    // An executor says of everybody that they are there no longer just before it says that the attempt has ended.
+    const IN_USE: &str = "EXISTS (SELECT FROM seats s WHERE s.attempt_id = a.id AND s.pairing_id = p.id \
+         AND (s.ended_at IS NULL OR s.ended_at > COALESCE(a.ended_at, now()) - interval '1 minute'))";
     format!(
         "(SELECT p.*, a.task_id, a.executor_id, false AS over \
          FROM attempts a JOIN pairings p ON p.attempt_id = a.id AND p.closed_at IS NULL \

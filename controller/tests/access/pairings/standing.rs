@@ -98,6 +98,17 @@ async fn a_pairing_outlives_its_time_where_somebody_sits_and_the_end_for_as_long
     assert_eq!(paired.names().await, [used], "{idle} is nobody's any more");
     let fresh = paired.opened(&ben, Profile::Observe).await;
     assert_eq!(paired.names().await, [used, fresh]);
+    let left = paired.opened(&ben, Profile::Attach).await;
+    paired.sits(left).await;
+    // As executors do: everybody is told as gone, and then the attempt as over. One has left before that.
+    paired
+        .run(
+            "UPDATE seats SET began_at = now() - interval '1 hour', typed_at = NULL, ended_at = now() - \
+             CASE WHEN pairing_id = (SELECT id FROM pairings ORDER BY id DESC LIMIT 1) THEN interval '2 minutes' \
+             ELSE interval '1 second' END",
+        )
+        .await;
+    assert_eq!(paired.names().await, [used, fresh, left], "between the two");
     paired.run("UPDATE attempts SET state = 'ended', turn = NULL, outcome = 'completed', ended_at = now()").await;
     assert_eq!(paired.names().await, [used], "who sat there looks on at the last picture, and nobody else");
     assert!(paired.list(&ben).await.expect("a list").is_empty(), "nobody sits beside what is over");
