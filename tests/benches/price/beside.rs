@@ -13,6 +13,7 @@ use crate::{
     report::{Bound, Row},
     samples::Samples,
     sshd::Sshd,
+    turns::in_turn,
     way::Way,
 };
 
@@ -20,8 +21,9 @@ use crate::{
 const AGENT: &str = "stty raw echo; printf 'something to see'; exec cat > /dev/null";
 const SEEN: &str = "something to see";
 
-/// A key that nothing else on the screen contains.
-const KEY: &str = "Q";
+/// Keys that nothing else on the screen contains: one for who is near, one for who is far, as a new picture shows what was typed.
+const NEAR_KEY: &str = "Q";
+const FAR_KEY: &str = "Z";
 
 /// What the echo of a key is held to on this machine.
 const LOOPBACK: Bound = Bound::AtMost(2.5);
@@ -39,12 +41,13 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    async fn start(stack: &'a Stack, name: &str) -> Result<Self> {
+    async fn start(stack: &'a Stack, way: Way, name: &str) -> Result<Self> {
         let scratch = stack.root().join(name);
         fs::create_dir_all(&scratch)?;
         let task = stack.detached(stack.root(), ["--no-repo", "--", "sh", "-c", AGENT]).await?;
         let shown = |log: &[u8]| String::from_utf8_lossy(log).contains(SEEN);
         stack.log_until(&task, "something to see", shown).await?;
+        way.is_taken(stack, &task).await?;
         let socket = scratch.join("tmux").to_str().context("a path of the tests is text")?.to_owned();
         let session =
             ["-S", &socket, "-f", "/dev/null", "new-session", "-d", "-x", "200", "-y", "50", "sh", "-c", AGENT];
@@ -82,6 +85,12 @@ async fn seen(desk: Desk) -> Result<(Terminal, Duration)> {
     Ok((seat, began.elapsed()))
 }
 
+async fn looked(desk: Desk) -> Result<Duration> {
+    let (seat, took) = seen(desk).await?;
+    leave(seat).await?;
+    Ok(took)
+}
+
 async fn leave(seat: Terminal) -> Result<()> {
     ensure!(seat.leaves().await? == 0, "it was left badly");
     Ok(())
@@ -89,15 +98,14 @@ async fn leave(seat: Terminal) -> Result<()> {
 
 /// Until the terminal of somebody who comes for the first time is shown.
 pub(crate) async fn attach(stack: &Stack, way: Way, count: usize) -> Result<Vec<Row>> {
-    let pair = Pair::start(stack, "attach").await?;
+    let pair = Pair::start(stack, way, "attach").await?;
     let settings = pair.sshd.settings(pair.sshd.port())?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     // The first of each fills caches.
     for number in 0..=count {
-        let (seat, took) = seen(pair.ours(number)).await?;
-        leave(seat).await?;
-        let (seat, reference) = seen(pair.theirs(&settings)).await?;
-        leave(seat).await?;
+        let ours_now = async || looked(pair.ours(number)).await;
+        let theirs_now = async || looked(pair.theirs(&settings)).await;
+        let (took, reference) = in_turn(number, ours_now, theirs_now).await?;
         eprintln!("bench: attach {number} of {count}: {took:.1?}, by ssh {reference:.1?}");
         if number > 0 {
             ours.push(took);
@@ -114,10 +122,10 @@ pub(crate) async fn attach(stack: &Stack, way: Way, count: usize) -> Result<Vec<
 
 /// From a key to its echo on the screen.
 pub(crate) async fn echo(stack: &Stack, way: Way, count: usize) -> Result<Vec<Row>> {
-    let pair = Pair::start(stack, "echo").await?;
+    let pair = Pair::start(stack, way, "echo").await?;
     let settings = pair.sshd.settings(pair.sshd.port())?;
     let mut near = (seen(pair.ours(0)).await?.0, seen(pair.theirs(&settings)).await?.0);
-    let (ours, theirs) = pressed(&mut near, count).await?;
+    let (ours, theirs) = pressed(&mut near, NEAR_KEY, count).await?;
     leave(near.0).await?;
     leave(near.1).await?;
     let rows = match way {
@@ -138,18 +146,24 @@ async fn echo_far_away(pair: &Pair<'_>, count: usize) -> Result<Row> {
     let ours = pair.ours(1).env("SCULPT_URL", format!("https://{}", to_controller.address()));
     let settings = pair.sshd.settings(to_sshd.address().port())?;
     let mut far = (seen(ours).await?.0, seen(pair.theirs(&settings)).await?.0);
-    let (ours, theirs) = pressed(&mut far, count).await?;
+    let (ours, theirs) = pressed(&mut far, FAR_KEY, count).await?;
     leave(far.0).await?;
     leave(far.1).await?;
+    let nearest = ours.iter().chain(&theirs).min();
+    ensure!(nearest.is_some_and(|&took| took >= 2 * FAR), "an echo came in {nearest:?}: not from far away");
     row("a key, with 50 ms of network each way", Bound::AtMost(1.15), ours, theirs)
 }
 
 /// A key in each of them in turn, so many times.
-async fn pressed(seats: &mut (Terminal, Terminal), count: usize) -> Result<(Vec<Duration>, Vec<Duration>)> {
+async fn pressed(
+    (us, them): &mut (Terminal, Terminal),
+    key: &str,
+    count: usize,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     // The first of each finds nothing ready.
     for number in 0..=count {
-        let (took, reference) = (press(&mut seats.0).await?, press(&mut seats.1).await?);
+        let (took, reference) = in_turn(number, async || press(us, key).await, async || press(them, key).await).await?;
         if number > 0 {
             ours.push(took);
             theirs.push(reference);
@@ -158,11 +172,11 @@ async fn pressed(seats: &mut (Terminal, Terminal), count: usize) -> Result<(Vec<
     Ok((ours, theirs))
 }
 
-async fn press(seat: &mut Terminal) -> Result<Duration> {
+async fn press(seat: &mut Terminal, key: &str) -> Result<Duration> {
     seat.forgets();
     let began = Instant::now();
-    seat.types(KEY)?;
-    seat.shows(KEY).await?;
+    seat.types(key)?;
+    seat.shows(key).await?;
     Ok(began.elapsed())
 }
 

@@ -14,6 +14,7 @@ use crate::{
     report::{Bound, Row},
     samples::Samples,
     sshd::Sshd,
+    turns::in_turn,
     way::Way,
 };
 
@@ -28,6 +29,7 @@ pub(crate) async fn measure(stack: &Stack, way: Way, count: usize) -> Result<Vec
     fs::write(scratch.join("file"), &random)?;
     let sshd = Sshd::start(stack, &scratch).await?;
     let task = stack.detached(stack.root(), ["--no-repo", "--no-tty", "--", "sh", "-c", "pwd; exec sleep 1d"]).await?;
+    way.is_taken(stack, &task).await?;
     let place = stack.log_until(&task, "its place", |log| log.ends_with(b"\n")).await?;
     let place = String::from_utf8(place)?.trim_end().to_owned();
     let text = |path: &Path| path.to_str().map(str::to_owned).context("a path of the tests is text");
@@ -41,10 +43,14 @@ pub(crate) async fn measure(stack: &Stack, way: Way, count: usize) -> Result<Vec
     let (mut there, mut again) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
     // The first of each fills caches.
     for number in 0..=count {
-        let up = (rate(ours(&file, &host)).await?, rate(theirs(&file, &other)?).await?);
-        let down = rate(ours(&host, &back)).await?;
-        ensure!(fs::read(&back)? == random, "what came back is not what was sent");
-        let down = (down, rate(theirs(&other, &back)?).await?);
+        let up = in_turn(number, async || rate(ours(&file, &host)).await, async || rate(theirs(&file, &other)?).await)
+            .await?;
+        let ours_back = async || {
+            let rate = rate(ours(&host, &back)).await?;
+            ensure!(fs::read(&back)? == random, "what came back is not what was sent");
+            Ok(rate)
+        };
+        let down = in_turn(number, ours_back, async || rate(theirs(&other, &back)?).await).await?;
         eprintln!("bench: copy {number} of {count}: {up:.0?} MB/s there, {down:.0?} MB/s back");
         if number > 0 {
             there.0.push(up.0);

@@ -18,6 +18,7 @@ mod samples;
 mod sshd;
 mod start;
 mod tasks;
+mod turns;
 mod way;
 
 use std::{fs, path::PathBuf, time::Instant};
