@@ -23,22 +23,32 @@ macro_rules! alone {
     };
 }
 
-/// What keeps such modes from beginning, and ends one that a command has begun. Reading back stays: its prompts take no command.
-pub(super) const KEPT: [&[&str]; 7] = [
+/// Ends the mode of the pane that they see, whatever has brought it before them.
+macro_rules! ended {
+    ($hook:literal) => {
+        &[
+            "set-hook",
+            "-g",
+            $hook,
+            concat!(
+                "if-shell -F '#{&&:#{&&:#{pane_in_mode},",
+                beside!(),
+                "},#{?#{m/r:^(copy|view)-mode$,#{pane_mode}},,1}}' 'copy-mode -q'"
+            ),
+        ]
+    };
+}
+
+/// What keeps such modes from beginning, and ends one that a command has begun or that was left in a pane that nobody saw. Reading
+/// back stays: its prompts take no command.
+pub(super) const KEPT: [&[&str]; 9] = [
     alone!("w", "choose-tree -Zw"),
     alone!("s", "choose-tree -Zs"),
     alone!("D", "choose-client -Z"),
     alone!("=", "choose-buffer -Z"),
     alone!("C", "customize-mode -Z"),
     alone!("f", "command-prompt { find-window -Z -- '%%' }"),
-    &[
-        "set-hook",
-        "-g",
-        "pane-mode-changed",
-        concat!(
-            "if-shell -F '#{&&:#{&&:#{pane_in_mode},",
-            beside!(),
-            "},#{?#{m/r:^(copy|view)-mode$,#{pane_mode}},,1}}' 'copy-mode -q'"
-        ),
-    ],
+    ended!("pane-mode-changed"),
+    ended!("window-pane-changed"),
+    ended!("session-window-changed"),
 ];

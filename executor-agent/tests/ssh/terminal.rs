@@ -200,6 +200,32 @@ async fn a_driver_without_a_shell_has_nothing_of_anothers_tmux_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mode_that_was_left_where_nobody_looks_ends_when_a_driver_sees_it() {
+    let world = world().await;
+    let mode = |pane: &str| tmux(&world, &["display-message", "-p", "-t", pane, "#{pane_mode}"]);
+    let mut free = Window::open(&world.person("ada", Profile::Workspace), (80, 24), &["sculpt-attach"]);
+    free.sees("ready").await;
+    for (makes, pane) in [("split-window", "main:0.1"), ("new-window", "main:1.0")] {
+        tmux(&world, &[makes, "-d", "-t", if makes == "new-window" { "main:1" } else { "main:0" }, "sleep 1000"]);
+        tmux(&world, &["choose-tree", "-t", pane]);
+        assert_eq!(mode(pane), "tree-mode\n");
+    }
+    let mut drives = Window::open(&world.person("bob", Profile::Attach), (80, 24), &[]);
+    drives.sees("ready").await;
+    assert_eq!((mode("main:0.1"), mode("main:1.0")), ("tree-mode\n".into(), "tree-mode\n".into()));
+    tmux(&world, &["select-pane", "-t", "main:0.1"]);
+    eventually(|| (mode("main:0.1") == "\n").then_some(())).await;
+    let theirs = tmux(&world, &["list-sessions", "-F", "#{session_name}"]);
+    let theirs = theirs.lines().find(|name| *name != "main").expect("their session");
+    tmux(&world, &["select-window", "-t", &format!("{theirs}:1")]);
+    eventually(|| (mode("main:1.0") == "\n").then_some(())).await;
+    drives.types(b"\x02d");
+    assert_eq!(drives.closes().await, Some(0));
+    free.types(b"\x02d");
+    assert_eq!(free.closes().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
     let world = world().await;
     let ada = world.person("ada", Profile::Workspace);
