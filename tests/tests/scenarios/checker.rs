@@ -1,5 +1,7 @@
 //! The checker is checked: each rule finds a violation that was planted for it, and nothing in a clean world.
 
+mod seats;
+
 use std::{fs, time::Duration};
 
 use anyhow::Context as _;
@@ -327,47 +329,6 @@ fn calls_and_followers_are_written_down() {
     }
     let expected = [Promise::Created(1), Promise::Created(17), Promise::Stopped(17), Promise::Retried(17)];
     assert_eq!(ledger.promises(), expected);
-}
-
-/// What ada has done beside the first attempt of the clean world.
-fn deed(kind: &str, seat: &str) -> serde_json::Value {
-    let kind = format!("pairing.{kind}");
-    json!({ "cursor": kind, "kind": kind, "task": 1, "attempt": 1, "actor": "ada", "data": { "session": seat } })
-}
-
-#[test]
-fn i7_finds_who_never_got_up() {
-    let tells = |deeds: &'static [&'static str]| {
-        move |facts: &mut Facts| facts.events.extend(deeds.iter().map(|kind| deed(kind, "s1")))
-    };
-    finds(Invariant::Seats, tells(&["attached"]));
-    finds(Invariant::Seats, tells(&["detached"]));
-    finds(Invariant::Seats, tells(&["typed"]));
-    finds(Invariant::Seats, tells(&["attached", "detached", "typed"]));
-    finds(Invariant::Seats, tells(&["attached", "detached", "detached"]));
-    finds(Invariant::Seats, tells(&["attached", "attached", "detached"]));
-    finds(Invariant::Seats, |facts| {
-        facts.events.extend([deed("attached", "s1"), deed("attached", "s2"), deed("detached", "s1")]);
-    });
-    finds(Invariant::Seats, |facts| {
-        tells(&["attached", "detached"])(facts);
-        facts.events[2]["actor"] = json!("bob");
-    });
-    let fits = |plant: &dyn Fn(&mut Facts)| {
-        let mut facts = clean();
-        plant(&mut facts);
-        assert_eq!(judge(&facts), []);
-    };
-    fits(&tells(&["attached", "typed", "typed", "detached"]));
-    // Nobody is there any more who could tell.
-    fits(&|facts| {
-        tells(&["attached"])(facts);
-        facts.executor_runs = false;
-    });
-    fits(&|facts| {
-        tells(&["attached"])(facts);
-        facts.attempts[0].fenced = true;
-    });
 }
 
 #[test]
