@@ -10,7 +10,7 @@ use sculpt_core::{
 use sculpt_proto::{
     FieldError, commit_id, duration,
     executor::v1::{self as wire, ended, report, report_ack::Refusal},
-    id::AttemptId,
+    id::{AttemptId, ExecutorId},
     required,
 };
 
@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     dispatch::{Actor, Dispatch, DispatchError, Moved},
-    store::{Connection, StoreError, attempts, sessions, sessions::Epoch, task_state},
+    store::{
+        Connection, StoreError, attempts, sessions,
+        sessions::Epoch,
+        task_state::{self, Locked},
+    },
 };
 
 /// Longest remark that is kept, in characters.
@@ -230,28 +234,23 @@ async fn apply_in(
                     attempts::end_fenced(conn, &[attempt]).await?;
                     None
                 }
-                // What people did there happened all the same: they came straight while the executor was out of reach.
-                Told::Deed(deed) if report.sequence > ledger.through => {
+                // What people did and what was said there happened all the same, while the executor was out of reach.
+                Told::Deed(_) | Told::Milestone(_) if report.sequence > ledger.through => {
                     attempts::advance(conn, attempt, report.sequence).await?;
-                    deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?
+                    keep(conn, &locked, &ledger, epoch.executor, report).await?
                 }
-                _ => None,
+                Told::Accepted
+                | Told::Preparing
+                | Told::Running { .. }
+                | Told::Finalizing { .. }
+                | Told::Note(_)
+                | Told::Deed(_)
+                | Told::Milestone(_) => None,
             };
             let (answer, _) = answer(report.sequence, Some((Refusal::Fenced, text)));
             return Ok((answer, moved));
         }
-        Ruling::Taken(None) => match &report.told {
-            Told::Deed(deed) => deeds::apply(conn, &locked, &ledger, epoch.executor, report.age, deed).await?,
-            Told::Milestone(text) => {
-                milestones::apply(conn, &locked, &ledger, epoch.executor, report.age, text).await?
-            }
-            Told::Accepted
-            | Told::Preparing
-            | Told::Running { .. }
-            | Told::Finalizing { .. }
-            | Told::Ended { .. }
-            | Told::Note(_) => None,
-        },
+        Ruling::Taken(None) => keep(conn, &locked, &ledger, epoch.executor, report).await?,
         Ruling::Taken(Some(step)) => {
             let event = Event::Stepped { fence: ledger.fence, step };
             match Dispatch::move_locked(conn, &locked, &event, &Actor::system(), report.age).await {
@@ -272,6 +271,26 @@ async fn apply_in(
     Ok((answer, moved))
 }
 
+/// Keeps what moves no attempt: what people do beside it, and what is said within it.
+async fn keep(
+    conn: &mut Connection,
+    locked: &Locked,
+    ledger: &attempts::Ledger,
+    executor: ExecutorId,
+    report: &Report,
+) -> Result<Option<Moved>, StoreError> {
+    match &report.told {
+        Told::Deed(deed) => deeds::apply(conn, locked, ledger, executor, report.age, deed).await,
+        Told::Milestone(text) => milestones::apply(conn, locked, ledger, executor, report.age, text).await,
+        Told::Accepted
+        | Told::Preparing
+        | Told::Running { .. }
+        | Told::Finalizing { .. }
+        | Told::Ended { .. }
+        | Told::Note(_) => Ok(None),
+    }
+}
+
 /// What is to be done with a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ruling {
@@ -279,7 +298,7 @@ pub enum Ruling {
     Again,
     /// Nothing, and it may come again.
     Refused(Refusal, String),
-    /// The task has gone on without its attempt: it moves nothing. What people did there is written down all the same.
+    /// The task has gone on without its attempt: it moves nothing. What people did and what was said there is kept all the same.
     Fenced(String),
     /// It is taken, with the step that it is; a remark, and what people do, is none.
     Taken(Option<Step>),

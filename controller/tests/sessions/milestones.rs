@@ -10,6 +10,24 @@ use super::{
 use crate::make;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_before_the_task_went_on_without_it_is_kept_all_the_same() {
+    let mut stack = Stack::start().await;
+    let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
+    let task = make::task(&stack.store).await;
+    stack.place().await;
+    let attempt = executor.run_one().await;
+    stack.run("UPDATE attempts SET fenced_at = now()").await;
+    for (sequence, text) in [(4, "tests pass"), (4, "tests pass"), (5, "done"), (3, "from before")] {
+        let said = Step::Milestone(Milestone { text: text.to_owned() });
+        let ack = executor.answer(&attempt, sequence, said).await;
+        assert_eq!((ack.through, ack.refusal()), (sequence, Refusal::Fenced), "{text}");
+    }
+    let kept = milestones::of(&mut stack.store.read().await.unwrap(), task).await.unwrap();
+    let kept: Vec<_> = kept.iter().map(|kept| (kept.attempt, kept.text.as_str())).collect();
+    assert_eq!(kept, [(Some(1), "tests pass"), (Some(1), "done")], "once each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn milestones_are_kept_once_and_the_last_of_them_beside_the_journal() {
     let mut stack = Stack::start().await;
     let (mut executor, _) = Scripted::ready(&mut stack, hello("one")).await;
