@@ -18,6 +18,12 @@ const CHUNK: usize = 32 * 1024;
 /// Bytes in a row that show nothing, before an unterminated sequence is given up.
 const LONGEST_SILENCE: usize = 1 << 20;
 
+/// The longest title, in characters.
+const LONGEST_TITLE: usize = 256;
+
+/// Where a link may lead: to nothing of the person's own machine, and to no program of theirs but these are for.
+const LINKS: [&str; 3] = ["https:", "http:", "mailto:"];
+
 /// What tmux's client says when it is asked to end. To a person who gets up it sounds as if the agent had.
 const LAST_WORDS: &str = "[terminated]";
 
@@ -112,9 +118,9 @@ impl Perform for Writer {
 
     fn esc_dispatch(&mut self, intermediates: &[u8], ignore: bool, byte: u8) {
         self.heard = true;
-        // Cursor, lines, tabs, keypad, reset; sets of characters; but not Z, which asks.
+        // Cursor, lines, tabs, keypad; sets of characters; but not Z, which asks, nor c, which takes all that they had set.
         let shows = match intermediates {
-            [] => b"78DEHM=>c".contains(&byte),
+            [] => b"78DEHM=>".contains(&byte),
             [b'(' | b')' | b'*' | b'+'] => b"0AB".contains(&byte),
             [b'#'] => byte == b'8',
             _ => false,
@@ -134,7 +140,9 @@ impl Perform for Writer {
         let legible = !body.iter().any(|part| part.contains(char::is_control));
         // Titles, links, and the colour of the cursor, for which a `?` asks.
         let shows = match *kind {
-            "0" | "1" | "2" | "8" | "112" => legible,
+            "0" | "1" | "2" => legible && body.iter().map(|part| part.chars().count()).sum::<usize>() <= LONGEST_TITLE,
+            "8" => legible && matches!(body, [_, link, ..] if leads_out(link)),
+            "112" => body.is_empty(),
             "12" => legible && !body.iter().any(|part| part.contains('?')),
             _ => false,
         };
@@ -143,8 +151,13 @@ impl Perform for Writer {
         }
     }
 
-    fn hook(&mut self, _: &Params, _: &[u8], _: bool, _: char) {
+    /// Of these strings two pass, between which a terminal shows nothing that is half drawn. They have no body.
+    fn hook(&mut self, params: &Params, intermediates: &[u8], ignore: bool, action: char) {
         self.heard = true;
+        let numbers = joined(params.iter().flatten(), ";");
+        if !ignore && (intermediates, action) == (b"=", 's') && matches!(&*numbers, "1" | "2") {
+            self.write(&format!("\x1bP={numbers}s\x1b\\"));
+        }
     }
 
     fn put(&mut self, _: u8) {
@@ -170,12 +183,25 @@ fn passes(params: &Params, intermediates: &[u8], action: char) -> bool {
         ([], 'h' | 'l') => params.iter().all(|group| matches!(group, [4 | 34])),
         // A title is put aside and taken back; the others of these ask, or move windows.
         ([], 't') => matches!(first, 22 | 23),
-        ([b'?'], 'h' | 'l' | 'J' | 'K' | 'c' | 's' | 'r') => true,
+        // Keys, wrapping, cursor, margins, another screen, mouse, focus, pastes, whole pictures; what a terminal is set to beside
+        // these is its person's own.
+        ([b'?'], 'h' | 'l') => params.iter().all(|group| {
+            matches!(group, [1 | 7 | 12 | 25 | 47 | 69 | 1000 | 1002..=1006 | 1047..=1049 | 2004 | 2026 | 7727])
+        }),
+        ([b'?'], 'J' | 'K' | 'c') => true,
         // How modified keys are told.
-        ([b'>'], 'm') => true,
+        ([b'>'], 'm') => first == 4,
         ([b' '], 'q') | ([b'!'], 'p') => true,
+        // A coloured area is filled.
+        ([b'$'], 'x') => true,
         _ => false,
     }
+}
+
+/// Whether a link is one that may be shown; without any, one ends.
+fn leads_out(link: &str) -> bool {
+    let begins = |scheme: &&str| link.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme));
+    link.is_empty() || LINKS.iter().any(begins)
 }
 
 fn joined(parts: impl Iterator<Item = impl ToString>, between: &str) -> String {
@@ -210,10 +236,31 @@ mod tests {
             "\x1b[?u",
             "\x1b[2h",
             "\x1b[?4m",
+            "\x1b[>1;2m",
             "\x1bZ",
             "\x05",
             "\x1bP$qm\x1b\\",
             "\x1bP+q544e\x1b\\",
+            "\x1bP=3s\x1b\\",
+            "\x1bP=1;1s\x1b\\",
+            "\x1bP1s\x1b\\",
+            "\x1bPq#0~\x1b\\",
+            "\x1b[=c",
+            "\x1b[1;1;1;1;1;1*x",
+            "\x1b[>4n",
+            "\x1b[?996n",
+            "\x1b]7;file:///home\x07",
+            "\x1b]8;;file:///etc/passwd\x1b\\",
+            "\x1b]8;;vscode://x\x1b\\",
+            "\x1b]8;id=1\x1b\\",
+            "\x1b]112;#ff0000\x1b\\",
+            "\x1bc",
+            "\x1b[?1s",
+            "\x1b[?1r",
+            "\x1b[?5h",
+            "\x1b[?1;3h",
+            "\x1b[?2031h",
+            "\x1b]11;?\x1b\\",
             "\x1b]4;1;?\x07",
             "\x1b]10;?\x07",
             "\x1b]12;?\x07",
@@ -230,10 +277,24 @@ mod tests {
         for needed in [
             "\x1b[?1049h\x1b[22;0;0t\x1b[?1h\x1b=\x1b[H\x1b[2J\x1b[?12l\x1b[?25h\x1b[?1000l\x1b[?1006l",
             "\x1b[1;30r\x1b[>c\x1b[>q\x1b[c\x1b[?2004h\x1b[?1004h\x1b[>4;2m\x1b[2 q\x1b[34h",
+            // Rectangles, margins, and pictures that are shown when they are whole.
+            "\x1b[32;1;1;10;40$x\x1b[?69h\x1b[1;40s\x1b[s\x1b[?69l\x1bP=1s\x1b\\\x1bP=2s\x1b\\\x1b[?2026h\x1b[?2026l",
+            // Lines of other shapes and colours, above and through; how many times a character is there.
+            "\x1b[4:3m\x1b[58:2:1:2:3m\x1b[59m\x1b[53m\x1b[55m\x1b[9m\x1b[29m\x1b[3;1H\x1b[5X\x1b[4b\x1b[>4;1m\x1b[>4m",
             "\x1b[38:2:1:2:3m\x1b[38;5;7m\x1b(B\x1b[m\x1b[K\x1b(0lqk\x0e\x0f\x07",
-            "\x1b]0;a title\x1b\\\x1b]12;#ff0000\x1b\\\x1b]112\x1b\\\x1b]8;;http://x\x1b\\äöü✓\r\n\t",
+            "\x1b]0;a title\x1b\\\x1b]12;#ff0000\x1b\\\x1b]112\x1b\\äöü✓\r\n\t",
+            "\x1b]8;;http://x\x1b\\\x1b]8;id=1;HTTPS://x/?a;b\x1b\\\x1b]8;;mailto:a@b\x1b\\\x1b]8;;\x1b\\",
+            "\x1b[?12;25h\x1b[?1002h\x1b[?1003l\x1b[?1005l\x1b[?7727h\x1b[?7l\x1b7\x1b[?47h\x1b[?1c",
         ] {
             assert_eq!(String::from_utf8(fed(needed.as_bytes(), false)).unwrap(), needed);
+        }
+    }
+
+    #[test]
+    fn a_title_has_an_end() {
+        for (length, shown) in [(LONGEST_TITLE, true), (LONGEST_TITLE + 1, false)] {
+            let title = format!("\x1b]2;{}\x1b\\", "ü".repeat(length));
+            assert_eq!(fed(title.as_bytes(), false) == title.as_bytes(), shown, "{length}");
         }
     }
 
