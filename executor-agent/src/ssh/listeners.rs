@@ -26,7 +26,7 @@ static LOOKS: Semaphore = Semaphore::const_new(4);
 /// How many descriptors are looked at. An agent that holds more hides only its own.
 const MOST_DESCRIPTORS: usize = 65_536;
 
-/// For how long one that was found is taken to be there.
+/// For how long a socket that a process had is taken for its own.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// The sockets of some processes on which something listens.
@@ -38,9 +38,18 @@ pub(super) struct Listeners {
     unix: Vec<PathBuf>,
 }
 
+/// The sockets of some processes, and where they are seen.
+#[derive(Debug, Default)]
+struct Sockets {
+    /// By inode; of those who have inherited one, one says where it stands.
+    own: HashMap<u64, u32>,
+    /// One process for each network.
+    networks: Vec<u32>,
+}
+
 /// Those that were found last.
 #[derive(Debug, Default)]
-pub(super) struct Found(Mutex<Option<(Instant, Listeners)>>);
+pub(super) struct Found(Mutex<Option<(Instant, Sockets)>>);
 
 /// Why somebody is not taken somewhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +78,8 @@ pub(super) async fn one_of_few<T: Send + 'static>(look: impl FnOnce() -> T + Sen
 }
 
 impl Found {
-    /// What `find` finds among the listeners of `pids`. What was found just now is not looked for anew, what was not found is.
+    /// What `find` finds among the listeners of `pids`. Whose a socket is, is not looked for anew when it was just now; that it
+    /// still is what listens there, is: its port may be another's by now.
     pub(super) fn find<T>(
         &self,
         pids: impl FnOnce() -> Vec<u32>,
@@ -77,23 +87,27 @@ impl Found {
     ) -> Result<T, Unreached> {
         // Who asks at the same time has it from the one who looks.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, listeners)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH)
-            && let Ok(found) = find(listeners)
+        if let Some((_, sockets)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH)
+            && let Ok(found) = find(&sockets.listeners())
         {
             return Ok(found);
         }
-        let (_, listeners) = last.insert((Instant::now(), Listeners::of(&pids())));
-        find(listeners)
+        let (_, sockets) = last.insert((Instant::now(), Sockets::of(&pids())));
+        find(&sockets.listeners())
     }
 }
 
-impl Listeners {
+impl Sockets {
     /// Those of the processes `pids`. Goes through their descriptors.
-    pub(super) fn of(pids: &[u32]) -> Self {
-        // Of those who have inherited a socket one says where it stands.
-        let own: HashMap<u64, u32> = sockets(pids).collect();
-        let mut all = Self::default();
-        for pid in networks(pids) {
+    fn of(pids: &[u32]) -> Self {
+        Self { own: sockets(pids).collect(), networks: networks(pids) }
+    }
+
+    /// What listens now, by the tables of the kernel alone.
+    fn listeners(&self) -> Listeners {
+        let own = &self.own;
+        let mut all = Listeners::default();
+        for pid in self.networks.iter().copied() {
             let tcp = ["tcp", "tcp6"].into_iter().flat_map(|name| tcp(pid, name));
             let tcp = tcp.filter(|it| it.state == TcpState::Listen);
             for it in tcp {
@@ -108,7 +122,9 @@ impl Listeners {
         }
         all
     }
+}
 
+impl Listeners {
     /// Where a person gets who asks for `port` of `host`.
     pub(super) fn tcp(&self, host: &str, port: u32) -> Result<SocketAddr, Unreached> {
         let asked: Vec<IpAddr> = match host {
@@ -257,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_found_is_known_for_a_while_and_what_was_not_is_looked_for() {
+    fn whose_a_socket_is_is_known_for_a_while_and_what_was_not_found_is_looked_for() {
         let (found, looks) = (Found::default(), std::cell::Cell::new(0));
         let own = || {
             looks.set(looks.get() + 1);
@@ -274,20 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_was_released_leads_nobody_to_who_has_it_next() {
+        // No other test is at this address, so that nobody takes the port between.
+        let (found, host) = (Found::default(), "127.81.7.3");
+        let first = TcpListener::bind((host, 0)).unwrap();
+        let address = first.local_addr().unwrap();
+        let asked = u32::from(address.port());
+        let reached = |pids: &[u32]| found.find(|| pids.to_vec(), |listeners| listeners.tcp(host, asked));
+        assert_eq!(reached(&[std::process::id()]), Ok(address));
+        // The descriptors are not gone through anew.
+        assert_eq!(reached(&[]), Ok(address));
+        drop(first);
+        let _anothers = TcpListener::bind(address).unwrap();
+        assert_eq!(reached(&[]), Err(Unreached::Nobody(address.port())));
+    }
+
+    #[test]
     fn what_a_process_listens_on_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let (tcp, _unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
         let port = tcp.local_addr().unwrap().port();
-        let own = Listeners::of(&[std::process::id()]);
+        let own = Sockets::of(&[std::process::id()]).listeners();
         assert_eq!(own.tcp("localhost", port.into()), Ok(tcp.local_addr().unwrap()));
         let (text, elsewhere) = (path.to_str().unwrap(), Path::new("/elsewhere"));
         assert_eq!(own.unix(text, elsewhere), Ok(path.as_path()));
         assert!(own.unix(text, directory.path()).is_err(), "it is kept from them");
         // Others of this host are somebody else's.
-        let others = Listeners::of(&[std::os::unix::process::parent_id()]);
+        let others = Sockets::of(&[std::os::unix::process::parent_id()]).listeners();
         assert_eq!(others.tcp("localhost", port.into()), Err(Unreached::Nobody(port)));
         assert!(others.unix(text, elsewhere).is_err());
-        assert_eq!(Listeners::of(&[]), Listeners::default());
+        assert_eq!(Sockets::of(&[]).listeners(), Listeners::default());
     }
 }
