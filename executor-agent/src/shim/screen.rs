@@ -98,8 +98,8 @@ pub(super) enum Work {
 }
 
 impl Screen {
-    /// The screen of the terminal behind `master`, with a thread of its own, so that the recording need not wait for the
-    /// emulator.
+    /// The screen of the terminal behind `master`. What comes in large pieces is emulated by a thread of its own, which the
+    /// recording does not wait for before it is far behind; a small one by who records it.
     pub(super) fn start(master: Arc<OwnedFd>, size: Size) -> io::Result<Arc<Self>> {
         let state = State { terminal: Terminal::new(size), views: Vec::new(), resized: Some(size), ended: false };
         let backlog = Backlog::default();
@@ -239,16 +239,10 @@ impl View {
             return false;
         }
         let sent = if queue.is_idle() { self.send_now(chunk) } else { 0 };
-        let rest = chunk.len() - sent;
-        if rest == 0 {
+        if sent == chunk.len() {
             return true;
         }
-        if queue.bytes + rest > BEHIND {
-            queue.skip();
-        } else {
-            queue.bytes += rest;
-            queue.chunks.push_back(if sent == 0 { Arc::clone(chunk) } else { chunk[sent..].into() });
-        }
+        queue.keep(chunk, sent);
         self.changed.notify_one();
         queue.mode == Mode::Live
     }
@@ -320,9 +314,23 @@ impl Queue {
         self.chunks.is_empty() && !self.sending
     }
 
+    /// Keeps what was not sent of a chunk until it is its turn, or gives up on all when that is too much.
+    fn keep(&mut self, chunk: &Arc<[u8]>, sent: usize) {
+        let rest = chunk.len() - sent;
+        if self.bytes + rest > BEHIND {
+            return self.skip();
+        }
+        self.bytes += rest;
+        self.chunks.push_back(if sent == 0 { Arc::clone(chunk) } else { chunk[sent..].into() });
+    }
+
     fn skip(&mut self) {
         self.chunks.clear();
         self.bytes = 0;
         self.mode = Mode::Skipping;
     }
 }
+
+#[cfg(test)]
+#[path = "screen_tests.rs"]
+mod tests;
