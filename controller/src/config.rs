@@ -15,6 +15,7 @@ use std::{
 use crate::{
     background::guests,
     git::GitSettings,
+    grpc::pairings,
     pki::{IssueError, Names},
 };
 
@@ -99,6 +100,8 @@ pub struct Config {
     pub lifeline: bool,
     /// How soon executors hear whom to let in where no signal tells of it.
     pub guests_poll: Duration,
+    /// How soon a tunnel ends whose pairing was taken back where no signal tells of it.
+    pub tunnels_look: Duration,
 }
 
 /// Why the settings cannot be used.
@@ -218,6 +221,7 @@ impl ServeArgs {
             git,
             lifeline: self.lifeline,
             guests_poll: guests::POLL,
+            tunnels_look: pairings::LOOK,
         })
     }
 }

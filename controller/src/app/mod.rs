@@ -340,7 +340,7 @@ async fn build(
         public: pki.public.clone(),
         executor_url: executor_url(config, executors),
     };
-    let routes = user_routes(&parts, about).context("prepare reflection")?;
+    let routes = user_routes(&parts, about, config.tunnels_look).context("prepare reflection")?;
     Ok((parts, routes))
 }
 

@@ -31,7 +31,11 @@ use crate::{
 };
 
 /// What people and tools call.
-pub(super) fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_reflection::server::Error> {
+pub(super) fn user_routes(
+    parts: &Parts,
+    about: About,
+    look: Duration,
+) -> Result<Router, tonic_reflection::server::Error> {
     let Parts { dispatch, blobs, repositories, sessions, ending, health, .. } = parts;
     let mut routes = Routes::builder();
     let api = Api::new(dispatch.clone(), repositories.clone(), sessions.clone(), about, ending.clone());
@@ -45,6 +49,7 @@ pub(super) fn user_routes(parts: &Parts, about: About) -> Result<Router, tonic_r
         ssh: parts.ssh.clone(),
         tracker: parts.tracker.clone(),
         ending: ending.clone(),
+        look,
     };
     routes.add_service(pairings.into_service());
     routes.add_service(LogsApi::new(store, bus, blobs.clone(), ending.clone()).into_service());

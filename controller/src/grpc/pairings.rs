@@ -1,6 +1,9 @@
 //! Pairings: opened, listed, taken back.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use sculpt_pairing::{Host, Pass, PassError, Profile, Right, login};
 use sculpt_proto::{
@@ -31,6 +34,9 @@ use crate::{
     },
 };
 
+/// How soon it is found that a pairing was taken back which nothing has told of.
+pub const LOOK: Duration = Duration::from_secs(30);
+
 /// Longest line of a public key that is taken; those of the kinds that are certified are much shorter.
 const LONGEST_KEY: usize = 4096;
 
@@ -51,6 +57,8 @@ pub struct PairingsApi {
     pub tracker: TaskTracker,
     /// Cancelled when tunnels are to end.
     pub ending: CancellationToken,
+    /// How often it is looked whether a pairing was taken back while a tunnel is open.
+    pub look: Duration,
 }
 
 impl PairingsApi {
@@ -230,6 +238,7 @@ mod tests {
     use tonic::Code;
 
     use super::{super::status::REASON, *};
+    use crate::{relay::RelayError, session::Undialled};
 
     #[test]
     fn programs_are_told_in_one_word() {
@@ -247,6 +256,12 @@ mod tests {
             (Past::Closed.into(), Code::FailedPrecondition, "closed"),
             (Past::Over.into(), Code::FailedPrecondition, "over"),
             (Past::Late.into(), Code::FailedPrecondition, "late"),
+            (Undialled::Elsewhere.into(), Code::Unavailable, "elsewhere"),
+            (Undialled::Busy.into(), Code::ResourceExhausted, "too_many"),
+            (RelayError::Yours.into(), Code::ResourceExhausted, "too_many"),
+            (RelayError::Often.into(), Code::ResourceExhausted, "too_many"),
+            (RelayError::Full.into(), Code::ResourceExhausted, "too_many"),
+            (RelayError::Silent.into(), Code::Unavailable, "silent"),
         ] {
             let told = status.metadata().get(REASON).and_then(|word| word.to_str().ok());
             assert_eq!((status.code(), told), (code, Some(reason)), "{status}");

@@ -13,7 +13,7 @@ use tokio::{
         broadcast::{self, error::RecvError},
         mpsc,
     },
-    time::{Instant, interval_at, timeout},
+    time::{Instant, Interval, interval_at, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -31,9 +31,6 @@ use crate::{
 
 /// What goes to a person.
 pub(super) type Replies = ReceiverStream<Result<TunnelResponse, Status>>;
-
-/// How soon it is found that a pairing was taken back which nothing has told of.
-const LOOK: Duration = Duration::from_secs(30);
 
 /// How long a person may take to read why their tunnel is over.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -63,6 +60,7 @@ impl PairingsApi {
         let open = TunnelResponse { part: Some(tunnel_response::Part::Open(TunnelOpen {})) };
         let inbound = inbound.map(|message| Ok::<_, Status>(Piece::try_from(message?)?));
         let (store, sees, ending) = (self.store.clone(), caller.sees(), self.ending.clone());
+        let look = interval_at(Instant::now() + self.look, self.look);
         self.tracker.spawn(async move {
             let _place = place;
             if out.send(Ok(open)).await.is_err() {
@@ -70,7 +68,7 @@ impl PairingsApi {
             }
             tokio::select! {
                 () = carry(end, inbound, out.clone(), ending) => {}
-                past = taken_back(closings, &store, &sees, id) => {
+                past = taken_back(closings, look, &store, &sees, id) => {
                     // Who does not read finds the stream ended without an end of the tunnel.
                     let _unread = timeout(GOODBYE, out.send(Err(past.into()))).await;
                 }
@@ -89,19 +87,17 @@ fn named(first: TunnelRequest) -> Result<PairingId, FieldError> {
 }
 
 /// Returns when the pairing was taken back, or is nowhere to be seen. Whatever else ends it, its executor does.
-async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store, sees: &Sees, id: PairingId) -> Past {
-    let mut look = interval_at(Instant::now() + LOOK, LOOK);
+async fn taken_back(
+    mut closings: broadcast::Receiver<PairingId>,
+    mut look: Interval,
+    store: &Store,
+    sees: &Sees,
+    id: PairingId,
+) -> Past {
     loop {
-        tokio::select! {
-            closed = closings.recv() => match closed {
-                Ok(closed) if closed == id => return Past::Closed,
-                Ok(_) => continue,
-                Err(RecvError::Lagged(_)) => {}
-                // The controller ends, and says so itself.
-                Err(RecvError::Closed) => std::future::pending().await,
-            },
-            // Word of another replica may have been lost.
-            _ = look.tick() => {}
+        match word(&mut closings, &mut look, id).await {
+            Word::Closed => return Past::Closed,
+            Word::Look => {}
         }
         match store.pairing(sees, id).await {
             Ok(Some(placed)) if placed.stands() == Err(Past::Closed) => return Past::Closed,
@@ -109,6 +105,57 @@ async fn taken_back(mut closings: broadcast::Receiver<PairingId>, store: &Store,
             Ok(None) => return Past::Over,
             // What cannot be read now can at the next look.
             Ok(Some(_)) | Err(_) => {}
+        }
+    }
+}
+
+/// What is heard of a pairing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// It was taken back.
+    Closed,
+    /// Nothing, and it may have been: word of another replica can be lost.
+    Look,
+}
+
+async fn word(closings: &mut broadcast::Receiver<PairingId>, look: &mut Interval, id: PairingId) -> Word {
+    loop {
+        tokio::select! {
+            closed = closings.recv() => match closed {
+                Ok(closed) if closed == id => return Word::Closed,
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => return Word::Look,
+                // The controller ends, and says so itself.
+                Err(RecvError::Closed) => std::future::pending().await,
+            },
+            _ = look.tick() => return Word::Look,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_looked_at_where_word_of_it_may_have_been_lost() {
+        let (own, other) = (PairingId::fresh(), PairingId::fresh());
+        let hour = Duration::from_secs(3600);
+        for (told, heard, after) in [
+            (vec![own], Word::Closed, Duration::ZERO),
+            (vec![other, own], Word::Closed, Duration::ZERO),
+            (vec![own, other, other], Word::Look, Duration::ZERO),
+            (vec![other], Word::Look, hour),
+            (vec![], Word::Look, hour),
+        ] {
+            let (closed, mut closings) = broadcast::channel(2);
+            for id in &told {
+                closed.send(*id).expect("it is heard");
+            }
+            let began = Instant::now();
+            let mut look = interval_at(began + hour, hour);
+            let said = timeout(2 * hour, word(&mut closings, &mut look, own)).await.expect("it is heard or looked at");
+            assert_eq!((said, began.elapsed()), (heard, after), "{told:?}");
         }
     }
 }

@@ -39,9 +39,9 @@ impl House {
         Self::looking(NEVER).await
     }
 
-    /// The same where it is looked so often whether there is more to tell.
-    async fn looking(poll: Duration) -> Self {
-        let world = World::with(|config| config.guests_poll = poll).await;
+    /// The same where it is looked so often whether there is more to tell, or somebody to cut.
+    pub(super) async fn looking(poll: Duration) -> Self {
+        let world = World::with(|config| (config.guests_poll, config.tunnels_look) = (poll, poll)).await;
         let hello = Hello { ssh_address: Some("one.example:7022".into()), ..hello("one") };
         let enrolled = world.stack.enrol(&hello).await;
         let task = make::task_on(world.stack.store(), world.web.id(), &"c".repeat(40)).await;

@@ -111,7 +111,7 @@ impl Paired {
 }
 
 /// `told`, with what a program is told beside it.
-fn reason(told: &Status) -> Option<&str> {
+pub(super) fn reason(told: &Status) -> Option<&str> {
     told.metadata().get("sculpt-reason").map(|word| word.to_str().expect("a word"))
 }
 

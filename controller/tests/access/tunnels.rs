@@ -20,7 +20,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{
     guests::{House, dial},
-    pairings::key,
+    pairings::{key, reason},
 };
 use crate::{harness::Authorised, sessions::executor::hello};
 
@@ -98,7 +98,11 @@ fn data(text: &'static str) -> Bytes {
 }
 
 async fn house() -> (House, String, String) {
-    let house = House::new().await;
+    opened(House::new().await).await
+}
+
+/// A house in which ben may sit.
+async fn opened(house: House) -> (House, String, String) {
     let ben = house.world.user("ben", &[(Role::Pair, Some("web"))]).await;
     let pairing = house.open(&ben).await;
     (house, ben, pairing)
@@ -170,6 +174,21 @@ async fn who_breaks_off_is_missed_at_once() {
     let told = person.hear().await.expect_err("the executor has gone");
     assert!(told.code() == Code::Unavailable && told.message().contains("connect again"), "{told}");
     house.world.stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pairing_that_is_taken_back_without_a_word_cuts_who_is_there_all_the_same() {
+    for (sql, word) in
+        [("UPDATE pairings SET closed_at = created_at, closed_by = 'ada'", "closed"), ("DELETE FROM pairings", "over")]
+    {
+        let (mut house, ben, pairing) = opened(House::looking(Duration::from_millis(50)).await).await;
+        let (mut person, mut executor) = met(&mut house, &ben, &pairing).await;
+        sqlx::query(sql).execute(&mut *house.world.stack.store().read().await.unwrap()).await.unwrap();
+        let told = person.hear().await.expect_err(sql);
+        assert_eq!((told.code(), reason(&told)), (Code::FailedPrecondition, Some(word)), "{told}");
+        assert_eq!(executor.hear().await.expect_err(sql).code(), Code::Unavailable);
+        house.world.stack.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use sculpt_controller::{
     background::guests,
     config::{Config, DatabaseSetting, EVENT_DAYS, TlsSettings},
     git::GitSettings,
+    grpc::pairings,
     pki::{LEAF_LIFE, Names},
     store::Store,
 };
@@ -135,6 +136,7 @@ fn config(data_dir: &Path, authority: &Path, database: DatabaseSetting) -> Confi
         },
         lifeline: false,
         guests_poll: guests::POLL,
+        tunnels_look: pairings::LOOK,
         certificate_life: LEAF_LIFE,
         executor_url: None,
     }
