@@ -23,7 +23,7 @@ use super::{
     tasks::Located,
     visible,
 };
-use crate::access::{Closing, On, Read, Sees, Unknown};
+use crate::access::{Caller, Closing, On, Read, Sees, Unknown};
 
 /// What lets one person sit beside one attempt.
 #[derive(Clone, Debug)]
@@ -52,6 +52,7 @@ pub struct Placed {
     #[sqlx(flatten)]
     task: Located,
     owner: Uuid,
+    token_id: Uuid,
     executor_id: Uuid,
     /// It was taken back.
     closed: bool,
@@ -100,6 +101,11 @@ impl Placed {
         UserId(self.owner)
     }
 
+    /// Whether it was opened with what this caller shows.
+    fn is_of(&self, caller: &Caller) -> bool {
+        (self.owner, self.token_id) == (caller.user().0, caller.token().0)
+    }
+
     /// Who runs the attempt.
     pub fn executor(&self) -> ExecutorId {
         ExecutorId(self.executor_id)
@@ -107,11 +113,11 @@ impl Placed {
 
     /// Whether sessions can be begun with it, as far as its own time and its attempt's go.
     pub fn stands(&self) -> Result<(), Past> {
-        match self {
-            Self { closed: true, .. } => Err(Past::Closed),
-            Self { over: true, .. } => Err(Past::Over),
-            Self { late: true, .. } => Err(Past::Late),
-            _ => Ok(()),
+        match (self.closed, self.over, self.late) {
+            (true, _, _) => Err(Past::Closed),
+            (false, true, _) => Err(Past::Over),
+            (false, false, true) => Err(Past::Late),
+            (false, false, false) => Ok(()),
         }
     }
 }
@@ -121,15 +127,11 @@ impl Store {
     /// have not been cut yet who may sit there no more: their executor may be out of reach.
     pub async fn pairings(&self, of: &On<Read>) -> Result<Vec<Pairing>, StoreError> {
         let mut conn = self.read().await?;
-        let mut taken = seats::beside(&mut conn, of.task()).await?;
+        let taken = seats::beside(&mut conn, of.task()).await?;
         let standing = guests::standing(&mut conn, "task_id", vec![of.task().0]).await?;
         let mut wanted: Vec<Uuid> = taken.iter().map(|seat| seat.pairing_id).collect();
         wanted.extend(standing.iter().filter(|row| !row.over && !row.remaining.is_zero()).map(|row| row.id.0));
-        let mut pairings = these(&mut conn, &wanted).await?;
-        for pairing in &mut pairings {
-            pairing.seats = taken.extract_if(.., |seat| seat.pairing_id == pairing.id.0).collect();
-        }
-        Ok(pairings)
+        these(&mut conn, &wanted, taken).await
     }
 
     /// The pairing of this id, if it is beside a task that is seen.
@@ -159,7 +161,8 @@ impl Store {
 
 async fn close(conn: &mut Connection, closing: &Closing, id: PairingId) -> Result<(), StoreError> {
     let by = closing.caller().by();
-    let sql = "UPDATE pairings p SET closed_at = now(), closed_by = $2 FROM attempts a, tasks t, users u \
+    // The clock of the database may have gone back since it was opened.
+    let sql = "UPDATE pairings p SET closed_at = GREATEST(now(), p.created_at), closed_by = $2 FROM attempts a, tasks t, users u \
                WHERE p.id = $1 AND p.closed_at IS NULL AND a.id = p.attempt_id AND t.id = a.task_id AND u.id = p.user_id \
                RETURNING t.number, t.project_id, u.name";
     let closed: Option<(i64, Option<Uuid>, String)> =
@@ -177,7 +180,7 @@ fn act(action: &'static str, task: i64, project: Option<Uuid>, details: Value) -
 async fn placed(conn: &mut Connection, sees: &Sees, id: PairingId) -> Result<Option<Placed>, StoreError> {
     let mut query = QueryBuilder::new(format!(
         "SELECT t.id, t.project_id, pr.name AS project, t.created_by, 1::bigint AS count, p.user_id AS owner, \
-         a.executor_id, p.closed_at IS NOT NULL AS closed, p.expires_at <= now() AS late, NOT ({LIVES}) AS over \
+         p.token_id, a.executor_id, p.closed_at IS NOT NULL AS closed, p.expires_at <= now() AS late, NOT ({LIVES}) AS over \
          FROM pairings p JOIN attempts a ON a.id = p.attempt_id JOIN tasks t ON t.id = a.task_id \
          LEFT JOIN projects pr ON pr.id = t.project_id WHERE p.id = "
     ));
@@ -187,26 +190,32 @@ async fn placed(conn: &mut Connection, sees: &Sees, id: PairingId) -> Result<Opt
 }
 
 async fn one(conn: &mut Connection, id: PairingId) -> Result<Pairing, StoreError> {
-    these(conn, &[id.0]).await?.pop().ok_or(StoreError::Sqlx(sqlx::Error::RowNotFound))
+    let taken = seats::by(conn, id).await?;
+    these(conn, &[id.0], taken).await?.pop().ok_or(StoreError::Sqlx(sqlx::Error::RowNotFound))
 }
 
-/// Those of these ids, without their seats; oldest first.
-async fn these(conn: &mut Connection, ids: &[Uuid]) -> Result<Vec<Pairing>, StoreError> {
+/// Those of these ids, each with its part of `taken`; oldest first.
+async fn these(conn: &mut Connection, ids: &[Uuid], mut taken: Vec<Seat>) -> Result<Vec<Pairing>, StoreError> {
     let sql = "SELECT p.id, p.attempt_id, u.name, p.rights::text[], p.created_at, p.expires_at, p.closed_at \
                FROM pairings p JOIN users u ON u.id = p.user_id WHERE p.id = ANY ($1) ORDER BY p.created_at, p.id";
     type Row = (Uuid, Uuid, String, Vec<String>, Time, Time, Option<Time>);
     let rows: Vec<Row> = sqlx::query_as(sql).bind(ids).fetch_all(conn).await?;
     let read = |(id, attempt, user, named, created_at, expires_at, closed_at): Row| {
-        let (id, attempt, rights) = (PairingId(id), AttemptId(attempt), rights(&named)?);
-        Ok(Pairing { id, attempt, user, rights, created_at, expires_at, closed_at, seats: Vec::new() })
+        let (id, attempt) = (PairingId(id), AttemptId(attempt));
+        let seats = taken.extract_if(.., |seat| seat.pairing_id == id.0).collect();
+        Pairing { id, attempt, user, rights: rights(id, &named), created_at, expires_at, closed_at, seats }
     };
-    rows.into_iter().map(read).collect()
+    Ok(rows.into_iter().map(read).collect())
 }
 
-/// Rights as their column has them.
-fn rights(named: &[String]) -> Result<Rights, StoreError> {
+/// Rights as their column has them. One that another version wrote lets nobody do anything, and keeps nobody from hearing of
+/// all others.
+fn rights(pairing: PairingId, named: &[String]) -> Rights {
     let right = |name: &String| name.parse::<Right>().map_err(|_| columns::unreadable("pairings.rights", name));
-    named.iter().map(right).collect()
+    named.iter().map(right).collect::<Result<_, _>>().unwrap_or_else(|error| {
+        tracing::warn!(%pairing, error = &error as &dyn std::error::Error, "a pairing lets nobody in");
+        Rights::NONE
+    })
 }
 
 /// As their column has them.

@@ -114,10 +114,19 @@ pub async fn leave(
 /// Who sits beside the attempts of `task`, in the order in which they came. Nobody sits beside one that is over, whatever was
 /// told of it last.
 pub async fn beside(conn: &mut Connection, task: TaskId) -> Result<Vec<Seat>, StoreError> {
+    taken(conn, "a.task_id", task.0).await
+}
+
+/// The same of those whom `pairing` lets.
+pub async fn by(conn: &mut Connection, pairing: PairingId) -> Result<Vec<Seat>, StoreError> {
+    taken(conn, "s.pairing_id", pairing.0).await
+}
+
+async fn taken(conn: &mut Connection, column: &'static str, id: Uuid) -> Result<Vec<Seat>, StoreError> {
     let sql = format!(
         "SELECT s.session_id, s.pairing_id, s.attempt_id, s.user_name, s.role::text, s.began_at, s.typed_at \
-         FROM seats s JOIN attempts a ON a.id = s.attempt_id WHERE s.ended_at IS NULL AND {LIVES} AND a.task_id = $1 \
+         FROM seats s JOIN attempts a ON a.id = s.attempt_id WHERE s.ended_at IS NULL AND {LIVES} AND {column} = $1 \
          ORDER BY s.began_at, s.session_id"
     );
-    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_all(conn).await?)
+    Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).fetch_all(conn).await?)
 }

@@ -219,6 +219,9 @@ async fn a_call_that_is_repeated_opens_nothing_more() {
     let other_key = v1::OpenPairingRequest { public_key: key().1, ..request.clone() };
     assert_eq!(open(&ben, &other_key).await.expect_err("it is another wish").code(), Code::AlreadyExists);
     assert_eq!(open(&dan, &request).await.expect_err("it is ben's").code(), Code::AlreadyExists);
+    let narrow = paired.world.token("ben", &[(Role::Viewer, Some("web")), (Role::Driver, Some("web"))]).await;
+    let told = open(&narrow, &request).await.expect_err("it is of a token that may more");
+    assert_eq!(told.code(), Code::AlreadyExists, "{told}");
     let nameless = v1::OpenPairingRequest { request_id: String::new(), ..request.clone() };
     assert_eq!(open(&ben, &nameless).await.expect_err("it has no id").code(), Code::InvalidArgument);
     assert_eq!(paired.guests().await.len(), 1);

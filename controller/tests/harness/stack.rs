@@ -227,6 +227,11 @@ impl Stack {
         self.controller.store()
     }
 
+    /// The same database as its owner, who may change what it is made of.
+    pub(crate) fn owner(&self) -> Store {
+        Store::new(&self.database.database, 1)
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.controller.user_address()
     }

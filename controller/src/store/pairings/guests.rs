@@ -124,11 +124,6 @@ impl sqlx::FromRow<'_, PgRow> for Standing {
         let named: Vec<String> = row.try_get("rights")?;
         let project: Option<Uuid> = row.try_get("project_id")?;
         let id = PairingId(row.try_get("id")?);
-        // One that another version wrote must not keep executors from hearing of all others that were taken back.
-        let readable = rights(&named).unwrap_or_else(|error| {
-            tracing::warn!(pairing = %id, error = &error as &dyn std::error::Error, "a pairing lets nobody in");
-            Rights::NONE
-        });
         Ok(Self {
             id,
             over: row.try_get("over")?,
@@ -136,7 +131,7 @@ impl sqlx::FromRow<'_, PgRow> for Standing {
             executor: ExecutorId(row.try_get("executor_id")?),
             attempt: AttemptId(row.try_get("attempt_id")?),
             user: row.try_get("user_name")?,
-            rights: readable,
+            rights: rights(id, &named),
             token: TokenId(row.try_get("token_id")?),
             project: project.map(ProjectId),
             creator: row.try_get("created_by")?,

@@ -194,9 +194,10 @@ async fn open(conn: &mut Connection, id: PairingId, opening: &Opening) -> Result
     Ok(Opened { pairing: one(conn, id).await?, remaining: *life, executor, address })
 }
 
-/// What `request` opened before. Nobody is certified for what another person has opened.
+/// What `request` opened before. Nobody is certified for what was opened with another token, also of their own: it may let them
+/// do more.
 async fn again(conn: &mut Connection, caller: &Caller, request: &Request, id: PairingId) -> Result<Opened, OpenError> {
-    let found = placed(conn, &caller.sees(), id).await?.filter(|placed| placed.owner() == caller.user());
+    let found = placed(conn, &caller.sees(), id).await?.filter(|placed| placed.is_of(caller));
     let found = found.ok_or(RequestError::Reused(request.id))?;
     found.stands()?;
     let sql = "SELECT COALESCE(e.ssh_address, ''), GREATEST(EXTRACT(EPOCH FROM p.expires_at - now()), 0)::float8 \

@@ -5,8 +5,11 @@ use sculpt_core::rights::Role;
 use sculpt_proto::v1::PairingProfile as Profile;
 use tonic::Code;
 
-use super::{Paired, reason};
-use crate::{access::request, make};
+use super::{Paired, opening, reason};
+use crate::{
+    access::{in_order, request},
+    make,
+};
 
 #[tokio::test]
 async fn who_sits_there_is_listed_until_they_are_cut() {
@@ -18,8 +21,9 @@ async fn who_sits_there_is_listed_until_they_are_cut() {
     for pairing in [closed, less] {
         paired.sits(pairing).await;
     }
-    for pairing in [closed, unused] {
-        assert!(paired.close(&ben, pairing).await.expect("it is closed").closed_at.is_some());
+    for (pairing, there) in [(closed, 1), (unused, 0)] {
+        let told = paired.close(&ben, pairing).await.expect("it is closed");
+        assert!(told.closed_at.is_some() && told.sessions.len() == there, "{told:?}");
     }
     let wish = Wish { role: Role::Pair, project: Some("web".into()) };
     let may = paired.world.ada.may().unwrap();
@@ -122,6 +126,39 @@ async fn a_pairing_outlives_its_time_where_somebody_sits_and_the_end_for_as_long
 }
 
 #[tokio::test]
+async fn a_pairing_is_taken_back_also_where_the_clock_has_gone_back() {
+    let paired = Paired::new().await;
+    let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
+    let pairing = paired.opened(&ben, Profile::Attach).await;
+    paired
+        .run("UPDATE pairings SET created_at = now() + interval '1 hour', expires_at = now() + interval '75 minutes'")
+        .await;
+    let told = paired.close(&ben, pairing).await.expect("it is closed");
+    assert_eq!((told.closed_at.is_some(), told.closed_at), (true, told.created_at));
+    assert!(paired.names().await.is_empty());
+    paired.world.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_another_version_lets_people_do_keeps_nobody_from_the_rest() {
+    let paired = Paired::new().await;
+    let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
+    let [newer, used] = [paired.opened(&ben, Profile::Attach).await, paired.opened(&ben, Profile::Attach).await];
+    paired.sits(used).await;
+    let known = paired.opened(&ben, Profile::Observe).await;
+    let newer_type = sqlx::query("ALTER TYPE pair_right ADD VALUE 'dream'");
+    newer_type.execute(&mut *paired.world.stack.owner().read().await.unwrap()).await.unwrap();
+    paired.run("UPDATE pairings SET rights = '{observe,dream}' WHERE 'drive' = ANY (rights)").await;
+    assert_eq!(paired.names().await, [known], "{newer} lets nobody in");
+    let listed = paired.list(&ben).await.expect("a list");
+    let listed: Vec<_> = listed.iter().map(|one| (one.uuid.as_str(), one.rights.len(), one.sessions.len())).collect();
+    let [used_uuid, known_uuid] = [used, known].map(|id| id.to_string());
+    assert_eq!(listed, [(used_uuid.as_str(), 0, 1), (known_uuid.as_str(), 1, 0)], "who sits there is seen");
+    assert!(paired.close(&ben, used).await.expect("it is closed").closed_at.is_some());
+    paired.world.stack.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_fills_the_list_of_an_executor() {
     let paired = Paired::new().await;
     let ben = paired.world.user("ben", &[(Role::Pair, Some("web"))]).await;
@@ -161,7 +198,14 @@ async fn an_executor_has_no_more_guests_than_it_can_be_told_of_at_once() {
     let fill = "INSERT INTO pairings (id, attempt_id, user_id, token_id, rights, expires_at) \
                 SELECT gen_random_uuid(), attempt_id, user_id, token_id, rights, expires_at FROM pairings, generate_series(2, 999)";
     paired.run(fill).await;
-    let (one, other) = tokio::join!(paired.open(&ben, Profile::Observe), paired.open(&dan, Profile::Observe));
+    // Both have come before either has counted.
+    let gate = "SELECT pg_advisory_xact_lock(hashtext('sculpt pairings ' || id::text)) FROM executors";
+    let [ben, dan] = [ben, dan].map(|token| {
+        let request = opening(paired.task.to_string(), Profile::Observe.into());
+        let mut pairings = paired.pairings(&token);
+        async move { pairings.open_pairing(request).await.map(drop) }
+    });
+    let (one, other) = in_order(paired.world.stack.store(), gate, ben, dan).await;
     let refused = one.as_ref().err().or(other.as_ref().err()).expect("there was one place");
     assert_eq!((refused.code(), reason(refused)), (Code::ResourceExhausted, Some("too_many")), "{refused}");
     assert!(refused.message().contains("1000 pairings stand on executor one"), "{refused}");
