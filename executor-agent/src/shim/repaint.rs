@@ -69,7 +69,13 @@ fn lines(out: &mut Vec<u8>, grid: &Grid<Cell>, history: bool) {
     for line in -above..=last {
         let row = &grid[Line(line)];
         let wraps = row[grid.last_column()].flags.contains(Flags::WRAPLINE) && line < last;
-        cells(out, row, grid.columns(), wraps, &mut pen);
+        // Blanks before the cursor count: where the copy is made narrower, the cursor cannot be beyond what was written in its line.
+        let least = match grid.cursor.point {
+            _ if wraps => grid.columns(),
+            point if point.line == Line(line) => point.column.0,
+            _ => 0,
+        };
+        cells(out, row, grid.columns(), least, &mut pen);
         if line < last && !wraps {
             // A line feed with a coloured pen would colour the line that appears.
             set_pen(out, &Cell::default(), &mut pen);
@@ -79,10 +85,9 @@ fn lines(out: &mut Vec<u8>, grid: &Grid<Cell>, history: bool) {
     set_pen(out, &Cell::default(), &mut pen);
 }
 
-fn cells(out: &mut Vec<u8>, row: &Row<Cell>, columns: usize, whole: bool, pen: &mut Cell) {
-    let used =
-        if whole { columns } else { (0..columns).rev().find(|at| !is_blank(&row[Column(*at)])).map_or(0, |at| at + 1) };
-    for column in 0..used {
+fn cells(out: &mut Vec<u8>, row: &Row<Cell>, columns: usize, least: usize, pen: &mut Cell) {
+    let used = (0..columns).rev().find(|at| !is_blank(&row[Column(*at)])).map_or(0, |at| at + 1);
+    for column in 0..used.max(least) {
         let cell = &row[Column(column)];
         if cell.flags.intersects(Flags::WIDE_CHAR_SPACER | Flags::LEADING_WIDE_CHAR_SPACER) {
             continue;

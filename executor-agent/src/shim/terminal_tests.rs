@@ -83,6 +83,14 @@ fn cursor_and_modes_are_copied() {
 }
 
 #[test]
+fn blanks_before_the_cursor_are_written() {
+    let mut original = terminal("above  \r\nName? ");
+    let painted = original.repaint(true);
+    let shown = String::from_utf8_lossy(&painted);
+    assert!(shown.contains("above\r\nName? \r\n"), "{shown:?}");
+}
+
+#[test]
 fn the_alternate_screen_is_copied_and_left_again() {
     assert_copied("primary\r\nscreen\x1b[?1049h\x1b[2;2Halternate\x1b[31m\x1b[2;4r");
     let mut original = terminal("primary\r\nscreen \x1b[?1049h\x1b[2;2Halternate");
