@@ -6,7 +6,7 @@ use std::{
 };
 
 use russh::{
-    Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty,
+    Channel, ChannelId, ChannelOpenFailure, Pty,
     keys::ssh_key::Certificate,
     server::{Auth, ChannelOpenHandle, Handler, Msg, Session},
 };
@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{
     channel,
     cut::Cut,
-    door::{Answer, Door, Entered},
+    door::{Answer, Door, Entered, Turned},
     forward::{Forwards, Target},
     intake::Intakes,
     relay::Line,
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     /// How they came, for which they count until they have come in.
     pub(super) came: Option<Came>,
     /// Why somebody who was recognised is turned away; they hear it, and then the connection ends.
-    pub(super) turned: Option<String>,
+    pub(super) turned: Option<Turned>,
     pub(super) channels: Arc<Semaphore>,
     pub(super) intakes: Intakes,
     /// What listens for the person, by the address and port that they know.
@@ -115,7 +115,7 @@ impl Handler for Connection {
             // A refusal of SSH's has no words. They hear the reason in the message that ends the connection, which is sent in
             // `auth_succeeded`, before anything else of theirs is read; nobody has entered, so nothing could be opened.
             Answer::Not(why) => {
-                self.turned = Some(why.to_string());
+                self.turned = Some(why);
                 Ok(Auth::Accept)
             }
         }
@@ -123,7 +123,7 @@ impl Handler for Connection {
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         match &self.turned {
-            Some(why) => session.disconnect(Disconnect::NoMoreAuthMethodsAvailable, why, "en"),
+            Some(why) => session.disconnect(why.disconnect(), &why.to_string(), "en"),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use russh::keys::ssh_key::Certificate;
+use russh::{Disconnect, keys::ssh_key::Certificate};
 use sculpt_pairing::{Pass, Refusal, check};
 use sculpt_proto::id::PairingId;
 use tokio::sync::watch;
@@ -73,6 +73,16 @@ pub(super) enum Turned {
     Place(#[from] NoPlace),
     #[error("attempt could not be looked at: {0}")]
     Look(#[from] tokio::task::JoinError),
+}
+
+impl Turned {
+    /// What this is to ssh, whose numbers whoever comes can tell from each other.
+    pub(super) fn disconnect(&self) -> Disconnect {
+        match self {
+            Self::Crowded(_) => Disconnect::TooManyConnections,
+            _ => Disconnect::NoMoreAuthMethodsAvailable,
+        }
+    }
 }
 
 impl Door {
