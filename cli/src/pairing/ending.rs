@@ -16,6 +16,11 @@ const NOT_HERE: i32 = 69;
 /// What an executor says to who sits beside an agent that ends.
 const OVER: &str = "the agent has ended";
 
+/// Those of SSH's own numbers by which the other side says that it knows who comes and does not let them in (no more
+/// authentication methods available), and that too many are there (too many connections).
+const TURNED_AWAY: &str = "14";
+const CROWDED: &str = "12";
+
 /// ssh's own, for everything that goes wrong with the connection.
 const SSH: i32 = 255;
 
@@ -53,7 +58,8 @@ pub(super) fn ending(code: Option<i32>, said: &[String]) -> Ending {
         Some(CLOSED) => Ending::Closed,
         Some(NOT_ALLOWED) => Ending::Refused(Exit::NotAllowed, reason(said)),
         Some(NOT_HERE) => Ending::Refused(Exit::Conflict, reason(said)),
-        Some(SSH) if said.iter().any(|line| is_turned_away(line)) => Ending::Refused(Exit::NotAllowed, reason(said)),
+        Some(SSH) if is_told(said, TURNED_AWAY) => Ending::Refused(Exit::NotAllowed, reason(said)),
+        Some(SSH) if is_told(said, CROWDED) => Ending::Refused(Exit::Conflict, reason(said)),
         Some(SSH) => match said.iter().find(|line| UNPROVED.iter().any(|words| line.contains(words))) {
             Some(line) => Ending::Refused(Exit::NotAllowed, line.clone()),
             None => match reason(said) {
@@ -67,11 +73,10 @@ pub(super) fn ending(code: Option<i32>, said: &[String]) -> Ending {
     }
 }
 
-/// Whether the other side knows who comes, and does not let them in: it says so by a number of SSH's own (no more
-/// authentication methods available).
-fn is_turned_away(line: &str) -> bool {
-    let numbers = line.strip_prefix("Received disconnect from ").and_then(|rest| rest.split_once(": "));
-    numbers.is_some_and(|(from, _)| from.ends_with(":14"))
+/// Whether the other side gave this number of SSH's for why it ends the connection.
+fn is_told(said: &[String], number: &str) -> bool {
+    let from = |line: &String| Some(line.strip_prefix("Received disconnect from ")?.split_once(": ")?.0.to_owned());
+    said.iter().filter_map(from).any(|from| from.rsplit_once(':').is_some_and(|(_, told)| told == number))
 }
 
 /// The line that says most: one of ours, then what the other side gave for a reason, then ssh's last.
@@ -98,7 +103,7 @@ mod tests {
     fn a_person_learns_how_it_ended() {
         let refused = |exit, why: &str| Ending::Refused(exit, why.to_owned());
         let broken = |why: &str| Ending::Broken(why.to_owned());
-        let table: [(Option<i32>, &[&str], Ending); 15] = [
+        let table: [(Option<i32>, &[&str], Ending); 16] = [
             (Some(0), &[], Ending::Left),
             (Some(0), &["sculpt: this host does not know the terminal \"x\""], Ending::Left),
             (Some(10), &["sculpt: the agent's terminal has closed"], Ending::Closed),
@@ -141,6 +146,15 @@ mod tests {
                 Some(255),
                 &["Received disconnect from 10.0.0.1 port 7422:14: the pairing was taken back"],
                 refused(Exit::NotAllowed, "the pairing was taken back"),
+            ),
+            (
+                Some(255),
+                &[
+                    "Received disconnect from UNKNOWN port 65535:12: you have 64 connections to this executor already; \
+                     close one of them",
+                    "Disconnected from UNKNOWN port 65535",
+                ],
+                refused(Exit::Conflict, "you have 64 connections to this executor already; close one of them"),
             ),
             (Some(1), &[], broken("its terminal ended with code 1")),
             (None, &[], broken("ssh was killed")),
