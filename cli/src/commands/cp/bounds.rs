@@ -44,27 +44,25 @@ impl<'a> There<'a> {
         if leads_inside(path, roots) {
             return Ok(());
         }
-        let why = format!("{} is outside of its workspace", clean(&path.to_string_lossy()));
+        let how = if goes_up(path) { "goes up, which may lead" } else { "is" };
+        let why = format!("{} {how} outside of its workspace", clean(&path.to_string_lossy()));
         Err(Failure::new(Exit::BadInput, attempted, why)
             .next(format!("`sculpt ssh {task} -- cat PATH` reads what its agent may read elsewhere")))
     }
 }
 
 /// PURE: whether a path stays within the workspace, which stands at one of `roots`. Links are not looked at: what they lead to,
-/// the agent has made a part of it.
+/// the agent has made a part of it. What lies above that is not, and so none goes up, from wherever it seems to.
 fn leads_inside(path: &Path, roots: &[PathBuf]) -> bool {
     let rest = match path.is_absolute() {
         false => Some(path),
         true => roots.iter().find_map(|root| path.strip_prefix(root).ok()),
     };
-    let depth = rest.and_then(|rest| {
-        rest.components().try_fold(0_usize, |depth, component| match component {
-            Component::ParentDir => depth.checked_sub(1),
-            Component::Normal(_) => Some(depth + 1),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => Some(depth),
-        })
-    });
-    depth.is_some()
+    rest.is_some_and(|rest| !goes_up(rest))
+}
+
+fn goes_up(path: &Path) -> bool {
+    path.components().any(|component| component == Component::ParentDir)
 }
 
 async fn asked(access: &Access, attempted: &str) -> Result<Vec<PathBuf>, Failure> {
@@ -90,8 +88,9 @@ mod tests {
         for (path, inside) in [
             ("", true),
             ("a", true),
-            ("./a/../b", true),
-            ("a/..", true),
+            ("./a/b/.", true),
+            ("a/..", false),
+            ("link/../passwd", false),
             ("..a", true),
             ("~root/.ssh", true),
             ("..", false),
@@ -100,7 +99,8 @@ mod tests {
             ("../17/a", false),
             ("/w/17", true),
             ("/w/17/a", true),
-            ("/real/w/17/a/../b", true),
+            ("/real/w/17/a/b", true),
+            ("/real/w/17/a/../b", false),
             ("/w/170/a", false),
             ("/w/17/../18", false),
             ("/w/17/a/../../x", false),
