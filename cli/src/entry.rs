@@ -58,16 +58,15 @@ fn separator(words: impl Iterator<Item = String>) -> Option<String> {
 }
 
 fn run(cli: Cli, format: Format) -> Result<Exit, Failure> {
+    let mut several = Builder::new_multi_thread();
+    several.worker_threads(2);
     let mut runtime = match cli.verb {
         // Between two threads a key would lose more time than on its way.
         Verb::Tunnel(_) => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
+        _ => several,
     };
-    let runtime = runtime
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Failed, "start", error.to_string()))?;
+    let runtime =
+        runtime.enable_all().build().map_err(|error| Failure::new(Exit::Failed, "start", error.to_string()))?;
     let result = runtime.block_on(commands::run(cli.verb, format));
     // A blocked read of standard input must not keep the process.
     runtime.shutdown_background();

@@ -1,6 +1,6 @@
 //! One connection of ssh on its way through the controller. No more of it is ever held here than a few reads.
 
-use std::io;
+use std::{convert::Infallible, io};
 
 use bytes::BytesMut;
 use sculpt_proto::{
@@ -26,9 +26,9 @@ pub(crate) const REACH: &str = "reach the task's executor";
 
 /// What ssh writes to us, and what it reads from us.
 pub(crate) struct Ends {
-    from: standard::From,
+    from: standard::Input,
     /// None: it was told that nothing more comes.
-    to: Option<standard::To>,
+    to: Option<standard::Output>,
 }
 
 impl Ends {
@@ -58,7 +58,7 @@ pub(crate) async fn carry(
     let up = async {
         read(from, &send).await;
         // The other way goes on for as long as it likes.
-        std::future::pending::<()>().await;
+        std::future::pending::<Infallible>().await
     };
     let down = async {
         let cut = |status: Status| match std::error::Error::source(&status) {
@@ -84,7 +84,7 @@ pub(crate) async fn carry(
     };
     tokio::select! {
         ended = down => ended,
-        () = up => Ok(()),
+        never = up => match never {},
     }
 }
 
