@@ -10,28 +10,45 @@ use rustix::termios::{OptionalActions, QueueSelector, Termios, tcflush, tcgetatt
 
 use crate::{exit::Exit, failure::Failure};
 
-/// Out of another screen, with a cursor, and without the modes in which keys, the mouse and what is pasted are told
-/// differently.
+/// Out of another screen.
+const OUT: &[u8] = b"\x1b[?1049l";
+
+/// The whole of it, with the cursor where it is: margins take it away.
+const WHOLE: &[u8] = b"\x1b7\x1b[r\x1b[?69l\x1b8";
+
+/// With a cursor, plain characters and wrapped lines, and without the modes in which keys, the mouse, the focus and what is pasted are
+/// told differently.
 const PLAIN: &[u8] =
-    b"\x1b[?1049l\x1b[?25h\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m\r\n";
+    b"\x0f\x1b(B\x1b[0m\x1b[4l\x1b[?25h\x1b[?7h\x1b[?1l\x1b>\x1b[>4m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\
+      \x1b[?1005l\x1b[?1006l\x1b[?2004l\x1b[?7727l";
 
 /// The terminal as it was, and as it is again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     before: Option<Termios>,
-    /// A program has its own screen there.
-    taken: Cell<bool>,
+    program: Cell<Program>,
+}
+
+/// What a program has done to the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// Nothing.
+    Absent,
+    /// It has its own screen there.
+    Draws,
+    /// It has left its screen, and said so on the person's.
+    Left,
 }
 
 impl Terminal {
     /// Remembers how it is; nothing where there is none.
     pub(crate) fn remember() -> Self {
-        Self { before: tcgetattr(io::stdin()).ok(), taken: Cell::new(false) }
+        Self { before: tcgetattr(io::stdin()).ok(), program: Cell::new(Program::Absent) }
     }
 
     /// A program begins to draw there.
     pub(crate) fn taken(&self) {
-        self.taken.set(true);
+        self.program.set(Program::Draws);
     }
 
     /// Forgets what was typed while nobody was there to take it: what it would be an answer to now, its person has not seen.
@@ -41,15 +58,17 @@ impl Terminal {
 
     /// It has left its screen by itself.
     pub(crate) fn left(&self) {
-        self.taken.set(false);
+        if self.program.get() == Program::Draws {
+            self.program.set(Program::Left);
+        }
     }
 
-    /// Brings the screen back that a program had not left.
+    /// Brings back what a program had not: also one that has left by itself may have been made to leave more than it knows.
     fn leave_screen(&self) {
         let mut out = io::stdout();
-        if self.taken.get() && self.before.is_some() && out.is_terminal() {
+        if self.before.is_some() && out.is_terminal() {
             // A terminal that is gone needs none.
-            let _gone = out.write_all(PLAIN).and_then(|()| out.flush());
+            let _gone = out.write_all(&self.program.get().afterwards()).and_then(|()| out.flush());
         }
     }
 
@@ -57,6 +76,18 @@ impl Terminal {
     fn restore(&self) {
         if let Some(state) = &self.before {
             let _gone = tcsetattr(io::stdin(), OptionalActions::Flush, state);
+        }
+    }
+}
+
+impl Program {
+    /// PURE: what makes the terminal the person's again.
+    fn afterwards(self) -> Vec<u8> {
+        match self {
+            Self::Absent => Vec::new(),
+            Self::Draws => [OUT, WHOLE, PLAIN, b"\r\n"].concat(),
+            // Out once more, and the cursor would go back to before its last words.
+            Self::Left => [WHOLE, PLAIN].concat(),
         }
     }
 }
@@ -78,4 +109,39 @@ pub(crate) fn needed(attempted: &str) -> Result<(), Failure> {
         return refuse("TERM is unset or `dumb`, which tmux refuses", "export TERM=xterm-256color");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an agent can set by what of its output is shown.
+    const SET: [&str; 15] = [
+        "\x0f",
+        "\x1b(B",
+        "\x1b[r",
+        "\x1b[?69l",
+        "\x1b[4l",
+        "\x1b[?25h",
+        "\x1b[?7h",
+        "\x1b[?1l",
+        "\x1b[>4m",
+        "\x1b[?1000l",
+        "\x1b[?1003l",
+        "\x1b[?1004l",
+        "\x1b[?1006l",
+        "\x1b[?2004l",
+        "\x1b[0m",
+    ];
+
+    #[test]
+    fn nothing_stays_set_and_who_left_by_itself_is_not_left_again() {
+        let written = |program: Program| String::from_utf8(program.afterwards()).unwrap();
+        assert_eq!(written(Program::Absent), "");
+        for program in [Program::Draws, Program::Left] {
+            assert_eq!(SET.into_iter().find(|set| !written(program).contains(set)), None, "{program:?}");
+        }
+        assert!(written(Program::Draws).starts_with("\x1b[?1049l"));
+        assert!(!written(Program::Left).contains("\x1b[?1049l"));
+    }
 }
