@@ -1,5 +1,6 @@
-//! tmux's modes beside somebody who may only type. All who sit at a pane share its modes, whose keys go before those of anybody's
-//! session; and those that list and choose have a prompt for commands, which lead to a shell.
+//! What tmux keeps from somebody who may only type. All who look at a window share its active pane, to which goes what is typed:
+//! beside them that is the agent's, as another has a shell. And all who look at a pane share its modes, whose keys go before those
+//! of anybody's session; those that list and choose have a prompt for commands, which lead to a shell.
 
 /// True while somebody sits there who may only type: in a session of their own, of the same group.
 macro_rules! beside {
@@ -8,7 +9,19 @@ macro_rules! beside {
     };
 }
 
-/// A key that begins such a mode, while nobody sits there who may not have it.
+/// The agent's pane: the first of its server.
+macro_rules! pane {
+    () => {
+        "%0"
+    };
+}
+
+pub(super) const PANE: &str = pane!();
+
+/// The window that it began in.
+pub(super) const WINDOW: &str = "@0";
+
+/// A key that begins such a mode or another pane, while nobody sits there who may not have it.
 macro_rules! alone {
     ($key:literal, $begins:literal) => {
         &[
@@ -41,14 +54,22 @@ macro_rules! ended {
 
 /// What keeps such modes from beginning, and ends one that a command has begun or that was left in a pane that nobody saw. Reading
 /// back stays: its prompts take no command.
-pub(super) const KEPT: [&[&str]; 9] = [
+pub(super) const KEPT: [&[&str]; 12] = [
     alone!("w", "choose-tree -Zw"),
     alone!("s", "choose-tree -Zs"),
     alone!("D", "choose-client -Z"),
     alone!("=", "choose-buffer -Z"),
     alone!("C", "customize-mode -Z"),
     alone!("f", "command-prompt { find-window -Z -- '%%' }"),
+    alone!("%", "split-window -h"),
+    alone!("\"", "split-window"),
     ended!("pane-mode-changed"),
     ended!("window-pane-changed"),
     ended!("session-window-changed"),
+    &[
+        "set-hook",
+        "-g",
+        "window-pane-changed[1]",
+        concat!("if-shell -F '#{&&:", beside!(), ",#{!=:#{pane_id},", pane!(), "}}' 'select-pane -t ", pane!(), "'"),
+    ],
 ];

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
-use super::{SESSION, View};
+use super::{
+    SESSION, View,
+    modes::{PANE, WINDOW},
+};
 use crate::{stage::Stage, text::ByteText};
 
 /// Says in place of the status line, for 4 s or until a key, that the terminal is taken for another. While it stands there tmux draws
@@ -28,22 +31,27 @@ pub(crate) enum Sits {
 
 impl Sits {
     fn arguments(&self) -> Vec<OsString> {
+        let window;
         let words: Vec<&str> = match self {
             Self::Freely => vec!["attach-session", "-t", SESSION],
             Self::ToWatch => vec!["attach-session", "-t", SESSION, "-f", "ignore-size,read-only"],
-            Self::ToType(name) => [
-                &["new-session", "-d", "-t", SESSION, "-s", name][..],
-                // Prefix, mouse and whatever else is bound lead to tmux's commands, and those to a shell. No table has this name.
-                &[";", "set-option", "-t", name, "prefix", "None"],
-                &[";", "set-option", "-t", name, "prefix2", "None"],
-                &[";", "set-option", "-t", name, "key-table", name],
-                // A mode that somebody left open has keys of its own.
-                &[";", "copy-mode", "-q", "-t", name],
-                &[";", "attach-session", "-t", name],
-                // Not before somebody is attached: it would go at once.
-                &[";", "set-option", "-t", name, "destroy-unattached", "on"],
-            ]
-            .concat(),
+            Self::ToType(name) => {
+                window = format!("{name}:{WINDOW}");
+                [
+                    &["new-session", "-d", "-t", SESSION, "-s", name][..],
+                    // Prefix, mouse and whatever else is bound lead to tmux's commands, and those to a shell. No table has this name.
+                    &[";", "set-option", "-t", name, "prefix", "None"],
+                    &[";", "set-option", "-t", name, "prefix2", "None"],
+                    &[";", "set-option", "-t", name, "key-table", name],
+                    // Somebody may have gone to a shell beside the agent, and have left a mode open, which has keys of its own.
+                    &[";", "select-window", "-t", &window, ";", "select-pane", "-t", PANE],
+                    &[";", "copy-mode", "-q", "-t", PANE],
+                    &[";", "attach-session", "-t", name],
+                    // Not before somebody is attached: it would go at once.
+                    &[";", "set-option", "-t", name, "destroy-unattached", "on"],
+                ]
+                .concat()
+            }
         };
         words.into_iter().map(OsString::from).collect()
     }

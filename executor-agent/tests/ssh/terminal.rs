@@ -226,6 +226,40 @@ async fn a_mode_that_was_left_where_nobody_looks_ends_when_a_driver_sees_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_driver_types_goes_to_the_agent_whatever_others_have_open() {
+    let world = world().await;
+    let active = || tmux(&world, &["display-message", "-p", "-t", "main:0", "#{pane_id}"]);
+    let mut free = Window::open(&world.person("ada", Profile::Workspace), (80, 24), &["sculpt-attach"]);
+    free.sees("ready").await;
+    assert_eq!(active(), "%0\n");
+    let shell = "while read -r line; do echo \"$line\" >> stolen; done";
+    tmux(&world, &["split-window", "-t", "main:0", shell]);
+    tmux(&world, &["new-window", "-t", "main:1", shell]);
+    assert_eq!(active(), "%1\n");
+    let mut drives = Window::open(&world.person("bob", Profile::Attach), (80, 24), &[]);
+    drives.sees("ready").await;
+    assert_eq!(active(), "%0\n");
+    drives.types(b"first\r");
+    drives.sees("got first").await;
+    tmux(&world, &["select-pane", "-t", "%1"]);
+    eventually(|| (active() == "%0\n").then_some(())).await;
+    drives.types(b"second\r");
+    drives.sees("got second").await;
+    // Who has a shell is told why no other pane comes, and has windows of their own.
+    tmux(&world, &["select-window", "-t", "main:0"]);
+    free.types(b"\x02%");
+    free.sees("not beside somebody who may only type").await;
+    assert!(!world.attempt.work().join("stolen").exists());
+    drives.types(b"\x02d");
+    assert_eq!(drives.closes().await, Some(0));
+    eventually(|| (tmux(&world, &["list-sessions", "-F", "#{session_name}"]) == "main\n").then_some(())).await;
+    tmux(&world, &["select-pane", "-t", "%1"]);
+    assert_eq!(active(), "%1\n");
+    free.types(b"\x02d");
+    assert_eq!(free.closes().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seat_is_asked_for_by_name_where_a_shell_is_allowed() {
     let world = world().await;
     let ada = world.person("ada", Profile::Workspace);
