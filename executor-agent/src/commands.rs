@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app,
     config::{RunArgs, Settings},
+    descriptors,
     identity::{self, JoinArgs, StatusArgs},
     init, shim,
     ssh::socket,
@@ -108,6 +109,10 @@ struct StageSource {
 impl Cli {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
+        if let Err(error) = descriptors::lower() {
+            eprintln!("sculpt-executor: cannot limit how many files are open: {error}");
+            return ExitCode::FAILURE;
+        }
         let result = match self.command {
             Command::Run(_) if init::is_first() => return first(),
             Command::Run(arguments) => run(*arguments),
@@ -215,6 +220,7 @@ fn run(arguments: RunArgs) -> anyhow::Result<()> {
         // It would be said where nobody reads any more, and by that end the thread that has something to say.
         .log_internal_errors(false)
         .init();
+    descriptors::raise();
     let settings = Settings::load(arguments)?;
     let program = std::env::current_exe().context("find this program's own file")?;
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;

@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod connect;
 mod damage;
+pub mod descriptors;
 pub mod disk;
 pub mod gc;
 pub mod harvest;

@@ -33,7 +33,7 @@ pub use ahead::{ahead, command_ahead, main_ahead};
 pub use apart::shares_memory;
 
 use crate::{
-    cgroup,
+    cgroup, descriptors,
     sandbox::{self, Envelope, Inside, Sandbox},
     shim,
     text::ByteText,
@@ -94,6 +94,7 @@ impl Stage {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.arg("stage").arg("--inline").arg(serde_json::to_string(self).unwrap_or_default());
+        command.envs(descriptors::environment());
         command
     }
 }
@@ -102,7 +103,7 @@ impl Stage {
 /// have a say in is no environment for a process that is still the executor's account: it would load what it is told to.
 pub fn command_by_stdin(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.arg("stage").arg("--stdin").env_clear();
+    command.arg("stage").arg("--stdin").env_clear().envs(descriptors::environment());
     command
 }
 
@@ -228,7 +229,7 @@ impl Stage {
             return failed("run an empty command", io::ErrorKind::InvalidInput.into());
         };
         let mut command = Command::new(program.as_os_str());
-        command.args(arguments.iter().map(ByteText::as_os_str));
+        command.args(arguments.iter().map(ByteText::as_os_str)).env_remove(descriptors::VARIABLE);
         if let Some(env) = &self.env {
             command.env_clear().envs(env.iter().map(|(key, value)| (key.as_os_str(), value.as_os_str())));
         }

@@ -8,6 +8,7 @@ mod baton;
 mod controller;
 mod damage;
 mod delegated;
+mod descriptors;
 mod disk;
 mod durable;
 mod ends;

@@ -17,7 +17,7 @@ use super::{
     record::ExitRecord,
     wire::Status,
 };
-use crate::{damage, stage::private_file};
+use crate::{damage, descriptors, stage::private_file};
 
 /// A shim that did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,7 @@ async fn start_within(
         // Nothing of the executor's environment rules the shim, and its secrets stay with it.
         .env_clear()
         .envs(sculpt_failpoints::environment())
+        .envs(descriptors::environment())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(words)

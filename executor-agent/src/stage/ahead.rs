@@ -9,12 +9,13 @@ use rustix::{
 };
 
 use super::{Error, Stage, close_inherited_descriptors, failed};
+use crate::descriptors;
 
 /// A command that runs the stage which stands ahead of everything else on its stdin, as [`ahead`] has it. What follows there
 /// is for the program, unless its stdout is a terminal: that is its stdin then, too.
 pub fn command_ahead(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.arg("stage").arg("--ahead").env_clear();
+    command.arg("stage").arg("--ahead").env_clear().envs(descriptors::environment());
     command
 }
 
