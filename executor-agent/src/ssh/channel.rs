@@ -121,11 +121,14 @@ async fn listen(line: &mut Line, said: &mut Said) -> Option<Request> {
         let message = match message {
             Ok(message) => message,
             Err(lost) => {
-                line.say_lost(&lost).await;
+                line.say_last(lost).await;
                 line.close(HUNG_UP).await;
                 return None;
             }
         };
+        if let Some(request) = Request::of(&message) {
+            return Some(request);
+        }
         match message {
             ChannelMsg::SetEnv { variable_name: name, variable_value: value, .. }
                 if request::passes(&name, &value) && said.variables.len() < MOST_VARIABLES =>
@@ -140,9 +143,6 @@ async fn listen(line: &mut Line, said: &mut Said) -> Option<Request> {
                     window.size = request::size(col_width, row_height);
                 }
             }
-            ChannelMsg::RequestShell { .. } => return Some(Request::Shell),
-            ChannelMsg::Exec { command, .. } => return Some(Request::Exec(command)),
-            ChannelMsg::RequestSubsystem { name, .. } => return Some(Request::Subsystem(name)),
             ChannelMsg::Close => return None,
             _ => {}
         }

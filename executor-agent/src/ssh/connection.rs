@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use russh::{
@@ -10,7 +11,10 @@ use russh::{
     keys::ssh_key::Certificate,
     server::{Auth, ChannelOpenHandle, Handler, Msg, Session},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
@@ -31,6 +35,10 @@ pub(super) const CHANNELS: usize = 32;
 
 /// How many ports may listen for a person at a time.
 const FORWARDS: usize = 16;
+
+/// How long it may take until something listens. russh has the answer from the callback alone, so that everything else of the
+/// connection waits for it.
+const LISTENS_WITHIN: Duration = Duration::from_secs(3);
 
 /// The code of a refusal for which there is too little of something.
 const SHORTAGE: u32 = 4;
@@ -142,7 +150,7 @@ impl Handler for Connection {
             }
         };
         let (messages, writer) = channel.split();
-        let (asked, pieces) = self.intakes.take_in(messages, entered.place.directory());
+        let (asked, pieces) = self.intakes.session(messages, &entered);
         let (cut, over, why) = (self.cut.clone(), self.over.clone(), Arc::clone(&self.why));
         let line = Line { asked, pieces, writer, handle: session.handle(), cut, over, why };
         let visit = Arc::clone(&self.visit);
@@ -187,8 +195,9 @@ impl Handler for Connection {
     ) -> Result<bool, Self::Error> {
         let Some(entered) = self.guest().filter(|_| self.listening.len() < FORWARDS) else { return Ok(false) };
         let end = CancellationToken::new();
-        let listens = self.forwards(entered).listen(address, *port, session.handle(), end.clone()).await;
-        match listens {
+        let listens = self.forwards(entered).listen(address, *port, session.handle(), end.clone());
+        let late = |_| Err(format!("it took more than {} s", LISTENS_WITHIN.as_secs()));
+        match timeout(LISTENS_WITHIN, listens).await.unwrap_or_else(late) {
             Ok(bound) => {
                 *port = bound.into();
                 self.listening.insert((address.to_owned(), *port), end);

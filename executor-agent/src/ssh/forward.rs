@@ -204,7 +204,7 @@ impl Forwards {
     /// Copies both ways until both are over, the person closes the channel, or the connection ends.
     async fn join(&self, channel: Channel<Msg>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let (messages, writer) = channel.split();
-        let (mut asked, mut pieces) = self.intakes.take_in(messages, self.entered.place.directory());
+        let (mut asked, mut pieces) = self.intakes.forward(messages, &self.entered);
         let (from, mut to) = tokio::io::split(stream);
         let person_done = Notify::new();
         let inward = async {

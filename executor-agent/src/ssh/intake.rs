@@ -15,7 +15,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use russh::{ChannelMsg, ChannelReadHalf};
-use sculpt_space::{ByteSize, Level};
+use sculpt_pairing::Rights;
+use sculpt_space::Level;
 use tokio::{
     sync::{
         mpsc::{self, error::TrySendError},
@@ -26,7 +27,13 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::spill::Spill;
+use super::{
+    door::Entered,
+    limits::Limits,
+    request::Request,
+    spill::Spill,
+    stores::{FILES, Memory, Stores},
+};
 use crate::space::Standing;
 
 /// How much a peer may have on its way in a channel.
@@ -44,24 +51,8 @@ const PIECES: usize = 2;
 /// What a channel was asked beside its data and nobody has heard.
 const ASKED: usize = 64;
 
-/// What a channel keeps for who takes it, and how.
-const LIMITS: Limits = Limits { held: 512 << 10, spilled: 4 << 30, part: 256 << 20, rate: 2 << 20 };
-
 /// A wait shorter than this is saved for later.
 const SHORTEST: Duration = Duration::from_millis(4);
-
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// Bytes in memory.
-    held: usize,
-    /// Bytes on disk.
-    spilled: u64,
-    /// Bytes of a file.
-    part: u64,
-    /// Bytes a second that go to disk at most. Who takes faster than this is waited for, and nothing is written; who does not holds
-    /// a connection up by no more than its packets take at this rate.
-    rate: u32,
-}
 
 /// What a channel is asked beside its data, until it closes or is lost.
 pub(super) type Asked = mpsc::Receiver<Result<ChannelMsg, Lost>>;
@@ -72,9 +63,17 @@ pub(super) type Pieces = mpsc::Receiver<Bytes>;
 /// Why a channel cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
-    /// There is enough.
-    #[error("closed, as {} of what was sent into it were not read, and no more is kept", ByteSize(*.0))]
-    Full(u64),
+    /// It was sent to nobody.
+    #[error("closed, as much was sent into it before anything was asked to run in it")]
+    Unasked,
+    /// There is enough for a terminal.
+    #[error("closed, as what was typed into it is not read, and no more is kept")]
+    Typed,
+    /// There is enough of one person's.
+    #[error(
+        "closed, as what was sent into it is not read, and {FILES} files full of what is not are kept for you already"
+    )]
+    Full,
     /// So is the disk.
     #[error("closed, as what was sent into it is not read, and the disk of this host is nearly full: {}", .0.space)]
     NoRoom(Standing),
@@ -89,6 +88,7 @@ pub(super) struct Intakes {
     pub(super) disk: watch::Receiver<Standing>,
     pub(super) tasks: TaskTracker,
     pub(super) slow: Slow,
+    pub(super) stores: Stores,
 }
 
 /// How many channels of a connection wait just now for who takes.
@@ -117,10 +117,26 @@ impl Drop for OneSlow {
 }
 
 impl Intakes {
-    /// Takes in what comes; what is too much for the memory goes to `directory`.
-    pub(super) fn take_in(&self, mut from: ChannelReadHalf, directory: &Path) -> (Asked, Pieces) {
+    /// Takes in what comes into a session, in which nothing was asked to run yet.
+    pub(super) fn session(&self, from: ChannelReadHalf, entered: &Entered) -> (Asked, Pieces) {
+        self.take_in(from, entered, Limits::UNASKED, Some(entered.pass.rights))
+    }
+
+    /// Takes in what comes for who is connected already.
+    pub(super) fn forward(&self, from: ChannelReadHalf, entered: &Entered) -> (Asked, Pieces) {
+        self.take_in(from, entered, Limits::READ, None)
+    }
+
+    fn take_in(
+        &self,
+        mut from: ChannelReadHalf,
+        entered: &Entered,
+        limits: Limits,
+        unasked: Option<Rights>,
+    ) -> (Asked, Pieces) {
         let (asks, asked) = mpsc::channel(ASKED);
-        let (intake, pieces) = self.begin(directory, LIMITS);
+        let (intake, pieces) = self.begin(entered.place.directory(), &entered.pass.user, limits);
+        let intake = Intake { unasked, ..intake };
         self.tasks.spawn(async move {
             let mut intake = intake;
             let taken = intake.run(&mut from, &asks).await;
@@ -128,6 +144,7 @@ impl Intakes {
             drop(from);
             if let Err(lost) = taken {
                 info!(%lost, "a person's channel was lost");
+                intake.forget();
                 // The data does not end before that is heard: it would look whole.
                 let _gone = asks.send(Err(lost)).await;
                 asks.closed().await;
@@ -136,13 +153,17 @@ impl Intakes {
         (asked, pieces)
     }
 
-    fn begin(&self, directory: &Path, limits: Limits) -> (Intake, Pieces) {
+    fn begin(&self, directory: &Path, user: &str, limits: Limits) -> (Intake, Pieces) {
         let (to, pieces) = mpsc::channel(PIECES);
+        let store = self.stores.of(user);
         let intake = Intake {
             to: Some(to),
             held: BytesMut::new(),
-            spill: Spill::new(directory, limits.part),
+            memory: Memory::of(Arc::clone(&store)),
+            spill: Spill::new(directory, store),
             limits,
+            unasked: None,
+            has_terminal: false,
             due: Duration::ZERO,
             disk: self.disk.clone(),
             slow: self.slow.clone(),
@@ -156,9 +177,14 @@ struct Intake {
     /// None: nothing more is for anybody.
     to: Option<mpsc::Sender<Bytes>>,
     held: BytesMut,
+    /// For what is held.
+    memory: Memory,
     /// What came after what is held.
     spill: Spill,
     limits: Limits,
+    /// What somebody may ask who has asked nothing to run. None: they have, or need not.
+    unasked: Option<Rights>,
+    has_terminal: bool,
     /// How long to wait before more goes to disk.
     due: Duration,
     disk: watch::Receiver<Standing>,
@@ -174,7 +200,7 @@ impl Intake {
     ) -> Result<(), Lost> {
         let (mut ended, mut closed) = (false, false);
         while !(closed && self.to.is_none()) {
-            let waits = !self.is_empty();
+            let waits = self.unasked.is_none() && !self.is_empty();
             tokio::select! {
                 () = asks.closed() => return Ok(()),
                 given = self.give(), if waits => given?,
@@ -188,6 +214,7 @@ impl Intake {
                     // No program has an input for errors; windows are russh's.
                     Some(ChannelMsg::ExtendedData { .. } | ChannelMsg::WindowAdjusted { .. }) => {}
                     Some(asked) => {
+                        self.hear(&asked);
                         let _gone = asks.send(Ok(asked)).await;
                     }
                 },
@@ -199,36 +226,53 @@ impl Intake {
         Ok(())
     }
 
+    /// What is asked to run says how much is kept for it.
+    fn hear(&mut self, asked: &ChannelMsg) {
+        self.has_terminal |= matches!(asked, ChannelMsg::RequestPty { .. });
+        if let Some((rights, request)) = self.unasked.zip(Request::of(asked)) {
+            (self.unasked, self.limits) = (None, Limits::of(request, rights, self.has_terminal));
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.held.is_empty() && self.spill.is_empty()
     }
 
     fn has_room(&self, length: usize) -> bool {
-        self.spill.is_empty() && self.held.len() + length <= self.limits.held
+        self.spill.is_empty() && self.held.len() + length <= self.limits.held && self.memory.has(length)
+    }
+
+    fn hold(&mut self, data: &Bytes) -> bool {
+        let holds = self.has_room(data.len()) && self.memory.grow(data.len());
+        if holds {
+            self.held.extend_from_slice(data);
+        }
+        holds
     }
 
     /// Takes `data` in: hands it on, holds it, or after a wait puts it on disk.
     async fn receive(&mut self, data: Bytes) -> Result<(), Lost> {
         let Some(to) = &self.to else { return Ok(()) };
-        let data = match self.is_empty().then(|| to.try_send(data.clone())) {
+        let at_once = self.unasked.is_none() && self.is_empty();
+        let data = match at_once.then(|| to.try_send(data.clone())) {
             Some(Ok(())) => return Ok(()),
             Some(Err(TrySendError::Closed(_))) => return Ok(()),
             Some(Err(TrySendError::Full(_))) | None => data,
         };
-        if !self.has_room(data.len()) {
-            self.wait_for(data.len()).await?;
-        }
-        if self.has_room(data.len()) {
-            self.held.extend_from_slice(&data);
+        if self.hold(&data) {
             return Ok(());
         }
-        let standing = *self.disk.borrow();
-        if standing.level == Level::Full {
-            return Err(Lost::NoRoom(standing));
+        self.wait_for(data.len()).await?;
+        if self.to.is_none() || self.hold(&data) {
+            return Ok(());
         }
-        match self.spill.length() {
-            spilled if spilled >= self.limits.spilled => Err(Lost::Full(spilled)),
-            _ => Ok(self.spill.write(data).await?),
+        let Some(part) = self.limits.part else {
+            return Err(if self.unasked.is_some() { Lost::Unasked } else { Lost::Typed });
+        };
+        let standing = *self.disk.borrow();
+        match standing.level {
+            Level::Full => Err(Lost::NoRoom(standing)),
+            _ => self.spill.write(data, part).await,
         }
     }
 
@@ -241,7 +285,7 @@ impl Intake {
         let _slow = self.slow.one();
         let within = std::mem::take(&mut self.due);
         let room = async {
-            while !self.has_room(length) && self.to.is_some() {
+            while !self.has_room(length) && self.to.is_some() && !self.is_empty() {
                 self.give().await?;
             }
             Ok(())
@@ -258,7 +302,10 @@ impl Intake {
         };
         let piece = match self.held.len().min(PIECE) {
             0 => self.spill.take(PIECE).await?,
-            length => self.held.split_to(length).freeze(),
+            length => {
+                self.memory.shrink(length);
+                self.held.split_to(length).freeze()
+            }
         };
         room.send(piece);
         Ok(())
@@ -267,93 +314,16 @@ impl Intake {
     /// What nobody wants is not kept.
     fn discard(&mut self) {
         self.to = None;
-        self.held.clear();
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.held = BytesMut::new();
+        self.memory.clear();
         self.spill.clear();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMALL: Limits = Limits { held: 1000, spilled: 20_000, part: 3000, rate: 1 << 30 };
-
-    fn intake() -> (Intake, Pieces, watch::Sender<Standing>, tempfile::TempDir) {
-        let (directory, disk) = (tempfile::tempdir().unwrap(), watch::Sender::new(Standing::default()));
-        let intakes = Intakes { disk: disk.subscribe(), tasks: TaskTracker::new(), slow: Slow::default() };
-        let (intake, pieces) = intakes.begin(directory.path(), SMALL);
-        (intake, pieces, disk, directory)
-    }
-
-    fn numbers(range: std::ops::Range<u32>) -> Bytes {
-        range.flat_map(u32::to_be_bytes).collect::<Vec<u8>>().into()
-    }
-
-    #[tokio::test]
-    async fn everything_is_taken_in_order_and_little_of_it_is_held() {
-        let (mut intake, mut pieces, _disk, _directory) = intake();
-        let mut taken = BytesMut::new();
-        for round in 0..200 {
-            intake.receive(numbers(round * 50..round * 50 + 50)).await.unwrap();
-            assert!(intake.held.len() <= SMALL.held && intake.held.capacity() <= 4 * SMALL.held);
-            // Now slowly, now fast.
-            for _ in 0..round / 20 % 3 {
-                if let Ok(piece) = pieces.try_recv() {
-                    taken.extend_from_slice(&piece);
-                    intake.give().await.unwrap();
-                }
-            }
-        }
-        assert!(!intake.spill.is_empty());
-        while !intake.is_empty() {
-            while let Ok(piece) = pieces.try_recv() {
-                taken.extend_from_slice(&piece);
-            }
-            intake.give().await.unwrap();
-        }
-        drop(intake);
-        while let Some(piece) = pieces.recv().await {
-            taken.extend_from_slice(&piece);
-        }
-        assert!(taken == numbers(0..200 * 50));
-    }
-
-    #[tokio::test]
-    async fn who_takes_is_waited_for_and_nothing_is_written() {
-        let (mut intake, mut pieces, _disk, _directory) = intake();
-        intake.limits.rate = 1;
-        let taking = tokio::spawn(async move { while pieces.recv().await.is_some() {} });
-        for _ in 0..100 {
-            intake.receive(numbers(0..250)).await.unwrap();
-            assert!(intake.spill.is_empty());
-        }
-        assert_eq!(intake.slow.window(), WINDOW);
-        drop(intake);
-        taking.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_nobody_takes_is_lost_beyond_a_bound_and_on_a_full_disk() {
-        let (mut intake, _pieces, _disk, _directory) = intake();
-        let mut sent = 0;
-        let lost = loop {
-            match intake.receive(numbers(0..250)).await {
-                Ok(()) => sent += 1000,
-                Err(lost) => break lost,
-            }
-        };
-        assert!(
-            matches!(lost, Lost::Full(spilled) if spilled >= SMALL.spilled && spilled + 3000 == sent),
-            "{lost} {sent}"
-        );
-        intake.discard();
-        assert!(intake.is_empty() && intake.receive(numbers(0..250)).await.is_ok());
-        let (mut intake, _pieces, disk, _directory) = self::intake();
-        disk.send_replace(Standing { level: Level::Full, ..Standing::default() });
-        let mut lost = Ok(());
-        while lost.is_ok() {
-            lost = intake.receive(numbers(0..250)).await;
-        }
-        assert!(matches!(lost, Err(Lost::NoRoom(_))) && intake.spill.is_empty());
-    }
-}
+#[path = "intake_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::pending,
     io,
     sync::{Arc, OnceLock},
@@ -112,14 +113,14 @@ impl Line {
                     process.signal(Signal::TERM).await;
                 }
                 () = self.over.cancelled(), if sitting.is_none() => {
-                    self.say("sculpt: the attempt has ended").await;
+                    self.say_last("the attempt has ended").await;
                     return Over::Ended(HUNG_UP);
                 }
                 message = self.asked.recv() => match hear(message, process, sitting.as_deref()).await {
                     Heard::More => {}
                     Heard::Gone => return Over::Gone,
                     Heard::Lost(lost) => {
-                        self.say_lost(&lost).await;
+                        self.say_last(lost).await;
                         return Over::Ended(HUNG_UP);
                     }
                 },
@@ -169,9 +170,9 @@ impl Line {
         self.unless_cut(self.writer.extended_data_bytes(ERRORS, format!("{words}\r\n"))).await;
     }
 
-    /// Tells the person that their channel cannot go on. Who reads nothing else may not read this either.
-    pub(super) async fn say_lost(&self, lost: &Lost) {
-        let _unheard = timeout(HEARS_WITHIN, self.say(&format!("sculpt: {lost}"))).await;
+    /// Tells the person why their channel cannot go on. Who reads nothing else may not read this either.
+    pub(super) async fn say_last(&self, why: impl fmt::Display) {
+        let _unheard = timeout(HEARS_WITHIN, self.say(&format!("sculpt: {why}"))).await;
     }
 
     /// Says how it ended, and closes the channel.

@@ -1,5 +1,6 @@
 //! PURE: what a person asks of a session channel, and what of it they get.
 
+use russh::ChannelMsg;
 use sculpt_pairing::{Right, Rights};
 
 use crate::pty::Size;
@@ -34,6 +35,18 @@ pub(super) enum Request {
     Exec(Vec<u8>),
     /// Something by name.
     Subsystem(String),
+}
+
+impl Request {
+    /// What a message asks to run; none when it is about something else.
+    pub(super) fn of(message: &ChannelMsg) -> Option<Self> {
+        match message {
+            ChannelMsg::RequestShell { .. } => Some(Self::Shell),
+            ChannelMsg::Exec { command, .. } => Some(Self::Exec(command.clone())),
+            ChannelMsg::RequestSubsystem { name, .. } => Some(Self::Subsystem(name.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// What runs for it.

@@ -32,6 +32,7 @@ use super::{
     place::Attempts,
     reports::Reports,
     severable::Severable,
+    stores::Stores,
     strangers::Stranger,
     visit::Visit,
 };
@@ -96,6 +97,7 @@ pub struct Server {
     means: Means,
     called: Arc<Semaphore>,
     inside: Inside,
+    stores: Stores,
 }
 
 /// How somebody came who has not shown who they are.
@@ -144,7 +146,7 @@ impl From<russh::Error> for ConnectionError {
 impl Server {
     /// A server without connections.
     pub fn new(means: Means) -> Self {
-        Self { means, called: Arc::new(Semaphore::new(CALLED)), inside: Inside::default() }
+        Self { means, called: Arc::new(Semaphore::new(CALLED)), inside: Inside::default(), stores: Stores::default() }
     }
 
     /// A place for one more who is called with this pairing, taken before anything is done for them.
@@ -192,7 +194,12 @@ impl Server {
             came,
             turned: None,
             channels: Arc::new(Semaphore::new(CHANNELS)),
-            intakes: Intakes { disk: self.means.disk.clone(), tasks: tasks.clone(), slow: Slow::default() },
+            intakes: Intakes {
+                disk: self.means.disk.clone(),
+                tasks: tasks.clone(),
+                slow: Slow::default(),
+                stores: self.stores.clone(),
+            },
             listening: HashMap::new(),
             busy: HashSet::new(),
             tasks: tasks.clone(),

@@ -10,14 +10,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
+use tokio::{sync::OwnedSemaphorePermit, task::spawn_blocking};
+
+use super::{intake::Lost, stores::Store};
 
 /// Bytes on disk, in the order in which they came. They go with it, and with the process.
 #[derive(Debug)]
 pub(super) struct Spill {
     directory: PathBuf,
-    /// How much a file takes before the next is begun: what was taken is given back to the disk in parts of this size.
-    part: u64,
+    /// Whose files they are.
+    store: Arc<Store>,
     /// Oldest first; none of them is empty.
     parts: VecDeque<Part>,
 }
@@ -25,14 +27,15 @@ pub(super) struct Spill {
 #[derive(Debug)]
 struct Part {
     file: Arc<File>,
+    _counted: OwnedSemaphorePermit,
     taken: u64,
     written: u64,
 }
 
 impl Spill {
     /// Nothing yet; files will stand in `directory`.
-    pub(super) fn new(directory: &Path, part: u64) -> Self {
-        Self { directory: directory.to_owned(), part, parts: VecDeque::new() }
+    pub(super) fn new(directory: &Path, store: Arc<Store>) -> Self {
+        Self { directory: directory.to_owned(), store, parts: VecDeque::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,6 +43,7 @@ impl Spill {
     }
 
     /// How many bytes wait there.
+    #[cfg(test)]
     pub(super) fn length(&self) -> u64 {
         self.parts.iter().map(|part| part.written - part.taken).sum()
     }
@@ -49,10 +53,15 @@ impl Spill {
         self.parts.clear();
     }
 
-    /// Appends `data`.
-    pub(super) async fn write(&mut self, data: Bytes) -> io::Result<()> {
+    /// Appends `data`. A file takes `part` bytes before the next is begun: what was taken is given back to the disk in parts of
+    /// this size.
+    pub(super) async fn write(&mut self, data: Bytes, part: u64) -> Result<(), Lost> {
         let length = data.len() as u64;
-        let last = self.parts.back_mut().filter(|last| last.written < self.part);
+        let last = self.parts.back_mut().filter(|last| last.written < part);
+        let counted = match last {
+            Some(_) => None,
+            None => Some(self.store.file().ok_or(Lost::Full)?),
+        };
         let (file, at) = last.as_ref().map(|last| (Arc::clone(&last.file), last.written)).unzip();
         let directory = self.directory.clone();
         let writing = spawn_blocking(move || {
@@ -62,10 +71,11 @@ impl Spill {
             };
             file.write_all_at(&data, at.unwrap_or(0)).map(|()| file)
         });
-        let file = writing.await??;
-        match last {
-            Some(last) => last.written += length,
-            None => self.parts.push_back(Part { file, taken: 0, written: length }),
+        let file = writing.await.map_err(io::Error::from)??;
+        match (last, counted) {
+            (Some(last), _) => last.written += length,
+            (None, Some(counted)) => self.parts.push_back(Part { file, _counted: counted, taken: 0, written: length }),
+            (None, None) => {}
         }
         Ok(())
     }
@@ -91,16 +101,17 @@ impl Spill {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::stores::Stores;
 
     #[tokio::test]
     async fn bytes_are_taken_as_they_came_and_leave_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let mut spill = Spill::new(directory.path(), 10);
+        let mut spill = Spill::new(directory.path(), Stores::default().of("ada"));
         let (mut came, mut taken) = (Vec::new(), Vec::new());
         for round in 0..40_u8 {
             let data: Vec<u8> = (0..round % 7 + 1).map(|n| round ^ n).collect();
             came.extend_from_slice(&data);
-            spill.write(data.into()).await.unwrap();
+            spill.write(data.into(), 10).await.unwrap();
             if round % 3 == 0 {
                 taken.extend_from_slice(&spill.take(5).await.unwrap());
             }

@@ -4,6 +4,7 @@ mod crowd;
 mod direct;
 mod door;
 mod enclosed;
+mod flood;
 mod forwards;
 mod programs;
 pub(crate) mod relay;

@@ -88,7 +88,7 @@ impl<'a> Shared<'a> {
 }
 
 /// The bytes in files without a name that this process has in the attempt's directory.
-fn kept(attempt: &Attempt) -> u64 {
+pub(super) fn kept(attempt: &Attempt) -> u64 {
     let nameless = |entry: fs::DirEntry| {
         let file = fs::read_link(entry.path()).ok()?;
         let ours = file.starts_with(attempt.directory()) && file.to_str()?.ends_with(" (deleted)");

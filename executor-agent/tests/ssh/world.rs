@@ -56,8 +56,8 @@ pub(crate) struct World {
     pub(crate) address: SocketAddr,
     pub(crate) guests: watch::Sender<GuestList>,
     pub(crate) reports: mpsc::Receiver<(AttemptId, Seat)>,
-    /// Nobody is told of an end here.
-    _ends: watch::Sender<u64>,
+    /// The server looks who has ended when this changes.
+    pub(crate) ends: watch::Sender<u64>,
     pub(crate) disk: watch::Sender<Standing>,
     pub(crate) attempts: Attempts,
     pub(crate) cancel: CancellationToken,
@@ -121,7 +121,7 @@ impl World {
                 tokio::spawn(async move { server.serve(stream, None).await });
             }
         });
-        Self { attempt, client, address, guests, reports, _ends: ends, disk, attempts, cancel, server, executor }
+        Self { attempt, client, address, guests, reports, ends, disk, attempts, cancel, server, executor }
     }
 
     pub(crate) fn id(&self) -> AttemptId {
