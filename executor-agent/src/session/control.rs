@@ -123,6 +123,10 @@ impl<R: Roster> Control<R> {
             self.carry_out_offline(effects);
             let Err(why) = ended;
             why.tell(&self.standing);
+            if matches!(why, Ended::Barred(..)) {
+                // Of whom it takes a pairing back it tells us nothing any more.
+                self.context.people.guests.send_modify(|list| list.guests.clear());
+            }
             let pause = match why {
                 // A word that its dead predecessor had under way may have arrived after its own. A twin speaks again.
                 Ended::Fatal(Fatal::Superseded(_)) if !self.twin_spoke_lately() => AFTER_TWIN,

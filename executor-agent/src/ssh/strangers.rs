@@ -9,10 +9,11 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// How many of them there may be, and of one address. An IPv6 network of 64 bits is one address: who has one of its addresses
+/// How many of them there may be, and of one address, behind which a house full of people may sit who all come at once, each to
+/// look whether there is a way and then to take it. An IPv6 network of 64 bits is one address: who has one of its addresses
 /// has them all.
-const ALL: usize = 64;
-const OF_ONE: usize = 16;
+const ALL: usize = 512;
+const OF_ONE: usize = 128;
 
 /// Who is there.
 #[derive(Clone, Debug, Default)]

@@ -4,10 +4,11 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use sculpt_pairing::Profile;
-use sculpt_proto::executor::v1::{Phase, Report, report::Step};
+use sculpt_proto::executor::v1::{Phase, Reject, Report, control_response, reject, report::Step};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -166,6 +167,35 @@ async fn without_a_certificate_nobody_is_taken_in_until_there_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_is_not_let_in_lets_nobody_in() {
+    let (host, _, id, ada) = visited().await;
+    let mut works = ada.command("ssh", &["sculpt", "echo in; exec sleep 1000"]).spawn().unwrap();
+    let mut line = [0; 3];
+    works.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
+    let pause = sculpt_proto::to_duration(Duration::from_millis(50));
+    let reject = Reject { code: reject::Code::Barred.into(), text: "locked".into(), retry_after: Some(pause) };
+    host.controller.change(|memory| memory.reject = Some(reject.clone()));
+    host.controller.say(control_response::Part::Reject(reject));
+    let said = finish(works).await;
+    assert!(said.err.contains("taken back"), "{said:?}");
+    let said = ada.ssh(&["echo in"]).await;
+    assert!(said.out.is_empty() && said.err.contains("taken back"), "{said:?}");
+    host.controller.change(|memory| memory.reject = None);
+    end(host, &id).await;
+}
+
+/// How many of one address may be there who have not said who they are.
+const OF_ONE: usize = 128;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_come_at_once_from_one_address() {
+    let (host, _, id, ada) = visited().await;
+    let all = futures_util::future::join_all((0..50).map(|_| ada.ssh(&["echo in"]))).await;
+    assert!(all.iter().all(|said| said.out == "in\n"), "{all:?}");
+    end(host, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_of_one_address_leave_room_for_others() {
     let (host, address, id, ada) = visited().await;
     let stranger = || async {
@@ -177,10 +207,9 @@ async fn strangers_of_one_address_leave_room_for_others() {
         heard.map(|_| stream)
     };
     let mut known = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..=OF_ONE {
         known.push(stranger().await.unwrap());
     }
-    known.push(stranger().await.unwrap());
     let ended = async |stream: &mut TcpStream| {
         let mut rest = Vec::new();
         let _reset = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("it is closed");
