@@ -63,9 +63,10 @@ fn nothing_overtakes_what_is_being_sent() {
     let second = chunks.next().unwrap();
     assert!(view.push(&second));
     pushed.extend_from_slice(&second);
+    assert_eq!(lock(&view.queue).chunks, [Arc::clone(&second)], "it waits");
     drain(&mut far, &mut heard);
     (&view.stream).write_all(&first).unwrap();
-    assert!(Arc::ptr_eq(&taken(&view), &second), "it has waited");
+    assert!(Arc::ptr_eq(&taken(&view), &second));
     (&view.stream).write_all(&second).unwrap();
     drain(&mut far, &mut heard);
     assert!(heard == pushed, "{} bytes of {}", heard.len(), pushed.len());
