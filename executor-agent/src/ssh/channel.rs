@@ -75,7 +75,7 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, visit: Arc<Visi
         false => Service::Refused(NoPlace::Ended(entered.pass.attempt).to_string()),
     };
     if let (Some(words), Service::Shell | Service::Command(_)) = (&unknown, &service) {
-        line.say(&format!("sculpt: {words}")).await;
+        line.say(words).await;
     }
     let ending = match argv(&service, entered.place.path()) {
         Ok(None) => match service {
@@ -84,7 +84,7 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, visit: Arc<Visi
                 sit(&mut line, &entered, theirs, &visit).await
             }
             Service::Refused(why) => {
-                line.say(&format!("sculpt: {why}")).await;
+                line.say(why).await;
                 Some(Ending::Code(NOT_ALLOWED))
             }
             Service::Shell | Service::Command(_) | Service::Sftp => None,
@@ -101,7 +101,7 @@ pub(super) async fn serve(mut line: Line, entered: Arc<Entered>, visit: Arc<Visi
             ending
         }
         Err(why) => {
-            line.say(&format!("sculpt: {why}")).await;
+            line.say(why).await;
             Some(Ending::Code(NOT_HERE))
         }
     };
@@ -121,7 +121,7 @@ async fn listen(line: &mut Line, said: &mut Said) -> Option<Request> {
         let message = match message {
             Ok(message) => message,
             Err(lost) => {
-                line.say_last(lost).await;
+                line.say(lost).await;
                 line.close(HUNG_UP).await;
                 return None;
             }
@@ -200,7 +200,7 @@ async fn run(
     let (mut process, mut streams) = match Process::start(program, stage, window).await {
         Ok(started) => started,
         Err(error) => {
-            line.say(&format!("sculpt: could not start a process beside the agent: {error}")).await;
+            line.say(format!("could not start a process beside the agent: {error}")).await;
             return Some(Ending::Code(stage::FAILED.into()));
         }
     };
@@ -229,11 +229,11 @@ struct Theirs<'a> {
 async fn sit(line: &mut Line, entered: &Arc<Entered>, theirs: Theirs<'_>, visit: &Visit) -> Option<Ending> {
     let Theirs { read_only, brought, window, unknown } = theirs;
     if !entered.place.has_terminal() {
-        line.say("sculpt: this agent has no terminal to sit at; `sculpt logs` shows what it prints").await;
+        line.say("this agent has no terminal to sit at; `sculpt logs` shows what it prints").await;
         return Some(Ending::Code(NOT_HERE));
     }
     let Some(window) = window else {
-        line.say("sculpt: to sit at the agent's terminal you need one of your own; use `ssh -t`").await;
+        line.say("to sit at the agent's terminal you need one of your own; use `ssh -t`").await;
         return Some(Ending::Code(NOT_HERE));
     };
     let (view, pass) = (entered.place.view(), &entered.pass);
@@ -266,7 +266,7 @@ async fn sit(line: &mut Line, entered: &Arc<Entered>, theirs: Theirs<'_>, visit:
         return ending;
     }
     let (words, code) = gone(entered.lives().await);
-    sitting.up(words.trim_start_matches("sculpt: ").to_owned()).await;
+    sitting.up(words.to_owned()).await;
     line.say(words).await;
     Some(Ending::Code(code))
 }
@@ -274,8 +274,8 @@ async fn sit(line: &mut Line, entered: &Arc<Entered>, theirs: Theirs<'_>, visit:
 /// What a person hears whose terminal is not there, and the exit code, by whether its agent lives.
 fn gone(lives: bool) -> (&'static str, u32) {
     if lives {
-        ("sculpt: the agent's terminal was lost and is made anew; the agent goes on, so come again", LOST)
+        ("the agent's terminal was lost and is made anew; the agent goes on, so come again", LOST)
     } else {
-        ("sculpt: the agent's terminal has closed", CLOSED)
+        ("the agent's terminal has closed", CLOSED)
     }
 }

@@ -69,6 +69,9 @@ pub(super) enum Lost {
     /// There is enough for a terminal.
     #[error("closed, as what was typed into it is not read, and no more is kept")]
     Typed,
+    /// There is enough beside the data.
+    #[error("closed, as more was asked of it than is heard")]
+    Asked,
     /// There is enough of one person's.
     #[error(
         "closed, as what was sent into it is not read, and {FILES} files full of what is not are kept for you already"
@@ -198,24 +201,35 @@ impl Intake {
         from: &mut ChannelReadHalf,
         asks: &mpsc::Sender<Result<ChannelMsg, Lost>>,
     ) -> Result<(), Lost> {
-        let (mut ended, mut closed) = (false, false);
+        let (mut ended, mut closed, mut resized) = (false, false, None);
         while !(closed && self.to.is_none()) {
             let waits = self.unasked.is_none() && !self.is_empty();
             tokio::select! {
                 () = asks.closed() => return Ok(()),
                 given = self.give(), if waits => given?,
+                room = asks.reserve(), if resized.is_some() => {
+                    if let (Ok(room), Some(message)) = (room, resized.take()) {
+                        room.send(Ok(message));
+                    }
+                }
                 message = from.wait(), if !closed => match message {
                     Some(ChannelMsg::Data { data }) => self.receive(data).await?,
                     Some(ChannelMsg::Eof) => ended = true,
                     Some(ChannelMsg::Close) | None => {
                         (ended, closed) = (true, true);
+                        // Nothing more comes that could wait for this.
                         let _gone = asks.send(Ok(ChannelMsg::Close)).await;
                     }
                     // No program has an input for errors; windows are russh's.
                     Some(ChannelMsg::ExtendedData { .. } | ChannelMsg::WindowAdjusted { .. }) => {}
                     Some(asked) => {
                         self.hear(&asked);
-                        let _gone = asks.send(Ok(asked)).await;
+                        match asks.try_send(Ok(asked)) {
+                            Ok(()) | Err(TrySendError::Closed(_)) => {}
+                            // Only the last size counts.
+                            Err(TrySendError::Full(Ok(size @ ChannelMsg::WindowChange { .. }))) => resized = Some(size),
+                            Err(TrySendError::Full(_)) => return Err(Lost::Asked),
+                        }
                     }
                 },
             }

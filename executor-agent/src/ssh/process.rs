@@ -101,6 +101,11 @@ impl Process {
         Ok((Self { child, root, inside: stage.inside.is_some(), terminal: master }, streams))
     }
 
+    /// Whether it has a terminal and not pipes.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
     /// Waits for its end.
     pub(super) async fn wait(&mut self) -> io::Result<Ending> {
         use std::os::unix::process::ExitStatusExt as _;

@@ -38,8 +38,11 @@ const BACKLOG: usize = 64 * 1024;
 /// How long what a seat's client has written may take to be read, once it has ended: an agent can hold its terminal open.
 const LINGERS: Duration = Duration::from_secs(2);
 
-/// How long a person may take to hear why their channel is closed.
+/// How long a person may take to hear what no program says.
 const HEARS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a program may take for what was sent before the channel was closed.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The code of a refusal for what nobody may.
 pub(super) const PROHIBITED: u32 = 1;
@@ -95,6 +98,8 @@ impl Line {
         let mut backlog = Backlog::default();
         let (mut sent, mut left, mut ending) = (false, false, None);
         let mut lingers = Instant::now();
+        // What was sent to a program without a terminal is its own, also when the channel was closed right after.
+        let (mut fed, mut closes) = (false, None);
         loop {
             if let (true, Some(ending)) = (sent, ending) {
                 return if left { Over::Left } else { Over::Ended(ending) };
@@ -102,6 +107,9 @@ impl Line {
             if backlog.is_over() {
                 // The program sees the end of its input.
                 input = None;
+                if closes.is_some() && !fed {
+                    return Over::Gone;
+                }
             }
             tokio::select! {
                 biased;
@@ -113,18 +121,21 @@ impl Line {
                     process.signal(Signal::TERM).await;
                 }
                 () = self.over.cancelled(), if sitting.is_none() => {
-                    self.say_last("the attempt has ended").await;
+                    self.say("the attempt has ended").await;
                     return Over::Ended(HUNG_UP);
                 }
-                message = self.asked.recv() => match hear(message, process, sitting.as_deref()).await {
+                () = sleep_until(closes.unwrap_or(lingers)), if closes.is_some() => return Over::Gone,
+                message = self.asked.recv(), if closes.is_none() => match hear(message, process, sitting.as_deref()).await {
                     Heard::More => {}
+                    Heard::Gone if !process.has_terminal() => closes = Some(Instant::now() + DELIVERED_WITHIN),
                     Heard::Gone => return Over::Gone,
                     Heard::Lost(lost) => {
-                        self.say_last(lost).await;
+                        self.say(lost).await;
                         return Over::Ended(HUNG_UP);
                     }
                 },
                 piece = self.pieces.recv(), if backlog.has_room() => {
+                    fed |= piece.is_some();
                     if take(piece, &mut backlog, sitting.as_deref_mut().filter(|_| !left)) == Hand::Leaves {
                         (left, backlog.closed) = (true, true);
                         // tmux's client then leaves the person's terminal as it was.
@@ -138,6 +149,7 @@ impl Line {
                 },
                 result = &mut outputs, if !sent => match result {
                     Ok(_) => sent = true,
+                    Err(_) if closes.is_some() => sent = true,
                     Err(_) => return Over::Gone,
                 },
                 ended = process.wait(), if ending.is_none() => {
@@ -165,14 +177,10 @@ impl Line {
         if barred { Ends::All } else { Ends::Program }
     }
 
-    /// Tells the person something that no program says.
-    pub(super) async fn say(&self, words: &str) {
-        self.unless_cut(self.writer.extended_data_bytes(ERRORS, format!("{words}\r\n"))).await;
-    }
-
-    /// Tells the person why their channel cannot go on. Who reads nothing else may not read this either.
-    pub(super) async fn say_last(&self, why: impl fmt::Display) {
-        let _unheard = timeout(HEARS_WITHIN, self.say(&format!("sculpt: {why}"))).await;
+    /// Tells the person something that no program says. Who reads nothing else may not read this either.
+    pub(super) async fn say(&self, words: impl fmt::Display) {
+        let said = self.writer.extended_data_bytes(ERRORS, format!("sculpt: {words}\r\n"));
+        let _unheard = timeout(HEARS_WITHIN, self.unless_cut(said)).await;
     }
 
     /// Says how it ended, and closes the channel.

@@ -104,7 +104,7 @@ impl Sitting {
 pub(super) async fn patiently<T>(line: &Line, work: impl Future<Output = T>) -> Option<T> {
     let tell = async {
         sleep(PATIENCE).await;
-        line.say("sculpt: the disk of this host takes nothing, and nobody comes in unnoted; waiting").await;
+        line.say("the disk of this host takes nothing, and nobody comes in unnoted; waiting").await;
         pending().await
     };
     tokio::select! {

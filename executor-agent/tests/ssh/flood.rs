@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use russh::{ChannelMsg, client};
-use sculpt_executor::shim::Mode;
+use sculpt_executor::{shim::Mode, tree::ProcessId};
 use sculpt_pairing::{Profile, login};
 use ssh_key::Certificate;
 
@@ -94,4 +94,26 @@ async fn who_reads_nothing_keeps_no_program_beyond_the_attempt() {
     world.ends.send_modify(|ends| *ends += 1);
     eventually(|| (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())).await;
     drop(reader);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_a_channel_was_closed_arrives() {
+    let world = World::around(Attempt::new(Mode::Pipes, "echo ready; exec sleep 1000")).await;
+    let connection = connect(&world, &world.person("ada", Profile::Workspace)).await;
+    for length in [5, 200_000, MUCH] {
+        let channel = connection.channel_open_session().await.unwrap();
+        let file = format!("sent-{length}");
+        channel.exec(false, format!("cat > {file}")).await.unwrap();
+        channel.data_bytes(vec![b'x'; length]).await.unwrap();
+        channel.close().await.unwrap();
+        let file = world.attempt.work().join(file);
+        eventually(|| (fs::metadata(&file).ok()?.len() == length as u64).then_some(())).await;
+    }
+    // A program to which nothing was sent does not outlive its channel for that.
+    let channel = connection.channel_open_session().await.unwrap();
+    channel.exec(false, "echo $$ > began; exec sleep 1000").await.unwrap();
+    let began = world.attempt.work().join("began");
+    let program = eventually(|| fs::read_to_string(&began).ok()?.trim().parse::<u32>().ok()).await;
+    channel.close().await.unwrap();
+    eventually(|| ProcessId::of(program).is_none().then_some(())).await;
 }
