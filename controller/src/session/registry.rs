@@ -45,7 +45,7 @@ pub struct Tenure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undialled {
     /// This replica does not hold its session.
-    #[error("the executor is connected to another replica of this controller, or to none at the moment; try again")]
+    #[error("the executor is not connected at the moment, or to another replica of the controller; try again")]
     Elsewhere,
     /// Too many people wait for it.
     #[error("too many people wait for the executor to dial back at the moment; try again")]

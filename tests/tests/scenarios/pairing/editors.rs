@@ -1,4 +1,4 @@
-//! Editors that work over ssh: what they send, replayed from records of it, with a server of ours in the place of theirs.
+//! Editors that work over ssh: their start in the shape that is known of it, with a server of ours in the place of theirs.
 
 use std::{fs, path::Path, process::Stdio};
 
