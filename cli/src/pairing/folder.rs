@@ -56,8 +56,13 @@ impl Folders {
     /// The directory of a task, unless another process has it.
     pub(super) fn take(&self, task: TaskId) -> io::Result<Option<Folder>> {
         let path = self.folder(task);
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         loop {
-            DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+            // Not with those above: of one that is swept away meanwhile it would be said that it is there and is none.
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => created?,
+            }
             let lock = match open_lock(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 lock => lock?,
