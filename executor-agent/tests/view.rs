@@ -62,6 +62,19 @@ async fn a_view_sees_what_was_and_what_comes_and_types() {
 }
 
 #[tokio::test]
+async fn a_picture_that_may_have_crossed_another_size_comes_again() {
+    let mut attempt = Attempt::new(TERMINAL, "stty -echo; echo before; read -r line");
+    let client = attempt.start().await;
+    attempt.says(&client, "before").await;
+    let mut view = attach(&attempt);
+    read_until(&mut view, "before");
+    view.write_all(&[2, 0, 0, 0, 4, 0, 80, 0, 24]).unwrap();
+    read_until(&mut view, "before");
+    client.stop(Duration::from_secs(5)).await.unwrap();
+    ended(&client).await;
+}
+
+#[tokio::test]
 async fn a_view_that_does_not_read_stalls_nobody_and_is_repainted() {
     let mut attempt =
         Attempt::new(TERMINAL, "stty -onlcr; head -c 3000000 /dev/zero | tr '\\0' x; echo; echo marker; read -r line");

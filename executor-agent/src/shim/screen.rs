@@ -30,6 +30,8 @@ const BEHIND: usize = 1 << 20;
 const PIECE: usize = 64 << 10;
 /// What is shown by who has read it. Each thread on the way of an echo costs who types, and no flood comes in such pieces.
 const SMALL: usize = 512;
+/// How long after a picture a view may tell of a size that it had before: tmux is up to 250 ms late with it, a busy host far more.
+const CROSSES: Duration = Duration::from_secs(5);
 /// How often a blocked writer looks whether there is still a terminal.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -70,6 +72,8 @@ struct Queue {
     mode: Mode,
     /// What was taken last is being sent.
     sending: bool,
+    /// When it was last given a picture.
+    painted: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -158,7 +162,17 @@ impl Screen {
 
     /// Gives the terminal another size.
     pub(super) fn resize(&self, columns: u16, rows: u16) -> io::Result<()> {
-        self.resize_locked(&mut lock(&self.state), Size::clamped(columns, rows))
+        let (mut state, size) = (lock(&self.state), Size::clamped(columns, rows));
+        let changes = !state.ended && state.terminal.size() != size;
+        self.resize_locked(&mut state, size)?;
+        if changes {
+            let State { terminal, views, .. } = &mut *state;
+            // The first lines of a larger picture have scrolled away in a view that had become smaller before it came.
+            for view in views.iter().filter(|view| view.was_painted_within(CROSSES)) {
+                view.restart(&terminal.repaint(false), false);
+            }
+        }
+        Ok(())
     }
 
     fn resize_locked(&self, state: &mut MutexGuard<'_, State>, size: Size) -> io::Result<()> {
@@ -261,8 +275,13 @@ impl View {
             queue.bytes = picture.len();
             queue.chunks = VecDeque::from([picture.into()]);
             queue.mode = if ended { Mode::Ending } else { Mode::Live };
+            queue.painted = Some(Instant::now());
         }
         self.changed.notify_one();
+    }
+
+    fn was_painted_within(&self, time: Duration) -> bool {
+        lock(&self.queue).painted.is_some_and(|painted| painted.elapsed() < time)
     }
 
     fn end(&self) {
